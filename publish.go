@@ -21,9 +21,10 @@ func Publish(ctx context.Context, b Backplane, m Message) (finish func() (Versio
 			return Version{}, &StoreError{Err: err}
 		}
 		m.Version = v
-		// A durable message is accepted: durable subscribers get it from the
-		// store even if it cannot be sent now.
-		return v, b.Send(ctx, m)
+		// What is stored is accepted and reaches subscribers, by the store's
+		// repair if not now: an error here would make the publisher repeat it.
+		_ = b.Send(ctx, m)
+		return v, nil
 	}
 }
 
