@@ -1,0 +1,155 @@
+// Package hub keeps which member of this node wants which topic, and hands each
+// message to them.
+//
+// A topic has a log, a subscriber has a cursor. What is published to a topic is
+// appended to its log, once for every shard that has members of the topic; each
+// member reads from its own position to the end, in one piece. A log is empty
+// while all have read it. A member that does not read is a cursor that stands
+// still: it owns no queue and slows nobody.
+//
+// The hub knows neither encodings nor sockets. A [Holder] holds a member's
+// connection; the hub tells it that there is something to read, and the holder
+// calls [Member.Read].
+package hub
+
+import (
+	"context"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"pubsub"
+)
+
+// Options are the hub's settings. The zero value of each field but Backplane
+// means its default.
+type Options struct {
+	// Backplane is asked for the topics that have members, and read for what is
+	// retained when a member joins. Required.
+	Backplane Backplane
+	// Shards is the number of goroutines that wake members: 1 to 256, by default
+	// GOMAXPROCS.
+	Shards int
+	// SubscriberBuffer is how many bytes of one topic may be unread by a member
+	// before it loses the oldest. Default 256 KiB.
+	SubscriberBuffer int
+	// BacklogMemory is how many bytes all logs of the node may hold together.
+	// Default 256 MiB.
+	BacklogMemory int64
+	// WantTimeout bounds how long a member waits for the backplane when it joins
+	// a topic. Default 5 s.
+	WantTimeout time.Duration
+}
+
+// Backplane is the part of [pubsub.Backplane] that the hub uses.
+type Backplane interface {
+	Want(ctx context.Context, t pubsub.Topic) error
+	Drop(t pubsub.Topic)
+	Last(ctx context.Context, t pubsub.Topic, after pubsub.Version) (pubsub.Message, bool, error)
+}
+
+func (o *Options) setDefaults() {
+	if o.Shards == 0 {
+		o.Shards = runtime.GOMAXPROCS(0)
+	}
+	o.Shards = min(max(o.Shards, 1), 256)
+	if o.SubscriberBuffer == 0 {
+		o.SubscriberBuffer = 256 << 10
+	}
+	if o.BacklogMemory == 0 {
+		o.BacklogMemory = 256 << 20
+	}
+	if o.WantTimeout == 0 {
+		o.WantTimeout = 5 * time.Second
+	}
+}
+
+// Hub is the fan-out of one node. [New] makes it; [Hub.Run] must be running for
+// members to be woken.
+type Hub struct {
+	// immutable
+	opts   Options
+	shards []*shard
+
+	index   index
+	backlog backlog
+	counts  counts
+	next    atomic.Uint32 // member after member, round the shards
+}
+
+// New returns a hub that is not running yet.
+func New(o Options) *Hub {
+	o.setDefaults()
+	h := &Hub{opts: o}
+	h.index.init()
+	h.backlog.limit = o.BacklogMemory
+	for range o.Shards {
+		h.shards = append(h.shards, newShard())
+	}
+	return h
+}
+
+// Run wakes members until ctx is done; it returns when all it started has ended.
+func (h *Hub) Run(ctx context.Context) {
+	var wg sync.WaitGroup
+	for _, s := range h.shards {
+		wg.Go(func() { s.run(ctx) })
+	}
+	wg.Wait()
+}
+
+// Deliver hands p to the members of its topic on this node. It never blocks for
+// long and may be called by many goroutines; what one of them delivers keeps its
+// order. A retained message older than one that was delivered before is left
+// out.
+func (h *Hub) Deliver(p *pubsub.Parcel) {
+	if h.index.deliver(p, &h.backlog, h.opts.SubscriberBuffer) && h.backlog.over() {
+		h.trimBacklogs()
+	}
+}
+
+// Stats are the hub's gauges and counters.
+type Stats struct {
+	Members       int64 // now
+	Subscriptions int64 // now
+	BacklogBytes  int64 // now, in all logs
+	Delivered     uint64
+	Dropped       uint64 // not retained, not read in time, lost to a member
+	Expired       uint64 // not delivered to a member because its life was over
+}
+
+// counts are changed by all members.
+type counts struct {
+	members, subscriptions      atomic.Int64
+	delivered, dropped, expired atomic.Uint64
+}
+
+func (h *Hub) count(ds []Delivery, expired uint64) {
+	var delivered, dropped uint64
+	for i := range ds {
+		dropped += ds[i].Dropped
+		if ds[i].Parcel != nil {
+			delivered++
+		}
+	}
+	h.counts.delivered.Add(delivered)
+	if dropped > 0 {
+		h.counts.dropped.Add(dropped)
+	}
+	if expired > 0 {
+		h.counts.expired.Add(expired)
+	}
+}
+
+// Stats returns the gauges and counters of the moment.
+func (h *Hub) Stats() Stats {
+	return Stats{
+		Members:       h.counts.members.Load(),
+		Subscriptions: h.counts.subscriptions.Load(),
+		BacklogBytes:  h.backlog.bytes.Load(),
+		Delivered:     h.counts.delivered.Load(),
+		Dropped:       h.counts.dropped.Load(),
+		Expired:       h.counts.expired.Load(),
+	}
+}

@@ -1,0 +1,244 @@
+package hub
+
+import (
+	"sync"
+	"time"
+
+	"pubsub"
+)
+
+// topicLog is what the members of one shard have not all read of a topic, oldest
+// first. A position numbers everything ever appended; a plain ordinal numbers
+// the messages that are not retained, so that whoever missed some knows how
+// many.
+type topicLog struct {
+	// immutable
+	shard *shard
+	topic pubsub.Topic
+
+	nextLog *topicLog // guarded by the index's stripe
+
+	queued bool      // guarded by shard.mu: it is among the shard's jobs
+	nextIn *topicLog // guarded by shard.mu: the job after it
+
+	mu sync.Mutex
+	// guarded by mu
+	members  []*Subscription
+	walkAt   int     // the next member to be woken
+	walkLeft int     // how many more are to be woken, going round
+	atEnd    int     // members that have read everything
+	entries  []entry // what somebody has not read and nobody has cut
+	base     uint64  // the position of entries[0]
+	bytes    int     // held by entries
+	plain    uint64  // the ordinal that the next plain message gets
+	version  pubsub.Version
+	// newest is the newest retained parcel and newestAt its position. It outlives
+	// its entry while a member may not have read it.
+	newest   *pubsub.Parcel
+	newestAt uint64
+}
+
+type entry struct {
+	parcel *pubsub.Parcel
+	// plain is the parcel's own ordinal or, for a retained one, that of the next
+	// plain message.
+	plain uint64
+}
+
+// entryOverhead is what a parcel and its place in a log take beyond the bytes of
+// the message itself.
+const entryOverhead = 128
+
+func cost(p *pubsub.Parcel) int {
+	return len(p.Data) + len(p.Properties) + entryOverhead
+}
+
+func (l *topicLog) end() uint64 { return l.base + uint64(len(l.entries)) }
+
+// plainAtBase is the ordinal of the first plain message that was not cut.
+func (l *topicLog) plainAtBase() uint64 {
+	if len(l.entries) > 0 {
+		return l.entries[0].plain
+	}
+	return l.plain
+}
+
+// append puts p at the end and cuts the oldest beyond limit bytes. It is false
+// if nobody is to be woken: no members, or a retained message older than one
+// before it.
+func (l *topicLog) append(p *pubsub.Parcel, b *backlog, limit int) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.members) == 0 {
+		return false
+	}
+	if p.Retain {
+		if !p.Version.Newer(l.version) {
+			return false
+		}
+		l.version = p.Version
+		l.newest, l.newestAt = p, l.end()
+	}
+	l.entries = append(l.entries, entry{p, l.plain})
+	if !p.Retain {
+		l.plain++
+	}
+	l.bytes += cost(p)
+	b.bytes.Add(int64(cost(p)))
+	l.cut(limit, 1, b)
+	l.atEnd = 0
+	l.walkLeft = len(l.members)
+	return true
+}
+
+// cut drops the oldest entries until those left hold at most limit bytes or are
+// no more than keep.
+func (l *topicLog) cut(limit, keep int, b *backlog) {
+	n, before := 0, l.bytes
+	for l.bytes > limit && n < len(l.entries)-keep {
+		l.bytes -= cost(l.entries[n].parcel)
+		n++
+	}
+	if n == 0 {
+		return
+	}
+	b.bytes.Add(int64(l.bytes - before))
+	l.base += uint64(n)
+	// Moved, not resliced: entries of a log that is cut again and again would
+	// otherwise be copied by append just as often, and keep the old ones alive
+	// in between.
+	if n*2 >= len(l.entries) {
+		kept := copy(l.entries, l.entries[n:])
+		clear(l.entries[kept:])
+		l.entries = l.entries[:kept]
+	} else {
+		clear(l.entries[:n])
+		l.entries = l.entries[n:]
+	}
+}
+
+// settle empties the log if everybody has read everything.
+func (l *topicLog) settle(b *backlog) {
+	if l.atEnd < len(l.members) || l.newest == nil && len(l.entries) == 0 {
+		return
+	}
+	l.base = l.end()
+	l.entries = nil
+	b.bytes.Add(-int64(l.bytes))
+	l.bytes = 0
+	l.newest = nil
+}
+
+func (l *topicLog) join(s *Subscription) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s.log = l
+	s.index = len(l.members)
+	l.members = append(l.members, s)
+	s.pos, s.plain = l.end(), l.plain
+	l.atEnd++
+}
+
+// leave takes s out and returns how many plain messages it had lost without
+// having been told.
+func (l *topicLog) leave(s *Subscription, b *backlog) (lost uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if s.pos == l.end() {
+		l.atEnd--
+	}
+	if s.pos < l.base {
+		lost = l.plainAtBase() - s.plain
+	}
+	// The hole is filled so that no member is passed over by a walk under way:
+	// one that was visited moves into it, and the last one takes that one's
+	// place in front of the walk.
+	hole, last := s.index, len(l.members)-1
+	if hole < l.walkAt {
+		l.walkAt--
+		l.place(l.members[l.walkAt], hole)
+		hole = l.walkAt
+	}
+	l.place(l.members[last], hole)
+	s.index = -1
+	l.members[last] = nil
+	l.members = l.members[:last]
+	l.walkLeft = min(l.walkLeft, last)
+	l.settle(b)
+	return lost
+}
+
+func (l *topicLog) place(s *Subscription, i int) {
+	l.members[i] = s
+	s.index = i
+}
+
+func (l *topicLog) empty() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.members) == 0
+}
+
+// walk appends the next members to be woken to batch, as far as it has room;
+// more says that there are others left.
+func (l *topicLog) walk(batch []*Subscription) (_ []*Subscription, more bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for l.walkLeft > 0 && len(batch) < cap(batch) {
+		if l.walkAt >= len(l.members) {
+			l.walkAt = 0
+		}
+		batch = append(batch, l.members[l.walkAt])
+		l.walkAt++
+		l.walkLeft--
+	}
+	return batch, l.walkLeft > 0
+}
+
+// maxPiece bounds what a member reads of one topic before it turns to another.
+const maxPiece = 64 << 10
+
+// read appends to dst what s has not read, as far as dst has room; unread says
+// that there is more. It is called by the one goroutine that reads for the
+// member.
+func (l *topicLog) read(s *Subscription, dst []Delivery, now time.Time, b *backlog) (_ []Delivery, unread bool, expired uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	end := l.end()
+	if s.index < 0 || s.pos == end {
+		return dst, false, 0
+	}
+	var lost uint64
+	if s.pos < l.base {
+		at := l.plainAtBase()
+		lost = at - s.plain
+		if l.newest != nil && s.pos <= l.newestAt && l.newestAt < l.base && s.takes(l.newest, now, &expired) {
+			dst = append(dst, Delivery{Parcel: l.newest, Sub: s, Options: s.opts, Dropped: lost})
+			lost = 0
+		}
+		s.pos, s.plain = l.base, at
+	}
+	piece := 0
+	for s.pos < end && len(dst) < cap(dst) && piece < maxPiece {
+		e := &l.entries[s.pos-l.base]
+		s.pos++
+		if !e.parcel.Retain {
+			s.plain = e.plain + 1
+		}
+		if !s.takes(e.parcel, now, &expired) {
+			continue
+		}
+		dst = append(dst, Delivery{Parcel: e.parcel, Sub: s, Options: s.opts, Dropped: lost})
+		piece += cost(e.parcel)
+		lost = 0
+	}
+	if lost > 0 {
+		dst = append(dst, Delivery{Sub: s, Options: s.opts, Dropped: lost})
+	}
+	if s.pos < end {
+		return dst, true, expired
+	}
+	l.atEnd++
+	l.settle(b)
+	return dst, false, expired
+}

@@ -1,0 +1,350 @@
+package hub
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"pubsub"
+)
+
+// Holder holds the connection of a member.
+type Holder interface {
+	// Wake says that the member, which was asleep, has something to read or that
+	// its deadline has come. One goroutine must then call Member.Read until that
+	// says asleep. Wake is called by the shard's goroutine and by whoever calls
+	// Open or Kick; it must not block and not call Read itself on that stack.
+	Wake()
+}
+
+// Member is one connection's place in the hub.
+type Member struct {
+	// immutable
+	hub    *Hub
+	shard  *shard
+	holder Holder
+	name   string // see pubsub.Message.Sender
+
+	timer timer // guarded by the shard's wheel
+
+	mu sync.Mutex
+	// guarded by mu
+	subs   []*Subscription // by topic
+	ready  *Subscription   // the first of those with something unread
+	last   *Subscription   // the last of them
+	awake  bool            // a goroutine of the holder reads, or is about to
+	kicked bool            // it must look again before it sleeps
+	closed bool
+}
+
+// SubscriptionOptions are what a subscriber asked for. The hub minds NoLocal,
+// the others are for whoever encodes (MQTT 5.0 section 3.8.3.1).
+type SubscriptionOptions struct {
+	// NoLocal leaves out what the member itself published.
+	NoLocal bool
+	// RetainAsPublished keeps the RETAIN flag of live messages.
+	RetainAsPublished bool
+	// ID is the Subscription Identifier, 0 for none.
+	ID uint32
+}
+
+// Subscription is a member's interest in one topic, and its cursor in the log.
+type Subscription struct {
+	// immutable
+	member *Member
+	log    *topicLog
+
+	// guarded by log.mu
+	index int    // in log.members
+	pos   uint64 // the position that is read next
+	plain uint64 // the ordinal of the plain message that is expected next
+	opts  SubscriptionOptions
+	seen  pubsub.Version // of the newest retained message that was delivered
+
+	// guarded by member.mu
+	held    bool // it joined and has not been opened
+	queued  bool // it is in the list of the ready ones
+	next    *Subscription
+	initial *pubsub.Parcel // to be delivered first, as a retained message
+}
+
+// Delivery is one thing that a member is to be given.
+type Delivery struct {
+	// Parcel is the message; nil if there is none and only Dropped counts.
+	Parcel *pubsub.Parcel
+	Sub    *Subscription
+	// Options are those of Sub.
+	Options SubscriptionOptions
+	// Initial says that it is what the topic retained when the member subscribed.
+	Initial bool
+	// Dropped is how many messages of the topic, not retained ones, the member
+	// has lost before this one.
+	Dropped uint64
+}
+
+// NewMember adds a member. Its name identifies it as a publisher, for NoLocal.
+// It is asleep; it ends with Close.
+func (h *Hub) NewMember(holder Holder, name string) *Member {
+	h.counts.members.Add(1)
+	return &Member{
+		hub:    h,
+		shard:  h.shards[h.next.Add(1)%uint32(len(h.shards))],
+		holder: holder,
+		name:   name,
+	}
+}
+
+// Topic is the topic subscribed to.
+func (s *Subscription) Topic() pubsub.Topic { return s.log.topic }
+
+// Subscribe joins m to t, or changes the options if it has joined before. It
+// returns once everything that is published to t from now on will reach m. A
+// new subscription is held, and nothing is read from it, until Open. After an
+// error nothing has changed.
+func (m *Member) Subscribe(ctx context.Context, t pubsub.Topic, o SubscriptionOptions) (*Subscription, error) {
+	if s := m.find(t); s != nil {
+		s.log.mu.Lock()
+		s.opts = o
+		s.log.mu.Unlock()
+		return s, nil
+	}
+	s := &Subscription{member: m, opts: o, held: true}
+	if err := m.hub.index.join(ctx, s, t); err != nil {
+		return nil, err
+	}
+	m.mu.Lock()
+	if m.closed {
+		m.mu.Unlock()
+		m.hub.index.leave(s)
+		return nil, context.Canceled
+	}
+	i, _ := m.search(s.log.topic)
+	m.subs = slices.Insert(m.subs, i, s)
+	m.mu.Unlock()
+	m.hub.counts.subscriptions.Add(1)
+	return s, nil
+}
+
+// Last returns what s's topic retains, if it is newer than after; see
+// [pubsub.Store]. Read after Subscribe, it leaves no gap: whatever is newer
+// comes through the log.
+func (s *Subscription) Last(ctx context.Context, after pubsub.Version) (*pubsub.Parcel, error) {
+	msg, ok, err := s.member.hub.opts.Backplane.Last(ctx, s.log.topic, after)
+	if err != nil || !ok {
+		return nil, err
+	}
+	return pubsub.NewParcel(msg), nil
+}
+
+// Open lets m read s. A retained message of the version seen, or older, is not
+// delivered by it. If initial is not nil it is read first, unless something
+// newer has been read since.
+func (s *Subscription) Open(initial *pubsub.Parcel, seen pubsub.Version) {
+	s.log.mu.Lock()
+	if !seen.IsZero() && seen.Newer(s.seen) {
+		s.seen = seen
+	}
+	s.log.mu.Unlock()
+	m := s.member
+	m.mu.Lock()
+	s.held = false
+	if initial != nil {
+		s.initial = initial
+	}
+	m.enqueue(s)
+	wake := m.rouse()
+	m.mu.Unlock()
+	if wake {
+		m.holder.Wake()
+	}
+}
+
+// Unsubscribe takes m out of t; false if it is not in it.
+func (m *Member) Unsubscribe(t pubsub.Topic) bool {
+	m.mu.Lock()
+	i, ok := m.search(t)
+	if !ok {
+		m.mu.Unlock()
+		return false
+	}
+	s := m.subs[i]
+	m.subs = slices.Delete(m.subs, i, i+1)
+	m.mu.Unlock()
+	m.forget(s)
+	return true
+}
+
+// Close takes m out of the hub. Read returns nothing afterwards.
+func (m *Member) Close() {
+	m.mu.Lock()
+	if m.closed {
+		m.mu.Unlock()
+		return
+	}
+	m.closed = true
+	subs := m.subs
+	m.subs = nil
+	m.mu.Unlock()
+	for _, s := range subs {
+		m.forget(s)
+	}
+	m.shard.wheel.remove(m)
+	m.hub.counts.members.Add(-1)
+}
+
+func (m *Member) forget(s *Subscription) {
+	m.mu.Lock()
+	s.held = true // should it be in the list of the ready ones, it is passed over
+	s.initial = nil
+	m.mu.Unlock()
+	m.hub.index.leave(s)
+	m.hub.counts.subscriptions.Add(-1)
+}
+
+func (m *Member) search(t pubsub.Topic) (int, bool) {
+	return slices.BinarySearchFunc(m.subs, t, func(s *Subscription, t pubsub.Topic) int {
+		return strings.Compare(string(s.log.topic), string(t))
+	})
+}
+
+func (m *Member) find(t pubsub.Topic) *Subscription {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if i, ok := m.search(t); ok {
+		return m.subs[i]
+	}
+	return nil
+}
+
+// Kick has the holder read at least once more, even if nothing is unread: it has
+// something else to do, such as to send a control packet.
+func (m *Member) Kick() {
+	m.mu.Lock()
+	m.kicked = true
+	wake := m.rouse()
+	m.mu.Unlock()
+	if wake {
+		m.holder.Wake()
+	}
+}
+
+// notify says that s has something unread.
+func (m *Member) notify(s *Subscription) {
+	m.mu.Lock()
+	m.enqueue(s)
+	wake := m.ready != nil && m.rouse()
+	m.mu.Unlock()
+	if wake {
+		m.holder.Wake()
+	}
+}
+
+// rouse marks m as awake and reports whether it slept; mu is held.
+func (m *Member) rouse() bool {
+	if m.awake {
+		return false
+	}
+	m.awake = true
+	return true
+}
+
+// enqueue puts s behind the ready ones; mu is held.
+func (m *Member) enqueue(s *Subscription) {
+	if s.queued || s.held {
+		return
+	}
+	s.queued = true
+	if m.last == nil {
+		m.ready = s
+	} else {
+		m.last.next = s
+	}
+	m.last = s
+}
+
+// dequeue takes the first of the ready ones, if there is one; mu is held.
+func (m *Member) dequeue() *Subscription {
+	for m.ready != nil {
+		s := m.ready
+		m.ready = s.next
+		if m.ready == nil {
+			m.last = nil
+		}
+		s.next, s.queued = nil, false
+		if !s.held {
+			return s
+		}
+	}
+	return nil
+}
+
+// Read appends to dst, as far as it has room (for two at least), a bounded piece
+// of what m has not read of one of its topics, round-robin. With nothing
+// appended, asleep says that there is nothing left to do and that the holder
+// will be woken; else it must call Read again. Only one goroutine at a time may
+// be between Wake and asleep.
+func (m *Member) Read(dst []Delivery, now time.Time) (_ []Delivery, asleep bool) {
+	m.mu.Lock()
+	s := m.dequeue()
+	if s == nil {
+		asleep = !m.kicked
+		m.kicked = false
+		m.awake = !asleep
+		m.mu.Unlock()
+		return dst, asleep
+	}
+	initial := s.initial
+	s.initial = nil
+	m.mu.Unlock()
+
+	n := len(dst)
+	if initial != nil {
+		if opts, ok := s.takesInitial(initial); ok {
+			dst = append(dst, Delivery{Parcel: initial, Sub: s, Options: opts, Initial: true})
+		}
+	}
+	dst, unread, expired := s.log.read(s, dst, now, &m.hub.backlog)
+	m.hub.count(dst[n:], expired)
+	if unread {
+		m.mu.Lock()
+		m.enqueue(s)
+		m.mu.Unlock()
+	}
+	return dst, false
+}
+
+// takes decides whether s is given p, and notes that it is; log.mu is held.
+func (s *Subscription) takes(p *pubsub.Parcel, now time.Time, expired *uint64) bool {
+	if s.opts.NoLocal && p.Sender != "" && p.Sender == s.member.name {
+		return false
+	}
+	if p.Retain && !p.Version.Newer(s.seen) {
+		return false
+	}
+	if p.Expired(now) {
+		*expired++
+		return false
+	}
+	if p.Retain {
+		s.seen = p.Version
+	}
+	return true
+}
+
+// takesInitial decides whether s is given what its topic retained: whoever
+// subscribes again is given it again, but never anything older than it has had.
+func (s *Subscription) takesInitial(p *pubsub.Parcel) (SubscriptionOptions, bool) {
+	s.log.mu.Lock()
+	defer s.log.mu.Unlock()
+	if s.seen.Generation == p.Version.Generation && s.seen.Newer(p.Version) {
+		return s.opts, false
+	}
+	s.seen = p.Version
+	return s.opts, true
+}
+
+// SetDeadline has the holder woken at t, to a tenth of a second, if m sleeps
+// then; the zero time means never. It replaces an earlier deadline.
+func (m *Member) SetDeadline(t time.Time) { m.shard.wheel.set(m, t) }

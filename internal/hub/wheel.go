@@ -1,0 +1,97 @@
+package hub
+
+import (
+	"sync"
+	"time"
+)
+
+const (
+	// tick is the grain of deadlines.
+	tick = 100 * time.Millisecond
+	// wheelSlots is how many ticks a turn of the wheel takes: 51.2 s. A deadline
+	// further away goes round more than once.
+	wheelSlots = 512
+)
+
+// wheel is a timer wheel: the deadlines of a shard's members cost two pointers
+// and two words each, and no timer of the runtime.
+type wheel struct {
+	start time.Time // immutable: tick 0
+
+	mu sync.Mutex
+	// guarded by mu
+	now   int64 // the last tick that was dealt with
+	slots [wheelSlots]*Member
+
+	due []*Member // owned by the shard's goroutine: scratch of advance
+}
+
+// timer is a member's place in a wheel.
+type timer struct {
+	prev, next *Member
+	due        int64 // the tick, 0 if there is no deadline
+}
+
+func newWheel(now time.Time) *wheel { return &wheel{start: now} }
+
+// at is the first tick not before t.
+func (w *wheel) at(t time.Time) int64 {
+	return int64((t.Sub(w.start) + tick - 1) / tick)
+}
+
+func (w *wheel) set(m *Member, t time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.unlink(m)
+	if t.IsZero() {
+		return
+	}
+	m.timer.due = max(w.at(t), w.now+1)
+	slot := &w.slots[m.timer.due%wheelSlots]
+	m.timer.next = *slot
+	if *slot != nil {
+		(*slot).timer.prev = m
+	}
+	*slot = m
+}
+
+func (w *wheel) remove(m *Member) { w.set(m, time.Time{}) }
+
+func (w *wheel) unlink(m *Member) {
+	t := &m.timer
+	if t.due == 0 {
+		return
+	}
+	if t.prev != nil {
+		t.prev.timer.next = t.next
+	} else {
+		w.slots[t.due%wheelSlots] = t.next
+	}
+	if t.next != nil {
+		t.next.timer.prev = t.prev
+	}
+	*t = timer{}
+}
+
+// advance kicks the members whose deadline has come.
+func (w *wheel) advance(now time.Time) {
+	target := int64(now.Sub(w.start) / tick) // the last tick that has come
+	w.mu.Lock()
+	for w.now < target {
+		w.now++
+		for m := w.slots[w.now%wheelSlots]; m != nil; {
+			next := m.timer.next
+			if m.timer.due <= w.now {
+				w.unlink(m)
+				w.due = append(w.due, m)
+			}
+			m = next
+		}
+	}
+	w.mu.Unlock()
+	for i, m := range w.due {
+		m.Kick()
+		w.due[i] = nil
+	}
+	w.due = w.due[:0]
+}
