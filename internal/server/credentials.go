@@ -1,0 +1,164 @@
+package server
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"errors"
+	"net/http"
+	"strings"
+
+	"pubsub"
+	"pubsub/internal/token"
+)
+
+// secret is a token that is compared in constant time, whatever its length.
+type secret struct {
+	set bool
+	sum [sha256.Size]byte
+}
+
+func newSecret(s string) secret {
+	return secret{set: s != "", sum: sha256.Sum256([]byte(s))}
+}
+
+func (a *secret) matches(s string) bool {
+	sum := sha256.Sum256([]byte(s))
+	return subtle.ConstantTimeCompare(a.sum[:], sum[:]) == 1 && a.set
+}
+
+// credential is what a client has shown, verified.
+type credential struct {
+	pubsub.Grant
+	// publisher stands for the kid and the subject, or for the token if it has no
+	// subject.
+	publisher publisher
+}
+
+// authError says why a client is not let in.
+type authError struct {
+	kind   authKind
+	scheme string // of authScheme
+	cause  error  // of authFailed, for the operator
+}
+
+type authKind uint8
+
+const (
+	authMissing authKind = iota // nothing was shown
+	authHeader                  // the Authorization header cannot be read
+	authScheme                  // its scheme is not Bearer
+	authInvalid                 // the token is refused
+	authFailed                  // the token could not be checked
+)
+
+// Error is the text that a client sees, but for authMissing, whose text depends
+// on where a credential may stand.
+func (e *authError) Error() string {
+	switch e.kind {
+	case authMissing:
+		return "Missing 'Authorization' header"
+	case authHeader:
+		return "Invalid 'Authorization' header"
+	case authScheme:
+		return "Unsupported authorization scheme: " + pubsub.Printable(e.scheme)
+	case authInvalid:
+		return "Invalid token"
+	default:
+		return "Auth process failed"
+	}
+}
+
+// authenticate finds out what r may do: by the admin token in Fastly-Key, else by
+// the token queryAuth if it is not empty, else by the Authorization header. A
+// Fastly-Key that is wrong is ignored.
+func (s *Server) authenticate(ctx context.Context, r *http.Request, queryAuth string) (credential, *authError) {
+	if s.hasAdminKey(r) {
+		return credential{Grant: pubsub.Grant{Admin: true}}, nil
+	}
+	if queryAuth != "" {
+		return s.verify(ctx, queryAuth) // the admin token is not read from a query
+	}
+	raw, err := bearer(r.Header)
+	if err != nil {
+		return credential{}, err
+	}
+	return s.authenticateToken(ctx, raw)
+}
+
+// authenticateToken finds out what the Bearer token or MQTT password raw allows.
+func (s *Server) authenticateToken(ctx context.Context, raw string) (credential, *authError) {
+	if s.admin.matches(raw) {
+		return credential{Grant: pubsub.Grant{Admin: true}}, nil
+	}
+	return s.verify(ctx, raw)
+}
+
+func (s *Server) verify(ctx context.Context, raw string) (credential, *authError) {
+	g, err := s.verifier.Verify(ctx, raw, s.o.Now())
+	if err != nil {
+		if errors.Is(err, token.ErrInvalid) {
+			return credential{}, &authError{kind: authInvalid}
+		}
+		s.o.Events.Failed("looking up a signing key", err)
+		return credential{}, &authError{kind: authFailed, cause: err}
+	}
+	id := raw
+	if g.Subject != "" {
+		id = g.KeyID + "\x00" + g.Subject // a token has no NUL
+	}
+	sum := sha256.Sum256([]byte(id))
+	return credential{Grant: g, publisher: publisher(sum[:])}, nil
+}
+
+// isAdmin reports whether r carries the admin token in a header.
+func (s *Server) isAdmin(r *http.Request) bool {
+	if s.hasAdminKey(r) {
+		return true
+	}
+	raw, err := bearer(r.Header)
+	return err == nil && s.admin.matches(raw)
+}
+
+func (s *Server) hasAdminKey(r *http.Request) bool {
+	key := r.Header.Get("Fastly-Key")
+	return key != "" && s.admin.matches(key)
+}
+
+// bearer returns the token of the Authorization header (RFC 6750 section 2.1).
+func bearer(h http.Header) (string, *authError) {
+	var value string
+	for _, v := range h["Authorization"] {
+		if v == "" {
+			continue
+		}
+		if value != "" {
+			return "", &authError{kind: authHeader}
+		}
+		value = v
+	}
+	if value == "" {
+		return "", &authError{kind: authMissing}
+	}
+	scheme, rest, ok := strings.Cut(value, " ")
+	rest = strings.TrimLeft(rest, " ")
+	if !ok || rest == "" || !isToken(scheme) {
+		return "", &authError{kind: authHeader}
+	}
+	if !strings.EqualFold(scheme, "Bearer") {
+		return "", &authError{kind: authScheme, scheme: scheme}
+	}
+	return rest, nil
+}
+
+// isToken reports whether s is a token as RFC 9110 section 5.6.2 has it.
+func isToken(s string) bool {
+	for i := range len(s) {
+		c := s[i]
+		alnum := '0' <= c && c <= '9' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z'
+		if !alnum && strings.IndexByte("!#$%&'*+-.^_`|~", c) < 0 {
+			return false
+		}
+	}
+	return s != ""
+}

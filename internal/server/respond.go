@@ -1,0 +1,57 @@
+package server
+
+import (
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"strconv"
+)
+
+// text answers with one line of plain text.
+func text(w http.ResponseWriter, status int, line string) {
+	h := w.Header()
+	h.Set("Content-Type", "text/plain; charset=utf-8")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Content-Length", strconv.Itoa(len(line)+1))
+	w.WriteHeader(status)
+	io.WriteString(w, line+"\n")
+}
+
+// retryLater answers with 503; clients come back spread over the seconds from
+// least to most.
+func retryLater(w http.ResponseWriter, line string, least, most int) {
+	w.Header().Set("Retry-After", strconv.Itoa(least+rand.IntN(most-least+1)))
+	text(w, http.StatusServiceUnavailable, line)
+}
+
+func shuttingDown(w http.ResponseWriter, _ *http.Request) {
+	retryLater(w, "Shutting down", 1, 10)
+}
+
+func backplaneUnavailable(w http.ResponseWriter) {
+	retryLater(w, "Backplane unavailable", 5, 15)
+}
+
+// recorder remembers the status of a response.
+type recorder struct {
+	http.ResponseWriter
+	status int
+}
+
+func (r *recorder) WriteHeader(status int) {
+	r.status = status
+	r.ResponseWriter.WriteHeader(status)
+}
+
+// Unwrap is for http.ResponseController.
+func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
+
+// methodLabel is the method if it is one that the broker knows: a client can make
+// up any number of others.
+func methodLabel(m string) string {
+	switch m {
+	case http.MethodOptions, http.MethodHead, http.MethodGet, http.MethodPost, http.MethodPut, http.MethodDelete:
+		return m
+	}
+	return "other"
+}

@@ -1,0 +1,198 @@
+package server
+
+import (
+	"net/http"
+	"net/url"
+	"strings"
+)
+
+// endpoint is what answers on one path.
+type endpoint struct {
+	pattern string // the path as Events has it
+	admin   bool   // asks for the admin token
+	// get answers HEAD, too, and GET if hold is nil. hold answers GET, may keep
+	// the connection, and tells Events itself.
+	get, hold, post, delete http.HandlerFunc
+}
+
+func (e *endpoint) exists() bool { return e.get != nil || e.post != nil || e.delete != nil }
+
+// handler returns what answers to method, or nil.
+func (e *endpoint) handler(method string) http.HandlerFunc {
+	switch method {
+	case http.MethodGet, http.MethodHead:
+		return e.get
+	case http.MethodPost:
+		return e.post
+	case http.MethodDelete:
+		return e.delete
+	}
+	return nil
+}
+
+// allow is the Allow header (RFC 9110 section 10.2.1).
+func (e *endpoint) allow() string {
+	a := "OPTIONS"
+	if e.get != nil {
+		a += ", HEAD, GET"
+	}
+	if e.post != nil {
+		a += ", POST"
+	}
+	if e.delete != nil {
+		a += ", DELETE"
+	}
+	return a
+}
+
+// route answers every request.
+func (s *Server) route(w http.ResponseWriter, r *http.Request) {
+	originAllowed := s.cors(w.Header(), r)
+	e := s.endpoint(r, originAllowed)
+	if e.hold != nil && r.Method == http.MethodGet {
+		e.hold(w, r)
+		return
+	}
+	rec := &recorder{ResponseWriter: w, status: http.StatusOK}
+	s.answer(rec, r, &e)
+	s.o.Events.Responded(e.pattern, methodLabel(r.Method), rec.status)
+}
+
+// endpoint returns what answers on the path of r. Paths are compared a segment
+// at a time, each unescaped, and never cleaned: a topic may be "..", and may hold
+// a slash.
+func (s *Server) endpoint(r *http.Request, originAllowed bool) endpoint {
+	nothing := endpoint{pattern: "other"}
+	path, ok := strings.CutPrefix(r.URL.EscapedPath(), "/")
+	if !ok {
+		return nothing
+	}
+	var buf [5]string // one more than the longest path has
+	seg := buf[:0]
+	for part := range strings.SplitSeq(path, "/") {
+		part, err := url.PathUnescape(part)
+		if err != nil {
+			return nothing
+		}
+		if seg = append(seg, part); len(seg) == cap(buf[:]) {
+			break
+		}
+	}
+	switch {
+	case len(seg) > 1 && seg[0] == "admin" && s.o.Admin:
+		return s.adminEndpoint(seg[1:])
+	case len(seg) > 1:
+		return nothing
+	case seg[0] == "":
+		return endpoint{pattern: "/", get: s.welcome}
+	case seg[0] == "events":
+		return s.eventsEndpoint()
+	case seg[0] == "mqtt" && s.o.MQTT:
+		return s.mqttEndpoint(r, originAllowed)
+	}
+	return nothing
+}
+
+// answer answers a request that does not keep its connection.
+func (s *Server) answer(w http.ResponseWriter, r *http.Request, e *endpoint) {
+	isOptions := r.Method == http.MethodOptions // a preflight carries no credentials
+	if e.admin && !isOptions && !s.isAdmin(r) {
+		w.Header().Set("WWW-Authenticate", "Bearer")
+		text(w, http.StatusUnauthorized, "Fastly-Key header invalid or not specified")
+		return
+	}
+	if !e.exists() {
+		text(w, http.StatusNotFound, "Not Found")
+		return
+	}
+	if isOptions {
+		w.Header().Set("Allow", e.allow())
+		w.Header().Set("Content-Length", "0")
+		w.WriteHeader(http.StatusOK)
+		return
+	}
+	h := e.handler(r.Method)
+	if h == nil {
+		w.Header().Set("Allow", e.allow())
+		text(w, http.StatusMethodNotAllowed, "Method Not Allowed")
+		return
+	}
+	h(w, r)
+}
+
+func (s *Server) welcome(w http.ResponseWriter, _ *http.Request) {
+	text(w, http.StatusOK, "Hello! This is a publish/subscribe broker: subscribe at /events or /mqtt, publish to /events?topic=T.")
+}
+
+func (s *Server) eventsEndpoint() endpoint {
+	e := endpoint{pattern: "/events"}
+	if s.o.SSE {
+		e.get = s.headEvents
+		e.hold = s.subscribeSSE
+	}
+	if s.o.HTTPPublish {
+		e.post = s.publish
+	}
+	return e
+}
+
+// headEvents answers HEAD, which is no stream.
+func (s *Server) headEvents(w http.ResponseWriter, _ *http.Request) {
+	streamHeader(w.Header())
+	w.WriteHeader(http.StatusOK)
+}
+
+// streamHeader sets in h what every stream of events has.
+func streamHeader(h http.Header) {
+	h["Content-Type"] = contentEventStream
+	h["Cache-Control"] = noStore
+	h["X-Accel-Buffering"] = accelOff
+}
+
+var (
+	contentEventStream = []string{"text/event-stream"}
+	noStore            = []string{"no-store"}
+	accelOff           = []string{"no"}
+)
+
+func (s *Server) mqttEndpoint(r *http.Request, originAllowed bool) endpoint {
+	e := endpoint{pattern: "/mqtt", get: upgradeRequired}
+	if r.Method == http.MethodGet && hasToken(r.Header["Upgrade"], "websocket") {
+		switch {
+		case s.draining():
+			e.get = shuttingDown
+		case !originAllowed:
+			e.get = originForbidden
+		default:
+			e.hold = s.upgradeMQTT
+		}
+	}
+	return e
+}
+
+// upgradeRequired answers a request for /mqtt that is no WebSocket's (RFC 9110
+// section 15.5.22).
+func upgradeRequired(w http.ResponseWriter, r *http.Request) {
+	if r.ProtoMajor == 1 { // HTTP/2 has no such headers: RFC 9113 section 8.2.2
+		w.Header().Set("Connection", "Upgrade")
+		w.Header().Set("Upgrade", "websocket")
+	}
+	text(w, http.StatusUpgradeRequired, "Upgrade Required")
+}
+
+func originForbidden(w http.ResponseWriter, _ *http.Request) {
+	text(w, http.StatusForbidden, "Origin not allowed")
+}
+
+// hasToken reports whether a comma-separated list of tokens has name, which is in
+// lower case, in any case.
+func hasToken(list []string, name string) bool {
+	for _, v := range list {
+		for t := range strings.SplitSeq(v, ",") {
+			if strings.EqualFold(strings.TrimSpace(t), name) {
+				return true
+			}
+		}
+	}
+	return false
+}

@@ -1,0 +1,175 @@
+// Package server turns requests into calls of the domain: it routes, checks
+// credentials and limits, publishes, administers, and decides who holds the
+// connection of a subscriber. It speaks of paths, headers and texts; the rules
+// that it applies are those of the wire contract.
+package server
+
+import (
+	"context"
+	"net/http"
+	"net/netip"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"pubsub"
+	"pubsub/internal/hub"
+	"pubsub/internal/token"
+)
+
+// Options says what a [Server] is made of. Backplane, Hub and AdminToken are
+// required; a zero limit is no limit, and every other zero value is the default
+// that its comment gives.
+type Options struct {
+	Backplane pubsub.Backplane
+	Hub       *hub.Hub
+	// AdminToken is the secret that allows everything. With an empty one nobody
+	// is an administrator.
+	AdminToken string
+
+	// SSE, HTTPPublish, MQTT and Admin switch their paths on.
+	SSE, HTTPPublish, MQTT, Admin bool
+
+	// MaxMessageSize is the length of the longest message, in bytes (32,512).
+	MaxMessageSize int
+	// RequireExp refuses tokens without an exp claim. EnforceExpiry ends a stream
+	// or session when its token expires.
+	RequireExp, EnforceExpiry bool
+	// TrustedProxies are the networks whose X-Forwarded-For is believed.
+	TrustedProxies []netip.Prefix
+
+	// SSEKeepAlive is after how much silence a stream gets a keep-alive event
+	// (25 s), WSKeepAlive after how much a WebSocket gets a ping (25 s).
+	SSEKeepAlive, WSKeepAlive time.Duration
+	// WriteTimeout is how long a client may take no byte (30 s).
+	WriteTimeout time.Duration
+	// HandshakeTimeout is how long CONNECT may take to be whole (10 s).
+	HandshakeTimeout time.Duration
+	// DrainTimeout is over how long streams are closed when draining (10 s).
+	DrainTimeout time.Duration
+	// MaxKeepAlive is the longest MQTT keep-alive, in seconds, that a client is
+	// granted; 0 is what the client asks for.
+	MaxKeepAlive uint16
+
+	// Limits can be changed later by [Server.Reload].
+	Limits
+
+	// Events hears what happens; any of its functions may be nil.
+	Events Events
+	// Now is the clock (time.Now).
+	Now func() time.Time
+}
+
+// Limits are the settings that may change while a Server runs.
+type Limits struct {
+	// AllowedOrigins are the origins that browsers may come from; none means all.
+	AllowedOrigins []string
+	// MaxConnections and MaxConnectionsPerIP bound the streams and sessions of
+	// this node; an IPv6 /64 counts as one address.
+	MaxConnections, MaxConnectionsPerIP int
+	// PublishRate is how many messages a second one publisher may publish on this
+	// node, with a burst of one second's worth.
+	PublishRate float64
+}
+
+// Server answers the requests of clients. Its methods may be called at the same
+// time.
+type Server struct {
+	// immutable
+	o        Options
+	admin    secret
+	verifier token.Verifier
+	keys     *keyCache
+	rates    *rateLimiter
+	conns    *connLimiter
+
+	live atomic.Pointer[live] // replaced as a whole by Reload
+}
+
+// live is what Reload replaces, ready for use.
+type live struct {
+	Limits
+	origins map[string]struct{} // AllowedOrigins in lower case; nil if all are
+}
+
+// New returns a Server. Its Handler answers at once, but tokens are refused, as a
+// failure of the server's, until Run has learnt the signing keys.
+func New(o Options) *Server {
+	defaults(&o)
+	s := &Server{
+		o:     o,
+		admin: newSecret(o.AdminToken),
+		rates: newRateLimiter(),
+		conns: newConnLimiter(),
+	}
+	s.keys = newKeyCache(o.Backplane, s.endKey)
+	s.verifier = token.Verifier{Key: s.keys.value, RequireExp: o.RequireExp, EnforceExpiry: o.EnforceExpiry}
+	s.Reload(o.Limits)
+	return s
+}
+
+func defaults(o *Options) {
+	orElse(&o.MaxMessageSize, 32512)
+	orElse(&o.SSEKeepAlive, 25*time.Second)
+	orElse(&o.WSKeepAlive, 25*time.Second)
+	orElse(&o.WriteTimeout, 30*time.Second)
+	orElse(&o.HandshakeTimeout, 10*time.Second)
+	orElse(&o.DrainTimeout, 10*time.Second)
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	o.Events.fill()
+}
+
+// orElse sets *v to def if it is zero.
+func orElse[T comparable](v *T, def T) {
+	var zero T
+	if *v == zero {
+		*v = def
+	}
+}
+
+// Handler answers the requests that come to the broker's public listener, over
+// HTTP/1.1 and HTTP/2.
+func (s *Server) Handler() http.Handler { return http.HandlerFunc(s.route) }
+
+// Reload makes l the limits from now on. Connections that were admitted stay.
+func (s *Server) Reload(l Limits) {
+	n := &live{Limits: l}
+	if len(l.AllowedOrigins) > 0 {
+		n.origins = make(map[string]struct{}, len(l.AllowedOrigins))
+		for _, o := range l.AllowedOrigins {
+			n.origins[strings.ToLower(o)] = struct{}{}
+		}
+	}
+	s.live.Store(n)
+}
+
+// Run keeps up with the signing keys until ctx is done, then returns nil once all
+// that it started has ended.
+func (s *Server) Run(ctx context.Context) error {
+	s.keys.run(ctx, s.o.Events.Failed)
+	return nil
+}
+
+// The kinds of control messages.
+const (
+	controlTopics   = "topics"   // asked: which topics have subscribers
+	controlRevoke   = "revoke"   // told: the body is the id of a deleted key
+	controlTakeOver = "takeover" // told: a client identifier has a new connection
+)
+
+// Control takes a control message from a node, this one included; what it
+// returns, if not nil, is the reply. Kinds that it does not know, of a later
+// release, are ignored.
+func (s *Server) Control(c pubsub.Control) []byte {
+	switch c.Kind {
+	case controlTopics:
+		return s.answerTopics(c.Body)
+	case controlRevoke:
+		s.keys.revoke(string(c.Body))
+	case controlTakeOver:
+		s.takeOver(c.Body)
+	}
+	return nil
+}
