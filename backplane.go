@@ -38,8 +38,9 @@ type Store interface {
 	// Last returns the topic's retained message or marker of a clear; ok is
 	// false if there is none, if it has expired, or if it is not newer than
 	// after. A version of another generation, or ahead of the store, counts as
-	// none. With no version in after, the marker of a clear is not returned. What
-	// it returns is durable.
+	// none; with no version in after, the marker of a clear is not returned. If ok
+	// is false, m has only a Version: after if that counts, else none. What it
+	// returns is durable.
 	Last(ctx context.Context, t Topic, after Version) (m Message, ok bool, err error)
 
 	// List returns, in byte order of topics, up to limit retained messages that

@@ -127,15 +127,16 @@ func (m *Member) Subscribe(ctx context.Context, t pubsub.Topic, o SubscriptionOp
 	return s, nil
 }
 
-// Last returns what s's topic retains, if it is newer than after; see
-// [pubsub.Store]. Read after Subscribe, it leaves no gap: whatever is newer
-// comes through the log.
-func (s *Subscription) Last(ctx context.Context, after pubsub.Version) (*pubsub.Parcel, error) {
+// Last returns what s's topic retains, or nil, if it is newer than after (see
+// [pubsub.Store]), and the version that the subscriber has once it has been
+// given that. Read after Subscribe, it leaves no gap: whatever is newer comes
+// through the log.
+func (s *Subscription) Last(ctx context.Context, after pubsub.Version) (*pubsub.Parcel, pubsub.Version, error) {
 	msg, ok, err := s.member.hub.opts.Backplane.Last(ctx, s.log.topic, after)
 	if err != nil || !ok {
-		return nil, err
+		return nil, msg.Version, err
 	}
-	return pubsub.NewParcel(msg), nil
+	return pubsub.NewParcel(msg), msg.Version, nil
 }
 
 // Open lets m read s. A retained message of the version seen, or older, is not
