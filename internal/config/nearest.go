@@ -1,0 +1,40 @@
+package config
+
+import "strings"
+
+// nearest returns the known name that name was probably meant to be; empty if
+// none is near.
+func nearest(name string, known []string) string {
+	folded := strings.ReplaceAll(strings.ToLower(name), "_", "-")
+	best, least := "", max(2, len(folded)/4)+1
+	for _, k := range known {
+		if len(folded) >= len(k)+least {
+			continue // and no time is spent on a very long one
+		}
+		if d := distance(folded, k); d < least {
+			best, least = k, d
+		}
+	}
+	return best
+}
+
+// distance counts the bytes to insert, delete or replace to make b of a.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := diagonal
+			if a[i] != b[j] {
+				cost++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}
