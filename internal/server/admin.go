@@ -1,5 +1,159 @@
 package server
 
-func (s *Server) adminEndpoint(seg []string) endpoint { return endpoint{pattern: "other", admin: true} }
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strconv"
+	"time"
 
-func (s *Server) answerTopics(body []byte) []byte { return nil }
+	"pubsub"
+)
+
+// adminEndpoint returns what answers on the path /admin/ and seg.
+func (s *Server) adminEndpoint(seg []string) endpoint {
+	e := endpoint{pattern: "other", admin: true}
+	switch {
+	case len(seg) == 1 && seg[0] == "keys":
+		e.pattern, e.get, e.post = "/admin/keys", s.listKeys, s.createKey
+	case len(seg) == 2 && seg[0] == "keys" && seg[1] != "":
+		e.pattern = "/admin/keys/ID"
+		e.delete = func(w http.ResponseWriter, r *http.Request) { s.deleteKey(w, r, seg[1]) }
+	case len(seg) == 1 && seg[0] == "topics":
+		e.pattern, e.get = "/admin/topics", s.listTopics
+	case len(seg) == 3 && seg[0] == "topics" && seg[2] == "retained":
+		e.pattern = "/admin/topics/T/retained"
+		e.delete = func(w http.ResponseWriter, r *http.Request) { s.clearTopic(w, r, seg[1]) }
+	}
+	return e
+}
+
+// createKey answers POST /admin/keys.
+func (s *Server) createKey(w http.ResponseWriter, r *http.Request) {
+	if s.draining() {
+		shuttingDown(w, r)
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), backplaneWait)
+	defer cancel()
+	k := pubsub.Key{ID: randomHex(8), Value: randomHex(32), Created: s.o.Now().Truncate(time.Second)}
+	if err := s.o.Backplane.PutKey(ctx, k); err != nil {
+		s.adminFailed(w, r, "creating a signing key", "Failed to write key to storage", err)
+		return
+	}
+	s.o.Events.KeyCreated(k.ID)
+	s.json(w, struct {
+		ID    string `json:"id"`
+		Value string `json:"value"`
+	}{k.ID, k.Value})
+}
+
+// randomHex returns n random bytes, in hex.
+func randomHex(n int) string {
+	b := make([]byte, n)
+	rand.Read(b) // never fails
+	return hex.EncodeToString(b)
+}
+
+// listKeys answers GET /admin/keys; values are never told again.
+func (s *Server) listKeys(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), backplaneWait)
+	defer cancel()
+	keys, err := s.o.Backplane.Keys(ctx)
+	if err != nil {
+		s.adminFailed(w, r, "listing the signing keys", "Failed to read keys from storage", err)
+		return
+	}
+	type entry struct {
+		ID      string `json:"id"`
+		Created string `json:"created"`
+	}
+	list := struct {
+		Keys []entry `json:"keys"`
+	}{make([]entry, 0, len(keys))}
+	for _, k := range keys {
+		list.Keys = append(list.Keys, entry{k.ID, k.Created.UTC().Format(time.RFC3339)})
+	}
+	s.json(w, list)
+}
+
+// deleteKey answers DELETE /admin/keys/ID. What the key admitted ends: on this
+// node before the answer, on the others as soon as they hear of it, by the Bus or
+// by their watch.
+func (s *Server) deleteKey(w http.ResponseWriter, r *http.Request, id string) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), backplaneWait)
+	defer cancel()
+	err := s.o.Backplane.DeleteKey(ctx, id)
+	if errors.Is(err, pubsub.ErrKeyNotFound) {
+		text(w, http.StatusNotFound, "Not Found")
+		return
+	}
+	if err != nil {
+		s.adminFailed(w, r, "deleting a signing key", "Failed to delete key from storage", err)
+		return
+	}
+	s.keys.revoke(id)
+	if err := s.o.Backplane.Tell(ctx, pubsub.Control{Kind: controlRevoke, Body: []byte(id)}); err != nil {
+		s.o.Events.Failed("telling other nodes that a key was deleted", err)
+	}
+	s.o.Events.KeyDeleted(id)
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// clearTopic answers DELETE /admin/topics/T/retained.
+func (s *Server) clearTopic(w http.ResponseWriter, r *http.Request, name string) {
+	t, err := pubsub.ParseTopic(name)
+	if err != nil {
+		text(w, http.StatusBadRequest, invalidTopic(name).Error())
+		return
+	}
+	if t.Reserved() {
+		text(w, http.StatusForbidden, cannotPublish(t))
+		return
+	}
+	if s.accept(w, r, pubsub.Message{Topic: t, Retain: true}) {
+		w.WriteHeader(http.StatusNoContent)
+	}
+}
+
+// adminFailed answers that err kept an administrator's request from being done.
+func (s *Server) adminFailed(w http.ResponseWriter, r *http.Request, what, line string, err error) {
+	switch {
+	case r.Context().Err() != nil && errors.Is(err, context.Canceled):
+		return // the client has gone
+	case errors.Is(err, pubsub.ErrClosed):
+		shuttingDown(w, r)
+	case errors.Is(err, pubsub.ErrUnavailable), errors.Is(err, context.DeadlineExceeded):
+		backplaneUnavailable(w)
+	default:
+		text(w, http.StatusInternalServerError, line)
+	}
+	s.o.Events.Failed(what, err)
+}
+
+// json answers with v. A client that does not read it holds up nobody for longer
+// than the write timeout.
+func (s *Server) json(w http.ResponseWriter, v any) {
+	body := marshal(v)
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	h["Cache-Control"] = noStore
+	rc := http.NewResponseController(w)
+	_ = rc.SetWriteDeadline(time.Now().Add(s.o.WriteTimeout))
+	_, _ = w.Write(body)
+	_ = rc.Flush()
+	_ = rc.SetWriteDeadline(time.Time{}) // the connection may carry a stream next
+}
+
+// marshal returns v as JSON; the types that are passed cannot fail.
+func marshal(v any) []byte {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic(err)
+	}
+	return b
+}

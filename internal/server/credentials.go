@@ -100,7 +100,9 @@ func (s *Server) verify(ctx context.Context, raw string) (credential, *authError
 		if errors.Is(err, token.ErrInvalid) {
 			return credential{}, &authError{kind: authInvalid}
 		}
-		s.o.Events.Failed("looking up a signing key", err)
+		if ctx.Err() == nil { // else the client has gone
+			s.o.Events.Failed("looking up a signing key", err)
+		}
 		return credential{}, &authError{kind: authFailed, cause: err}
 	}
 	id := raw

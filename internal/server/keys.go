@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -79,7 +80,7 @@ func (c *keyCache) value(ctx context.Context, id string) (string, error) {
 		return v, found(v)
 	}
 	k, err := c.ring.Key(ctx, id)
-	if err == pubsub.ErrKeyNotFound {
+	if errors.Is(err, pubsub.ErrKeyNotFound) {
 		c.miss(id)
 	}
 	// What was found is not kept: only the watch knows the order of changes.
@@ -91,6 +92,16 @@ func found(value string) error {
 		return pubsub.ErrKeyNotFound
 	}
 	return nil
+}
+
+// isReady reports whether all keys are known.
+func (c *keyCache) isReady() bool {
+	select {
+	case <-c.ready:
+		return true
+	default:
+		return false
+	}
 }
 
 // cached returns what is known of id: its value, or none if it is no key.
@@ -170,9 +181,7 @@ func (c *keyCache) watch(ctx context.Context) error {
 				c.revoke(id)
 			}
 			told = nil
-			select {
-			case <-c.ready:
-			default:
+			if !c.isReady() { // a watch that was begun again is ready again
 				close(c.ready)
 			}
 		case ch.Deleted:

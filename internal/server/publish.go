@@ -1,5 +1,144 @@
 package server
 
-import "net/http"
+import (
+	"context"
+	"errors"
+	"math"
+	"net/http"
+	"os"
+	"strconv"
+	"time"
 
-func (s *Server) publish(w http.ResponseWriter, r *http.Request) {}
+	"pubsub"
+)
+
+// backplaneWait is how long a request waits for the backplane.
+const backplaneWait = 5 * time.Second
+
+// publish answers POST /events. It checks, in this order, the topic, the other
+// parameters, the credentials, the permission, the limits and the size; not a
+// byte of the body is read before all but the last have passed.
+func (s *Server) publish(w http.ResponseWriter, r *http.Request) {
+	if s.draining() {
+		shuttingDown(w, r)
+		return
+	}
+	m, err := publication(r)
+	if err != nil {
+		text(w, http.StatusBadRequest, err.Error())
+		return
+	}
+	c, authErr := s.authenticate(r.Context(), r, "")
+	if authErr != nil {
+		text(w, authErr.status(), authErr.Error())
+		return
+	}
+	if !c.CanWrite(m.Topic) {
+		text(w, http.StatusForbidden, cannotPublish(m.Topic))
+		return
+	}
+	if wait, ok := s.mayPublish(&c); !ok {
+		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(max(1, wait.Seconds())))))
+		text(w, http.StatusTooManyRequests, "Too many requests")
+		return
+	}
+	m.Data, err = s.readBody(w, r)
+	switch {
+	case errors.Is(err, errTooLarge):
+		text(w, http.StatusBadRequest, "Message size exceeds "+strconv.Itoa(s.o.MaxMessageSize)+" bytes maximum")
+		return
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		text(w, http.StatusRequestTimeout, "Request Timeout")
+		return
+	case err != nil:
+		text(w, http.StatusBadRequest, "Cannot read the request body")
+		return
+	}
+	if s.accept(w, r, m) {
+		text(w, http.StatusOK, "Published")
+	}
+}
+
+// publication reads what the query of r says of a message; the error is a
+// [badRequest].
+func publication(r *http.Request) (m pubsub.Message, err error) {
+	q := parseQuery(r.URL.RawQuery)
+	if m.Topic, err = q.topicToPublish(); err != nil {
+		return m, err
+	}
+	ttl, err := q.value(paramTTL)
+	if err != nil {
+		return m, badRequest(err.Error() + ": malformed or repeated")
+	}
+	if ttl != "" {
+		m.HasTTL = true
+		if m.TTL, err = parseTTL(ttl); err != nil {
+			return m, err
+		}
+	}
+	m.Retain, err = q.flag(paramRetain)
+	return m, err
+}
+
+func parseTTL(s string) (uint32, error) {
+	for i := range len(s) {
+		if s[i] < '0' || s[i] > '9' {
+			return 0, badRequest("Invalid 'ttl' param: must be a whole number of seconds")
+		}
+	}
+	n, err := strconv.ParseUint(s, 10, 32)
+	if err != nil {
+		return 0, badRequest("Invalid 'ttl' param: must be at most 4294967295")
+	}
+	return uint32(n), nil
+}
+
+// status is the HTTP status of e.
+func (e *authError) status() int {
+	switch e.kind {
+	case authInvalid:
+		return http.StatusForbidden
+	case authFailed:
+		return http.StatusInternalServerError
+	}
+	return http.StatusBadRequest
+}
+
+func cannotPublish(t pubsub.Topic) string {
+	return "Cannot publish to topic: " + pubsub.Printable(string(t))
+}
+
+// accept gives m to the backplane and sets the header that says its version. If
+// that fails, it answers and returns false. The client's going away does not stop
+// a write that has begun.
+func (s *Server) accept(w http.ResponseWriter, r *http.Request, m pubsub.Message) bool {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), backplaneWait)
+	defer cancel()
+	began := s.o.Now()
+	m.Published = began
+	v, err := pubsub.Publish(ctx, s.o.Backplane, m)()
+	if err != nil {
+		s.o.Events.Failed("publishing over HTTP", err)
+		s.publishFailed(w, r, err)
+		return false
+	}
+	if m.Retain {
+		w.Header().Set("Pubsub-Version", v.String())
+	}
+	s.o.Events.Published(len(m.Data), m.Retain, s.o.Now().Sub(began))
+	return true
+}
+
+func (s *Server) publishFailed(w http.ResponseWriter, r *http.Request, err error) {
+	var notStored *pubsub.StoreError
+	switch {
+	case errors.Is(err, pubsub.ErrClosed):
+		shuttingDown(w, r)
+	case errors.Is(err, pubsub.ErrUnavailable), errors.Is(err, context.DeadlineExceeded):
+		backplaneUnavailable(w)
+	case errors.As(err, &notStored):
+		text(w, http.StatusInternalServerError, "Failed to write message to storage")
+	default:
+		text(w, http.StatusInternalServerError, "Publish process failed")
+	}
+}

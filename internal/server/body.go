@@ -1,0 +1,60 @@
+package server
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"time"
+)
+
+// bodyTimeout is how long the body of a request may take to arrive.
+const bodyTimeout = 30 * time.Second
+
+var errTooLarge = errors.New("request body too large")
+
+// boundBody bounds what the body of r may cost, whether it is used or not: the
+// time that it takes to arrive, and its length. A body that is longer than a
+// message, or does not say how long it is, costs its connection, for net/http
+// would read on to keep it.
+func (s *Server) boundBody(w http.ResponseWriter, r *http.Request) {
+	if r.ContentLength == 0 {
+		return
+	}
+	s.setReadDeadline(w, time.Now().Add(bodyTimeout))
+	if r.ProtoMajor == 1 && (r.ContentLength < 0 || r.ContentLength > int64(s.o.MaxMessageSize)) {
+		w.Header().Set("Connection", "close")
+	}
+}
+
+// readBody returns the body of r, which boundBody has bounded. The error is
+// errTooLarge if it is longer than a message.
+func (s *Server) readBody(w http.ResponseWriter, r *http.Request) (body []byte, err error) {
+	limit := int64(s.o.MaxMessageSize)
+	switch n := r.ContentLength; {
+	case n == 0:
+		return nil, nil
+	case n > limit:
+		return nil, errTooLarge
+	case n > 0:
+		body = make([]byte, n)
+		_, err = io.ReadFull(r.Body, body)
+	default:
+		body, err = io.ReadAll(io.LimitReader(r.Body, limit+1))
+		if int64(len(body)) > limit {
+			return nil, errTooLarge
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	// The whole body is here: the connection can stay, and its next read is that
+	// of the next request.
+	w.Header().Del("Connection")
+	s.setReadDeadline(w, time.Time{})
+	return body, nil
+}
+
+// setReadDeadline has no error: a connection that has no deadlines is a test's.
+func (s *Server) setReadDeadline(w http.ResponseWriter, t time.Time) {
+	_ = http.NewResponseController(w).SetReadDeadline(t)
+}

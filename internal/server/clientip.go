@@ -1,0 +1,80 @@
+package server
+
+import (
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/pires/go-proxyproto"
+)
+
+// clientAddr returns the address that r comes from: that of the connection or, if
+// a trusted proxy holds it, the last in X-Forwarded-For that is no trusted
+// proxy's. It is invalid if there is none, as on a Unix socket.
+func (s *Server) clientAddr(r *http.Request) netip.Addr {
+	addr := parseAddr(r.RemoteAddr)
+	forwarded := r.Header["X-Forwarded-For"]
+	for i := len(forwarded) - 1; i >= 0; i-- {
+		for rest := forwarded[i]; rest != ""; {
+			if !contains(s.o.TrustedProxies, addr) {
+				return addr
+			}
+			comma := strings.LastIndexByte(rest, ',')
+			last := rest[comma+1:]
+			rest = rest[:max(comma, 0)]
+			if last = strings.TrimSpace(last); last == "" {
+				continue
+			}
+			hop := parseAddr(last)
+			if !hop.IsValid() {
+				return addr // the proxy says nothing that can be believed
+			}
+			addr = hop
+		}
+	}
+	return addr
+}
+
+// parseAddr reads an IP address, with or without a port; an invalid address says
+// that s is none.
+func parseAddr(s string) netip.Addr {
+	if ap, err := netip.ParseAddrPort(s); err == nil {
+		return ap.Addr().Unmap().WithZone("")
+	}
+	a, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(s, "["), "]"))
+	if err != nil {
+		return netip.Addr{}
+	}
+	return a.Unmap().WithZone("")
+}
+
+func contains(nets []netip.Prefix, a netip.Addr) bool {
+	for _, n := range nets {
+		if n.Contains(a) {
+			return true
+		}
+	}
+	return false
+}
+
+// ProxyListener returns l with the addresses of clients as the PROXY protocol,
+// version 1 or 2, tells them, on connections from the networks trusted. There the
+// header is expected within timeout, but not required. From elsewhere it is not
+// believed: it is what the connection begins with.
+func ProxyListener(l net.Listener, trusted []netip.Prefix, timeout time.Duration) net.Listener {
+	if len(trusted) == 0 {
+		return l
+	}
+	return &proxyproto.Listener{
+		Listener:          l,
+		ReadHeaderTimeout: timeout,
+		ConnPolicy: func(o proxyproto.ConnPolicyOptions) (proxyproto.Policy, error) {
+			if contains(trusted, parseAddr(o.Upstream.String())) {
+				return proxyproto.USE, nil
+			}
+			return proxyproto.SKIP, nil
+		},
+	}
+}
