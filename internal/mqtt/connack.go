@@ -1,0 +1,138 @@
+package mqtt
+
+// Connack is a CONNACK packet (section 3.2). A property that is not in the packet
+// has its zero value here, whatever the standard's default means; those whose
+// default differs are named so that false and 0 are the default.
+type Connack struct {
+	SessionPresent bool
+	Reason         ReasonCode
+
+	// HasSessionExpiry says that SessionExpiry, in seconds, counts; without it
+	// what the client asked for holds.
+	HasSessionExpiry bool
+	SessionExpiry    uint32
+	// ReceiveMaximum is 0 if absent, which means 65,535.
+	ReceiveMaximum uint16
+	// QoSLimited says that MaximumQoS, 0 or 1, counts; without it 2 is allowed.
+	QoSLimited bool
+	MaximumQoS byte
+	// NoRetain says that Retain Available is 0.
+	NoRetain bool
+	// MaximumPacketSize is in bytes; 0 is absent: no limit.
+	MaximumPacketSize uint32
+	// AssignedClientID is empty if absent.
+	AssignedClientID  string
+	TopicAliasMaximum uint16
+	// ReasonString is empty if absent.
+	ReasonString string
+	// NoWildcards, NoSubscriptionIDs and NoShared say that wildcard subscriptions,
+	// subscription identifiers and shared subscriptions are not available.
+	NoWildcards       bool
+	NoSubscriptionIDs bool
+	NoShared          bool
+	// HasServerKeepAlive says that ServerKeepAlive, in seconds, counts in place of
+	// the keep-alive that the client asked for.
+	HasServerKeepAlive bool
+	ServerKeepAlive    uint16
+}
+
+// Type returns [TypeConnack].
+func (*Connack) Type() Type { return TypeConnack }
+
+func (r *reader) connack() Packet {
+	flags := r.byte()
+	if flags > 1 {
+		r.fail(MalformedPacket, "reserved connect acknowledge flags set")
+	}
+	c := &Connack{SessionPresent: flags == 1, Reason: ReasonCode(r.byte())}
+	p := r.properties(inConnack)
+	for p.next(r) {
+		switch p.id {
+		case propSessionExpiry:
+			c.SessionExpiry, c.HasSessionExpiry = p.num, true
+		case propReceiveMaximum:
+			c.ReceiveMaximum = uint16(p.num)
+		case propMaximumQoS:
+			c.MaximumQoS, c.QoSLimited = byte(p.num), true
+		case propRetainAvailable:
+			c.NoRetain = p.num == 0
+		case propMaximumPacketSize:
+			c.MaximumPacketSize = p.num
+		case propAssignedClientID:
+			c.AssignedClientID = string(p.data)
+		case propTopicAliasMaximum:
+			c.TopicAliasMaximum = uint16(p.num)
+		case propReasonString:
+			c.ReasonString = string(p.data)
+		case propWildcardAvailable:
+			c.NoWildcards = p.num == 0
+		case propSubIDsAvailable:
+			c.NoSubscriptionIDs = p.num == 0
+		case propSharedSubAvailable:
+			c.NoShared = p.num == 0
+		case propServerKeepAlive:
+			c.ServerKeepAlive, c.HasServerKeepAlive = uint16(p.num), true
+		}
+	}
+	return c
+}
+
+// Append implements [Packet].
+func (c *Connack) Append(dst []byte) []byte {
+	dst = append(dst, byte(TypeConnack)<<4)
+	start := len(dst)
+	present := byte(0)
+	if c.SessionPresent {
+		present = 1
+	}
+	dst = append(dst, present, byte(c.Reason))
+	dst = c.appendProperties(dst)
+	return insertLen(dst, start)
+}
+
+func (c *Connack) appendProperties(dst []byte) []byte {
+	start := len(dst)
+	if c.HasSessionExpiry {
+		dst = appendPropUint32(dst, propSessionExpiry, c.SessionExpiry)
+	}
+	if c.ReceiveMaximum != 0 {
+		dst = appendPropUint16(dst, propReceiveMaximum, c.ReceiveMaximum)
+	}
+	if c.QoSLimited {
+		dst = append(dst, byte(propMaximumQoS), c.MaximumQoS)
+	}
+	if c.NoRetain {
+		dst = append(dst, byte(propRetainAvailable), 0)
+	}
+	if c.MaximumPacketSize != 0 {
+		dst = appendPropUint32(dst, propMaximumPacketSize, c.MaximumPacketSize)
+	}
+	if c.AssignedClientID != "" {
+		dst = appendPropText(dst, propAssignedClientID, c.AssignedClientID)
+	}
+	if c.TopicAliasMaximum != 0 {
+		dst = appendPropUint16(dst, propTopicAliasMaximum, c.TopicAliasMaximum)
+	}
+	if c.ReasonString != "" {
+		dst = appendPropText(dst, propReasonString, c.ReasonString)
+	}
+	if c.NoWildcards {
+		dst = append(dst, byte(propWildcardAvailable), 0)
+	}
+	if c.NoSubscriptionIDs {
+		dst = append(dst, byte(propSubIDsAvailable), 0)
+	}
+	if c.NoShared {
+		dst = append(dst, byte(propSharedSubAvailable), 0)
+	}
+	if c.HasServerKeepAlive {
+		dst = appendPropUint16(dst, propServerKeepAlive, c.ServerKeepAlive)
+	}
+	return insertLen(dst, start)
+}
+
+// AppendOldVersionRefused appends the CONNACK of MQTT 3.1 and 3.1.1 that refuses
+// the protocol version: the only answer that a client of those understands.
+func AppendOldVersionRefused(dst []byte) []byte {
+	return append(dst, byte(TypeConnack)<<4, 2, 0, 1)
+}

@@ -1,0 +1,234 @@
+package mqtt
+
+import (
+	"bytes"
+	"encoding/binary"
+)
+
+// property is the identifier of a property (section 2.2.2.2, table 2-4).
+type property byte
+
+const (
+	propPayloadFormat      property = 0x01
+	propMessageExpiry      property = 0x02
+	propContentType        property = 0x03
+	propResponseTopic      property = 0x08
+	propCorrelationData    property = 0x09
+	propSubscriptionID     property = 0x0B
+	propSessionExpiry      property = 0x11
+	propAssignedClientID   property = 0x12
+	propServerKeepAlive    property = 0x13
+	propAuthMethod         property = 0x15
+	propAuthData           property = 0x16
+	propRequestProblem     property = 0x17
+	propWillDelay          property = 0x18
+	propRequestResponse    property = 0x19
+	propResponseInfo       property = 0x1A
+	propServerReference    property = 0x1C
+	propReasonString       property = 0x1F
+	propReceiveMaximum     property = 0x21
+	propTopicAliasMaximum  property = 0x22
+	propTopicAlias         property = 0x23
+	propMaximumQoS         property = 0x24
+	propRetainAvailable    property = 0x25
+	propUserProperty       property = 0x26
+	propMaximumPacketSize  property = 0x27
+	propWildcardAvailable  property = 0x28
+	propSubIDsAvailable    property = 0x29
+	propSharedSubAvailable property = 0x2A
+)
+
+// kind is the data type of a property's value.
+type kind byte
+
+const (
+	kindNone  kind = iota // no such property
+	kindBool              // a byte, 0 or 1
+	kindTwo               // two byte integer
+	kindFour              // four byte integer
+	kindVar               // variable byte integer
+	kindText              // UTF-8 string
+	kindBytes             // binary data
+	kindPair              // two UTF-8 strings
+)
+
+// place is a set of packets that a property may be in: bits numbered by Type; the
+// will properties of CONNECT have bit 0.
+type place uint16
+
+const (
+	inWill        place = 1
+	inConnect     place = 1 << TypeConnect
+	inConnack     place = 1 << TypeConnack
+	inPublish     place = 1 << TypePublish
+	inAck         place = 1<<TypePuback | 1<<TypePubrec | 1<<TypePubrel | 1<<TypePubcomp
+	inSubscribe   place = 1 << TypeSubscribe
+	inSuback      place = 1 << TypeSuback
+	inUnsubscribe place = 1 << TypeUnsubscribe
+	inUnsuback    place = 1 << TypeUnsuback
+	inDisconnect  place = 1 << TypeDisconnect
+	inAuth        place = 1 << TypeAuth
+	inMessage           = inPublish | inWill
+)
+
+var propertyTable = [0x2B]struct {
+	kind kind
+	in   place
+}{
+	propPayloadFormat:    {kindBool, inMessage},
+	propMessageExpiry:    {kindFour, inMessage},
+	propContentType:      {kindText, inMessage},
+	propResponseTopic:    {kindText, inMessage},
+	propCorrelationData:  {kindBytes, inMessage},
+	propSubscriptionID:   {kindVar, inPublish | inSubscribe},
+	propSessionExpiry:    {kindFour, inConnect | inConnack | inDisconnect},
+	propAssignedClientID: {kindText, inConnack},
+	propServerKeepAlive:  {kindTwo, inConnack},
+	propAuthMethod:       {kindText, inConnect | inConnack | inAuth},
+	propAuthData:         {kindBytes, inConnect | inConnack | inAuth},
+	propRequestProblem:   {kindBool, inConnect},
+	propWillDelay:        {kindFour, inWill},
+	propRequestResponse:  {kindBool, inConnect},
+	propResponseInfo:     {kindText, inConnack},
+	propServerReference:  {kindText, inConnack | inDisconnect},
+	propReasonString: {kindText, inConnack | inAck | inSuback | inUnsuback |
+		inDisconnect | inAuth},
+	propReceiveMaximum:     {kindTwo, inConnect | inConnack},
+	propTopicAliasMaximum:  {kindTwo, inConnect | inConnack},
+	propTopicAlias:         {kindTwo, inPublish},
+	propMaximumQoS:         {kindBool, inConnack},
+	propRetainAvailable:    {kindBool, inConnack},
+	propUserProperty:       {kindPair, ^place(0)},
+	propMaximumPacketSize:  {kindFour, inConnect | inConnack},
+	propWildcardAvailable:  {kindBool, inConnack},
+	propSubIDsAvailable:    {kindBool, inConnack},
+	propSharedSubAvailable: {kindBool, inConnack},
+}
+
+// properties goes through the properties of a packet: after each next that
+// returns true, id, num and data hold one of them.
+type properties struct {
+	all  []byte
+	r    reader // what of all has not been read
+	in   place
+	seen uint64 // a bit for each id that has been there
+
+	id   property
+	num  uint32 // the value, if a number
+	data []byte // the value, if a string or binary data
+
+	start    int    // where in all the property begins
+	kept     []byte // what keep has gathered
+	from, to int    // kept is all[from:to]; from is -1 if it had to be copied
+}
+
+// properties reads the Property Length (section 2.2.2.1) of a packet of the kind
+// in and returns its properties.
+func (r *reader) properties(in place) properties {
+	all := r.take(int(r.varint()))
+	return properties{all: all, r: reader{b: all}, in: in}
+}
+
+// next reads the next property; false at the end or at an error, which it passes
+// on to outer, the reader that p came from. (With a pointer to it in p, every
+// reader would be on the heap.)
+func (p *properties) next(outer *reader) bool {
+	if len(p.r.b) == 0 {
+		return false
+	}
+	p.start = len(p.all) - len(p.r.b)
+	p.id = property(p.r.byte())
+	p.read()
+	if p.r.err != nil {
+		outer.fail(p.r.err.Reason, p.r.err.Text)
+		return false
+	}
+	return true
+}
+
+func (p *properties) read() {
+	k := kindNone
+	if int(p.id) < len(propertyTable) && propertyTable[p.id].in&p.in != 0 {
+		k = propertyTable[p.id].kind
+	}
+	if k == kindNone {
+		p.r.fail(MalformedPacket, "property that this packet cannot have")
+		return
+	}
+	bit := uint64(1) << p.id
+	if p.seen&bit != 0 && k != kindPair && !(p.id == propSubscriptionID && p.in == inPublish) {
+		p.r.fail(ProtocolError, "property given more than once")
+		return
+	}
+	p.seen |= bit
+	p.num, p.data = 0, nil
+	switch k {
+	case kindBool:
+		p.num = uint32(p.r.byte())
+		if p.num > 1 {
+			p.r.fail(ProtocolError, "property that must be 0 or 1 is neither")
+		}
+	case kindTwo:
+		p.num = uint32(p.r.uint16())
+	case kindFour:
+		p.num = p.r.uint32()
+	case kindVar:
+		p.num = p.r.varint()
+	case kindText:
+		p.data = p.r.text()
+	case kindBytes:
+		p.data = p.r.binary()
+	case kindPair:
+		p.r.text()
+		p.r.text()
+	}
+	p.checkValue()
+}
+
+// checkValue refuses the values that sections 3.1.2.11, 3.2.2.3, 3.3.2.3 and
+// 3.8.2.1 exclude.
+func (p *properties) checkValue() {
+	switch p.id {
+	case propReceiveMaximum, propMaximumPacketSize, propSubscriptionID:
+		if p.num == 0 {
+			p.r.fail(ProtocolError, "property that must not be 0 is")
+		}
+	case propTopicAlias:
+		if p.num == 0 {
+			p.r.fail(TopicAliasInvalid, "topic alias 0")
+		}
+	case propResponseTopic:
+		if len(p.data) == 0 || bytes.ContainsAny(p.data, "+#") {
+			p.r.fail(ProtocolError, "response topic is empty or holds a wildcard")
+		}
+	}
+}
+
+// keep adds the property, as it is encoded, to kept. That is a slice of the
+// packet, unless properties that are not kept stand between.
+func (p *properties) keep() {
+	end := len(p.all) - len(p.r.b)
+	switch {
+	case p.kept == nil:
+		p.from, p.to = p.start, end
+		p.kept = p.all[p.start:end:end]
+	case p.from >= 0 && p.to == p.start:
+		p.to = end
+		p.kept = p.all[p.from:end:end]
+	default:
+		p.from = -1
+		p.kept = append(p.kept, p.all[p.start:end]...)
+	}
+}
+
+func appendPropUint16(dst []byte, id property, v uint16) []byte {
+	return binary.BigEndian.AppendUint16(append(dst, byte(id)), v)
+}
+
+func appendPropUint32(dst []byte, id property, v uint32) []byte {
+	return binary.BigEndian.AppendUint32(append(dst, byte(id)), v)
+}
+
+func appendPropText(dst []byte, id property, v string) []byte {
+	return appendField(append(dst, byte(id)), v)
+}
