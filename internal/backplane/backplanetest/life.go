@@ -1,0 +1,87 @@
+package backplanetest
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"pubsub"
+)
+
+func (k kit) life(t *testing.T) {
+	t.Run("Health", func(t *testing.T) {
+		k.each(t, []test{{"running", health}})
+	})
+	t.Run("Close", func(t *testing.T) { closes(t, k.open(t)) })
+}
+
+func health(ctx context.Context, t *testing.T, b pubsub.Backplane) {
+	running(ctx, t, b, pubsub.Receiver{})
+	if err := b.Health(ctx); err != nil {
+		t.Errorf("Health = %v", err)
+	}
+	if err := b.Health(cancelled(ctx)); err == nil {
+		t.Error("Health with a context that is done = nil")
+	}
+}
+
+// closes checks that Close waits for what was begun, ends what is under way, and
+// that what comes later is refused.
+func closes(t *testing.T, b pubsub.Backplane) {
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	ready := make(chan struct{}, 2)
+	ended := make(chan error, 2)
+	go func() {
+		ended <- b.Run(ctx, pubsub.Receiver{
+			Ready:   func() { ready <- struct{}{} },
+			Deliver: func(*pubsub.Parcel) {},
+			Control: func(pubsub.Control) []byte { return nil },
+		})
+	}()
+	go func() {
+		ended <- b.WatchKeys(ctx, func(c pubsub.KeyChange) {
+			if c.Ready {
+				ready <- struct{}{}
+			}
+		})
+	}()
+	receive(ctx, t, ready, "Ready")
+	receive(ctx, t, ready, "Ready")
+	begun := b.Put(ctx, retained("t", "begun"))
+	if err := b.Close(); err != nil {
+		t.Fatalf("Close: %v", err)
+	}
+	if v, err := begun(); err != nil || v.IsZero() {
+		t.Errorf("a Put that was begun before Close = %v, %v", v, err)
+	}
+	for range 2 {
+		if err := receive(ctx, t, ended, "the end of Run and WatchKeys"); !errors.Is(err, pubsub.ErrClosed) {
+			t.Errorf("Run or WatchKeys ends with %v, want %v", err, pubsub.ErrClosed)
+		}
+	}
+	calls := map[string]func() error{
+		"Put":       func() error { _, err := b.Put(ctx, retained("t", "x"))(); return err },
+		"Last":      func() error { _, _, err := b.Last(ctx, "t", pubsub.Version{}); return err },
+		"List":      func() error { _, err := b.List(ctx, "", "", 1); return err },
+		"PutKey":    func() error { return b.PutKey(ctx, newKey("a", "v")) },
+		"Keys":      func() error { _, err := b.Keys(ctx); return err },
+		"Key":       func() error { _, err := b.Key(ctx, "a"); return err },
+		"DeleteKey": func() error { return b.DeleteKey(ctx, "a") },
+		"WatchKeys": func() error { return b.WatchKeys(ctx, func(pubsub.KeyChange) {}) },
+		"Send":      func() error { return b.Send(ctx, pubsub.Message{Topic: "t", Published: time.Now()}) },
+		"Want":      func() error { return b.Want(ctx, "t") },
+		"Tell":      func() error { return b.Tell(ctx, pubsub.Control{Kind: "k"}) },
+		"Ask":       func() error { _, err := b.Ask(ctx, pubsub.Control{Kind: "k"}); return err },
+		"Health":    func() error { return b.Health(ctx) },
+	}
+	for name, call := range calls {
+		if err := call(); !errors.Is(err, pubsub.ErrClosed) {
+			t.Errorf("%s after Close: error %v, want %v", name, err, pubsub.ErrClosed)
+		}
+	}
+	if err := b.Close(); err != nil {
+		t.Errorf("a second Close: %v", err)
+	}
+}

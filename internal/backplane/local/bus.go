@@ -1,0 +1,150 @@
+package local
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+
+	"pubsub"
+)
+
+// bus is the pubsub.Bus of one process: what is sent is delivered before Send
+// returns. It keeps no list of wanted topics, since the receiver looks the topic
+// up anyway and a million of them would be kept twice.
+type bus struct {
+	// immutable
+	closed <-chan struct{}
+
+	wanted atomic.Int64 // Wants less Drops
+
+	mu       sync.RWMutex
+	receiver *pubsub.Receiver // nil unless Run is under way
+	ran      bool             // Run has been called
+	calls    sync.WaitGroup   // calls of receiver; grows only while receiver is set
+}
+
+func newBus(closed <-chan struct{}) *bus { return &bus{closed: closed} }
+
+var errRunTwice = errors.New("local: Run was called before")
+
+// begin returns the receiver, for one call of it; end follows. It is
+// [pubsub.ErrUnavailable] before Run and after its end, since a Run is what
+// makes the bus work, and [pubsub.ErrClosed] after Close.
+func (b *bus) begin(ctx context.Context) (*pubsub.Receiver, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if err := b.open(); err != nil {
+		return nil, err
+	}
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	if b.receiver == nil {
+		return nil, pubsub.ErrUnavailable
+	}
+	b.calls.Add(1)
+	return b.receiver, nil
+}
+
+func (b *bus) end() { b.calls.Done() }
+
+func (b *bus) open() error {
+	select {
+	case <-b.closed:
+		return pubsub.ErrClosed
+	default:
+		return nil
+	}
+}
+
+// health returns nil if messages can be sent.
+func (b *bus) health() error {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	if b.receiver == nil {
+		return pubsub.ErrUnavailable
+	}
+	return nil
+}
+
+// Send implements [pubsub.Bus]. It calls Deliver itself.
+func (b *bus) Send(ctx context.Context, m pubsub.Message) error {
+	r, err := b.begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer b.end()
+	r.Deliver(pubsub.NewParcel(m))
+	return nil
+}
+
+// Want implements [pubsub.Bus]. It works before Run, too: nothing sent later is
+// missed.
+func (b *bus) Want(ctx context.Context, _ pubsub.Topic) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := b.open(); err != nil {
+		return err
+	}
+	b.wanted.Add(1)
+	return nil
+}
+
+// Drop implements [pubsub.Bus]. It panics if there were more Drops than Wants.
+func (b *bus) Drop(pubsub.Topic) {
+	if b.wanted.Add(-1) < 0 {
+		panic("local: Drop without Want")
+	}
+}
+
+// Tell implements [pubsub.Bus].
+func (b *bus) Tell(ctx context.Context, c pubsub.Control) error {
+	_, err := b.Ask(ctx, c)
+	return err
+}
+
+// Ask implements [pubsub.Bus]: this node is the only one.
+func (b *bus) Ask(ctx context.Context, c pubsub.Control) ([][]byte, error) {
+	r, err := b.begin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer b.end()
+	if reply := r.Control(c); reply != nil {
+		return [][]byte{reply}, nil
+	}
+	return nil, nil
+}
+
+// Run implements [pubsub.Bus]. When it returns, no call of r is under way.
+func (b *bus) Run(ctx context.Context, r pubsub.Receiver) error {
+	if err := b.open(); err != nil {
+		return err
+	}
+	b.mu.Lock()
+	if b.ran {
+		b.mu.Unlock()
+		return errRunTwice
+	}
+	b.ran = true
+	b.receiver = &r
+	b.mu.Unlock()
+	r.Ready()
+	defer b.drain()
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-b.closed:
+		return pubsub.ErrClosed
+	}
+}
+
+// drain lets nothing be sent any more and waits for what is.
+func (b *bus) drain() {
+	b.mu.Lock()
+	b.receiver = nil
+	b.mu.Unlock()
+	b.calls.Wait()
+}

@@ -1,0 +1,72 @@
+package local
+
+import (
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// disk watches the free space of the disk that holds the data directory. The
+// engine cannot go on once its log cannot be written, so messages are refused
+// while there is still room for it to finish its work.
+type disk struct {
+	// immutable
+	fs      vfs.FS
+	path    string
+	total   int64 // 0 if unknown
+	reserve int64
+
+	mu     sync.Mutex
+	asked  time.Time // when left was asked for
+	left   int64     // bytes above the reserve, less what was taken since asked
+	unsure bool      // the file system did not tell
+}
+
+// askEvery is how long an answer of the file system counts.
+const askEvery = 100 * time.Millisecond
+
+// writtenTwice is what a byte of a record costs on disk at once: it goes to the
+// log, and then to a table.
+const writtenTwice = 2
+
+// newDisk watches the disk that holds path.
+func newDisk(fs vfs.FS, path string, reserve int64) *disk {
+	d := &disk{fs: fs, path: path, reserve: reserve}
+	if u, err := fs.GetDiskUsage(path); err == nil {
+		d.total = int64(u.TotalBytes)
+		d.reserve = min(d.reserve, d.total/8)
+	}
+	return d
+}
+
+// free returns how many bytes are free, -1 if that is unknown.
+func (d *disk) free() int64 {
+	u, err := d.fs.GetDiskUsage(d.path)
+	if err != nil {
+		return -1
+	}
+	return int64(u.AvailBytes)
+}
+
+// take notes that n bytes are about to be written; [ErrDiskFull] if they would
+// eat into the reserve. A file system that does not tell its free space is
+// taken to have some.
+func (d *disk) take(n int64) error {
+	n *= writtenTwice
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if now := time.Now(); d.asked.IsZero() || now.Sub(d.asked) >= askEvery {
+		free := d.free()
+		d.asked, d.unsure, d.left = now, free < 0, free-d.reserve
+	}
+	if d.unsure {
+		return nil
+	}
+	if d.left <= n {
+		return fmt.Errorf("%w: less than the reserve of %d MiB is free for %s; make room", ErrDiskFull, d.reserve>>20, d.path)
+	}
+	d.left -= n
+	return nil
+}

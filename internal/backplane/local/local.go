@@ -1,0 +1,279 @@
+// Package local is the backplane of a broker that runs alone: an embedded store
+// that survives power loss, and delivery within the process.
+//
+// The store is Pebble, an LSM tree with a write-ahead log. Concurrent writes
+// share one fsync. Retained messages, signing keys and the store's generation
+// are all in it; the data directory holds nothing else but a FORMAT file, which
+// says who may read it, and a LOCK.
+package local
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"pubsub"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+var (
+	// ErrLocked says that another process, or this one, has the data directory
+	// open.
+	ErrLocked = errors.New("data directory in use")
+	// ErrNewerFormat says that a later release has written the data directory.
+	ErrNewerFormat = errors.New("data directory of a newer format")
+	// ErrCorrupt says that files in the data directory are damaged. Nothing has
+	// been repaired or deleted.
+	ErrCorrupt = errors.New("data directory damaged")
+	// ErrDirectory says that the data directory cannot be used: it is read-only,
+	// its parent is missing, or it is no directory.
+	ErrDirectory = errors.New("data directory unusable")
+	// ErrDiskFull says that a message was refused because less than the disk
+	// reserve is free.
+	ErrDiskFull = errors.New("disk full")
+)
+
+// Options are the settings of a [Backplane]. Only Dir or InMemory must be set.
+type Options struct {
+	// Dir is the data directory. It is made, with mode 0700, if it is not there;
+	// its parent must be.
+	Dir string
+	// InMemory keeps everything in memory; Dir is then not used.
+	InMemory bool
+	// FS is the file system that holds Dir; nil is the operating system's.
+	FS vfs.FS
+	// DiskReserve is how many bytes are kept free on the disk: below it retained
+	// messages are refused with [ErrDiskFull], and what is left is for signing
+	// keys and the engine. 0 is 64 MiB. On a disk so small that this is more
+	// than an eighth of it, it is an eighth.
+	DiskReserve int64
+	// SweepInterval is the time between two sweeps of expired messages. 0 is 10
+	// seconds.
+	SweepInterval time.Duration
+	// Now tells the time by which messages expire; nil is [time.Now].
+	Now func() time.Time
+	// Events tells what happens within.
+	Events Events
+}
+
+// Events are calls about what happens within a backplane, for logs and metrics.
+// Each may be nil; they may overlap; none may block or call the backplane.
+type Events struct {
+	// Swept follows a sweep that has removed n messages and markers of clears,
+	// which took up so many bytes.
+	Swept func(n, bytes int64)
+	// Error reports trouble that the engine lives with and works on, such as a
+	// compaction that failed for lack of disk space: at most once a second.
+	Error func(error)
+	// Fatal is told why nothing more can be written. The process then exits
+	// with status 1 as soon as Fatal returns: going on would show as kept what
+	// is not. What was acknowledged is on disk. If it is nil, the reason is
+	// written to standard error.
+	Fatal func(error)
+}
+
+// Stats are figures of a [Backplane].
+type Stats struct {
+	// Retained is how many retained messages there are, those that have expired
+	// and wait for the next sweep included.
+	Retained int64
+	// RetainedBytes is what they take up, topics and properties included, before
+	// compression.
+	RetainedBytes int64
+	// Markers is how many markers of clears there are.
+	Markers int64
+	// Keys is how many signing keys there are.
+	Keys int
+	// Swept is how many messages and markers sweeps have removed since Open.
+	Swept int64
+	// SweptBytes is what they took up.
+	SweptBytes int64
+	// DiskFree is how many bytes are free on the disk; -1 if that is unknown, as
+	// it is in memory.
+	DiskFree int64
+	// DiskReserve is [Options.DiskReserve] as it was applied.
+	DiskReserve int64
+}
+
+// Backplane is a [pubsub.Backplane] for one process. Make it with [Open].
+type Backplane struct {
+	*store
+	*keyring
+	*bus
+
+	// immutable
+	engine *engine
+
+	closeOnce sync.Once
+	closeErr  error // set in closeOnce
+}
+
+var _ pubsub.Backplane = (*Backplane)(nil)
+
+// Open opens the data directory, or makes it. It reads every record there is,
+// to count them and to find damage before it is built upon: about one second
+// for a million small messages. The error is one of this package's, or an error
+// of the file system.
+func Open(o Options) (*Backplane, error) {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.SweepInterval <= 0 {
+		o.SweepInterval = 10 * time.Second
+	}
+	if o.DiskReserve <= 0 {
+		o.DiskReserve = 64 << 20
+	}
+	e, err := openEngine(o)
+	if err != nil {
+		return nil, err
+	}
+	s, keys, err := loadStore(e, o)
+	if err != nil {
+		return nil, errors.Join(err, e.close())
+	}
+	b := &Backplane{
+		store:   s,
+		keyring: newKeyring(e, keys),
+		bus:     newBus(e.closed),
+		engine:  e,
+	}
+	s.startSweeping(o.SweepInterval)
+	return b, nil
+}
+
+// Health returns nil if retained messages and keys can be written and messages
+// be sent; [ErrDiskFull] if retained messages are refused.
+func (b *Backplane) Health(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := b.engine.enter(); err != nil {
+		return err
+	}
+	defer b.engine.leave()
+	if err := b.engine.disk.take(0); err != nil {
+		return err
+	}
+	return b.bus.health()
+}
+
+// Stats returns the figures of now.
+func (b *Backplane) Stats() Stats {
+	return Stats{
+		Retained:      b.store.retained.Load(),
+		RetainedBytes: b.store.retainedBytes.Load(),
+		Markers:       b.store.markers.Load(),
+		Keys:          b.keyring.count(),
+		Swept:         b.store.swept.Load(),
+		SweptBytes:    b.store.sweptBytes.Load(),
+		DiskFree:      b.engine.disk.free(),
+		DiskReserve:   b.engine.disk.reserve,
+	}
+}
+
+// Close waits for the writes that were begun, ends what runs in the background
+// and closes the files. Calls made later return [pubsub.ErrClosed]; so does a
+// Run or WatchKeys that is under way. A second Close does nothing.
+func (b *Backplane) Close() error {
+	b.closeOnce.Do(func() {
+		b.engine.shut()
+		b.store.stopSweeping()
+		b.bus.drain()
+		b.closeErr = b.engine.close()
+	})
+	return b.closeErr
+}
+
+// engine is the open database with what guards it.
+type engine struct {
+	// immutable
+	db     *pebble.DB
+	dir    *directory
+	disk   *disk
+	log    *committer
+	fatal  func(error)
+	report func(error)   // tells Events.Error, at most once a second
+	closed chan struct{} // closed by shut
+
+	gate     sync.RWMutex // held for reading by every call that uses db
+	shutDown bool         // guarded by gate
+
+	lastReport atomic.Int64 // unix seconds of the last Events.Error
+}
+
+// openEngine opens the directory and the database in it.
+func openEngine(o Options) (*engine, error) {
+	fs, dirname := o.FS, o.Dir
+	switch {
+	case o.InMemory:
+		fs, dirname = vfs.NewMem(), "/"
+	case dirname == "":
+		return nil, fmt.Errorf("%w: no directory given", ErrDirectory)
+	}
+	dir, err := openDirectory(fs, dirname)
+	if err != nil {
+		return nil, err
+	}
+	e := &engine{dir: dir, closed: make(chan struct{})}
+	e.fatal = func(err error) { die(o.Events, dir.path, err) }
+	e.disk = newDisk(dir.fs, dir.path, o.DiskReserve)
+	e.report = func(err error) {
+		if o.Events.Error == nil {
+			return
+		}
+		now := time.Now().Unix()
+		if last := e.lastReport.Load(); last != now && e.lastReport.CompareAndSwap(last, now) {
+			o.Events.Error(fmt.Errorf("store %s: %w", dir.store, err))
+		}
+	}
+	if e.db, err = openDB(dir, e.disk.total, e.report, e.fatal); err != nil {
+		return nil, errors.Join(err, dir.close())
+	}
+	e.log = newCommitter(e.db, e.fatal)
+	return e, nil
+}
+
+// die ends the process after a failure that nothing can be built upon.
+func die(ev Events, path string, err error) {
+	err = fmt.Errorf("the data directory %s cannot be written any more: %w; see to the disk and start again: nothing acknowledged is lost", path, err)
+	if ev.Fatal != nil {
+		ev.Fatal(err)
+	} else {
+		fmt.Fprintln(os.Stderr, "pubsub:", err)
+	}
+	os.Exit(1)
+}
+
+// enter lets a call in that uses the database, unless it is closed; each
+// successful enter is followed by one leave.
+func (e *engine) enter() error {
+	e.gate.RLock()
+	if e.shutDown {
+		e.gate.RUnlock()
+		return pubsub.ErrClosed
+	}
+	return nil
+}
+
+func (e *engine) leave() { e.gate.RUnlock() }
+
+// shut lets nobody in any more and waits for those who are.
+func (e *engine) shut() {
+	close(e.closed)
+	e.gate.Lock()
+	e.shutDown = true
+	e.gate.Unlock()
+}
+
+// close waits for the writes under way and closes the files.
+func (e *engine) close() error {
+	e.log.close()
+	return errors.Join(e.db.Close(), e.dir.close())
+}

@@ -1,0 +1,85 @@
+package local
+
+import (
+	"fmt"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/bloom"
+)
+
+// openDB opens the engine for a load of small records that are overwritten
+// often, read by key, and seldom read in order. diskTotal is the size of the
+// disk, 0 if unknown.
+func openDB(d *directory, diskTotal int64, report, fatal func(error)) (*pebble.DB, error) {
+	if err := checkFiles(d); err != nil {
+		return nil, err
+	}
+	o := &pebble.Options{
+		FS: d.fs,
+		// Explicit, so that a new release of the engine changes no files by
+		// itself.
+		FormatMajorVersion: pebble.FormatValueSeparation,
+		// Most overwritten values die in memory; larger ones would make a
+		// restart after a crash slow.
+		MemTableSize: memTableSize(diskTotal),
+		// A full table is written while the next ones fill: a publish must not
+		// wait for that.
+		MemTableStopWritesThreshold: 4,
+		// Compact early, since a read looks into every sublevel; and never stop
+		// publishers because compaction is behind.
+		L0CompactionThreshold: 2,
+		L0StopWritesThreshold: 1000,
+		// The second one is for a burst; a small machine needs its cores.
+		CompactionConcurrencyRange: func() (int, int) { return 1, 2 },
+		// Enough for the blocks of busy topics; the system's own cache has the
+		// rest. It fills as it is used.
+		CacheSize:    32 << 20,
+		MaxOpenFiles: 500,
+		// The MANIFEST is read at every start.
+		MaxManifestFileSize: 4 << 20,
+		Logger:              logger{report: report, fatal: fatal},
+	}
+	// One shard: few files, few goroutines.
+	o.Experimental.FileCacheShards = 1
+	// Reads of idle topics must not cause writes.
+	o.Experimental.ReadSamplingMultiplier = -1
+	for i := range o.Levels {
+		// 10 bits a key: one read in a hundred of a topic without a message
+		// goes to the disk.
+		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
+	}
+	// Fast compression on all levels: records are small and read soon.
+	o.ApplyCompressionSettings(func() pebble.DBCompressionSettings { return pebble.DBCompressionFastest })
+	// A damaged block fails the read or the compaction that met it, and the
+	// process goes on serving what is whole.
+	o.EventListener = &pebble.EventListener{
+		BackgroundError: report,
+		DataCorruption:  func(i pebble.DataCorruptionInfo) { report(fmt.Errorf("%w: %s: %w", ErrCorrupt, i.Path, i.Details)) },
+	}
+	db, err := pebble.Open(d.store, o)
+	if err != nil {
+		return nil, openError(d, err)
+	}
+	return db, nil
+}
+
+// memTableSize returns how much is kept in memory before it goes to a table.
+// The log holds as much, up to some five times: on a small disk that must leave
+// room for messages.
+func memTableSize(diskTotal int64) uint64 {
+	const most, least = 8 << 20, 256 << 10
+	if diskTotal == 0 {
+		return most
+	}
+	return uint64(max(least, min(most, diskTotal/64)))
+}
+
+// logger passes on what the engine cannot return as an error.
+type logger struct{ report, fatal func(error) }
+
+func (logger) Infof(string, ...any) {}
+
+func (l logger) Errorf(format string, args ...any) { l.report(fmt.Errorf(format, args...)) }
+
+// Fatalf does not return: the engine relies on it.
+func (l logger) Fatalf(format string, args ...any) { l.fatal(fmt.Errorf(format, args...)) }

@@ -1,0 +1,384 @@
+package local
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"pubsub"
+
+	"github.com/cockroachdb/pebble/v2"
+)
+
+// stripes is how many locks share out the topics.
+const stripes = 256
+
+// store is the pubsub.Store.
+type store struct {
+	// immutable
+	engine     *engine
+	db         *pebble.DB
+	log        *committer
+	generation uint64
+	now        func() time.Time
+	onSwept    func(n, bytes int64)
+	seed       maphash.Seed
+	sweeper    sweeper
+
+	// locks[i] is held while the record of a topic of stripe i is changed, from
+	// reading the old one until the new one is applied.
+	locks [stripes]sync.Mutex
+
+	retained, retainedBytes, markers atomic.Int64
+	swept, sweptBytes                atomic.Int64
+}
+
+// loadStore reads all that the database holds; a new one gets a generation.
+func loadStore(e *engine, o Options) (*store, []pubsub.Key, error) {
+	s := &store{
+		engine:  e,
+		db:      e.db,
+		log:     e.log,
+		now:     o.Now,
+		onSwept: o.Events.Swept,
+		seed:    maphash.MakeSeed(),
+	}
+	found, err := s.scan()
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", e.dir.store, err)
+	}
+	switch {
+	case found.generation == 0 && found.records != 0:
+		return nil, nil, fmt.Errorf("%w: %s has %d records and no generation; restore the directory from a backup, or name a new one", ErrCorrupt, e.dir.store, found.records)
+	case found.generation == 0:
+		if found.generation, err = s.begin(); err != nil {
+			return nil, nil, fmt.Errorf("%w: cannot begin %s: %w", ErrDirectory, e.dir.store, err)
+		}
+		found.highWater = 1
+	case found.highWater <= found.newest:
+		return nil, nil, fmt.Errorf("%w: %s has a record numbered %d, and numbers only up to %d were given; restore the directory from a backup, or name a new one", ErrCorrupt, e.dir.store, found.newest, found.highWater)
+	}
+	s.generation = found.generation
+	s.log.start(found.highWater)
+	return s, found.keys, nil
+}
+
+// begin gives a new store its generation, durably.
+func (s *store) begin() (generation uint64, err error) {
+	var g [8]byte
+	for generation == 0 {
+		if _, err := rand.Read(g[:]); err != nil {
+			return 0, err
+		}
+		generation = binary.BigEndian.Uint64(g[:])
+	}
+	b := s.db.NewBatch()
+	err = errors.Join(
+		b.Set(generationKey, g[:], nil),
+		b.Set(highWaterKey, binary.BigEndian.AppendUint64(nil, 1), nil),
+		s.db.Apply(b, pebble.Sync),
+		b.Close(),
+	)
+	return generation, err
+}
+
+// contents is what scan finds.
+type contents struct {
+	generation, highWater uint64
+	records               int64  // all but those two
+	newest                uint64 // the highest number of a record
+	keys                  []pubsub.Key
+}
+
+// scan reads the whole database, and counts what is in it.
+func (s *store) scan() (c contents, err error) {
+	it, err := s.db.NewIter(nil)
+	if err != nil {
+		return c, damaged(err)
+	}
+	defer func() {
+		if e := it.Close(); err == nil {
+			err = damaged(e)
+		}
+	}()
+	for it.First(); it.Valid(); it.Next() {
+		value, err := it.ValueAndErr()
+		if err != nil {
+			return c, damaged(err)
+		}
+		switch key := it.Key(); {
+		case bytes.Equal(key, generationKey) || bytes.Equal(key, highWaterKey):
+			n, err := parseNumber(value)
+			if err != nil {
+				return c, err
+			}
+			if key[0] == generationKey[0] {
+				c.generation = n
+			} else {
+				c.highWater = n
+			}
+			continue
+		case key[0] == prefixKey:
+			k, err := parseKey(string(key[1:]), value)
+			if err != nil {
+				return c, err
+			}
+			c.keys = append(c.keys, k)
+		case key[0] == prefixMessage:
+			_, h, err := parseRecord("", 0, value)
+			if err != nil {
+				return c, err
+			}
+			c.newest = max(c.newest, h.seq)
+			s.count(&h, len(key)+len(value), 1)
+		case key[0] != prefixSweep:
+			return c, fmt.Errorf("%w: a key begins with %#x; use a later release", ErrNewerFormat, key[0])
+		}
+		c.records++
+	}
+	return c, damaged(it.Error())
+}
+
+func parseNumber(b []byte) (uint64, error) {
+	if len(b) != 8 || binary.BigEndian.Uint64(b) == 0 {
+		return 0, fmt.Errorf("%w: number of %d bytes", ErrCorrupt, len(b))
+	}
+	return binary.BigEndian.Uint64(b), nil
+}
+
+// damaged marks an error of the engine that tells of damaged files.
+func damaged(err error) error {
+	if err != nil && pebble.IsCorruptionError(err) {
+		return fmt.Errorf("%w: %w; restore the directory from a backup, or name a new one", ErrCorrupt, err)
+	}
+	return err
+}
+
+// count adds a record of so many bytes to the figures, or takes it off.
+func (s *store) count(h *recordHead, size int, sign int64) {
+	if h.marker {
+		s.markers.Add(sign)
+		return
+	}
+	s.retained.Add(sign)
+	s.retainedBytes.Add(sign * int64(size))
+}
+
+// stripe returns the lock of t.
+func (s *store) stripe(t pubsub.Topic) *sync.Mutex {
+	return &s.locks[maphash.String(s.seed, string(t))%stripes]
+}
+
+// Put implements [pubsub.Store]. wait goes on until the message is durable,
+// whatever becomes of ctx: a publisher that has left must not leave a message
+// behind that is kept and was sent to nobody.
+func (s *store) Put(ctx context.Context, m pubsub.Message) (wait func() (pubsub.Version, error)) {
+	w, err := s.put(ctx, &m)
+	if err != nil {
+		return func() (pubsub.Version, error) { return pubsub.Version{}, err }
+	}
+	v := pubsub.Version{Generation: s.generation, Seq: w.seq}
+	return func() (pubsub.Version, error) {
+		if err := w.wait(); err != nil {
+			return pubsub.Version{}, err
+		}
+		return v, nil
+	}
+}
+
+// put gives m its place.
+func (s *store) put(ctx context.Context, m *pubsub.Message) (*write, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if err := s.engine.enter(); err != nil {
+		return nil, err
+	}
+	defer s.engine.leave()
+	h := headOf(m)
+	size := recordSize(m, &h)
+	if err := s.engine.disk.take(int64(2*sweepHead + 3*len(m.Topic) + size)); err != nil {
+		return nil, err
+	}
+	w := s.log.newWrite()
+	lock := s.stripe(m.Topic)
+	lock.Lock()
+	defer lock.Unlock()
+	number, err := s.fill(w, m, &h, size)
+	if err != nil {
+		s.log.abandon(w)
+		return nil, err
+	}
+	s.log.commit(w, number)
+	return w, nil
+}
+
+// fill writes into w what Put of m changes, and counts it. The number of the
+// record is still to be written: it comes back as a part of the batch.
+func (s *store) fill(w *write, m *pubsub.Message, h *recordHead, size int) (number []byte, err error) {
+	w.key = appendMessageKey(w.key[:0], m.Topic)
+	keySize := len(w.key)
+	old, oldSize, err := s.head(w.key)
+	if err != nil {
+		return nil, err
+	}
+	if oldSize > 0 {
+		if key, ok := appendSweepKey(w.key[keySize:], &old, m.Topic); ok {
+			if err := w.batch.Delete(key, nil); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if key, ok := appendSweepKey(w.key[keySize:], h, m.Topic); ok {
+		if err := w.batch.Set(key, nil, nil); err != nil {
+			return nil, err
+		}
+	}
+	// The record goes last: the batch's buffer moves when it grows.
+	record := w.batch.SetDeferred(keySize, size)
+	copy(record.Key, w.key[:keySize])
+	appendRecord(record.Value[:0], m, h)
+	if err := record.Finish(); err != nil {
+		return nil, err
+	}
+	if oldSize > 0 {
+		s.count(&old, keySize+oldSize, -1)
+	}
+	s.count(h, keySize+size, 1)
+	return record.Value[seqOffset:flagsOffset], nil
+}
+
+// head reads the head of the record under key and the record's length; 0 if
+// there is none.
+func (s *store) head(key []byte) (recordHead, int, error) {
+	value, closer, err := s.db.Get(key)
+	if errors.Is(err, pebble.ErrNotFound) {
+		return recordHead{}, 0, nil
+	}
+	if err != nil {
+		return recordHead{}, 0, damaged(err)
+	}
+	h, err := parseHead(value)
+	size := len(value)
+	return h, size, errors.Join(err, closer.Close())
+}
+
+// Last implements [pubsub.Store]. It waits, until ctx is done, if the newest
+// message is not durable yet.
+func (s *store) Last(ctx context.Context, t pubsub.Topic, after pubsub.Version) (m pubsub.Message, ok bool, err error) {
+	if err := ctx.Err(); err != nil {
+		return pubsub.Message{}, false, err
+	}
+	if err := s.engine.enter(); err != nil {
+		return pubsub.Message{}, false, err
+	}
+	defer s.engine.leave()
+	m, h, ok, err := s.read(t)
+	if err != nil || !ok {
+		return pubsub.Message{}, false, err
+	}
+	if err := s.log.waitSynced(ctx, h.seq); err != nil {
+		return pubsub.Message{}, false, err
+	}
+	if after.Generation != s.generation || after.Seq > s.log.applied.Load() {
+		after = pubsub.Version{}
+	}
+	if !m.Version.Newer(after) || h.ended(s.now()) || h.marker && after.IsZero() {
+		return pubsub.Message{}, false, nil
+	}
+	return m, true, nil
+}
+
+// read reads the record of t into memory of its own.
+func (s *store) read(t pubsub.Topic) (m pubsub.Message, h recordHead, ok bool, err error) {
+	w := writes.Get().(*write)
+	w.key = appendMessageKey(w.key[:0], t)
+	value, closer, err := s.db.Get(w.key)
+	writes.Put(w)
+	if errors.Is(err, pebble.ErrNotFound) {
+		return m, h, false, nil
+	}
+	if err != nil {
+		return m, h, false, damaged(err)
+	}
+	m, h, err = parseRecord(t, s.generation, bytes.Clone(value))
+	return m, h, true, errors.Join(err, closer.Close())
+}
+
+// listCheck is how many records List looks at between two looks at its context.
+const listCheck = 1024
+
+// List implements [pubsub.Store]. It waits until all that it has seen is
+// durable.
+func (s *store) List(ctx context.Context, prefix string, after pubsub.Topic, limit int) ([]pubsub.Message, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if err := s.engine.enter(); err != nil {
+		return nil, err
+	}
+	defer s.engine.leave()
+	if limit <= 0 {
+		return nil, nil
+	}
+	lower := append([]byte{prefixMessage}, prefix...)
+	upper := successor(lower)
+	if string(after) >= prefix {
+		// The next key in byte order.
+		lower = append(append([]byte{prefixMessage}, after...), 0)
+	}
+	it, err := s.db.NewIterWithContext(ctx, &pebble.IterOptions{LowerBound: lower, UpperBound: upper})
+	if err != nil {
+		return nil, damaged(err)
+	}
+	seen := s.log.applied.Load()
+	list, err := s.collect(ctx, it, limit)
+	if err := errors.Join(err, damaged(it.Close())); err != nil {
+		return nil, err
+	}
+	if err := s.log.waitSynced(ctx, seen); err != nil {
+		return nil, err
+	}
+	return list, nil
+}
+
+func (s *store) collect(ctx context.Context, it *pebble.Iterator, limit int) ([]pubsub.Message, error) {
+	var list []pubsub.Message
+	now := s.now()
+	n := 0
+	for it.First(); it.Valid() && len(list) < limit; it.Next() {
+		if n++; n%listCheck == 0 && ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		value, err := it.ValueAndErr()
+		if err != nil {
+			return nil, damaged(err)
+		}
+		h, err := parseHead(value)
+		if err != nil {
+			return nil, err
+		}
+		if !h.marker && !h.ended(now) {
+			list = append(list, h.message(pubsub.Topic(it.Key()[1:]), s.generation))
+		}
+	}
+	return list, damaged(it.Error())
+}
+
+// successor returns the first key after all that begin with prefix, which
+// begins with a byte that is not 0xff.
+func successor(prefix []byte) []byte {
+	key := bytes.Clone(prefix)
+	for key[len(key)-1] == 0xff {
+		key = key[:len(key)-1]
+	}
+	key[len(key)-1]++
+	return key
+}

@@ -1,0 +1,130 @@
+package local
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"pubsub"
+
+	"github.com/cockroachdb/pebble/v2"
+)
+
+// sweepBatch is how many sweep keys are read at a time. No lock is held for
+// longer than one of them takes.
+const sweepBatch = 256
+
+// sweeper is the goroutine that sweeps.
+type sweeper struct {
+	cancel context.CancelFunc
+	done   sync.WaitGroup
+}
+
+func (s *store) startSweeping(every time.Duration) {
+	ctx, cancel := context.WithCancel(context.Background())
+	s.sweeper.cancel = cancel
+	s.sweeper.done.Go(func() {
+		tick := time.NewTicker(every)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+				if err := s.sweep(ctx, s.now()); err != nil && ctx.Err() == nil {
+					s.engine.report(err)
+				}
+			}
+		}
+	})
+}
+
+func (s *store) stopSweeping() {
+	s.sweeper.cancel()
+	s.sweeper.done.Wait()
+}
+
+// sweep removes the records that have ended by now, until ctx is done.
+func (s *store) sweep(ctx context.Context, now time.Time) error {
+	var n, size int64
+	defer func() {
+		s.swept.Add(n)
+		s.sweptBytes.Add(size)
+		if n > 0 && s.onSwept != nil {
+			s.onSwept(n, size)
+		}
+	}()
+	from := []byte{prefixSweep}
+	for ctx.Err() == nil {
+		due, err := s.due(from, now)
+		if err != nil || len(due) == 0 {
+			return err
+		}
+		for _, key := range due {
+			k, err := s.sweepOne(key)
+			if err != nil {
+				return err
+			}
+			if k > 0 {
+				n++
+				size += int64(k)
+			}
+			if ctx.Err() != nil {
+				return nil
+			}
+		}
+		from = append(due[len(due)-1], 0)
+	}
+	return nil
+}
+
+// due returns the first sweep keys from the key from on whose time has come.
+func (s *store) due(from []byte, now time.Time) ([][]byte, error) {
+	it, err := s.db.NewIter(&pebble.IterOptions{
+		LowerBound: from,
+		UpperBound: appendSweepTime(nil, now.Add(time.Second)),
+	})
+	if err != nil {
+		return nil, damaged(err)
+	}
+	var keys [][]byte
+	for it.First(); it.Valid() && len(keys) < sweepBatch; it.Next() {
+		keys = append(keys, bytes.Clone(it.Key()))
+	}
+	return keys, damaged(errors.Join(it.Error(), it.Close()))
+}
+
+// sweepOne removes the record that a sweep key names, unless a newer one has
+// taken its place, and the sweep key. It returns the bytes that the record took
+// up; 0 if it was not removed. Nobody waits for the removal to be durable: what
+// a crash brings back is swept again.
+func (s *store) sweepOne(key []byte) (size int, err error) {
+	topic := pubsub.Topic(key[sweepHead:])
+	lock := s.stripe(topic)
+	lock.Lock()
+	defer lock.Unlock()
+	record := appendMessageKey(nil, topic)
+	h, valueSize, err := s.head(record)
+	if err != nil {
+		return 0, err
+	}
+	b := s.db.NewBatch()
+	defer b.Close()
+	if err := b.Delete(key, nil); err != nil {
+		return 0, err
+	}
+	own, ok := appendSweepKey(nil, &h, topic)
+	if remove := valueSize > 0 && ok && bytes.Equal(own, key); remove {
+		if err := b.Delete(record, nil); err != nil {
+			return 0, err
+		}
+		size = len(record) + valueSize
+	}
+	s.log.applyUnsynced(b)
+	if size > 0 {
+		s.count(&h, size, -1)
+	}
+	return size, nil
+}
