@@ -1,0 +1,67 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"time"
+
+	"pubsub"
+)
+
+// maxAnswerBytes bounds what the admin API may answer.
+const maxAnswerBytes = 16 << 20
+
+// CreateKey makes a signing key. Its Created is not told.
+func (c *Client) CreateKey(ctx context.Context, adminToken string) (pubsub.Key, error) {
+	var answer struct{ ID, Value string }
+	if err := c.admin(ctx, adminToken, http.MethodPost, &answer, "admin", "keys"); err != nil {
+		return pubsub.Key{}, err
+	}
+	if answer.ID == "" || answer.Value == "" {
+		return pubsub.Key{}, fmt.Errorf("the answer of %s holds no key", c.base)
+	}
+	return pubsub.Key{ID: answer.ID, Value: answer.Value}, nil
+}
+
+// Keys returns all signing keys, without their values.
+func (c *Client) Keys(ctx context.Context, adminToken string) ([]pubsub.Key, error) {
+	var answer struct {
+		Keys []struct {
+			ID      string
+			Created time.Time
+		}
+	}
+	if err := c.admin(ctx, adminToken, http.MethodGet, &answer, "admin", "keys"); err != nil {
+		return nil, err
+	}
+	keys := make([]pubsub.Key, len(answer.Keys))
+	for i, k := range answer.Keys {
+		keys[i] = pubsub.Key{ID: k.ID, Created: k.Created}
+	}
+	return keys, nil
+}
+
+// DeleteKey deletes a signing key; what it admitted ends. The error is an
+// [*Error] with Status 404 if there is no such key.
+func (c *Client) DeleteKey(ctx context.Context, adminToken, id string) error {
+	return c.admin(ctx, adminToken, http.MethodDelete, nil, "admin", "keys", id)
+}
+
+// admin sends a request without a body and reads the JSON of the answer.
+func (c *Client) admin(ctx context.Context, adminToken, method string, answer any, path ...string) error {
+	req, err := c.request(ctx, method, nil, nil, path...)
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Fastly-Key", adminToken)
+	_, body, err := c.do(req, maxAnswerBytes)
+	if err != nil || answer == nil {
+		return err
+	}
+	if err := json.Unmarshal(body, answer); err != nil {
+		return fmt.Errorf("the answer of %s is not what a pubsub server gives: %w", c.base, err)
+	}
+	return nil
+}

@@ -1,0 +1,209 @@
+package client
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"pubsub"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// serve starts a server and returns a client of it.
+func serve(t *testing.T, h http.HandlerFunc) *Client {
+	t.Helper()
+	s := httptest.NewServer(h)
+	t.Cleanup(s.Close)
+	c, err := New(s.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	return c
+}
+
+// refuse answers in the way of CONTRACT.md section 1.
+func refuse(w http.ResponseWriter, status int, text string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.WriteHeader(status)
+	fmt.Fprintln(w, text)
+}
+
+func TestNew(t *testing.T) {
+	for _, s := range []string{"http://127.0.0.1:7676", "https://example.com", "https://example.com/pub/sub/", "http://[::1]:1"} {
+		if _, err := New(s); err != nil {
+			t.Errorf("New(%q): %v", s, err)
+		}
+	}
+	for _, s := range []string{"", "127.0.0.1:7676", "localhost:7676", "example.com", "ws://a", "http://", "http://a?b", "http://a#b", "http://u:p@a", "http://a b"} {
+		_, err := New(s)
+		if want := fmt.Sprintf("server %q is no address of a server; it takes http://HOST:PORT or https://HOST", s); err == nil || err.Error() != want {
+			t.Errorf("New(%q): %v, want %s", s, err, want)
+		}
+	}
+}
+
+// TestAdmin goes through the admin API of CONTRACT.md section 6.
+func TestAdmin(t *testing.T) {
+	created := time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC)
+	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Fastly-Key") != "admin" {
+			refuse(w, 401, "Fastly-Key header invalid or not specified")
+			return
+		}
+		switch r.Method + " " + r.URL.EscapedPath() {
+		case "POST /admin/keys":
+			io.WriteString(w, `{"id":"k1","value":"v1"}`)
+		case "GET /admin/keys":
+			io.WriteString(w, `{"keys":[{"id":"k1","created":"2026-05-04T03:02:01Z"},{"id":"k2","created":"2026-05-04T03:02:01Z"}]}`)
+		case "DELETE /admin/keys/a%2Fb%20c":
+			w.WriteHeader(204)
+		default:
+			refuse(w, 404, "Not Found")
+		}
+	})
+	key, err := c.CreateKey(t.Context(), "admin")
+	if want := (pubsub.Key{ID: "k1", Value: "v1"}); err != nil || key != want {
+		t.Errorf("CreateKey = %v, %v", key, err)
+	}
+	keys, err := c.Keys(t.Context(), "admin")
+	if err != nil || len(keys) != 2 || keys[1] != (pubsub.Key{ID: "k2", Created: created}) {
+		t.Errorf("Keys = %v, %v", keys, err)
+	}
+	if err := c.DeleteKey(t.Context(), "admin", "a/b c"); err != nil {
+		t.Errorf("DeleteKey: %v", err)
+	}
+	wantError(t, c.DeleteKey(t.Context(), "admin", "x"), Error{404, "", "Not Found"})
+	_, err = c.CreateKey(t.Context(), "wrong")
+	wantError(t, err, Error{401, "", "Fastly-Key header invalid or not specified"})
+}
+
+func wantError(t *testing.T, err error, want Error) {
+	t.Helper()
+	var e *Error
+	if !errors.As(err, &e) || *e != want {
+		t.Errorf("got %#v, want %#v", err, want)
+	}
+}
+
+func TestAdminOfSomethingElse(t *testing.T) {
+	for body, want := range map[string]string{
+		"<html>":                              "is not what a pubsub server gives",
+		"{}":                                  "holds no key",
+		strings.Repeat(" ", maxAnswerBytes+1): "is too long",
+	} {
+		c := serve(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, body) })
+		if _, err := c.CreateKey(t.Context(), "admin"); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want an error that says %q", err, want)
+		}
+	}
+}
+
+func TestPublish(t *testing.T) {
+	var got string
+	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		got = fmt.Sprintf("%s %s %s %q", r.Method, r.URL, r.Header.Get("Authorization"), body)
+		if r.URL.Query().Get("retain") == "true" {
+			w.Header().Set("Pubsub-Version", "0123456789abcdef-42")
+		}
+		io.WriteString(w, "Published\n")
+	})
+	ttl := uint32(0)
+	for _, tt := range []struct {
+		p             Publication
+		want, version string
+	}{
+		{Publication{Topic: "a", Data: []byte("x")}, `POST /events?topic=a Bearer tok "x"`, ""},
+		{Publication{Topic: "a&b=c d", Data: []byte{0, 0xff, '\n'}, Retain: true}, `POST /events?retain=true&topic=a%26b%3Dc+d Bearer tok "\x00\xff\n"`, "0123456789abcdef-42"},
+		{Publication{Topic: "a", TTL: &ttl}, `POST /events?topic=a&ttl=0 Bearer tok ""`, ""},
+	} {
+		version, err := c.Publish(t.Context(), "tok", tt.p)
+		if err != nil || version != tt.version || got != tt.want {
+			t.Errorf("Publish(%v) = %q, %v; the server got %s, want %s", tt.p, version, err, got, tt.want)
+		}
+	}
+}
+
+// TestRefusals checks what is made of answers that are not 200.
+func TestRefusals(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		answer http.HandlerFunc
+		want   Error
+	}{
+		{"ours", func(w http.ResponseWriter, r *http.Request) { refuse(w, 403, "Cannot publish to topic: a") }, Error{403, "", "Cannot publish to topic: a"}},
+		{"no text", func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(503) }, Error{503, "", "503 Service Unavailable"}},
+		{"a page", func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "text/html")
+			w.WriteHeader(502)
+			io.WriteString(w, "<h1>Bad Gateway</h1>")
+		}, Error{502, "", "502 Bad Gateway"}},
+		{"a long text of several lines", func(w http.ResponseWriter, r *http.Request) {
+			refuse(w, 400, "\x1b[31m"+strings.Repeat("x", 5000)+"\nmore")
+		}, Error{400, "", "\ufffd[31m" + strings.Repeat("x", 295) + "…"}},
+		{"a redirect", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "https://elsewhere/", 307) },
+			Error{307, "", "307 Temporary Redirect: the server is at https://elsewhere/"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c := serve(t, tt.answer)
+			_, err := c.Publish(t.Context(), "tok", Publication{Topic: "a"})
+			wantError(t, err, tt.want)
+		})
+	}
+}
+
+func TestUnreachable(t *testing.T) {
+	s := httptest.NewServer(http.NotFoundHandler())
+	s.Close()
+	c, err := New(s.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fail := func(Message) error { t.Error("a message"); return nil }
+	for name, do := range map[string]func() error{
+		"publish": func() error {
+			_, err := c.Publish(t.Context(), "tok", Publication{Topic: "secret-topic"})
+			return err
+		},
+		"SSE": func() error {
+			return c.SubscribeSSE(t.Context(), Subscription{Topics: []string{"secret-topic"}, Message: fail})
+		},
+		"MQTT": func() error {
+			return c.SubscribeMQTT(t.Context(), Subscription{Topics: []string{"secret-topic"}, Message: fail})
+		},
+	} {
+		var u *Unreachable
+		if err := do(); !errors.As(err, &u) || !strings.HasPrefix(err.Error(), "cannot reach "+s.URL+": ") || strings.Contains(err.Error(), "secret-topic") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestBasePath checks that a server may be below a path.
+func TestBasePath(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/pub/sub/events" {
+			refuse(w, 404, "Not Found")
+		}
+	}))
+	defer s.Close()
+	for _, base := range []string{"/pub/sub", "/pub/sub/"} {
+		c, err := New(s.URL + base)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Publish(t.Context(), "tok", Publication{Topic: "a"}); err != nil {
+			t.Error(err)
+		}
+		c.Close()
+	}
+}

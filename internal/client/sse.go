@@ -1,0 +1,120 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"net/url"
+)
+
+// SubscribeSSE subscribes by server-sent events, and again after interruptions,
+// until ctx is done; it then returns nil. An error says why it is given up.
+func (c *Client) SubscribeSSE(ctx context.Context, s Subscription) error {
+	lastID := ""
+	return s.subscribe(ctx, func(ctx context.Context) attempt {
+		return c.stream(ctx, &s, &lastID)
+	})
+}
+
+// stream is one event stream. lastID is where the last one ended.
+func (c *Client) stream(ctx context.Context, s *Subscription, lastID *string) attempt {
+	// With the envelope an event names its topic, and content is exact.
+	query := url.Values{"topic": s.Topics, "envelope": {"true"}}
+	if s.Durable {
+		query.Set("durable", "true")
+	}
+	req, err := c.request(ctx, http.MethodGet, query, nil, "events")
+	if err != nil {
+		return attempt{err: err}
+	}
+	req.Header.Set("Accept", "text/event-stream")
+	req.Header.Set("Authorization", "Bearer "+s.Token)
+	if *lastID != "" {
+		req.Header.Set("Last-Event-ID", *lastID)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return attempt{err: c.unreachable(err)}
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return attempt{err: refusal(resp)}
+	}
+	if t, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type")); err != nil || t != "text/event-stream" {
+		return attempt{err: &Error{Status: http.StatusNotFound, Text: fmt.Sprintf("%s answers with %q in place of an event stream", c.base, oneLine(resp.Header.Get("Content-Type")))}}
+	}
+	return s.events(newEventReader(resp.Body, maxEventBytes), lastID)
+}
+
+// events reads a stream to its end.
+func (s *Subscription) events(r *eventReader, lastID *string) (a attempt) {
+	defer func() { a.retry = r.retry }()
+	for {
+		e, err := r.next()
+		if errors.Is(err, io.EOF) {
+			err = errEnded
+		}
+		if err != nil {
+			a.err = err
+			return a
+		}
+		if e.hasID {
+			*lastID = e.id
+		}
+		switch e.name {
+		case "stream-open":
+			a.opened = true
+			if s.Open != nil {
+				s.Open()
+			}
+		case "message", "":
+			a.err = s.message(e)
+		case "messages-dropped":
+			var data struct{ Count uint64 }
+			if err := json.Unmarshal(e.data, &data); err == nil && s.Dropped != nil {
+				s.Dropped(data.Count)
+			}
+		case "stream-error":
+			a.err = streamError(e.data)
+		}
+		if a.err != nil {
+			return a
+		}
+	}
+}
+
+// message passes on what an event with an envelope holds.
+func (s *Subscription) message(e event) error {
+	var envelope struct {
+		Topic  *string
+		Data   *string
+		Base64 []byte
+	}
+	if err := json.Unmarshal(e.data, &envelope); err != nil || envelope.Topic == nil {
+		return &Error{Status: http.StatusNotFound, Text: "the server does not know the parameter envelope: is it an older one?"}
+	}
+	m := Message{Topic: *envelope.Topic, Data: envelope.Base64}
+	if envelope.Data != nil {
+		m.Data = []byte(*envelope.Data)
+	}
+	if e.hasID {
+		m.ID = e.id
+	}
+	if err := s.Message(m); err != nil {
+		return &consumerError{err}
+	}
+	return nil
+}
+
+// streamError reads the data of a stream-error event.
+func streamError(data []byte) error {
+	var e struct{ Condition, Text string }
+	if err := json.Unmarshal(data, &e); err != nil || e.Condition == "" {
+		return errors.New("the server ended the stream for a reason that cannot be read")
+	}
+	return &Error{Status: http.StatusOK, Condition: e.Condition, Text: oneLine(e.Text)}
+}
