@@ -15,14 +15,19 @@ type backlog struct {
 
 func (b *backlog) over() bool { return b.bytes.Load() > b.limit }
 
+// boundBacklogs cuts logs if all together hold too much. Whoever finds somebody
+// else at it leaves it to them: they look again when they are done.
+func (h *Hub) boundBacklogs() {
+	for h.backlog.over() && h.backlog.trim.TryLock() {
+		h.trimBacklogs()
+		h.backlog.trim.Unlock()
+	}
+}
+
 // trimBacklogs cuts the longest logs to one common length, so that all together
 // take seven eighths of the limit: the room that this makes pays for the search.
 func (h *Hub) trimBacklogs() {
 	b := &h.backlog
-	if !b.trim.TryLock() {
-		return // somebody is at it
-	}
-	defer b.trim.Unlock()
 	type held struct {
 		log   *topicLog
 		bytes int

@@ -22,8 +22,8 @@ import (
 	"pubsub"
 )
 
-// Options are the hub's settings. The zero value of each field but Backplane
-// means its default.
+// Options are the hub's settings. Zero or less in any field but Backplane means
+// its default.
 type Options struct {
 	// Backplane is asked for the topics that have members, and read for what is
 	// retained when a member joins. Required.
@@ -42,7 +42,8 @@ type Options struct {
 	WantTimeout time.Duration
 }
 
-// Backplane is the part of [pubsub.Backplane] that the hub uses.
+// Backplane is the part of [pubsub.Backplane] that the hub uses. Drop is called
+// with a lock held that [Hub.Deliver] takes: it must not wait for a delivery.
 type Backplane interface {
 	Want(ctx context.Context, t pubsub.Topic) error
 	Drop(t pubsub.Topic)
@@ -50,17 +51,17 @@ type Backplane interface {
 }
 
 func (o *Options) setDefaults() {
-	if o.Shards == 0 {
+	if o.Shards <= 0 {
 		o.Shards = runtime.GOMAXPROCS(0)
 	}
-	o.Shards = min(max(o.Shards, 1), 256)
-	if o.SubscriberBuffer == 0 {
+	o.Shards = min(o.Shards, 256)
+	if o.SubscriberBuffer <= 0 {
 		o.SubscriberBuffer = 256 << 10
 	}
-	if o.BacklogMemory == 0 {
+	if o.BacklogMemory <= 0 {
 		o.BacklogMemory = 256 << 20
 	}
-	if o.WantTimeout == 0 {
+	if o.WantTimeout <= 0 {
 		o.WantTimeout = 5 * time.Second
 	}
 }
@@ -104,9 +105,8 @@ func (h *Hub) Run(ctx context.Context) {
 // order. A retained message older than one that was delivered before is left
 // out.
 func (h *Hub) Deliver(p *pubsub.Parcel) {
-	if h.index.deliver(p, &h.backlog, h.opts.SubscriberBuffer) && h.backlog.over() {
-		h.trimBacklogs()
-	}
+	h.index.deliver(p, &h.backlog, h.opts.SubscriberBuffer)
+	h.boundBacklogs()
 }
 
 // Stats are the hub's gauges and counters.
@@ -133,7 +133,9 @@ func (h *Hub) count(ds []Delivery, expired uint64) {
 			delivered++
 		}
 	}
-	h.counts.delivered.Add(delivered)
+	if delivered > 0 {
+		h.counts.delivered.Add(delivered)
+	}
 	if dropped > 0 {
 		h.counts.dropped.Add(dropped)
 	}

@@ -30,9 +30,17 @@ type topic struct {
 	// guarded by the stripe's mu
 	logs   *topicLog     // one for each shard with members, linked by nextLog
 	joins  int           // members that have joined or are joining
-	wanted chan struct{} // not nil from the first join on; closed when Want has returned
+	wanted chan struct{} // nil if Want must be called; closed when it has returned
 	err    error         // of Want; set before wanted is closed
 }
+
+// answered takes the place of a topic's own channel once Want has succeeded: a
+// million topics need no million of them.
+var answered = func() chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}()
 
 func (x *index) init() {
 	x.seed = maphash.MakeSeed()
@@ -45,21 +53,20 @@ func (x *index) stripe(name pubsub.Topic) *stripe {
 	return &x.stripes[maphash.String(x.seed, string(name))%uint64(len(x.stripes))]
 }
 
-// deliver appends p to the topic's logs; false if there is none.
-func (x *index) deliver(p *pubsub.Parcel, b *backlog, limit int) bool {
+// deliver appends p to the topic's logs, if there are any.
+func (x *index) deliver(p *pubsub.Parcel, b *backlog, limit int) {
 	st := x.stripe(p.Topic)
 	st.mu.RLock()
 	defer st.mu.RUnlock()
 	t := st.topics[p.Topic]
 	if t == nil {
-		return false
+		return
 	}
 	for l := t.logs; l != nil; l = l.nextLog {
 		if l.append(p, b, limit) {
 			l.shard.enqueue(l)
 		}
 	}
-	return true
 }
 
 // join puts s at the end of its shard's log of name, and returns when the
@@ -98,6 +105,7 @@ func (x *index) join(ctx context.Context, s *Subscription, name pubsub.Topic) er
 		cancel()
 		st.mu.Lock()
 		t.err = err
+		t.wanted = answered
 		if err != nil {
 			t.wanted = nil // whoever joins next asks again
 		}

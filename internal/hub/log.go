@@ -92,7 +92,7 @@ func (l *topicLog) append(p *pubsub.Parcel, b *backlog, limit int) bool {
 }
 
 // cut drops the oldest entries until those left hold at most limit bytes or are
-// no more than keep.
+// no more than keep; mu is held.
 func (l *topicLog) cut(limit, keep int, b *backlog) {
 	n, before := 0, l.bytes
 	for l.bytes > limit && n < len(l.entries)-keep {
@@ -104,9 +104,8 @@ func (l *topicLog) cut(limit, keep int, b *backlog) {
 	}
 	b.bytes.Add(int64(l.bytes - before))
 	l.base += uint64(n)
-	// Moved, not resliced: entries of a log that is cut again and again would
-	// otherwise be copied by append just as often, and keep the old ones alive
-	// in between.
+	// Few are resliced away, so that cutting one after another does not move all
+	// the rest each time; many make room at once, and append need not grow.
 	if n*2 >= len(l.entries) {
 		kept := copy(l.entries, l.entries[n:])
 		clear(l.entries[kept:])
@@ -117,7 +116,7 @@ func (l *topicLog) cut(limit, keep int, b *backlog) {
 	}
 }
 
-// settle empties the log if everybody has read everything.
+// settle empties the log if everybody has read everything; mu is held.
 func (l *topicLog) settle(b *backlog) {
 	if l.atEnd < len(l.members) || l.newest == nil && len(l.entries) == 0 {
 		return
@@ -137,6 +136,9 @@ func (l *topicLog) join(s *Subscription) {
 	l.members = append(l.members, s)
 	s.pos, s.plain = l.end(), l.plain
 	l.atEnd++
+	if l.walkLeft > 0 {
+		l.walkLeft++ // a walk that goes round now comes by s as well
+	}
 }
 
 // leave takes s out and returns how many plain messages it had lost without
@@ -152,14 +154,19 @@ func (l *topicLog) leave(s *Subscription, b *backlog) (lost uint64) {
 	}
 	// The hole is filled so that no member is passed over by a walk under way:
 	// one that was visited moves into it, and the last one takes that one's
-	// place in front of the walk.
+	// place in front of the walk, which becomes longer by it.
 	hole, last := s.index, len(l.members)-1
 	if hole < l.walkAt {
 		l.walkAt--
+		if l.walkLeft > 0 {
+			l.walkLeft++
+		}
 		l.place(l.members[l.walkAt], hole)
 		hole = l.walkAt
 	}
-	l.place(l.members[last], hole)
+	if hole < last {
+		l.place(l.members[last], hole)
+	}
 	s.index = -1
 	l.members[last] = nil
 	l.members = l.members[:last]
@@ -198,21 +205,27 @@ func (l *topicLog) walk(batch []*Subscription) (_ []*Subscription, more bool) {
 // maxPiece bounds what a member reads of one topic before it turns to another.
 const maxPiece = 64 << 10
 
-// read appends to dst what s has not read, as far as dst has room; unread says
-// that there is more. It is called by the one goroutine that reads for the
-// member.
-func (l *topicLog) read(s *Subscription, dst []Delivery, now time.Time, b *backlog) (_ []Delivery, unread bool, expired uint64) {
+// read appends to dst what s is given first, if there is such, and what it has
+// not read, as far as dst has room; unread says that there is more. It is called
+// by the one goroutine that reads for the member.
+func (l *topicLog) read(s *Subscription, initial *pubsub.Parcel, dst []Delivery, now time.Time, b *backlog) (_ []Delivery, unread bool, expired uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	end := l.end()
-	if s.index < 0 || s.pos == end {
+	if s.index < 0 { // it has left
 		return dst, false, 0
+	}
+	if initial != nil && s.takes(initial, true, now, &expired) {
+		dst = append(dst, Delivery{Parcel: initial, Sub: s, Options: s.opts, Initial: true})
+	}
+	end := l.end()
+	if s.pos == end {
+		return dst, false, expired
 	}
 	var lost uint64
 	if s.pos < l.base {
 		at := l.plainAtBase()
 		lost = at - s.plain
-		if l.newest != nil && s.pos <= l.newestAt && l.newestAt < l.base && s.takes(l.newest, now, &expired) {
+		if l.newest != nil && s.pos <= l.newestAt && l.newestAt < l.base && s.takes(l.newest, false, now, &expired) {
 			dst = append(dst, Delivery{Parcel: l.newest, Sub: s, Options: s.opts, Dropped: lost})
 			lost = 0
 		}
@@ -225,7 +238,7 @@ func (l *topicLog) read(s *Subscription, dst []Delivery, now time.Time, b *backl
 		if !e.parcel.Retain {
 			s.plain = e.plain + 1
 		}
-		if !s.takes(e.parcel, now, &expired) {
+		if !s.takes(e.parcel, false, now, &expired) {
 			continue
 		}
 		dst = append(dst, Delivery{Parcel: e.parcel, Sub: s, Options: s.opts, Dropped: lost})

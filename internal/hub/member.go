@@ -96,6 +96,13 @@ func (h *Hub) NewMember(holder Holder, name string) *Member {
 	}
 }
 
+// SetName says how the member is known as a publisher, for NoLocal, if NewMember
+// could not. It must come before the first Subscribe.
+func (m *Member) SetName(name string) { m.name = name }
+
+// Has reports whether m subscribes to t.
+func (m *Member) Has(t pubsub.Topic) bool { return m.find(t) != nil }
+
 // Topic is the topic subscribed to.
 func (s *Subscription) Topic() pubsub.Topic { return s.log.topic }
 
@@ -105,9 +112,7 @@ func (s *Subscription) Topic() pubsub.Topic { return s.log.topic }
 // error nothing has changed.
 func (m *Member) Subscribe(ctx context.Context, t pubsub.Topic, o SubscriptionOptions) (*Subscription, error) {
 	if s := m.find(t); s != nil {
-		s.log.mu.Lock()
-		s.opts = o
-		s.log.mu.Unlock()
+		s.setOptions(o)
 		return s, nil
 	}
 	s := &Subscription{member: m, opts: o, held: true}
@@ -120,11 +125,24 @@ func (m *Member) Subscribe(ctx context.Context, t pubsub.Topic, o SubscriptionOp
 		m.hub.index.leave(s)
 		return nil, context.Canceled
 	}
-	i, _ := m.search(s.log.topic)
+	i, twin := m.search(s.log.topic)
+	if twin { // another call for the same topic was faster
+		first := m.subs[i]
+		m.mu.Unlock()
+		m.hub.index.leave(s)
+		first.setOptions(o)
+		return first, nil
+	}
 	m.subs = slices.Insert(m.subs, i, s)
 	m.mu.Unlock()
 	m.hub.counts.subscriptions.Add(1)
 	return s, nil
+}
+
+func (s *Subscription) setOptions(o SubscriptionOptions) {
+	s.log.mu.Lock()
+	s.opts = o
+	s.log.mu.Unlock()
 }
 
 // Last returns what s's topic retains, or nil, if it is newer than after (see
@@ -177,7 +195,8 @@ func (m *Member) Unsubscribe(t pubsub.Topic) bool {
 	return true
 }
 
-// Close takes m out of the hub. Read returns nothing afterwards.
+// Close takes m out of the hub. Afterwards Read returns nothing, and the holder
+// is not woken any more, unless a Wake was under way. It may be called again.
 func (m *Member) Close() {
 	m.mu.Lock()
 	if m.closed {
@@ -244,7 +263,7 @@ func (m *Member) notify(s *Subscription) {
 
 // rouse marks m as awake and reports whether it slept; mu is held.
 func (m *Member) rouse() bool {
-	if m.awake {
+	if m.awake || m.closed {
 		return false
 	}
 	m.awake = true
@@ -301,12 +320,7 @@ func (m *Member) Read(dst []Delivery, now time.Time) (_ []Delivery, asleep bool)
 	m.mu.Unlock()
 
 	n := len(dst)
-	if initial != nil {
-		if opts, ok := s.takesInitial(initial); ok {
-			dst = append(dst, Delivery{Parcel: initial, Sub: s, Options: opts, Initial: true})
-		}
-	}
-	dst, unread, expired := s.log.read(s, dst, now, &m.hub.backlog)
+	dst, unread, expired := s.log.read(s, initial, dst, now, &m.hub.backlog)
 	m.hub.count(dst[n:], expired)
 	if unread {
 		m.mu.Lock()
@@ -317,11 +331,13 @@ func (m *Member) Read(dst []Delivery, now time.Time) (_ []Delivery, asleep bool)
 }
 
 // takes decides whether s is given p, and notes that it is; log.mu is held.
-func (s *Subscription) takes(p *pubsub.Parcel, now time.Time, expired *uint64) bool {
+// Whoever subscribes again is given again, as the initial one, what its topic
+// retains, but never anything older than it has had.
+func (s *Subscription) takes(p *pubsub.Parcel, initial bool, now time.Time, expired *uint64) bool {
 	if s.opts.NoLocal && p.Sender != "" && p.Sender == s.member.name {
 		return false
 	}
-	if p.Retain && !p.Version.Newer(s.seen) {
+	if p.Retain && !p.Version.Newer(s.seen) && !(initial && p.Version == s.seen) {
 		return false
 	}
 	if p.Expired(now) {
@@ -334,18 +350,12 @@ func (s *Subscription) takes(p *pubsub.Parcel, now time.Time, expired *uint64) b
 	return true
 }
 
-// takesInitial decides whether s is given what its topic retained: whoever
-// subscribes again is given it again, but never anything older than it has had.
-func (s *Subscription) takesInitial(p *pubsub.Parcel) (SubscriptionOptions, bool) {
-	s.log.mu.Lock()
-	defer s.log.mu.Unlock()
-	if s.seen.Generation == p.Version.Generation && s.seen.Newer(p.Version) {
-		return s.opts, false
-	}
-	s.seen = p.Version
-	return s.opts, true
-}
-
 // SetDeadline has the holder woken at t, to a tenth of a second, if m sleeps
 // then; the zero time means never. It replaces an earlier deadline.
-func (m *Member) SetDeadline(t time.Time) { m.shard.wheel.set(m, t) }
+func (m *Member) SetDeadline(t time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.closed { // the wheel would keep it
+		m.shard.wheel.set(m, t)
+	}
+}

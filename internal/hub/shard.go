@@ -16,8 +16,11 @@ const sliceSize = 128
 // ten members never waits for one with a hundred thousand.
 type shard struct {
 	// immutable
-	wake  chan struct{} // has one when there are jobs
-	wheel *wheel
+	wake   chan struct{} // has one when there are jobs
+	wheel  *wheel
+	ticker *time.Ticker // in step with wheel
+
+	batch []*Subscription // owned by the shard's goroutine: scratch of slice
 
 	mu sync.Mutex
 	// guarded by mu: the topics with news, in the order they get their turn
@@ -25,9 +28,12 @@ type shard struct {
 }
 
 func newShard() *shard {
-	s := &shard{wake: make(chan struct{}, 1)}
-	s.wheel = newWheel(time.Now())
-	return s
+	return &shard{
+		wake:   make(chan struct{}, 1),
+		wheel:  newWheel(time.Now()), // before the ticker: no tick is too early for it
+		ticker: time.NewTicker(tick),
+		batch:  make([]*Subscription, 0, sliceSize),
+	}
 }
 
 // enqueue gives l a turn.
@@ -67,36 +73,44 @@ func (s *shard) dequeue() *topicLog {
 }
 
 func (s *shard) run(ctx context.Context) {
-	ticker := time.NewTicker(tick)
-	defer ticker.Stop()
-	batch := make([]*Subscription, 0, sliceSize)
+	defer s.ticker.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-ticker.C:
+		case <-s.ticker.C:
 			s.wheel.advance(time.Now())
 		case <-s.wake:
-			for l := s.dequeue(); l != nil; l = s.dequeue() {
-				var more bool
-				batch, more = l.walk(batch[:0])
-				if more {
-					s.enqueue(l)
-				}
-				for i, sub := range batch {
-					sub.member.notify(sub)
-					batch[i] = nil
-				}
-				select {
-				case <-ctx.Done():
-					return
-				case <-ticker.C:
-					s.wheel.advance(time.Now())
-				default:
-				}
-				// Those just woken run before the next slice adds to them.
-				runtime.Gosched()
+		}
+		for s.slice() {
+			select {
+			case <-ctx.Done():
+				return
+			case <-s.ticker.C:
+				s.wheel.advance(time.Now())
+			default:
 			}
+			// Those just woken run before the next slice adds to them.
+			runtime.Gosched()
 		}
 	}
+}
+
+// slice wakes some of the members whose deadline has come and some of the topic
+// whose turn it is; false if there were none of either.
+func (s *shard) slice() bool {
+	due := s.wheel.kick(sliceSize)
+	l := s.dequeue()
+	if l == nil {
+		return due
+	}
+	batch, more := l.walk(s.batch[:0])
+	if more {
+		s.enqueue(l)
+	}
+	for _, sub := range batch {
+		sub.member.notify(sub)
+	}
+	clear(batch)
+	return true
 }

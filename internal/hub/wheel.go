@@ -23,7 +23,7 @@ type wheel struct {
 	now   int64 // the last tick that was dealt with
 	slots [wheelSlots]*Member
 
-	due []*Member // owned by the shard's goroutine: scratch of advance
+	due []*Member // owned by the shard's goroutine: those to be kicked
 }
 
 // timer is a member's place in a wheel.
@@ -36,7 +36,12 @@ func newWheel(now time.Time) *wheel { return &wheel{start: now} }
 
 // at is the first tick not before t.
 func (w *wheel) at(t time.Time) int64 {
-	return int64((t.Sub(w.start) + tick - 1) / tick)
+	d := t.Sub(w.start)
+	n := int64(d / tick)
+	if d%tick > 0 { // not d+tick-1: d is the longest there is if t is centuries away
+		n++
+	}
+	return n
 }
 
 func (w *wheel) set(m *Member, t time.Time) {
@@ -73,7 +78,7 @@ func (w *wheel) unlink(m *Member) {
 	*t = timer{}
 }
 
-// advance kicks the members whose deadline has come.
+// advance notes the members whose deadline has come; kick wakes them.
 func (w *wheel) advance(now time.Time) {
 	target := int64(now.Sub(w.start) / tick) // the last tick that has come
 	w.mu.Lock()
@@ -89,9 +94,17 @@ func (w *wheel) advance(now time.Time) {
 		}
 	}
 	w.mu.Unlock()
-	for i, m := range w.due {
+}
+
+// kick wakes up to n of the members that are due and reports whether there were
+// any.
+func (w *wheel) kick(n int) bool {
+	kept := max(0, len(w.due)-n)
+	some := len(w.due) > 0
+	for i, m := range w.due[kept:] {
 		m.Kick()
-		w.due[i] = nil
+		w.due[kept+i] = nil
 	}
-	w.due = w.due[:0]
+	w.due = w.due[:kept]
+	return some
 }

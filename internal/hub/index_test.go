@@ -1,0 +1,264 @@
+package hub
+
+import (
+	"context"
+	"errors"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pubsub"
+)
+
+// awaitJoins returns once n members have joined, or are joining, t.
+func awaitJoins(t testing.TB, h *Hub, topic pubsub.Topic, n int) {
+	t.Helper()
+	for {
+		if got := h.Topics(string(topic), "", 1); len(got) == 1 && got[0].Subscribers == n {
+			return
+		}
+		runtime.Gosched()
+	}
+}
+
+// A topic is wanted when its first member joins and dropped when its last one
+// leaves, whatever shards they are of.
+func TestWantAndDrop(t *testing.T) {
+	b := newPlane()
+	h := New(Options{Backplane: b, Shards: 4})
+	for round := 1; round <= 3; round++ {
+		var peers []*peer
+		for range 10 {
+			p := newPeer(h, "")
+			p.open(t, "t")
+			p.open(t, "u")
+			peers = append(peers, p)
+		}
+		if w, d := b.counts("t"); w != round || d != round-1 {
+			t.Errorf("round %d: %d wants, %d drops while there are members", round, w, d)
+		}
+		for _, p := range peers[1:] {
+			p.Close()
+		}
+		if _, d := b.counts("t"); d != round-1 {
+			t.Error("dropped while there is a member")
+		}
+		h.Deliver(plain("t", "a"))
+		h.pump()
+		expect(t, peers[0].drain(), "a")
+		peers[0].Unsubscribe("t")
+		if w, d := b.counts("t"); w != round || d != round {
+			t.Errorf("round %d: %d wants, %d drops after the last has left", round, w, d)
+		}
+		if w, d := b.counts("u"); w != round || d != round-1 {
+			t.Errorf("round %d: another topic has %d wants, %d drops", round, w, d)
+		}
+		peers[0].Close()
+	}
+	h.checkEmpty(t)
+}
+
+// joiners has n members subscribe to t at once and returns what each was told,
+// once all are waiting and meanwhile has returned.
+func joiners(t *testing.T, h *Hub, ctx context.Context, n int, meanwhile func()) ([]*peer, []error) {
+	peers, errs := make([]*peer, n), make([]error, n)
+	var wg sync.WaitGroup
+	for i := range n {
+		peers[i] = newPeer(h, "")
+		wg.Go(func() { _, errs[i] = peers[i].Subscribe(ctx, "t", SubscriptionOptions{}) })
+	}
+	awaitJoins(t, h, "t", n)
+	meanwhile()
+	wg.Wait()
+	return peers, errs
+}
+
+func TestWantFails(t *testing.T) {
+	b := newPlane()
+	h := New(Options{Backplane: b, Shards: 3})
+	broken := errors.New("no bus")
+	release := make(chan error)
+	b.want = func(context.Context, pubsub.Topic) error { return <-release }
+	peers, errs := joiners(t, h, t.Context(), 8, func() { release <- broken })
+	for _, err := range errs {
+		if !errors.Is(err, broken) {
+			t.Errorf("a joiner was told %v", err)
+		}
+	}
+	if w, d := b.counts("t"); w != 0 || d != 0 || b.asked.Load() != 1 {
+		t.Errorf("asked %d times, %d wants, %d drops", b.asked.Load(), w, d)
+	}
+	if len(h.Topics("", "", 10)) != 0 {
+		t.Error("the topic is still there")
+	}
+	// Whoever joins next asks again.
+	b.want = nil
+	for _, p := range peers {
+		p.open(t, "t")
+	}
+	if w, _ := b.counts("t"); w != 1 {
+		t.Errorf("%d wants after a failed one, want 1", w)
+	}
+	for _, p := range peers {
+		p.Close()
+	}
+	if w, d := b.counts("t"); w != 1 || d != 1 {
+		t.Errorf("%d wants, %d drops", w, d)
+	}
+	h.checkEmpty(t)
+}
+
+// A second attempt begins while those that wait for the first, which failed, have
+// not looked yet: each Want that succeeded is dropped once.
+func TestWantFailsWhileOthersJoin(t *testing.T) {
+	b := newPlane()
+	h := New(Options{Backplane: b, Shards: 3})
+	broken := errors.New("no bus")
+	var odd atomic.Int64
+	b.want = func(context.Context, pubsub.Topic) error {
+		if odd.Add(1)%2 == 1 {
+			return broken
+		}
+		return nil
+	}
+	for range 300 {
+		var wg sync.WaitGroup
+		for range 6 {
+			wg.Go(func() {
+				p := newPeer(h, "")
+				for range 3 {
+					_, err := p.Subscribe(t.Context(), "t", SubscriptionOptions{})
+					if err != nil && !errors.Is(err, broken) {
+						t.Errorf("Subscribe: %v", err)
+					}
+					p.Unsubscribe("t")
+				}
+				p.Close()
+			})
+		}
+		wg.Wait()
+		if w, d := b.counts("t"); w != d {
+			t.Fatalf("%d wants, %d drops", w, d)
+		}
+	}
+	h.checkEmpty(t)
+}
+
+// A joiner whose request is gone does not wait, and does not take the others'
+// answer away; one that has come first does.
+func TestWantCancelled(t *testing.T) {
+	b := newPlane()
+	h := New(Options{Backplane: b})
+	release := make(chan struct{})
+	b.want = func(context.Context, pubsub.Topic) error { <-release; return nil }
+	ctx, cancel := context.WithCancel(t.Context())
+	var first, second, third error
+	var wg sync.WaitGroup
+	peers := []*peer{newPeer(h, ""), newPeer(h, ""), newPeer(h, "")}
+	wg.Go(func() { _, first = peers[0].Subscribe(ctx, "t", SubscriptionOptions{}) })
+	awaitJoins(t, h, "t", 1)
+	wg.Go(func() { _, second = peers[1].Subscribe(t.Context(), "t", SubscriptionOptions{}) })
+	awaitJoins(t, h, "t", 2)
+	gone := make(chan struct{})
+	go func() { _, third = peers[2].Subscribe(ctx, "t", SubscriptionOptions{}); close(gone) }()
+	awaitJoins(t, h, "t", 3)
+	cancel()
+	<-gone
+	if !errors.Is(third, context.Canceled) {
+		t.Errorf("a joiner that gave up was told %v", third)
+	}
+	awaitJoins(t, h, "t", 2)
+	close(release)
+	wg.Wait()
+	if first != nil || second != nil {
+		t.Errorf("the others were told %v and %v", first, second)
+	}
+	for _, p := range peers {
+		p.Close()
+	}
+	if w, d := b.counts("t"); w != 1 || d != 1 {
+		t.Errorf("%d wants, %d drops", w, d)
+	}
+	h.checkEmpty(t)
+}
+
+// All that wait give up but the first, then Want fails.
+func TestWantCancelledAndFails(t *testing.T) {
+	b := newPlane()
+	h := New(Options{Backplane: b})
+	release := make(chan error)
+	b.want = func(context.Context, pubsub.Topic) error { return <-release }
+	ctx, cancel := context.WithCancel(t.Context())
+	_, errs := joiners(t, h, ctx, 5, func() {
+		cancel()
+		awaitJoins(t, h, "t", 1)
+		release <- pubsub.ErrUnavailable
+	})
+	unavailable := 0
+	for _, err := range errs {
+		if errors.Is(err, pubsub.ErrUnavailable) {
+			unavailable++
+		} else if !errors.Is(err, context.Canceled) {
+			t.Errorf("a joiner was told %v", err)
+		}
+	}
+	if unavailable != 1 {
+		t.Errorf("%d were told that the bus is unavailable, want the first", unavailable)
+	}
+	if w, d := b.counts("t"); w != 0 || d != 0 {
+		t.Errorf("%d wants, %d drops", w, d)
+	}
+	if n := len(h.Topics("", "", 9)); n != 0 {
+		t.Errorf("%d topics are left", n)
+	}
+}
+
+// A Want that takes too long fails by WantTimeout, also for one whose own request
+// would wait for ever.
+func TestWantTimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newPlane()
+		h := New(Options{Backplane: b})
+		b.want = func(ctx context.Context, _ pubsub.Topic) error { <-ctx.Done(); return ctx.Err() }
+		start := time.Now()
+		_, errs := joiners(t, h, context.Background(), 3, func() {})
+		for _, err := range errs {
+			if !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("a joiner was told %v", err)
+			}
+		}
+		if d := time.Since(start); d != 5*time.Second {
+			t.Errorf("gave up after %v, want 5s", d)
+		}
+	})
+}
+
+// Joining right after the last member has left: the Want comes after the Drop,
+// so the topic is wanted in the end.
+func TestRejoinAfterDrop(t *testing.T) {
+	b := newPlane()
+	h := New(Options{Backplane: b, Shards: 2})
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			p := newPeer(h, "")
+			defer p.Close()
+			for range 500 {
+				p.open(t, "t")
+				// While one is a member, the topic is wanted once more than dropped.
+				if w, d := b.counts("t"); w != d+1 {
+					t.Errorf("%d wants, %d drops while there is a member", w, d)
+				}
+				p.Unsubscribe("t")
+			}
+		})
+	}
+	wg.Wait()
+	if w, d := b.counts("t"); w != d {
+		t.Errorf("%d wants, %d drops in the end", w, d)
+	}
+	h.checkEmpty(t)
+}

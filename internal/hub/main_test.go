@@ -1,0 +1,255 @@
+package hub
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"pubsub"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// seeded returns a source of random numbers whose seed is in the test's log.
+func seeded(t testing.TB) *rand.Rand {
+	t.Helper()
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	return rand.New(rand.NewPCG(seed, seed))
+}
+
+// plane is a backplane that counts what it is asked, and answers as told.
+type plane struct {
+	want func(ctx context.Context, t pubsub.Topic) error // nil: succeed at once
+
+	mu    sync.Mutex
+	wants map[pubsub.Topic]int // successful ones
+	drops map[pubsub.Topic]int
+	last  map[pubsub.Topic]pubsub.Message
+	asked atomic.Int64 // calls to Want
+	err   error        // of Last
+}
+
+func newPlane() *plane {
+	return &plane{
+		wants: make(map[pubsub.Topic]int),
+		drops: make(map[pubsub.Topic]int),
+		last:  make(map[pubsub.Topic]pubsub.Message),
+	}
+}
+
+func (p *plane) Want(ctx context.Context, t pubsub.Topic) error {
+	p.asked.Add(1)
+	if p.want != nil {
+		if err := p.want(ctx, t); err != nil {
+			return err
+		}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.wants[t]++
+	return nil
+}
+
+func (p *plane) Drop(t pubsub.Topic) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.drops[t]++
+}
+
+func (p *plane) Last(_ context.Context, t pubsub.Topic, after pubsub.Version) (pubsub.Message, bool, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	m, ok := p.last[t]
+	if p.err != nil || !ok || !m.Version.Newer(after) {
+		return pubsub.Message{Version: after}, false, p.err
+	}
+	return m, true, nil
+}
+
+// counts returns how often t was wanted with success, and dropped.
+func (p *plane) counts(t pubsub.Topic) (wants, drops int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.wants[t], p.drops[t]
+}
+
+// peer is a member that is read by hand. As a holder it only notes that it was
+// woken.
+type peer struct {
+	*Member
+	wakes atomic.Int64
+}
+
+func (p *peer) Wake() { p.wakes.Add(1) }
+
+func newPeer(h *Hub, name string) *peer {
+	p := new(peer)
+	p.Member = h.NewMember(p, name)
+	return p
+}
+
+// isAwake reports whether the holder owes the hub a Read.
+func (p *peer) isAwake() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.awake
+}
+
+// drain reads, as a holder would after a Wake, until there is nothing left.
+func (p *peer) drain() []Delivery {
+	var all []Delivery
+	if !p.isAwake() {
+		return nil
+	}
+	for {
+		ds, asleep := p.Read(make([]Delivery, 0, 8), time.Now())
+		all = append(all, ds...)
+		if asleep {
+			return all
+		}
+	}
+}
+
+func (p *peer) subscribe(t testing.TB, topic pubsub.Topic) *Subscription {
+	t.Helper()
+	s, err := p.Subscribe(context.Background(), topic, SubscriptionOptions{})
+	if err != nil {
+		t.Fatalf("Subscribe(%q): %v", topic, err)
+	}
+	return s
+}
+
+// open subscribes and opens.
+func (p *peer) open(t testing.TB, topic pubsub.Topic) *Subscription {
+	t.Helper()
+	s := p.subscribe(t, topic)
+	s.Open(nil, pubsub.Version{})
+	return s
+}
+
+// pump does the work of the shards' goroutines until none is left.
+func (h *Hub) pump() {
+	for _, s := range h.shards {
+		for s.slice() {
+		}
+	}
+}
+
+const gen = 0xabc
+
+func plain(topic pubsub.Topic, data string) *pubsub.Parcel {
+	return pubsub.NewParcel(pubsub.Message{Topic: topic, Data: []byte(data)})
+}
+
+func retained(topic pubsub.Topic, seq uint64) *pubsub.Parcel {
+	return pubsub.NewParcel(pubsub.Message{
+		Topic: topic, Data: fmt.Appendf(nil, "r%d", seq), Retain: true,
+		Version: pubsub.Version{Generation: gen, Seq: seq},
+	})
+}
+
+// show writes deliveries as text: the data, "*" before it if initial, and "-N"
+// before that where N were dropped.
+func show(ds []Delivery) string {
+	out := ""
+	for _, d := range ds {
+		if out != "" {
+			out += " "
+		}
+		if d.Dropped > 0 {
+			out += fmt.Sprintf("-%d", d.Dropped)
+		}
+		if d.Initial {
+			out += "*"
+		}
+		if d.Parcel != nil {
+			out += string(d.Parcel.Data)
+		}
+	}
+	return out
+}
+
+func expect(t testing.TB, ds []Delivery, want string) {
+	t.Helper()
+	if got := show(ds); got != want {
+		t.Errorf("delivered %q, want %q", got, want)
+	}
+}
+
+// check verifies what must hold of every log whenever nobody is at work.
+func (h *Hub) check(t testing.TB) {
+	t.Helper()
+	var sum int64
+	for i := range h.index.stripes {
+		for name, tp := range h.index.stripes[i].topics {
+			joins := 0
+			for l := tp.logs; l != nil; l = l.nextLog {
+				joins += len(l.members)
+				sum += int64(l.bytes)
+				bytes, atEnd, ordinal := 0, 0, l.plainAtBase()
+				for _, e := range l.entries {
+					bytes += cost(e.parcel)
+					if e.plain != ordinal {
+						t.Fatalf("%s: entry has ordinal %d, want %d", name, e.plain, ordinal)
+					}
+					if !e.parcel.Retain {
+						ordinal++
+					}
+				}
+				for i, s := range l.members {
+					if s.index != i || s.log != l {
+						t.Fatalf("%s: member %d believes to be %d", name, i, s.index)
+					}
+					if s.pos == l.end() {
+						atEnd++
+					}
+				}
+				if bytes != l.bytes || atEnd != l.atEnd || ordinal != l.plain || l.walkLeft > len(l.members) {
+					t.Fatalf("%s: bytes %d, counted %d; at end %d, counted %d; ordinal %d, counted %d; to wake %d of %d",
+						name, l.bytes, bytes, l.atEnd, atEnd, l.plain, ordinal, l.walkLeft, len(l.members))
+				}
+				if len(l.members) == 0 {
+					t.Fatalf("%s: a log without members is kept", name)
+				}
+				if l.atEnd == len(l.members) && (len(l.entries) > 0 || l.newest != nil) {
+					t.Fatalf("%s: all have read everything and the log is not empty", name)
+				}
+			}
+			if joins != tp.joins {
+				t.Fatalf("%s: %d joins, counted %d", name, tp.joins, joins)
+			}
+		}
+	}
+	if b := h.backlog.bytes.Load(); b != sum {
+		t.Fatalf("backlog of %d bytes, counted %d", b, sum)
+	}
+}
+
+// checkEmpty verifies that nothing is left of members that have all left.
+func (h *Hub) checkEmpty(t testing.TB) {
+	t.Helper()
+	h.check(t)
+	st := h.Stats()
+	if st.Members != 0 || st.Subscriptions != 0 || st.BacklogBytes != 0 {
+		t.Errorf("after all have left: %+v", st)
+	}
+	for i := range h.index.stripes {
+		if n := len(h.index.stripes[i].topics); n != 0 {
+			t.Errorf("after all have left a stripe has %d topics", n)
+		}
+	}
+	for _, s := range h.shards {
+		for i, m := range s.wheel.slots {
+			if m != nil {
+				t.Errorf("slot %d of a wheel has a member that has left", i)
+			}
+		}
+	}
+}

@@ -1,0 +1,393 @@
+package hub
+
+import (
+	"context"
+	"errors"
+	"math"
+	"slices"
+	"testing"
+	"time"
+	"unsafe"
+
+	"pubsub"
+)
+
+func version(seq uint64) pubsub.Version { return pubsub.Version{Generation: gen, Seq: seq} }
+
+// What Open is given, what was published before it, and what is read.
+func TestOpen(t *testing.T) {
+	other := pubsub.Version{Generation: gen + 1, Seq: 9}
+	for _, c := range []struct {
+		name    string
+		initial *pubsub.Parcel
+		seen    pubsub.Version
+		before  string // published between Subscribe and Open
+		after   string
+		want    string
+	}{
+		{"nothing", nil, pubsub.Version{}, "", "", ""},
+		{"initial", retained("t", 1), pubsub.Version{}, "", "", "*r1"},
+		{"initial comes first", retained("t", 1), pubsub.Version{}, "a r2", "b", "*r1 a r2 b"},
+		{"initial comes through the log too", retained("t", 2), pubsub.Version{}, "a r2", "r3", "*r2 a r3"},
+		{"the log brings older ones", retained("t", 2), pubsub.Version{}, "r1 a", "", "*r2 a"},
+		{"the log brings what was seen", nil, version(5), "r4 r5 a", "r6", "a r6"},
+		{"newer than seen", retained("t", 6), version(5), "r5 r6 a", "", "*r6 a"},
+		{"seen in another generation", retained("t", 1), other, "", "r2", "*r1 r2"},
+		{"seen in another generation, nothing retained", nil, other, "", "r2", "r2"},
+		{"initial, seen as Last says", retained("t", 3), version(3), "r2 r3", "r4", "*r3 r4"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			h := New(Options{Backplane: newPlane(), Shards: 1})
+			p := newPeer(h, "")
+			s := p.subscribe(t, "t")
+			deliver(h, "t", c.before)
+			h.pump()
+			if p.isAwake() || p.wakes.Load() != 0 {
+				t.Error("woken for a subscription that is held")
+			}
+			s.Open(c.initial, c.seen)
+			if !p.isAwake() || p.wakes.Load() != 1 {
+				t.Error("Open did not wake")
+			}
+			deliver(h, "t", c.after)
+			h.pump()
+			expect(t, p.drain(), c.want)
+			h.check(t)
+			p.Close()
+			h.checkEmpty(t)
+		})
+	}
+}
+
+// Who subscribes again is given again what is retained, but never anything older
+// than it has had (MQTT 5.0 section 3.8.4, Retain Handling 0).
+func TestOpenAgain(t *testing.T) {
+	h := New(Options{Backplane: newPlane(), Shards: 1})
+	p := newPeer(h, "")
+	s := p.open(t, "t")
+	again := func(initial *pubsub.Parcel, want string) {
+		t.Helper()
+		if p.subscribe(t, "t") != s {
+			t.Fatal("subscribing again made another subscription")
+		}
+		s.Open(initial, pubsub.Version{})
+		expect(t, p.drain(), want)
+	}
+	again(retained("t", 3), "*r3")
+	again(retained("t", 3), "*r3")
+	again(nil, "")
+	deliver(h, "t", "r4")
+	again(retained("t", 3), "*r3 r4") // not read yet when it subscribed again
+	again(retained("t", 3), "")       // read before the new one came from the store
+	again(retained("t", 4), "*r4")
+	h.Deliver(retained("t", 4))
+	h.pump()
+	expect(t, p.drain(), "") // a repair brings it again
+	restored := pubsub.NewParcel(pubsub.Message{Topic: "t", Data: []byte("new life"), Retain: true,
+		Version: pubsub.Version{Generation: gen + 1, Seq: 1}})
+	again(restored, "*new life")
+	if n := h.Stats().Subscriptions; n != 1 {
+		t.Errorf("%d subscriptions, want 1", n)
+	}
+}
+
+func TestLast(t *testing.T) {
+	b := newPlane()
+	b.last["t"] = retained("t", 5).Message
+	h := New(Options{Backplane: b})
+	s := newPeer(h, "").subscribe(t, "t")
+	if p, v, err := s.Last(t.Context(), pubsub.Version{}); err != nil || p == nil || string(p.Data) != "r5" || v != version(5) {
+		t.Errorf("Last = %v, %v, %v; want r5", p, v, err)
+	}
+	if p, v, err := s.Last(t.Context(), version(5)); err != nil || p != nil || v != version(5) {
+		t.Errorf("Last after the newest = %v, %v, %v; want nothing newer", p, v, err)
+	}
+	b.err = errors.New("no store")
+	if p, _, err := s.Last(t.Context(), pubsub.Version{}); !errors.Is(err, b.err) || p != nil {
+		t.Errorf("Last = %v, %v; want the store's error", p, err)
+	}
+}
+
+// Unsubscribe and Close in every state that a subscription can be in.
+func TestLeave(t *testing.T) {
+	states := []struct {
+		name string
+		to   func(h *Hub, p *peer, s *Subscription)
+	}{
+		{"held", func(*Hub, *peer, *Subscription) {}},
+		{"held with news", func(h *Hub, p *peer, s *Subscription) { deliver(h, "t", "a r1"); h.pump() }},
+		{"opened", func(h *Hub, p *peer, s *Subscription) { s.Open(retained("t", 1), pubsub.Version{}) }},
+		{"asleep", func(h *Hub, p *peer, s *Subscription) { s.Open(nil, pubsub.Version{}); p.drain() }},
+		{"news, not walked", func(h *Hub, p *peer, s *Subscription) {
+			s.Open(nil, pubsub.Version{})
+			p.drain()
+			deliver(h, "t", "a r1")
+		}},
+		{"awake", func(h *Hub, p *peer, s *Subscription) {
+			s.Open(nil, pubsub.Version{})
+			p.drain()
+			deliver(h, "t", "a r1")
+			h.pump()
+		}},
+		{"mid-read", func(h *Hub, p *peer, s *Subscription) {
+			s.Open(nil, pubsub.Version{})
+			deliver(h, "t", "a b c d")
+			h.pump()
+			p.Read(make([]Delivery, 0, 2), time.Now())
+		}},
+		{"cut off", func(h *Hub, p *peer, s *Subscription) {
+			s.Open(nil, pubsub.Version{})
+			deliver(h, "t", "a r1 b c")
+			s.log.cut(0, 0, &h.backlog)
+			h.pump()
+		}},
+	}
+	for _, st := range states {
+		for _, others := range []int{0, 1, 3} {
+			t.Run(st.name, func(t *testing.T) {
+				h := New(Options{Backplane: newPlane(), Shards: 1})
+				var rest []*peer
+				for range others {
+					p := newPeer(h, "")
+					p.open(t, "t")
+					rest = append(rest, p)
+				}
+				p := newPeer(h, "")
+				p.open(t, "other")
+				p.drain()
+				s := p.subscribe(t, "t")
+				st.to(h, p, s)
+				if !p.Unsubscribe("t") || p.Unsubscribe("t") {
+					t.Error("Unsubscribe says true once")
+				}
+				h.check(t)
+				s.Open(retained("t", 9), pubsub.Version{}) // too late
+				deliver(h, "t", "x")
+				deliver(h, "other", "y")
+				h.pump()
+				expect(t, p.drain(), "y")
+				h.check(t)
+
+				// Back again, and gone by Close.
+				st.to(h, p, p.subscribe(t, "t"))
+				p.Close()
+				p.Close()
+				h.check(t)
+				wakes := p.wakes.Load()
+				deliver(h, "t", "x")
+				deliver(h, "other", "y")
+				h.pump()
+				p.Kick()
+				p.SetDeadline(time.Now())
+				s.Open(retained("t", 9), pubsub.Version{})
+				if p.wakes.Load() != wakes {
+					t.Error("woken after Close")
+				}
+				for range 3 {
+					ds, _ := p.Read(make([]Delivery, 0, 4), time.Now())
+					expect(t, ds, "")
+				}
+				if _, asleep := p.Read(nil, time.Now()); !asleep {
+					t.Error("a closed member has something to do")
+				}
+				if _, err := p.Subscribe(t.Context(), "t", SubscriptionOptions{}); err == nil {
+					t.Error("a closed member could subscribe")
+				}
+				for _, p := range rest {
+					p.drain()
+					p.Close()
+				}
+				h.checkEmpty(t)
+			})
+		}
+	}
+}
+
+// One of several ready subscriptions leaves; the others are read.
+func TestUnsubscribeAmongReady(t *testing.T) {
+	for _, gone := range []pubsub.Topic{"a", "b", "c"} {
+		h := New(Options{Backplane: newPlane(), Shards: 1})
+		p := newPeer(h, "")
+		want := ""
+		for _, topic := range []pubsub.Topic{"a", "b", "c"} {
+			p.open(t, topic)
+		}
+		p.drain()
+		for _, topic := range []pubsub.Topic{"a", "b", "c"} {
+			deliver(h, topic, string(topic))
+			if topic != gone {
+				want += " " + string(topic)
+			}
+		}
+		h.pump()
+		p.Unsubscribe(gone)
+		expect(t, p.drain(), want[1:])
+		h.pump()
+		if p.isAwake() {
+			t.Error("awake with nothing to read")
+		}
+	}
+}
+
+// A kick at any moment has the holder look once more before it sleeps.
+func TestKick(t *testing.T) {
+	h := New(Options{Backplane: newPlane(), Shards: 1})
+	p := newPeer(h, "")
+	p.Kick()
+	if p.wakes.Load() != 1 {
+		t.Fatal("a kick did not wake")
+	}
+	p.Kick()
+	if p.wakes.Load() != 1 {
+		t.Error("woken twice without having slept")
+	}
+	read := func(want bool) {
+		t.Helper()
+		if _, asleep := p.Read(make([]Delivery, 0, 2), time.Now()); asleep != want {
+			t.Errorf("asleep is %v, want %v", asleep, want)
+		}
+	}
+	read(false) // the kicks
+	p.Kick()    // between the last look and sleep
+	read(false)
+	read(true)
+	p.Kick()
+	if p.wakes.Load() != 2 {
+		t.Error("a kick of one who sleeps did not wake")
+	}
+	// A kick while there are messages is not lost among them.
+	p.open(t, "t")
+	deliver(h, "t", "a")
+	h.pump()
+	if p.wakes.Load() != 2 {
+		t.Error("woken without having slept")
+	}
+	read(false) // the message
+	read(false) // the kick
+	read(true)
+	// News between the last look and sleep.
+	deliver(h, "t", "b")
+	h.pump()
+	if p.wakes.Load() != 3 {
+		t.Error("news did not wake")
+	}
+	read(false)
+	deliver(h, "t", "c")
+	h.pump()
+	read(false)
+	read(true)
+}
+
+func TestSubscribeAfterCloseLeavesNothing(t *testing.T) {
+	b := newPlane()
+	h := New(Options{Backplane: b})
+	p := newPeer(h, "")
+	b.want = func(context.Context, pubsub.Topic) error { p.Close(); return nil }
+	if _, err := p.Subscribe(t.Context(), "t", SubscriptionOptions{}); !errors.Is(err, context.Canceled) {
+		t.Errorf("Subscribe of a member that closes meanwhile: %v", err)
+	}
+	h.checkEmpty(t)
+	if wants, drops := b.counts("t"); wants != 1 || drops != 1 {
+		t.Errorf("%d wants, %d drops", wants, drops)
+	}
+}
+
+// Two calls for one topic at once make one subscription.
+func TestSubscribeTwin(t *testing.T) {
+	b := newPlane()
+	h := New(Options{Backplane: b})
+	p := newPeer(h, "")
+	entered, leave := make(chan struct{}), make(chan struct{})
+	b.want = func(context.Context, pubsub.Topic) error { close(entered); <-leave; return nil }
+	subs := make(chan *Subscription)
+	subscribe := func(id uint32) {
+		s, err := p.Subscribe(t.Context(), "t", SubscriptionOptions{ID: id})
+		if err != nil {
+			t.Errorf("Subscribe: %v", err)
+		}
+		subs <- s
+	}
+	go subscribe(1)
+	<-entered
+	go subscribe(2)
+	awaitJoins(t, h, "t", 2)
+	close(leave)
+	if a, b := <-subs, <-subs; a != b {
+		t.Error("one topic, two subscriptions")
+	}
+	h.check(t)
+	if n := h.Stats().Subscriptions; n != 1 {
+		t.Errorf("%d subscriptions, want 1", n)
+	}
+	p.Close()
+	h.checkEmpty(t)
+}
+
+func TestStatsAndTopics(t *testing.T) {
+	h := New(Options{Backplane: newPlane()})
+	var want []TopicCount
+	var peers []*peer
+	for i := range 3000 {
+		topic := pubsub.Topic("x/" + string(rune('a'+i%26)) + "/" + string(rune('a'+i/26%26)) + string(rune('a'+i/676)))
+		n := 1 + i%3
+		for range n {
+			p := newPeer(h, "")
+			p.open(t, topic)
+			peers = append(peers, p)
+		}
+		want = append(want, TopicCount{topic, n})
+	}
+	peers[0].open(t, "y")
+	slices.SortFunc(want, func(a, b TopicCount) int {
+		if a.Topic < b.Topic {
+			return -1
+		}
+		return 1
+	})
+	var got []TopicCount
+	after := pubsub.Topic("")
+	for {
+		page := h.Topics("x/", after, 100)
+		if len(page) == 0 {
+			break
+		}
+		got = append(got, page...)
+		after = page[len(page)-1].Topic
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("pages of topics give %d topics, want %d in byte order", len(got), len(want))
+	}
+	if got := h.Topics("y", "", 10); len(got) != 1 || got[0] != (TopicCount{"y", 1}) {
+		t.Errorf("Topics(y) = %v", got)
+	}
+	if got := h.Topics("", "x/", math.MaxInt32); len(got) != 3001 {
+		t.Errorf("all topics: %d, want 3001", len(got))
+	}
+	st := h.Stats()
+	if st.Members != int64(len(peers)) || st.Subscriptions != int64(len(peers)+1) {
+		t.Errorf("stats %+v, want %d members", st, len(peers))
+	}
+	for _, p := range peers {
+		p.Close()
+	}
+	h.checkEmpty(t)
+}
+
+// What one idle subscriber of one topic costs. To grow it is a decision: it is
+// paid a million times.
+func TestSizes(t *testing.T) {
+	for _, c := range []struct {
+		what      string
+		size, max uintptr
+	}{
+		{"Member", unsafe.Sizeof(Member{}), 128},
+		{"Subscription", unsafe.Sizeof(Subscription{}), 96},
+		{"topicLog", unsafe.Sizeof(topicLog{}), 192},
+		{"topic", unsafe.Sizeof(topic{}), 64},
+	} {
+		t.Logf("%s: %d bytes", c.what, c.size)
+		if c.size > c.max {
+			t.Errorf("%s takes %d bytes, more than %d", c.what, c.size, c.max)
+		}
+	}
+}
