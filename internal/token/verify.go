@@ -1,0 +1,217 @@
+// Package token turns signed tokens (JWT, RFC 7519, with HMAC SHA-256) into
+// grants, and makes them.
+package token
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/golang-jwt/jwt/v5"
+
+	"pubsub"
+)
+
+const (
+	// Leeway is how far the clocks of a signer and a broker may be apart: a token
+	// counts from that long before its nbf until that long after its exp.
+	Leeway = 30 * time.Second
+	// MaxBytes is the length of the longest token that is looked at.
+	MaxBytes = 8 << 10
+)
+
+// The claims that say what a token allows: arrays of topics.
+const (
+	claimRead  = "x-fastly-read"
+	claimWrite = "x-fastly-write"
+)
+
+// ErrInvalid says that a token is refused. The errors that wrap it say why, to
+// the operator; a client is to learn nothing but that.
+var ErrInvalid = errors.New("token: invalid")
+
+// errUnsigned is one error for two cases: who tries kids must not learn which
+// exist.
+var errUnsigned = fmt.Errorf("%w: not signed by a known key", ErrInvalid)
+
+// Verifier checks tokens. Its methods may be called at the same time.
+type Verifier struct {
+	// Key returns the value of the signing key that kid names, and
+	// [pubsub.ErrKeyNotFound] if there is none. Any other error means that it
+	// could not be looked up. kid is any string that a stranger has sent, of 1 to
+	// [MaxBytes] bytes.
+	Key func(ctx context.Context, kid string) (value string, err error)
+	// RequireExp refuses tokens without exp.
+	RequireExp bool
+	// EnforceExpiry has grants expire with their tokens.
+	EnforceExpiry bool
+}
+
+// parser checks alg before it asks for the key. The times are checked here
+// instead: its own arithmetic overflows on huge numbers.
+var parser = jwt.NewParser(
+	jwt.WithValidMethods([]string{jwt.SigningMethodHS256.Alg()}),
+	jwt.WithStrictDecoding(),
+	jwt.WithoutClaimsValidation(),
+)
+
+// Verify returns what the token raw allows at now. An error that is [ErrInvalid]
+// refuses the token; any other says that its key could not be looked up.
+//
+// The secret is the bytes of the key's value as they stand. Expires of the grant
+// is exp and [Leeway], or zero if the token has no exp, one too far away to be a
+// time, or if expiry is not enforced. Claims that are not named here are the
+// business of others: iat, too, is only information (RFC 7519 section 4.1.6), and
+// a token from a clock that is ahead works.
+func (v *Verifier) Verify(ctx context.Context, raw string, now time.Time) (pubsub.Grant, error) {
+	if len(raw) > MaxBytes {
+		return pubsub.Grant{}, invalid("longer than %d bytes", MaxBytes)
+	}
+	if strings.ContainsAny(raw, "\r\n") { // encoding/base64 would skip them
+		return pubsub.Grant{}, invalid("malformed")
+	}
+	var kid string
+	var keyErr error
+	var c claims
+	_, err := parser.ParseWithClaims(raw, &c, func(t *jwt.Token) (any, error) {
+		var secret []byte
+		kid, secret, keyErr = v.secret(ctx, t.Header)
+		return secret, keyErr
+	})
+	switch {
+	case keyErr != nil:
+		return pubsub.Grant{}, keyErr
+	case errors.Is(err, jwt.ErrSignatureInvalid):
+		return pubsub.Grant{}, errUnsigned
+	case err != nil:
+		return pubsub.Grant{}, invalid("malformed, or its alg is not HS256")
+	}
+	return v.grant(kid, c.MapClaims, now)
+}
+
+// secret returns the kid of a header and its key. Its error is Verify's.
+func (v *Verifier) secret(ctx context.Context, header map[string]any) (kid string, secret []byte, err error) {
+	if _, ok := header["crit"]; ok {
+		return "", nil, invalid("the crit header asks for extensions, and none is known")
+	}
+	kid, _ = header["kid"].(string)
+	if kid == "" {
+		return "", nil, invalid("the kid header must name a signing key")
+	}
+	value, err := v.Key(ctx, kid)
+	switch {
+	case errors.Is(err, pubsub.ErrKeyNotFound):
+		return "", nil, errUnsigned
+	case err != nil:
+		return "", nil, fmt.Errorf("token: look up the signing key: %w", err)
+	case value == "":
+		return "", nil, errUnsigned // anybody can sign with an empty secret
+	}
+	return kid, []byte(value), nil
+}
+
+// grant checks the claims of a token whose signature is good.
+func (v *Verifier) grant(kid string, c jwt.MapClaims, now time.Time) (pubsub.Grant, error) {
+	if c == nil {
+		return pubsub.Grant{}, invalid("the claims are no JSON object")
+	}
+	read, err := topics(c, claimRead)
+	if err != nil {
+		return pubsub.Grant{}, err
+	}
+	write, err := topics(c, claimWrite)
+	if err != nil {
+		return pubsub.Grant{}, err
+	}
+	g := pubsub.NewGrant(read, write)
+	g.KeyID = kid
+	if sub, ok := c["sub"]; ok {
+		if g.Subject, ok = sub.(string); !ok {
+			return pubsub.Grant{}, invalid("sub must be a string")
+		}
+	}
+	nbf, _, err := date(c, "nbf")
+	if err != nil {
+		return pubsub.Grant{}, err
+	}
+	exp, hasExp, err := date(c, "exp")
+	switch {
+	case err != nil:
+		return pubsub.Grant{}, err
+	case now.Before(nbf.Add(-Leeway)):
+		return pubsub.Grant{}, invalid("not valid yet (nbf)")
+	case !hasExp && v.RequireExp:
+		return pubsub.Grant{}, invalid("exp is missing and require-exp is set")
+	case hasExp && !now.Before(exp.Add(Leeway)):
+		return pubsub.Grant{}, invalid("expired (exp)")
+	}
+	if hasExp && v.EnforceExpiry && exp.Before(farFuture) {
+		g.Expires = exp.Add(Leeway)
+	}
+	return g, nil
+}
+
+// topics returns the array of topics that a claim holds, none if it is missing.
+func topics(c jwt.MapClaims, name string) ([]string, error) {
+	claim, ok := c[name]
+	if !ok {
+		return nil, nil
+	}
+	array, ok := claim.([]any)
+	if !ok {
+		return nil, invalid("%s must be an array of strings", name)
+	}
+	list := make([]string, len(array))
+	for i, e := range array {
+		if list[i], ok = e.(string); !ok {
+			return nil, invalid("%s must be an array of strings", name)
+		}
+	}
+	return list, nil
+}
+
+// Dates outside of these are cut to them: time.Time overflows far outside.
+const (
+	minSeconds = -1 << 53
+	maxSeconds = 1 << 53
+)
+
+var farFuture = time.Unix(maxSeconds, 0)
+
+// date returns the time that a claim holds (NumericDate, RFC 7519 section 2).
+func date(c jwt.MapClaims, name string) (at time.Time, ok bool, err error) {
+	claim, ok := c[name]
+	if !ok {
+		return time.Time{}, false, nil
+	}
+	seconds, ok := claim.(float64)
+	if !ok {
+		return time.Time{}, false, invalid("%s must be a number of seconds", name)
+	}
+	seconds = min(max(seconds, minSeconds), maxSeconds)
+	whole := int64(seconds)
+	return time.Unix(whole, int64((seconds-float64(whole))*1e9)), true, nil
+}
+
+func invalid(format string, args ...any) error {
+	return fmt.Errorf("%w: "+format, append([]any{ErrInvalid}, args...)...)
+}
+
+// claims keeps a claims set as it was sent. Other than a struct, a map compares
+// names exactly, case included.
+type claims struct {
+	jwt.MapClaims // nil if the token has something other than an object
+}
+
+// UnmarshalJSON is called by the parser. Of several claims of one name the last
+// counts (RFC 7519 section 4).
+func (c *claims) UnmarshalJSON(b []byte) error {
+	if !utf8.Valid(b) {
+		return errors.New("not UTF-8") // else a topic would turn into another one
+	}
+	return json.Unmarshal(b, &c.MapClaims)
+}
