@@ -12,17 +12,29 @@ const bodyTimeout = 30 * time.Second
 
 var errTooLarge = errors.New("request body too large")
 
+// closing is the Connection header of a response after whose end nothing more
+// is read.
+const closing = "close"
+
 // boundBody bounds what the body of r may cost, whether it is used or not: the
 // time that it takes to arrive, and its length. A body that is longer than a
-// message, or does not say how long it is, costs its connection, for net/http
-// would read on to keep it.
-func (s *Server) boundBody(w http.ResponseWriter, r *http.Request) {
+// message, or does not say how long it is, costs its connection unless readBody
+// finds its end. unread is to be called when the response has been made.
+func (s *Server) boundBody(w http.ResponseWriter, r *http.Request) (unread func()) {
 	if r.ContentLength == 0 {
-		return
+		return func() {}
 	}
-	s.setReadDeadline(w, time.Now().Add(bodyTimeout))
-	if r.ProtoMajor == 1 && (r.ContentLength < 0 || r.ContentLength > int64(s.o.MaxMessageSize)) {
-		w.Header().Set("Connection", "close")
+	setReadDeadline(w, time.Now().Add(bodyTimeout))
+	if r.ProtoMajor != 1 {
+		return func() {}
+	}
+	if r.ContentLength < 0 || r.ContentLength > int64(s.o.MaxMessageSize) {
+		w.Header().Set("Connection", closing)
+	}
+	return func() {
+		if w.Header().Get("Connection") == closing {
+			setReadDeadline(w, time.Now()) // or net/http would read on, to 256 KiB
+		}
 	}
 }
 
@@ -50,11 +62,11 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request) (body []byte, 
 	// The whole body is here: the connection can stay, and its next read is that
 	// of the next request.
 	w.Header().Del("Connection")
-	s.setReadDeadline(w, time.Time{})
+	setReadDeadline(w, time.Time{})
 	return body, nil
 }
 
 // setReadDeadline has no error: a connection that has no deadlines is a test's.
-func (s *Server) setReadDeadline(w http.ResponseWriter, t time.Time) {
+func setReadDeadline(w http.ResponseWriter, t time.Time) {
 	_ = http.NewResponseController(w).SetReadDeadline(t)
 }

@@ -95,7 +95,7 @@ func (s *Server) endpoint(r *http.Request, originAllowed bool) endpoint {
 
 // answer answers a request that does not keep its connection.
 func (s *Server) answer(w http.ResponseWriter, r *http.Request, e *endpoint) {
-	s.boundBody(w, r)
+	defer s.boundBody(w, r)()
 	isOptions := r.Method == http.MethodOptions // a preflight carries no credentials
 	if e.admin && !isOptions && !s.isAdmin(r) {
 		w.Header().Set("WWW-Authenticate", "Bearer")
