@@ -9,11 +9,23 @@ type Events struct {
 	// Responded is called when a request has been answered that is not a stream
 	// or a session. Route is the path's pattern, such as /admin/keys/ID, or other.
 	Responded func(route, method string, status int)
-	// Published is called when the backplane has accepted a message of size bytes
-	// that came over HTTP; took is how long that lasted.
-	Published func(size int, retain bool, took time.Duration)
+	// Published is called when the backplane has accepted a message of size bytes;
+	// took is how long that lasted. The transport is http or mqtt.
+	Published func(transport string, size int, retain bool, took time.Duration)
+	// PublishDropped is called when a message of an MQTT client is not accepted,
+	// which the client is not told.
+	PublishDropped func(reason, topic string)
+	// DeliveryDropped is called when a client is not given a message that it has
+	// subscribed to, for a reason other than that it is slow.
+	DeliveryDropped func(reason string)
 	// KeyCreated and KeyDeleted are called when an administrator has done so.
 	KeyCreated, KeyDeleted func(id string)
+	// Connected and Disconnected are called when a stream (transport sse) or a
+	// session (mqtt) begins and when it has ended.
+	Connected, Disconnected func(transport string)
+	// Refused is called when there is to be no stream or session; reason is the
+	// condition of the stream-error, or the MQTT reason code's name.
+	Refused func(transport, reason string)
 	// Failed is called when something failed that its operator should know of;
 	// what names it in words.
 	Failed func(what string, err error)
@@ -25,13 +37,28 @@ func (e *Events) fill() {
 		e.Responded = func(string, string, int) {}
 	}
 	if e.Published == nil {
-		e.Published = func(int, bool, time.Duration) {}
+		e.Published = func(string, int, bool, time.Duration) {}
+	}
+	if e.PublishDropped == nil {
+		e.PublishDropped = func(string, string) {}
+	}
+	if e.DeliveryDropped == nil {
+		e.DeliveryDropped = func(string) {}
 	}
 	if e.KeyCreated == nil {
 		e.KeyCreated = func(string) {}
 	}
 	if e.KeyDeleted == nil {
 		e.KeyDeleted = func(string) {}
+	}
+	if e.Connected == nil {
+		e.Connected = func(string) {}
+	}
+	if e.Disconnected == nil {
+		e.Disconnected = func(string) {}
+	}
+	if e.Refused == nil {
+		e.Refused = func(string, string) {}
 	}
 	if e.Failed == nil {
 		e.Failed = func(string, error) {}

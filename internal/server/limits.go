@@ -9,7 +9,8 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// connLimiter counts the streams and sessions of this node.
+// connLimiter counts the streams and sessions of this node, or those that are
+// none yet.
 type connLimiter struct {
 	// guarded by mu
 	mu    sync.Mutex
@@ -38,17 +39,20 @@ func networkOf(a netip.Addr) network {
 }
 
 // admission is a place within the limits on connections, to be given back to
-// release, once. It is a value so that it costs a connection 16 bytes.
-type admission struct{ from network }
+// release, once.
+type admission struct {
+	addr    netip.Addr
+	limiter *connLimiter
+	from    network
+}
 
 func newConnLimiter() *connLimiter { return &connLimiter{per: make(map[network]int)} }
 
 // acquire admits one more stream or session from a, unless the limits are
 // reached. A connection that was admitted while there was no limit per address
 // does not count for one that is set later.
-func (s *Server) acquire(a netip.Addr) (admission, bool) {
+func (s *Server) acquire(c *connLimiter, a netip.Addr) (admission, bool) {
 	l := s.live.Load()
-	c := s.conns
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if l.MaxConnections > 0 && c.total >= l.MaxConnections {
@@ -65,12 +69,12 @@ func (s *Server) acquire(a netip.Addr) (admission, bool) {
 		}
 	}
 	c.total++
-	return admission{from}, true
+	return admission{a, c, from}, true
 }
 
 // release gives back what acquire gave.
 func (s *Server) release(a admission) {
-	c := s.conns
+	c := a.limiter
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.total--

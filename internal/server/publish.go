@@ -125,7 +125,7 @@ func (s *Server) accept(w http.ResponseWriter, r *http.Request, m pubsub.Message
 	if m.Retain {
 		w.Header().Set("Pubsub-Version", v.String())
 	}
-	s.o.Events.Published(len(m.Data), m.Retain, s.o.Now().Sub(began))
+	s.o.Events.Published(transportHTTP, len(m.Data), m.Retain, s.o.Now().Sub(began))
 	return true
 }
 

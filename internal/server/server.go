@@ -14,6 +14,7 @@ import (
 
 	"pubsub"
 	"pubsub/internal/hub"
+	"pubsub/internal/session"
 	"pubsub/internal/token"
 )
 
@@ -81,7 +82,11 @@ type Server struct {
 	verifier token.Verifier
 	keys     *keyCache
 	rates    *rateLimiter
-	conns    *connLimiter
+	registry *registry
+	conns    *connLimiter // streams and sessions
+	// strangers are the WebSockets whose token has not been read yet.
+	strangers *connLimiter
+	sessions  session.Options
 
 	live atomic.Pointer[live] // replaced as a whole by Reload
 }
@@ -101,6 +106,15 @@ func New(o Options) *Server {
 		admin: newSecret(o.AdminToken),
 		rates: newRateLimiter(),
 		conns: newConnLimiter(),
+
+		registry:  newRegistry(),
+		strangers: newConnLimiter(),
+		sessions: session.Options{
+			MaxMessageSize:   o.MaxMessageSize,
+			HandshakeTimeout: o.HandshakeTimeout,
+			MaxKeepAlive:     o.MaxKeepAlive,
+			NewClientID:      newClientID,
+		},
 	}
 	s.keys = newKeyCache(o.Backplane, s.endKey)
 	s.verifier = token.Verifier{Key: s.keys.value, RequireExp: o.RequireExp, EnforceExpiry: o.EnforceExpiry}

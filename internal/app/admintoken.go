@@ -1,0 +1,63 @@
+package app
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"pubsub/internal/config"
+)
+
+// adminTokenFile is where the admin token is kept that nobody gave, in the data
+// directory.
+const adminTokenFile = "admin-token"
+
+// adminToken returns the admin token: the one that was given, else the one kept
+// in the data directory, which is made if it is not there. In memory one is made
+// for the run, and printed.
+func (n *node) adminToken() (string, error) {
+	if n.cfg.AdminToken != "" {
+		return string(n.cfg.AdminToken), nil
+	}
+	if n.cfg.InMemory {
+		token := rand.Text()
+		if n.cfg.Admin {
+			fmt.Fprintf(n.o.Stderr, "Admin token of this run: %s\n", token)
+		}
+		return token, nil
+	}
+	path := filepath.Join(n.cfg.DataDir, adminTokenFile)
+	switch token, err := config.ReadToken(path); {
+	case err == nil:
+		return token, nil
+	case !errors.Is(err, fs.ErrNotExist):
+		return "", fmt.Errorf("%s %w: delete it to have a new one made", path, err)
+	}
+	token := rand.Text()
+	if err := writeNew(path, token+"\n"); err != nil {
+		return "", fmt.Errorf("cannot keep a new admin token: %w", err)
+	}
+	n.log.Info("admin token made", "file", path)
+	return token, nil
+}
+
+// writeNew makes a file that only its owner can read: whole, or not at all.
+func writeNew(path, content string) error {
+	tmp := path + ".new"
+	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(content)
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err != nil {
+		return errors.Join(err, os.Remove(tmp))
+	}
+	return os.Rename(tmp, path)
+}

@@ -1,0 +1,261 @@
+// Package app builds a broker node from its settings, starts its parts in order
+// and stops them in the opposite one. It is where logs and metrics are made of
+// what the parts tell.
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"pubsub"
+	"pubsub/internal/backplane/local"
+	"pubsub/internal/config"
+	"pubsub/internal/hub"
+	"pubsub/internal/server"
+)
+
+// Options are what Run needs beside the settings.
+type Options struct {
+	// Stdout takes what a program reads: with dev, the token. Stderr takes logs
+	// and what a person reads.
+	Stdout, Stderr io.Writer
+	// Version is the release, for metrics.
+	Version string
+	// Reload asks for the settings to be read again; ConfigReload reads them.
+	Reload       <-chan struct{}
+	ConfigReload func() (*config.Config, error)
+}
+
+// readyTimeout bounds how long the backplane may take to work after it has been
+// opened.
+const readyTimeout = 10 * time.Second
+
+// Run serves until ctx is done, then drains and returns nil. Its error says why
+// the broker could not start, or why it had to stop.
+func Run(ctx context.Context, cfg *config.Config, o Options) error {
+	if cfg.Dev {
+		cfg = devConfig(cfg)
+	}
+	n := &node{cfg: cfg, o: o, logLevel: new(slog.LevelVar)}
+	n.log = newLogger(o.Stderr, cfg, n.logLevel)
+	n.throttle = newThrottle(n.log)
+
+	if err := n.listen(); err != nil {
+		return err
+	}
+	defer n.closeListeners()
+	if err := n.openBackplane(); err != nil {
+		return err
+	}
+	defer func() {
+		if err := n.backplane.Close(); err != nil {
+			n.log.Error("closing the store", "error", err)
+		}
+	}()
+	adminToken, err := n.adminToken()
+	if err != nil {
+		return err
+	}
+	n.build(adminToken)
+	return n.run(ctx)
+}
+
+// node is a broker node that runs.
+type node struct {
+	// immutable once built
+	o         Options
+	log       *slog.Logger
+	logLevel  *slog.LevelVar
+	throttle  *throttle
+	metrics   *metrics
+	backplane *local.Backplane
+	hub       *hub.Hub
+	server    *server.Server
+	public    net.Listener
+	ops       net.Listener // nil if it is switched off
+	certs     *certificates
+
+	cfg *config.Config // owned by run's goroutine
+}
+
+func (n *node) openBackplane() error {
+	reserve := int64(n.cfg.DiskReserve)
+	if reserve == 0 {
+		reserve = 1 // 0 would be the store's default
+	}
+	b, err := local.Open(local.Options{
+		Dir:         n.cfg.DataDir,
+		InMemory:    n.cfg.InMemory,
+		DiskReserve: reserve,
+		Events:      n.storeEvents(),
+	})
+	if err != nil {
+		return fmt.Errorf("cannot open the store: %w", err)
+	}
+	n.backplane = b
+	return nil
+}
+
+func (n *node) build(adminToken string) {
+	n.metrics = newMetrics(n.o.Version)
+	n.hub = hub.New(hub.Options{
+		Backplane:        n.backplane,
+		SubscriberBuffer: int(n.cfg.SubscriberBuffer),
+		BacklogMemory:    int64(n.cfg.BacklogMemory),
+	})
+	n.server = server.New(server.Options{
+		Backplane:        n.backplane,
+		Hub:              n.hub,
+		AdminToken:       adminToken,
+		SSE:              n.cfg.SSE,
+		HTTPPublish:      n.cfg.HTTPPublish,
+		MQTT:             n.cfg.MQTT,
+		Admin:            n.cfg.Admin,
+		MaxMessageSize:   int(n.cfg.MaxMessageSize),
+		RequireExp:       n.cfg.RequireExp,
+		EnforceExpiry:    n.cfg.EnforceExpiry,
+		TrustedProxies:   n.cfg.TrustedProxies,
+		SSEKeepAlive:     n.cfg.SSEKeepAlive,
+		WSKeepAlive:      n.cfg.WSKeepAlive,
+		WriteTimeout:     n.cfg.WriteTimeout,
+		HandshakeTimeout: n.cfg.HandshakeTimeout,
+		DrainTimeout:     max(n.cfg.DrainTimeout, 1), // 0 would be the default
+		MaxKeepAlive:     uint16(n.cfg.MaxKeepAlive / time.Second),
+		Limits:           limitsOf(n.cfg),
+		Events:           n.serverEvents(),
+	})
+	n.metrics.observe(n.hub, n.backplane)
+}
+
+func limitsOf(cfg *config.Config) server.Limits {
+	return server.Limits{
+		AllowedOrigins:      cfg.AllowedOrigins,
+		MaxConnections:      cfg.MaxConnections,
+		MaxConnectionsPerIP: cfg.MaxConnectionsPerIP,
+		PublishRate:         float64(cfg.PublishRate),
+	}
+}
+
+// run starts the parts, waits, and stops them in the opposite order.
+func (n *node) run(ctx context.Context) error {
+	// The parts outlive ctx: they end once the clients are gone.
+	parts, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	failed := make(chan error, 8)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer stop() // before the wait
+	start := func(what string, f func() error) {
+		wg.Go(func() {
+			if err := f(); err != nil {
+				failed <- fmt.Errorf("%s: %w", what, err)
+			}
+		})
+	}
+
+	wg.Go(func() { n.hub.Run(parts) })
+	ready := make(chan struct{})
+	start("bus", func() error {
+		return n.backplane.Run(parts, pubsub.Receiver{
+			Ready:   func() { close(ready) },
+			Deliver: n.hub.Deliver,
+			Control: n.server.Control,
+		})
+	})
+	start("server", func() error { return n.server.Run(parts) })
+	select {
+	case <-ready:
+	case err := <-failed:
+		return err
+	case <-time.After(readyTimeout):
+		return errors.New("the backplane does not get ready")
+	case <-ctx.Done():
+		return nil
+	}
+
+	if n.ops != nil {
+		ops := &http.Server{Handler: n.server.OpsHandler(n.metrics.handler()), ReadHeaderTimeout: n.cfg.HandshakeTimeout, ErrorLog: n.httpLog()}
+		start("ops listener", func() error { return serve(ops, n.ops) })
+		defer ops.Close()
+	}
+	public := n.httpServer()
+	start("listener", func() error { return serve(public, n.publicListener()) })
+	defer public.Close()
+
+	n.log.Info("listening", "address", n.public.Addr().String(), "tls", n.certs != nil, "store", n.storeName(), "version", n.o.Version)
+	if n.cfg.Dev {
+		if err := n.greet(parts); err != nil {
+			return err
+		}
+	}
+
+	err := n.wait(ctx, failed)
+	n.log.Info("draining", "timeout", n.cfg.DrainTimeout)
+	n.server.Drain(parts)
+	// Requests under way are answered, and the lasting connections of those that
+	// only publish closed.
+	last, cancel := context.WithTimeout(parts, shutdownTimeout)
+	defer cancel()
+	public.Shutdown(last)
+	n.log.Info("stopped")
+	return err
+}
+
+// shutdownTimeout is how long requests that are no streams may take to end.
+const shutdownTimeout = 5 * time.Second
+
+// wait returns when the node is to stop, with the error that made it so.
+func (n *node) wait(ctx context.Context, failed <-chan error) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-failed:
+			n.log.Error("stopping", "error", err)
+			return err
+		case <-n.o.Reload:
+			n.reload()
+		}
+	}
+}
+
+func (n *node) storeName() string {
+	if n.cfg.InMemory {
+		return "memory"
+	}
+	return n.cfg.DataDir
+}
+
+// reload takes up the settings that can change while the node runs.
+func (n *node) reload() {
+	next, err := n.o.ConfigReload()
+	if err != nil {
+		n.log.Error("settings not reloaded", "error", err)
+		return
+	}
+	if n.cfg.Dev {
+		next = devConfig(next)
+	}
+	live, restart := n.cfg.Changes(next)
+	merged := n.cfg.WithLive(next)
+	if n.certs != nil {
+		// Also without a change of names: the files have other contents.
+		if err := n.certs.load(merged); err != nil {
+			n.log.Error("certificate not reloaded; the old one stays", "error", err)
+		}
+	}
+	setLevel(n.logLevel, merged.LogLevel)
+	n.server.Reload(limitsOf(merged))
+	n.cfg = merged
+	n.log.Info("settings reloaded", "changed", live)
+	if len(restart) > 0 {
+		n.log.Warn("changed settings that need a restart", "settings", restart)
+	}
+}

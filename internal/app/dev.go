@@ -1,0 +1,75 @@
+package app
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"time"
+
+	"pubsub"
+	"pubsub/internal/config"
+	"pubsub/internal/token"
+)
+
+const (
+	// devListen is where a broker to try things with listens.
+	devListen = "127.0.0.1:7676"
+	// devKey is the id of the key that signs the token that it prints.
+	devKey = "dev"
+	// devTokenLife is how long that token is good.
+	devTokenLife = 24 * time.Hour
+)
+
+// devTopics are what it reads and writes.
+var devTopics = []string{"demo", "demo/1", "demo/2"}
+
+// devConfig returns cfg with what --dev changes in it.
+func devConfig(cfg *config.Config) *config.Config {
+	c := *cfg
+	if !c.Given("listen") {
+		c.Listen = devListen
+	}
+	if !c.Given("data-dir") {
+		c.InMemory = true
+	}
+	return &c
+}
+
+// greet makes a key, prints a token on standard output, and what can be done with
+// it on standard error.
+func (n *node) greet(ctx context.Context) error {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	key, err := n.backplane.Key(ctx, devKey)
+	if errors.Is(err, pubsub.ErrKeyNotFound) {
+		key = pubsub.Key{ID: devKey, Value: rand.Text(), Created: time.Now()}
+		err = n.backplane.PutKey(ctx, key)
+	}
+	if err != nil {
+		return fmt.Errorf("cannot make the key %q: %w", devKey, err)
+	}
+	now := time.Now()
+	t, err := token.Sign(key, token.Claims{
+		Read: devTopics, Write: devTopics, Issued: now, Expires: now.Add(devTokenLife),
+	})
+	if err != nil {
+		return err
+	}
+	url := n.localURL()
+	fmt.Fprintf(n.o.Stderr, `
+A token that reads and writes demo, demo/1 and demo/2 for 24 hours:
+
+`)
+	fmt.Fprintln(n.o.Stdout, t)
+	fmt.Fprintf(n.o.Stderr, `
+Subscribe in one terminal, publish in another:
+
+  curl -N '%[1]s/events?topic=demo&durable=true' -H 'Authorization: Bearer %[2]s'
+
+  curl '%[1]s/events?topic=demo&retain=true' -H 'Authorization: Bearer %[2]s' -d 'hello world'
+
+Stop with Ctrl-C.
+`, url, t)
+	return nil
+}

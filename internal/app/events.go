@@ -1,0 +1,53 @@
+package app
+
+import (
+	"strconv"
+	"time"
+
+	"pubsub/internal/backplane/local"
+	"pubsub/internal/server"
+)
+
+// serverEvents make logs and metrics of what the server does.
+func (n *node) serverEvents() server.Events {
+	m := n.metrics
+	return server.Events{
+		Responded: func(route, method string, status int) {
+			m.responses.WithLabelValues(route, method, strconv.Itoa(status)).Inc()
+		},
+		Published: func(transport string, size int, retain bool, took time.Duration) {
+			m.accepted(transport, size, retain, took)
+		},
+		PublishDropped: func(reason, topic string) {
+			m.dropped.WithLabelValues(reason).Inc()
+			n.log.Debug("publish dropped", "reason", reason, "topic", topic)
+		},
+		DeliveryDropped: func(reason string) { m.undelivered.WithLabelValues(reason).Inc() },
+		KeyCreated:      func(id string) { n.log.Info("key created", "key", id) },
+		KeyDeleted:      func(id string) { n.log.Info("key deleted", "key", id) },
+		Connected: func(transport string) {
+			m.connections.WithLabelValues(transport).Inc()
+			m.connected.WithLabelValues(transport).Inc()
+		},
+		Disconnected: func(transport string) { m.connections.WithLabelValues(transport).Dec() },
+		Refused: func(transport, reason string) {
+			m.refused.WithLabelValues(transport, reason).Inc()
+			n.log.Debug("refused", "transport", transport, "reason", reason)
+		},
+		Failed: func(what string, err error) {
+			m.failures.Inc()
+			n.throttle.error(what, err)
+		},
+	}
+}
+
+// storeEvents log what the store has to say.
+func (n *node) storeEvents() local.Events {
+	return local.Events{
+		Swept: func(count, bytes int64) { n.log.Debug("expired messages removed", "messages", count, "bytes", bytes) },
+		Error: func(err error) { n.throttle.error("the store", err) },
+		Fatal: func(err error) {
+			n.log.Error("the store cannot write any more: the process ends; what was acknowledged is on disk", "error", err)
+		},
+	}
+}

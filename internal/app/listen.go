@@ -1,0 +1,153 @@
+package app
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"pubsub/internal/config"
+	"pubsub/internal/server"
+)
+
+const (
+	// maxHeaderBytes is the most that the headers of a request may take: an id of
+	// ten long topics reaches 31 KB.
+	maxHeaderBytes = 64 << 10
+	// idleTimeout is how long a connection may stay open between two requests.
+	idleTimeout = 2 * time.Minute
+	// pingAfter is how long an HTTP/2 connection may be silent before its client
+	// is asked whether it is there.
+	pingAfter = 30 * time.Second
+)
+
+// listen opens the listeners, before anything is touched that a second process
+// could be using.
+func (n *node) listen() error {
+	cert, err := n.cfg.Certificate()
+	if err != nil {
+		return err
+	}
+	if cert != nil {
+		n.certs = &certificates{}
+		n.certs.current.Store(cert)
+	}
+	if n.public, err = listenOn("listen", n.cfg.Listen); err != nil {
+		return err
+	}
+	if n.cfg.OpsListen == "" {
+		return nil
+	}
+	if n.ops, err = listenOn("ops-listen", n.cfg.OpsListen); err != nil {
+		n.closeListeners()
+		return err
+	}
+	return nil
+}
+
+func listenOn(setting, address string) (net.Listener, error) {
+	ln, err := net.Listen("tcp", address)
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return nil, fmt.Errorf("%s: the port of %s is in use: stop what listens there, or give another with --%s", setting, address, setting)
+	case errors.Is(err, syscall.EACCES):
+		return nil, fmt.Errorf("%s: not allowed to listen on %s: give a port above 1023 with --%s, or the permission to bind it", setting, address, setting)
+	case err != nil:
+		return nil, fmt.Errorf("%s: %w: give an address of this machine with --%s", setting, err, setting)
+	}
+	return ln, nil
+}
+
+func (n *node) closeListeners() {
+	n.public.Close()
+	if n.ops != nil {
+		n.ops.Close()
+	}
+}
+
+// publicListener is what clients connect to: whom a trusted proxy speaks for is
+// known below everything else, and a peer that takes nothing is given up below
+// TLS.
+func (n *node) publicListener() net.Listener {
+	ln := server.ProxyListener(n.public, n.cfg.TrustedProxies, n.cfg.HandshakeTimeout)
+	ln = server.WriteTimeoutListener(ln, n.cfg.WriteTimeout)
+	if n.certs != nil {
+		ln = tls.NewListener(ln, &tls.Config{
+			MinVersion:     tls.VersionTLS12,
+			NextProtos:     []string{"h2", "http/1.1"},
+			GetCertificate: n.certs.get,
+		})
+	}
+	return ln
+}
+
+func (n *node) httpServer() *http.Server {
+	return &http.Server{
+		Handler:           n.server.Handler(),
+		ReadHeaderTimeout: n.cfg.HandshakeTimeout,
+		IdleTimeout:       idleTimeout,
+		// net/http adds 4 KiB of its own to this.
+		MaxHeaderBytes: maxHeaderBytes - 4096,
+		HTTP2:          &http.HTTP2Config{SendPingTimeout: pingAfter},
+		ErrorLog:       n.httpLog(),
+	}
+}
+
+// httpLog takes what net/http has to say: mostly of what clients did wrong.
+func (n *node) httpLog() *log.Logger { return slog.NewLogLogger(n.log.Handler(), slog.LevelDebug) }
+
+// serve is Serve without the error that says that it was told to end.
+func serve(s *http.Server, ln net.Listener) error {
+	if err := s.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// certificates holds the certificate that new connections are shown.
+type certificates struct {
+	current atomic.Pointer[tls.Certificate]
+}
+
+func (c *certificates) load(cfg *config.Config) error {
+	cert, err := cfg.Certificate()
+	if err != nil {
+		return err
+	}
+	if cert != nil {
+		c.current.Store(cert)
+	}
+	return nil
+}
+
+func (c *certificates) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	return c.current.Load(), nil
+}
+
+// localURL is where a client on this machine finds the node.
+func (n *node) localURL() string {
+	host, port, err := net.SplitHostPort(n.public.Addr().String())
+	if err != nil {
+		return n.public.Addr().String()
+	}
+	if ip := net.ParseIP(host); ip == nil || ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	scheme := "http"
+	if n.certs != nil {
+		scheme = "https"
+	}
+	return scheme + "://" + net.JoinHostPort(host, port)
+}
+
+// bounded returns a context for one call of the backplane while starting.
+func bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, readyTimeout)
+}

@@ -1,0 +1,68 @@
+package app
+
+import (
+	"io"
+	"log/slog"
+	"sync"
+	"time"
+
+	"pubsub/internal/config"
+)
+
+func newLogger(w io.Writer, cfg *config.Config, level *slog.LevelVar) *slog.Logger {
+	setLevel(level, cfg.LogLevel)
+	o := &slog.HandlerOptions{Level: level}
+	if cfg.LogFormat == "json" {
+		return slog.New(slog.NewJSONHandler(w, o))
+	}
+	return slog.New(slog.NewTextHandler(w, o))
+}
+
+// setLevel sets v to a level that has been validated.
+func setLevel(v *slog.LevelVar, level string) {
+	var l slog.Level
+	if l.UnmarshalText([]byte(level)) == nil {
+		v.Set(l)
+	}
+}
+
+// logEvery is how often one kind of trouble is logged.
+const logEvery = time.Second
+
+// throttle logs what can happen for every message: of each kind one line a second
+// at most, which says how many it stands for.
+type throttle struct {
+	log *slog.Logger // immutable
+
+	mu    sync.Mutex
+	kinds map[string]*kind // guarded by mu
+}
+
+type kind struct {
+	next    time.Time
+	skipped int
+}
+
+func newThrottle(log *slog.Logger) *throttle {
+	return &throttle{log: log, kinds: make(map[string]*kind)}
+}
+
+// error logs that what failed; there are few different ones.
+func (t *throttle) error(what string, err error) {
+	now := time.Now()
+	t.mu.Lock()
+	k := t.kinds[what]
+	if k == nil {
+		k = &kind{}
+		t.kinds[what] = k
+	}
+	if now.Before(k.next) {
+		k.skipped++
+		t.mu.Unlock()
+		return
+	}
+	skipped := k.skipped
+	*k = kind{next: now.Add(logEvery)}
+	t.mu.Unlock()
+	t.log.Error(what+" failed", "error", err, "unlogged_before", skipped)
+}

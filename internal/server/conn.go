@@ -1,0 +1,300 @@
+package server
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"pubsub/internal/hub"
+)
+
+// conn is a subscriber's connection in the hands of the portable holder: one
+// goroutine waits for what the client sends, or for its going, and another one
+// writes, which exists only while there is something to write.
+type conn struct {
+	// immutable once the connection has started
+	s       *Server
+	out     transport
+	proto   protocol
+	member  *hub.Member
+	serveFn func() // c.serve, so that starting it allocates nothing
+
+	kid string // guarded by registry.mu: the key that admitted it; empty if none did
+
+	started atomic.Bool
+	writing sync.Mutex // held by the goroutine that writes
+	// owned by that goroutine
+	wrote time.Time // when something was last written
+
+	mu sync.Mutex
+	// guarded by mu
+	control []byte    // to be written before anything else
+	room    sync.Cond // control has been written, or nothing more will be
+	state   connState
+	due     time.Time // when proto.tick is next to be called
+	place   admission // among the connections
+
+	done chan struct{} // closed when the connection is
+}
+
+// connState says how far a connection has come.
+type connState uint8
+
+const (
+	connOpen     connState = iota
+	connEnding             // what is in control is the last that is written
+	connFinished           // that has been written; the client is to close
+	connClosed
+)
+
+// protocol is what a connection speaks.
+type protocol interface {
+	// encode adds d to w; last says that nothing follows in this piece. It is
+	// called by the goroutine that writes.
+	encode(w *writer, d *hub.Delivery, now time.Time, last bool)
+	// tick does what is due at now, such as a keep-alive after nothing has been
+	// sent since wrote, by way of conn.send and conn.end, and returns when it is
+	// to be called again at the latest. It is called by the goroutine that writes.
+	tick(now, wrote time.Time) (next time.Time)
+	// end ends the connection for a reason that is the server's, with whatever
+	// the client is to be told.
+	end(why endReason)
+	// gone is called once, when the connection has been closed.
+	gone()
+	// transport is the name that Events has for it.
+	transport() string
+}
+
+// endReason says why the server ends a connection.
+type endReason string
+
+const (
+	endDrain   endReason = "drain"
+	endRevoked endReason = "token revoked"
+	endExpired endReason = "token expired"
+)
+
+// init makes c a connection that has its place and is not started. Its member
+// can subscribe; what it is given before start waits for it.
+func (c *conn) init(s *Server, p protocol, kid string, place admission) {
+	c.s, c.proto = s, p
+	c.kid, c.place = kid, place
+	c.room.L = &c.mu
+	c.serveFn = c.serve
+	c.done = make(chan struct{})
+}
+
+// join makes c a member of the hub, under the name that it publishes by.
+func (c *conn) join(name string) { c.member = c.s.o.Hub.NewMember(c, name) }
+
+// register makes c known to whoever may end it; false if the server drains. Once
+// registered it must be started, and waited for.
+func (c *conn) register() bool {
+	if !c.s.registry.add(c) {
+		return false
+	}
+	// The key may have gone between the check of the token and now.
+	if !c.s.registry.setKey(c, c.kid, c.s.keys.isGone) {
+		c.proto.end(endRevoked)
+	}
+	return true
+}
+
+// start lets c write to out: first, then everything else.
+func (c *conn) start(out transport, first []byte) {
+	now := c.s.o.Now()
+	c.wrote = now
+	c.mu.Lock()
+	c.due = now
+	c.out = out
+	if c.state != connClosed {
+		c.control = append(first, c.control...)
+	} else {
+		out.Close()
+	}
+	c.mu.Unlock()
+	c.s.o.Events.Connected(c.proto.transport())
+	c.started.Store(true)
+	go c.serveFn()
+}
+
+// abandon ends a connection that is not registered.
+func (c *conn) abandon() {
+	c.member.Close()
+	c.s.release(c.place)
+}
+
+// replace gives c another place among the connections.
+func (c *conn) replace(place admission) {
+	c.mu.Lock()
+	if c.state != connClosed {
+		c.place, place = place, c.place
+	}
+	c.mu.Unlock()
+	c.s.release(place)
+}
+
+// dueBy has proto.tick called at t, if it would be called later.
+func (c *conn) dueBy(t time.Time) {
+	c.mu.Lock()
+	sooner := c.state == connOpen && t.Before(c.due)
+	if sooner {
+		c.due = t
+	}
+	c.mu.Unlock()
+	if sooner {
+		c.member.SetDeadline(t)
+	}
+}
+
+// Wake starts the goroutine that writes; see [hub.Holder]. Before start, which
+// does the same, there is nothing to write to.
+func (c *conn) Wake() {
+	if c.started.Load() {
+		go c.serveFn()
+	}
+}
+
+// serve writes until there is nothing left to write. Of a connection that has
+// ended it only puts the member to sleep.
+func (c *conn) serve() {
+	c.writing.Lock()
+	defer c.writing.Unlock()
+	w := newWriter(c.out)
+	defer w.free()
+	for {
+		now := c.s.o.Now()
+		if c.isDue(now) {
+			next := c.proto.tick(now, c.wrote)
+			c.mu.Lock()
+			c.due = next
+			c.mu.Unlock()
+			c.member.SetDeadline(next)
+		}
+		control, state := c.takeControl()
+		w.bytes(control, false)
+		var ds []hub.Delivery
+		asleep := false
+		if state != connEnding {
+			ds, asleep = c.member.Read(w.deliveries[:0], now)
+		}
+		if state == connOpen {
+			for i := range ds {
+				c.proto.encode(w, &ds[i], now, i == len(ds)-1)
+			}
+		}
+		w.flush()
+		if w.wrote {
+			c.wrote, w.wrote = now, false
+		}
+		switch {
+		case w.err != nil:
+			c.close() // with what the client did not take
+			w.err = nil
+		case state == connEnding:
+			c.finish()
+		case asleep:
+			return
+		}
+	}
+}
+
+func (c *conn) isDue(now time.Time) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.state == connOpen && !now.Before(c.due)
+}
+
+// takeControl takes what is to be written before anything else.
+func (c *conn) takeControl() ([]byte, connState) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	b := c.control
+	c.control = nil
+	if len(b) > 0 {
+		c.room.Broadcast()
+	}
+	return b, c.state
+}
+
+// send has b written before anything else; c keeps no reference to it. With last
+// nothing follows, and the connection ends.
+func (c *conn) send(b []byte, last bool) {
+	c.mu.Lock()
+	if c.state == connOpen {
+		c.control = append(c.control, b...)
+		if last {
+			c.state = connEnding
+		}
+	}
+	c.mu.Unlock()
+	c.member.Kick()
+}
+
+// maxControl is how many bytes of control a client may leave unread before
+// nothing more is read from it.
+const maxControl = 64 << 10
+
+// waitRoom returns when what is to be written first has become less; false if
+// nothing will be written any more. Whoever serves requests of the client calls
+// it before each, so that a client that does not read is not served.
+func (c *conn) waitRoom() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for len(c.control) > maxControl && c.state == connOpen {
+		c.room.Wait()
+	}
+	return c.state == connOpen
+}
+
+// waitWritten returns when the goroutine that writes has nothing to do; false if
+// nothing will be written any more.
+func (c *conn) waitWritten() bool {
+	c.writing.Lock()
+	defer c.writing.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.state == connOpen
+}
+
+// finish ends the connection from this side.
+func (c *conn) finish() {
+	c.mu.Lock()
+	if c.state == connEnding {
+		c.state = connFinished
+	}
+	c.room.Broadcast()
+	c.mu.Unlock()
+	c.out.Finish()
+}
+
+// close ends the connection at once.
+func (c *conn) close() {
+	c.mu.Lock()
+	if c.state == connClosed {
+		c.mu.Unlock()
+		return
+	}
+	c.state = connClosed
+	c.control = nil
+	c.room.Broadcast()
+	out, place := c.out, c.place
+	c.mu.Unlock()
+	if out != nil {
+		out.Close()
+	}
+	c.member.Close()
+	c.proto.gone()
+	c.s.release(place)
+	c.s.registry.remove(c)
+	close(c.done)
+}
+
+// wait returns when c, which was started, is closed and nobody writes any more.
+func (c *conn) wait() {
+	<-c.done
+	c.writing.Lock()
+	defer c.writing.Unlock()
+	c.s.o.Events.Disconnected(c.proto.transport())
+	c.s.registry.goroutines.Done()
+}

@@ -1,0 +1,330 @@
+package server
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"pubsub"
+	"pubsub/internal/mqtt"
+	"pubsub/internal/session"
+	"pubsub/internal/ws"
+)
+
+// mqttConn is an MQTT session over a WebSocket.
+type mqttConn struct {
+	conn // its place in the hub and its connection
+
+	// owned by the goroutine that reads
+	decoder ws.Decoder
+	packet  []byte         // the part of a packet that has come so far
+	out     session.Output // of its steps
+
+	// set by the goroutine that reads, before it is subscribed to anything
+	cred      credential
+	maxPacket int // to the client; 0 is no limit
+
+	publishes publishQueue
+
+	smu sync.Mutex
+	// guarded by smu
+	session *session.Session
+	claimed claim
+}
+
+// newClientID returns an identifier for a client that sent none.
+func newClientID() string { return "auto-" + rand.Text() }
+
+// upgradeMQTT answers GET /mqtt with Upgrade.
+func (s *Server) upgradeMQTT(w http.ResponseWriter, r *http.Request) {
+	up, err := ws.CheckUpgrade(r)
+	if bad := (*ws.UpgradeError)(nil); errors.As(err, &bad) {
+		for k, v := range bad.Header {
+			w.Header()[k] = v
+		}
+		text(w, bad.Status, bad.Text)
+		s.o.Events.Responded("/mqtt", r.Method, bad.Status)
+		return
+	}
+	addr := s.clientAddr(r)
+	// Those whose token has not been read yet are counted by themselves, so that
+	// strangers cannot take the places of clients.
+	place, ok := s.acquire(s.strangers, addr)
+	if !ok {
+		s.o.Events.Refused(transportMQTT, "too-many-connections")
+		retryLater(w, "Too many connections", 5, 15)
+		s.o.Events.Responded("/mqtt", r.Method, http.StatusServiceUnavailable)
+		return
+	}
+	m := &mqttConn{session: session.New(&s.sessions, s.o.Now())}
+	m.decoder.MaxFrame = uint32(max(ws.DefaultMaxFrame, s.sessions.MaxPacketSize()))
+	m.init(s, m, "", place)
+	m.join("")
+	if !m.register() {
+		m.abandon()
+		shuttingDown(w, r)
+		s.o.Events.Responded("/mqtt", r.Method, http.StatusServiceUnavailable)
+		return
+	}
+	nc, buffered, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		s.o.Events.Failed("taking over a connection", err)
+		m.start(lostTransport{}, nil)
+		m.close()
+		m.wait()
+		return
+	}
+	nc.SetDeadline(time.Time{})
+	early, _ := buffered.Reader.Peek(buffered.Reader.Buffered())
+	m.start(netTransport{nc}, ws.AppendResponse(nil, up, w.Header()))
+	go m.read(nc, append([]byte(nil), early...))
+}
+
+// readBuffers are for clients that send much at once.
+var readBuffers = sync.Pool{New: func() any { return new([16 << 10]byte) }}
+
+// read serves what the client sends, until it goes.
+func (m *mqttConn) read(nc net.Conn, early []byte) {
+	listening := m.received(early)
+	for err := error(nil); err == nil; {
+		var small [256]byte
+		var n int
+		n, err = nc.Read(small[:])
+		listening = listening && m.received(small[:n])
+		if n < len(small) || err != nil {
+			continue
+		}
+		large := readBuffers.Get().(*[16 << 10]byte)
+		for n >= len(small) && err == nil {
+			n, err = nc.Read(large[:])
+			listening = listening && m.received(large[:n])
+		}
+		readBuffers.Put(large)
+	}
+	m.close()
+	m.wait()
+}
+
+// received takes bytes from the client; false if nothing more is to be taken.
+func (m *mqttConn) received(b []byte) bool {
+	for len(b) > 0 {
+		ev, n, err := m.decoder.Next(b)
+		b = b[n:]
+		if bad := (*ws.CloseError)(nil); errors.As(err, &bad) {
+			m.hangUp(bad.Code, bad.Text)
+			return false
+		}
+		switch ev.Kind {
+		case ws.Data:
+			if !m.data(ev.Payload) {
+				return false
+			}
+		case ws.Ping:
+			if !m.waitRoom() {
+				return false
+			}
+			m.send(ws.AppendPong(nil, ev.Payload), false)
+		case ws.Close:
+			m.hangUp(ev.Code, "")
+			return false
+		}
+	}
+	return true
+}
+
+// hangUp ends the connection by a close frame, without any MQTT packet.
+func (m *mqttConn) hangUp(code ws.Code, reason string) {
+	m.send(ws.AppendClose(nil, code, reason), true)
+	m.step(session.TransportClosed{}, &m.out)
+}
+
+// data takes a piece of the stream of packets; false if nothing more is to be
+// taken.
+func (m *mqttConn) data(b []byte) bool {
+	if len(m.packet) > 0 {
+		m.packet = append(m.packet, b...)
+		b = m.packet
+	}
+	for len(b) > 0 {
+		n, err := mqtt.PacketLen(b, m.s.sessions.MaxPacketSize())
+		if err != nil {
+			m.step(session.Unreadable{First: b[0], Err: err}, &m.out)
+			return false
+		}
+		if n == 0 || n > len(b) {
+			break
+		}
+		if !m.waitRoom() || !m.step(session.Packet{Raw: b[:n]}, &m.out) {
+			return false
+		}
+		b = b[n:]
+	}
+	if len(b) == 0 {
+		m.packet = nil
+	} else {
+		m.packet = append(m.packet[:0], b...)
+	}
+	return true
+}
+
+// step passes e to the session and does what follows from it; false if the
+// session has ended. Only the goroutine that reads passes what asks for an
+// answer.
+func (m *mqttConn) step(e session.Event, out *session.Output) bool {
+	open := true
+	for e != nil {
+		out.Reset()
+		m.smu.Lock()
+		m.session.Step(e, m.s.o.Now(), out)
+		deadline := m.session.Deadline()
+		m.transmit(out)
+		m.smu.Unlock()
+		open = open && out.Close == 0
+		if !deadline.IsZero() {
+			m.dueBy(deadline)
+		}
+		e = nil
+		for _, effect := range out.Effects {
+			if answer := m.carryOut(effect); answer != nil {
+				e = answer
+			}
+		}
+		if e, ok := e.(subscribed); ok {
+			open = m.step(e.Subscribed, new(session.Output)) && open
+			m.openSubscriptions(e.opening)
+			return open
+		}
+	}
+	return open
+}
+
+// transmit sends what a step has put out; smu is held, which keeps the order.
+func (m *mqttConn) transmit(out *session.Output) {
+	var b []byte
+	if n := len(out.Packets); n > 0 {
+		b = append(ws.AppendHeader(make([]byte, 0, n+16), ws.OpBinary, n), out.Packets...)
+	}
+	if out.Close != 0 {
+		b = ws.AppendClose(b, ws.Code(out.Close), "")
+	}
+	if len(b) > 0 {
+		m.send(b, out.Close != 0)
+	}
+}
+
+// carryOut does what the session asks for, and returns the answer, if there is
+// to be one.
+func (m *mqttConn) carryOut(e session.Effect) session.Event {
+	switch e := e.(type) {
+	case session.Authorize:
+		return m.authorize(e.Token)
+	case session.Claim:
+		m.claim(e.Owner)
+		return session.Claimed{}
+	case session.Subscribe:
+		return m.subscribe(e.Subscriptions)
+	case session.Unsubscribe:
+		for _, t := range e.Topics {
+			m.member.Unsubscribe(t)
+		}
+		return session.Unsubscribed{}
+	case session.Publish:
+		m.publish(e.Message)
+	case session.Dropped:
+		m.s.o.Events.PublishDropped(string(e.Reason), string(e.Topic))
+	}
+	return nil
+}
+
+// authorize finds out whether the client is let in.
+func (m *mqttConn) authorize(token string) session.Event {
+	ctx, cancel := context.WithTimeout(context.Background(), subscribeTimeout)
+	defer cancel()
+	cred, authErr := m.s.authenticateToken(ctx, token)
+	verdict := session.Admitted
+	switch {
+	case authErr != nil && authErr.kind == authFailed:
+		verdict = session.AuthFailed
+	case authErr != nil:
+		verdict = session.BadToken
+	case !m.s.registry.setKey(&m.conn, cred.KeyID, m.s.keys.isGone):
+		verdict = session.BadToken
+	case !m.settle():
+		verdict = session.TooManyConnections
+	}
+	if verdict != session.Admitted {
+		m.s.o.Events.Refused(transportMQTT, refusals[verdict])
+		return session.Authorized{Verdict: verdict}
+	}
+	m.cred = cred
+	return session.Authorized{Verdict: verdict, Grant: &m.cred.Grant}
+}
+
+// refusals are the reasons of Events.Refused.
+var refusals = map[session.Verdict]string{
+	session.BadToken:           "forbidden",
+	session.AuthFailed:         "internal-server-error",
+	session.TooManyConnections: "too-many-connections",
+}
+
+// settle changes the place of a stranger for that of a client.
+func (m *mqttConn) settle() bool {
+	place, ok := m.s.acquire(m.s.conns, m.place.addr)
+	if !ok {
+		return false
+	}
+	m.replace(place)
+	return true
+}
+
+// publish begins to publish msg, unless its publisher has had its share.
+func (m *mqttConn) publish(msg pubsub.Message) {
+	if _, ok := m.s.mayPublish(&m.cred); !ok {
+		m.s.o.Events.PublishDropped("rate-limit", string(msg.Topic))
+		return
+	}
+	m.publishes.add(m.s, msg)
+}
+
+func (m *mqttConn) transport() string { return transportMQTT }
+
+func (m *mqttConn) tick(now, wrote time.Time) time.Time {
+	m.smu.Lock()
+	deadline := m.session.Deadline()
+	m.smu.Unlock()
+	if !deadline.IsZero() && !now.Before(deadline) {
+		m.step(session.Tick{}, new(session.Output))
+		m.smu.Lock()
+		deadline = m.session.Deadline()
+		m.smu.Unlock()
+	}
+	next := wrote.Add(m.s.o.WSKeepAlive)
+	if !next.After(now) {
+		m.send(wsPing, false)
+		next = now.Add(m.s.o.WSKeepAlive)
+	}
+	if !deadline.IsZero() && deadline.Before(next) {
+		next = deadline
+	}
+	return next
+}
+
+var wsPing = ws.AppendPing(nil, nil)
+
+func (m *mqttConn) end(why endReason) {
+	switch why {
+	case endRevoked:
+		m.step(session.Revoked{}, new(session.Output))
+	case endDrain:
+		m.step(session.Draining{}, new(session.Output))
+	}
+}
+
+func (m *mqttConn) gone() {
+	m.step(session.TransportClosed{}, new(session.Output))
+	m.unclaim()
+}

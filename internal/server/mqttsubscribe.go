@@ -1,0 +1,96 @@
+package server
+
+import (
+	"context"
+
+	"pubsub"
+	"pubsub/internal/hub"
+	"pubsub/internal/session"
+)
+
+// maxInitial is how many bytes of retained messages wait for a client that has
+// subscribed to many topics at once. The others are read when those have been
+// sent.
+const maxInitial = 256 << 10
+
+// subscribed answers [session.Subscribe]; opening are the subscriptions that may
+// be read once the client has been told.
+type subscribed struct {
+	session.Subscribed
+	opening []opening
+}
+
+// opening is a subscription that is to be opened.
+type opening struct {
+	sub      *hub.Subscription
+	retained *pubsub.Parcel // to be sent first; nil if there is none
+	late     bool           // it is still to be read
+}
+
+// subscribe joins topics and reads what they retain.
+func (m *mqttConn) subscribe(subs []session.Subscription) session.Event {
+	ctx, cancel := context.WithTimeout(context.Background(), subscribeTimeout)
+	defer cancel()
+	answer := subscribed{
+		Subscribed: session.Subscribed{Errs: make([]error, len(subs))},
+		opening:    make([]opening, 0, len(subs)),
+	}
+	waiting := 0
+	for i := range subs {
+		o, err := m.subscribeOne(ctx, &subs[i])
+		if err != nil {
+			m.s.o.Events.Failed("subscribing an MQTT client", err)
+			answer.Errs[i] = err
+			continue
+		}
+		if o.retained != nil {
+			if waiting > maxInitial {
+				o.retained, o.late = nil, true
+			} else {
+				waiting += len(o.retained.Data) + len(o.retained.Properties)
+			}
+		}
+		answer.opening = append(answer.opening, o)
+	}
+	return answer
+}
+
+func (m *mqttConn) subscribeOne(ctx context.Context, want *session.Subscription) (o opening, err error) {
+	options := hub.SubscriptionOptions{NoLocal: want.NoLocal, RetainAsPublished: want.RetainAsPublished, ID: want.ID}
+	again := m.member.Has(want.Topic)
+	if o.sub, err = m.member.Subscribe(ctx, want.Topic, options); err != nil || !want.SendRetained {
+		return o, err
+	}
+	o.retained, _, err = o.sub.Last(ctx, pubsub.Version{})
+	if err != nil && !again {
+		m.member.Unsubscribe(want.Topic)
+	}
+	return o, err
+}
+
+// openSubscriptions lets the client read what it has subscribed to.
+func (m *mqttConn) openSubscriptions(os []opening) {
+	for _, o := range os {
+		if !o.late {
+			o.sub.Open(o.retained, pubsub.Version{})
+		}
+	}
+	for _, o := range os {
+		if !o.late {
+			continue
+		}
+		if !m.waitWritten() {
+			return
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), subscribeTimeout)
+		retained, _, err := o.sub.Last(ctx, pubsub.Version{})
+		cancel()
+		if err != nil {
+			// The client has been told that it is subscribed: it is to come back.
+			m.s.o.Events.Failed("reading a retained message for an MQTT client", err)
+			m.close()
+			return
+		}
+		o.sub.Open(retained, pubsub.Version{})
+	}
+}

@@ -1,0 +1,104 @@
+package server
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"pubsub"
+)
+
+// maxPublishes is how many messages of a connection may wait for the backplane
+// before nothing more is read from it.
+const maxPublishes = 256
+
+// publishQueue publishes the messages of one connection in their order. A
+// retained one waits for the disk while the next are begun.
+type publishQueue struct {
+	mu sync.Mutex
+	// guarded by mu
+	begun   []publishing // in order
+	running bool         // a goroutine finishes them
+	room    chan struct{}
+}
+
+// publishing is a message that has its place in the store.
+type publishing struct {
+	topic  pubsub.Topic
+	size   int
+	retain bool
+	began  time.Time
+	finish func() (pubsub.Version, error)
+	cancel context.CancelFunc // nil if there is none
+}
+
+// add begins to publish m and returns, as soon as fewer than maxPublishes are
+// under way.
+func (q *publishQueue) add(s *Server, m pubsub.Message) {
+	p := publishing{topic: m.Topic, size: len(m.Data), retain: m.Retain, began: s.o.Now()}
+	ctx := context.Background()
+	if m.Retain {
+		ctx, p.cancel = context.WithTimeout(ctx, backplaneWait)
+	}
+	p.finish = pubsub.Publish(ctx, s.o.Backplane, m)
+
+	q.mu.Lock()
+	if !q.running && !m.Retain {
+		q.mu.Unlock()
+		p.end(s) // nothing to wait for
+		return
+	}
+	q.begun = append(q.begun, p)
+	if !q.running {
+		q.running = true
+		s.registry.goroutines.Add(1)
+		go q.run(s)
+	}
+	for len(q.begun) >= maxPublishes {
+		if q.room == nil {
+			q.room = make(chan struct{})
+		}
+		room := q.room
+		q.mu.Unlock()
+		<-room
+		q.mu.Lock()
+	}
+	q.mu.Unlock()
+}
+
+// run finishes what was begun.
+func (q *publishQueue) run(s *Server) {
+	defer s.registry.goroutines.Done()
+	for {
+		q.mu.Lock()
+		ps := q.begun
+		q.begun = nil
+		if q.room != nil {
+			close(q.room)
+			q.room = nil
+		}
+		if len(ps) == 0 {
+			q.running = false
+			q.mu.Unlock()
+			return
+		}
+		q.mu.Unlock()
+		for i := range ps {
+			ps[i].end(s)
+		}
+	}
+}
+
+// end finishes p and tells what became of it.
+func (p *publishing) end(s *Server) {
+	_, err := p.finish()
+	if p.cancel != nil {
+		p.cancel()
+	}
+	if err != nil {
+		s.o.Events.PublishDropped("backplane", string(p.topic))
+		s.o.Events.Failed("publishing over MQTT", err)
+		return
+	}
+	s.o.Events.Published(transportMQTT, p.size, p.retain, s.o.Now().Sub(p.began))
+}

@@ -1,0 +1,335 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"time"
+
+	"pubsub"
+	"pubsub/internal/hub"
+	"pubsub/internal/sse"
+)
+
+// subscribeTimeout bounds how long the backplane may take to admit a stream.
+const subscribeTimeout = 5 * time.Second
+
+// sseRequest is what a request for a stream asks for.
+type sseRequest struct {
+	topics   []pubsub.Topic   // in byte order
+	since    []pubsub.Version // what the client has of each; nil unless durable
+	auth     string           // of the query
+	durable  bool
+	envelope bool
+}
+
+// sseRefusal is the one event that a stream consists of if it is refused.
+type sseRefusal struct {
+	condition, text string
+	storm           bool // it says nothing about the request: who comes back at once makes it worse
+}
+
+func parseSSE(r *http.Request) (*sseRequest, error) {
+	q := parseQuery(r.URL.RawQuery)
+	var req sseRequest
+	var err error
+	if req.topics, err = q.topicsToSubscribe(); err != nil {
+		return nil, err
+	}
+	if req.durable, err = q.flag(paramDurable); err != nil {
+		return nil, err
+	}
+	if req.envelope, err = q.flag(paramEnvelope); err != nil {
+		return nil, err
+	}
+	if req.auth, err = q.value(paramAuth); err != nil {
+		return nil, err
+	}
+	if !req.durable {
+		return &req, nil
+	}
+	lastEventID, err := q.value(paramLastEventID)
+	if err != nil {
+		lastEventID = "" // a client with a bad cursor gets the current value
+	}
+	if lastEventID == "" {
+		lastEventID = r.Header.Get("Last-Event-ID")
+	}
+	req.since = sse.ParseLastEventID(lastEventID, req.topics)
+	return &req, nil
+}
+
+// subscribeSSE answers GET /events: with a stream, or with the one event that
+// says why there is none.
+func (s *Server) subscribeSSE(w http.ResponseWriter, r *http.Request) {
+	streamHeader(w.Header())
+	if s.draining() {
+		s.endAtOnce(w, sse.AppendRetry(nil, drainRetry()))
+		return
+	}
+	st, refusal := s.openSSE(r)
+	if refusal == nil && !st.register() {
+		st.abandon()
+		s.endAtOnce(w, sse.AppendRetry(nil, drainRetry()))
+		return
+	}
+	if refusal != nil {
+		s.o.Events.Refused(transportSSE, refusal.condition)
+		var retry time.Duration
+		if refusal.storm {
+			retry = randomDuration(5*time.Second, 15*time.Second)
+		}
+		s.endAtOnce(w, sse.AppendError(nil, refusal.condition, refusal.text, retry))
+		return
+	}
+	if r.ProtoMajor >= 2 {
+		st.runHTTP2(w, r)
+		return
+	}
+	st.runHTTP1(w)
+}
+
+func (s *Server) endAtOnce(w http.ResponseWriter, event []byte) {
+	w.WriteHeader(http.StatusOK)
+	w.Write(event)
+	s.o.Events.Responded("/events", http.MethodGet, http.StatusOK)
+}
+
+func randomDuration(least, most time.Duration) time.Duration {
+	return least + rand.N(most-least+1)
+}
+
+// drainRetry is how long a client is to wait for the next server.
+func drainRetry() time.Duration { return randomDuration(time.Second, 10*time.Second) }
+
+// sseStream is a stream of server-sent events.
+type sseStream struct {
+	conn // its place in the hub and its connection
+
+	// immutable once started
+	durable, envelope bool
+	expires           time.Time // of the token; zero if never
+	opening           []byte    // stream-open and what was retained
+
+	// positions are of the topics in byte order, for the ids of a durable stream.
+	positions []sse.Position // owned by the goroutine that writes
+}
+
+// openSSE checks a request and subscribes it.
+func (s *Server) openSSE(r *http.Request) (*sseStream, *sseRefusal) {
+	req, err := parseSSE(r)
+	if err != nil {
+		return nil, &sseRefusal{condition: "bad-request", text: err.Error()}
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), subscribeTimeout)
+	defer cancel()
+	cred, authErr := s.authenticate(ctx, r, req.auth)
+	if authErr != nil {
+		return nil, refusedSSE(authErr)
+	}
+	for _, t := range req.topics {
+		if !cred.CanRead(t) {
+			return nil, &sseRefusal{condition: "forbidden", text: "Cannot subscribe to topic: " + pubsub.Printable(string(t))}
+		}
+	}
+	place, ok := s.acquire(s.conns, s.clientAddr(r))
+	if !ok {
+		return nil, &sseRefusal{condition: "too-many-connections", text: "Too many connections", storm: true}
+	}
+	st := &sseStream{durable: req.durable, envelope: req.envelope, expires: cred.Expires}
+	st.init(s, st, cred.KeyID, place)
+	st.join("")
+	if err := st.subscribe(ctx, req); err != nil {
+		st.abandon()
+		s.o.Events.Failed("subscribing a stream", err)
+		return nil, &sseRefusal{condition: "internal-server-error", text: "Failed to read message from storage", storm: true}
+	}
+	return st, nil
+}
+
+func refusedSSE(e *authError) *sseRefusal {
+	switch e.kind {
+	case authMissing:
+		return &sseRefusal{condition: "bad-request", text: "Missing 'Authorization' header or 'auth' parameter"}
+	case authInvalid:
+		return &sseRefusal{condition: "forbidden", text: e.Error()}
+	case authFailed:
+		return &sseRefusal{condition: "internal-server-error", text: e.Error(), storm: true}
+	default:
+		return &sseRefusal{condition: "bad-request", text: e.Error()}
+	}
+}
+
+// subscribe joins the topics and prepares what the stream begins with. The
+// subscriptions are opened by start only, so that what is retained of every topic
+// comes first.
+func (st *sseStream) subscribe(ctx context.Context, req *sseRequest) error {
+	st.opening = sse.AppendStreamOpen(nil)
+	if req.durable {
+		st.positions = make([]sse.Position, len(req.topics))
+	}
+	for i, t := range req.topics {
+		sub, err := st.member.Subscribe(ctx, t, hub.SubscriptionOptions{})
+		if err != nil {
+			return err
+		}
+		if !req.durable {
+			sub.Open(nil, pubsub.Version{})
+			continue
+		}
+		st.positions[i] = sse.Position{Topic: sub.Topic(), Version: req.since[i]}
+		retained, seen, err := sub.Last(ctx, req.since[i])
+		if err != nil {
+			return err
+		}
+		if retained != nil {
+			st.positions[i].Version = retained.Version
+			st.opening = st.appendDurable(st.opening, retained)
+		}
+		sub.Open(nil, seen)
+	}
+	return nil
+}
+
+// runHTTP1 takes the connection over from net/http, whose goroutines and buffers
+// go when the handler returns.
+func (st *sseStream) runHTTP1(w http.ResponseWriter) {
+	h := w.Header()
+	h.Set("Connection", "close") // the end of the stream is the end of the connection
+	nc, buffered, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		// The connection is lost already, or net/http has changed its ways.
+		st.s.o.Events.Failed("taking over a connection", err)
+		st.start(lostTransport{}, nil)
+		st.wait()
+		return
+	}
+	nc.SetDeadline(time.Time{})
+	var head bytes.Buffer
+	head.WriteString("HTTP/1.1 200 OK\r\nDate: ")
+	head.WriteString(st.s.o.Now().UTC().Format(http.TimeFormat))
+	head.WriteString("\r\n")
+	h.Write(&head)
+	head.WriteString("\r\n")
+	head.Write(st.opening)
+	st.opening = nil
+	st.start(netTransport{nc}, head.Bytes())
+	go st.watch(nc, buffered.Reader.Buffered())
+}
+
+// runHTTP2 writes from the handler, which returns when the stream has ended.
+func (st *sseStream) runHTTP2(w http.ResponseWriter, r *http.Request) {
+	ended, end := context.WithCancel(r.Context())
+	defer end()
+	w.WriteHeader(http.StatusOK)
+	opening := st.opening
+	st.opening = nil
+	st.start(&responseTransport{w: w, control: http.NewResponseController(w), timeout: st.s.o.WriteTimeout, end: end}, opening)
+	<-ended.Done()
+	st.close()
+	st.wait()
+}
+
+// watch waits until the client goes. What a client sends after its request means
+// nothing; one that goes on sending is no client of ours.
+func (st *sseStream) watch(nc net.Conn, received int) {
+	var b [64]byte
+	for received < 16<<10 {
+		n, err := nc.Read(b[:])
+		received += n
+		if err != nil {
+			break
+		}
+	}
+	st.close()
+	st.wait()
+}
+
+func (st *sseStream) transport() string { return transportSSE }
+
+func (st *sseStream) encode(w *writer, d *hub.Delivery, _ time.Time, last bool) {
+	if d.Dropped > 0 {
+		w.setHead(sse.AppendDropped(w.head(), d.Dropped))
+	}
+	p := d.Parcel
+	switch {
+	case p == nil:
+	case !st.durable || p.Version.IsZero():
+		w.bytes(st.frame(p), last)
+	case len(st.positions) == 1:
+		w.bytes(st.durableFrame(p), last)
+	default:
+		// Of several topics the id is the stream's own; the data is not.
+		st.advance(p)
+		line, rest := sse.Split(st.frame(p))
+		w.setHead(sse.AppendID(append(w.head(), line...), st.positions))
+		w.bytes(rest, last)
+	}
+}
+
+// frame returns p's shared event without id.
+func (st *sseStream) frame(p *pubsub.Parcel) []byte {
+	if st.envelope {
+		return p.Frame(shapeEnvelope, sse.AppendEnvelope)
+	}
+	return p.Frame(shapeSSE, sse.AppendMessage)
+}
+
+// durableFrame returns p's shared event with an id that names it alone.
+func (st *sseStream) durableFrame(p *pubsub.Parcel) []byte {
+	if st.envelope {
+		return p.Frame(shapeEnvelopeDurable, sse.AppendEnvelopeDurable)
+	}
+	return p.Frame(shapeSSEDurable, sse.AppendDurable)
+}
+
+// appendDurable appends p's event with the id that names all positions.
+func (st *sseStream) appendDurable(dst []byte, p *pubsub.Parcel) []byte {
+	line, rest := sse.Split(st.frame(p))
+	dst = append(dst, line...)
+	dst = sse.AppendID(dst, st.positions)
+	return append(dst, rest...)
+}
+
+// advance notes that p is delivered.
+func (st *sseStream) advance(p *pubsub.Parcel) {
+	for i := range st.positions {
+		if st.positions[i].Topic == p.Topic {
+			st.positions[i].Version = p.Version
+			return
+		}
+	}
+}
+
+func (st *sseStream) tick(now, wrote time.Time) time.Time {
+	if !st.expires.IsZero() && !now.Before(st.expires) {
+		st.end(endExpired)
+		return time.Time{}
+	}
+	next := wrote.Add(st.s.o.SSEKeepAlive)
+	if !next.After(now) {
+		st.send(keepAlive, false)
+		next = now.Add(st.s.o.SSEKeepAlive)
+	}
+	if !st.expires.IsZero() && st.expires.Before(next) {
+		next = st.expires
+	}
+	return next
+}
+
+var keepAlive = sse.AppendKeepAlive(nil)
+
+func (st *sseStream) end(why endReason) {
+	switch why {
+	case endExpired:
+		st.send(sse.AppendError(nil, "token-expired", "Token expired", 0), true)
+	case endRevoked:
+		st.send(sse.AppendError(nil, "token-revoked", "Token revoked", 0), true)
+	case endDrain:
+		st.send(sse.AppendRetry(nil, drainRetry()), true)
+	}
+}
+
+func (st *sseStream) gone() {}

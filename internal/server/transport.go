@@ -1,0 +1,146 @@
+package server
+
+import (
+	"errors"
+	"net"
+	"net/http"
+	"os"
+	"time"
+)
+
+// transport carries a stream's bytes to its client. Only one goroutine writes at
+// a time; Close may be called by any, and fails a Write under way.
+type transport interface {
+	Write(b []byte) (int, error)
+	// Finish says that nothing more will be written. Whoever waits for the client
+	// then sees it go, or is told so after a moment.
+	Finish()
+	Close() error
+}
+
+// lingerTimeout is how long a client may take to close its side after the server
+// has ended a stream. To close both at once could destroy what is under way to
+// it (RFC 9112 section 9.6).
+const lingerTimeout = 2 * time.Second
+
+// netTransport is a connection taken over from net/http.
+type netTransport struct{ net.Conn }
+
+// Finish closes the sending side.
+func (t netTransport) Finish() {
+	if c, ok := t.Conn.(interface{ CloseWrite() error }); ok && c.CloseWrite() == nil {
+		t.SetReadDeadline(time.Now().Add(lingerTimeout))
+		return
+	}
+	t.Close()
+}
+
+// responseTransport is the response to a request over HTTP/2, where a connection
+// carries many streams and cannot be taken over.
+type responseTransport struct {
+	w       http.ResponseWriter
+	control *http.ResponseController
+	timeout time.Duration // in which a piece must be taken
+	end     func()        // makes the handler return
+}
+
+// Write sends b at once.
+func (t *responseTransport) Write(b []byte) (int, error) {
+	if err := t.control.SetWriteDeadline(time.Now().Add(t.timeout)); err != nil {
+		return 0, err
+	}
+	n, err := t.w.Write(b)
+	if err == nil {
+		err = t.control.Flush()
+	}
+	return n, err
+}
+
+// Finish ends the response: it is whole.
+func (t *responseTransport) Finish() { t.end() }
+
+// Close ends the response and any Write under way.
+func (t *responseTransport) Close() error {
+	t.end()
+	return t.control.SetWriteDeadline(time.Now())
+}
+
+// lostTransport is a connection that is no more.
+type lostTransport struct{}
+
+func (lostTransport) Write([]byte) (int, error) { return 0, net.ErrClosed }
+func (lostTransport) Finish()                   {}
+func (lostTransport) Close() error              { return nil }
+
+// WriteTimeoutListener returns ln with connections on which a Write fails once
+// the peer has taken no byte for timeout, as long as Write itself may take. TLS
+// goes on top of it.
+func WriteTimeoutListener(ln net.Listener, timeout time.Duration) net.Listener {
+	return &writeTimeoutListener{ln, timeout}
+}
+
+type writeTimeoutListener struct {
+	net.Listener
+	timeout time.Duration
+}
+
+func (l *writeTimeoutListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return &writeTimeoutConn{Conn: c, timeout: l.timeout}, nil
+}
+
+type writeTimeoutConn struct {
+	net.Conn
+	timeout  time.Duration // immutable
+	deadline time.Time     // owned by the writer: the one that is set
+}
+
+// Write writes all of b unless the peer stops taking bytes.
+func (c *writeTimeoutConn) Write(b []byte) (n int, err error) {
+	for {
+		// Set only now and then: a deadline is a timer to be moved.
+		if now := time.Now(); c.deadline.Sub(now) < c.timeout {
+			c.deadline = now.Add(c.timeout + c.timeout/8)
+			if err := c.Conn.SetWriteDeadline(c.deadline); err != nil {
+				return n, err
+			}
+		}
+		m, err := c.Conn.Write(b[n:])
+		n += m
+		if err == nil || m == 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+			return n, err
+		}
+	}
+}
+
+// SetWriteDeadline sets the deadline of the writes to come. It can only shorten
+// what the timeout allows.
+func (c *writeTimeoutConn) SetWriteDeadline(t time.Time) error {
+	if t.IsZero() {
+		return nil
+	}
+	return c.Conn.SetWriteDeadline(t)
+}
+
+// SetDeadline sets the deadline of reads, and that of writes.
+func (c *writeTimeoutConn) SetDeadline(t time.Time) error {
+	if err := c.SetReadDeadline(t); err != nil {
+		return err
+	}
+	return c.SetWriteDeadline(t)
+}
+
+// CloseWrite closes the sending side, if the connection has such a thing.
+func (c *writeTimeoutConn) CloseWrite() error {
+	inner := c.Conn
+	if p, ok := inner.(interface{ Raw() net.Conn }); ok { // of the PROXY protocol
+		inner = p.Raw()
+	}
+	if w, ok := inner.(interface{ CloseWrite() error }); ok {
+		return w.CloseWrite()
+	}
+	return errors.ErrUnsupported
+}
