@@ -1,0 +1,144 @@
+package session
+
+import (
+	"bytes"
+	"strconv"
+	"time"
+
+	"pubsub"
+	"pubsub/internal/mqtt"
+)
+
+// connecting is what a session remembers of CONNECT only until CONNACK.
+type connecting struct {
+	clientID string
+	assigned bool // the server chose clientID
+	lowered  bool // the server chose the keep-alive
+}
+
+// connectPacket takes the CONNECT. Checks run in this order: version,
+// authentication method, will (QoS, topic, size), password, token, limits.
+func (s *Session) connectPacket(c *mqtt.Connect, now time.Time, out *Output) {
+	if c.Version < 5 {
+		out.Packets = mqtt.AppendOldVersionRefused(out.Packets)
+		s.hangUp(CloseNormal, now, out)
+		return
+	}
+	if c.MaximumPacketSize < mqtt.MaxPacketLen { // else it limits nothing
+		s.maxPacket = c.MaximumPacketSize
+	}
+	if reason := s.refusal(c); reason != mqtt.Success {
+		s.fail(reason, now, out)
+		return
+	}
+	s.mayOutlive = c.SessionExpiry > 0
+	s.keepAlive = c.KeepAlive
+	s.connect = &connecting{clientID: c.ClientID}
+	if most := s.opts.MaxKeepAlive; most > 0 && (c.KeepAlive == 0 || c.KeepAlive > most) {
+		s.keepAlive, s.connect.lowered = most, true
+	}
+	if c.ClientID == "" {
+		s.connect.clientID, s.connect.assigned = s.opts.NewClientID(), true
+	}
+	if w := c.Will; w != nil {
+		s.will = &pubsub.Message{
+			Topic: pubsub.Topic(w.Topic), Data: bytes.Clone(w.Payload), Retain: w.Retain,
+			HasTTL: w.HasExpiry, TTL: w.Expiry, Properties: bytes.Clone(w.Properties),
+		}
+	}
+	s.state = authorizing
+	out.Effects = append(out.Effects, Authorize{Token: string(c.Password)})
+}
+
+// refusal returns what is wrong with a CONNECT of version 5 or above before its
+// token is looked at. That the will's topic may not be written is no reason: it
+// counts when the will is published.
+func (s *Session) refusal(c *mqtt.Connect) mqtt.ReasonCode {
+	switch {
+	case c.Version > 5:
+		return mqtt.UnsupportedProtocolVersion
+	case c.HasAuthMethod:
+		return mqtt.BadAuthenticationMethod
+	}
+	if w := c.Will; w != nil {
+		if w.QoS > 0 {
+			return mqtt.QoSNotSupported
+		}
+		if _, err := pubsub.ParseTopic(w.Topic); err != nil {
+			return mqtt.TopicNameInvalid
+		}
+		if len(w.Payload) > s.opts.MaxMessageSize {
+			return mqtt.PacketTooLarge
+		}
+	}
+	if len(c.Password) == 0 {
+		return mqtt.NotAuthorized
+	}
+	return mqtt.Success
+}
+
+func (s *Session) authorized(e Authorized, now time.Time, out *Output) {
+	if s.state != authorizing {
+		return
+	}
+	switch {
+	case e.Verdict == AuthFailed:
+		s.fail(mqtt.ServerUnavailable, now, out)
+		return
+	case e.Verdict == TooManyConnections:
+		s.fail(mqtt.QuotaExceeded, now, out)
+		return
+	case e.Verdict != Admitted || e.Grant == nil:
+		s.fail(mqtt.NotAuthorized, now, out)
+		return
+	}
+	s.grant = e.Grant
+	if s.expired(now) {
+		s.expire(now, out)
+		return
+	}
+	s.owner = ownerOf(s.grant, s.connect.clientID)
+	s.state = claiming
+	out.Effects = append(out.Effects, Claim{Owner: s.owner})
+}
+
+// ownerOf names a client among those of all owners, who are told apart by key and
+// subject; the admin token is one more. Either may hold any character, so their
+// lengths stand in front of them.
+func ownerOf(g *pubsub.Grant, clientID string) string {
+	if g.Admin {
+		return "admin:" + clientID
+	}
+	return strconv.Itoa(len(g.KeyID)) + ":" + g.KeyID + strconv.Itoa(len(g.Subject)) + ":" + g.Subject + clientID
+}
+
+func (s *Session) claimed(now time.Time, out *Output) {
+	if s.state != claiming {
+		return
+	}
+	if s.expired(now) {
+		s.expire(now, out)
+		return
+	}
+	ack := mqtt.Connack{
+		HasSessionExpiry:   true, // 0: the session ends with the connection
+		QoSLimited:         true, // 0
+		MaximumPacketSize:  uint32(s.opts.MaxPacketSize()),
+		NoWildcards:        true,
+		NoShared:           true,
+		HasServerKeepAlive: s.connect.lowered,
+	}
+	if s.connect.lowered {
+		ack.ServerKeepAlive = s.keepAlive
+	}
+	if s.connect.assigned {
+		ack.AssignedClientID = s.connect.clientID
+	}
+	if !s.send(&ack, out) {
+		s.fail(mqtt.PacketTooLarge, now, out)
+		return
+	}
+	s.connect = nil
+	s.heard = now
+	s.state = open
+}

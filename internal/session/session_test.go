@@ -1,0 +1,297 @@
+package session
+
+import (
+	"bytes"
+	"errors"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"testing"
+	"time"
+	"unsafe"
+
+	"pubsub"
+	"pubsub/internal/mqtt"
+)
+
+var testOptions = Options{MaxMessageSize: 200, HandshakeTimeout: 10 * time.Second, MaxKeepAlive: 100,
+	NewClientID: func() string { return "made-up" }}
+
+// connected returns a connected session.
+func connected(t testing.TB, c mqtt.Connect, g pubsub.Grant, now time.Time) *Session {
+	t.Helper()
+	c.Password, c.HasPassword = []byte("token"), true
+	s, out := New(&testOptions, now), &Output{}
+	s.Step(Packet{c.Append(nil)}, now, out)
+	s.Step(Authorized{Admitted, &g}, now, out)
+	s.Step(Claimed{}, now, out)
+	if s.state != open {
+		t.Fatalf("not connected: %+v", out)
+	}
+	return s
+}
+
+func TestAllocations(t *testing.T) {
+	now := time.Unix(1, 0)
+	s := connected(t, mqtt.Connect{ClientID: "c1"}, pubsub.NewGrant(nil, []string{"t"}), now)
+	ping := (&mqtt.Pingreq{}).Append(nil)
+	publish := (&mqtt.Publish{Topic: "t", Payload: make([]byte, 100), Properties: []byte{1, 1}}).Append(nil)
+	out := Output{Packets: make([]byte, 0, 100), Effects: make([]Effect, 0, 10)}
+	for _, c := range []struct {
+		name string
+		raw  []byte
+		most float64
+	}{
+		{"PINGREQ", ping, 0},
+		{"PUBLISH: packet, topic, data, effect", publish, 4},
+	} {
+		got := testing.AllocsPerRun(100, func() {
+			out.Reset()
+			s.Step(Packet{c.raw}, now, &out)
+		})
+		if got > c.most {
+			t.Errorf("%s: %v allocations, want at most %v", c.name, got, c.most)
+		}
+		if len(out.Packets)+len(out.Effects) == 0 || out.Close != 0 {
+			t.Errorf("%s: %+v", c.name, out)
+		}
+	}
+	if size := unsafe.Sizeof(*s); size > 112 {
+		t.Errorf("a session takes %d bytes", size)
+	}
+}
+
+// What a session hands out must not change when the driver uses its buffer again.
+func TestOwnsItsMemory(t *testing.T) {
+	now := time.Unix(1, 0)
+	buf := (&mqtt.Connect{ClientID: "c1", Password: []byte("token"), HasPassword: true, Will: &mqtt.Will{
+		Topic: "t", Payload: []byte("will"), Properties: []byte{1, 1}}}).Append(nil)
+	g := pubsub.NewGrant([]string{"t"}, []string{"t"})
+	s, out := New(&testOptions, now), &Output{}
+	feed := func(p mqtt.Packet) {
+		buf = p.Append(buf[:0])
+		s.Step(Packet{buf}, now, out)
+		for i := range buf {
+			buf[i] = 'X'
+		}
+	}
+	s.Step(Packet{buf}, now, out)
+	for i := range buf {
+		buf[i] = 'X'
+	}
+	s.Step(Authorized{Admitted, &g}, now, out)
+	s.Step(Claimed{}, now, out)
+	feed(&mqtt.Publish{Topic: "t", Payload: []byte("data"), Properties: []byte{1, 0}})
+	feed(&mqtt.Subscribe{PacketID: 1, Filters: []mqtt.Filter{{Topic: "t"}}})
+	s.Step(TransportClosed{}, now, out)
+
+	if a := out.Effects[0].(Authorize); a.Token != "token" {
+		t.Errorf("%+v", a)
+	}
+	if c := out.Effects[1].(Claim); c.Owner != "0:0:c1" {
+		t.Errorf("%+v", c)
+	}
+	if m := out.Effects[2].(Publish).Message; m.Topic != "t" || string(m.Data) != "data" || !bytes.Equal(m.Properties, []byte{1, 0}) {
+		t.Errorf("%+v", m)
+	}
+	if sub := out.Effects[3].(Subscribe); sub.Subscriptions[0].Topic != "t" {
+		t.Errorf("%+v", sub)
+	}
+	if m := out.Effects[4].(Publish).Message; m.Topic != "t" || string(m.Data) != "will" || !bytes.Equal(m.Properties, []byte{1, 1}) {
+		t.Errorf("%+v", m)
+	}
+}
+
+func TestTopics(t *testing.T) {
+	var s topics
+	want := map[pubsub.Topic]bool{}
+	rnd := rand.New(rand.NewPCG(1, 2))
+	for range 2000 {
+		topic := pubsub.Topic(strconv.Itoa(rnd.IntN(100)))
+		if s.has(topic) != want[topic] {
+			t.Fatalf("has(%s) = %v", topic, !want[topic])
+		}
+		if rnd.IntN(2) == 0 {
+			s.add(topic)
+			want[topic] = true
+		} else {
+			if s.remove(topic) != want[topic] {
+				t.Fatalf("remove(%s) = %v", topic, !want[topic])
+			}
+			delete(want, topic)
+		}
+		if len(s) != len(want) || !slices.IsSorted(s) {
+			t.Fatalf("%v, want %v", s, want)
+		}
+	}
+}
+
+func TestMaxPacketSize(t *testing.T) {
+	for _, c := range []struct {
+		asked uint32
+		want  int
+	}{{0, 0}, {100, 100}, {1<<32 - 1, 0}} {
+		s := connected(t, mqtt.Connect{ClientID: "c1", MaximumPacketSize: c.asked}, pubsub.Grant{}, time.Unix(1, 0))
+		if got := s.MaxPacketSize(); got != c.want {
+			t.Errorf("asked for %d: %d, want %d", c.asked, got, c.want)
+		}
+	}
+}
+
+// playScript feeds a session what script says, now and then like a driver that
+// does not wait for answers, and checks what must always hold. A script is a list
+// of items: a byte that chooses an event and, for a packet, a byte with its length
+// and its bytes.
+func playScript(t *testing.T, script []byte) {
+	now := time.Unix(1000, 0)
+	s, out := New(&testOptions, now), &Output{}
+	g := pubsub.NewGrant([]string{"a", "b"}, []string{"a"})
+	g.Expires = now.Add(20 * time.Second)
+	maxPacket, over, owed := 0, false, false
+	for len(script) > 0 {
+		kind := script[0]
+		script = script[1:]
+		var e Event
+		switch kind % 16 {
+		case 0:
+			e = Authorized{Verdict(kind / 16 % 4), &g}
+		case 1:
+			e = Claimed{}
+		case 2:
+			e = Subscribed{Errs: []error{nil, errors.New("x")}[:kind/16%3]}
+		case 3:
+			e = Unsubscribed{}
+		case 4:
+			now = now.Add(time.Duration(kind/16) * time.Second)
+			e = Tick{}
+		case 5:
+			e = []Event{TakenOver{}, Revoked{}, Draining{}, TransportClosed{}}[kind/16%4]
+		case 6:
+			e = Unreadable{First: kind, Err: &mqtt.Error{Reason: mqtt.PacketTooLarge}}
+		default:
+			if len(script) == 0 {
+				return
+			}
+			n := min(int(script[0]), len(script)-1)
+			e = Packet{Raw: script[1 : 1+n]}
+			script = script[1+n:]
+			if c, _, err := mqtt.Parse(e.(Packet).Raw); err == nil {
+				if c, ok := c.(*mqtt.Connect); ok && maxPacket == 0 && s.state == expecting {
+					maxPacket = int(c.MaximumPacketSize)
+				}
+			}
+		}
+		// A driver holds packets back while it owes an answer; every fourth does not.
+		if _, ok := e.(Packet); ok && owed && kind/16%4 != 0 {
+			continue
+		}
+		out.Reset()
+		s.Step(e, now, out)
+		checkOutput(t, out, over, maxPacket)
+		over = over || out.Close != 0 || e == Event(TransportClosed{})
+		if over != (s.state == closed) {
+			t.Fatalf("after %#v: closed is %v", e, s.state == closed)
+		}
+		if over && !s.Deadline().IsZero() {
+			t.Fatal("a deadline after the end")
+		}
+		owed = s.state == authorizing || s.state == claiming || s.state == subscribing || s.state == unsubscribing
+	}
+}
+
+// checkOutput checks what must hold of every output: nothing after the end, only
+// packets that a server sends, none too long, at most one question.
+func checkOutput(t *testing.T, out *Output, over bool, maxPacket int) {
+	t.Helper()
+	if over && (len(out.Packets) > 0 || len(out.Effects) > 0 || out.Close != 0) {
+		t.Fatalf("after the end: %+v", out)
+	}
+	for raw := out.Packets; len(raw) > 0 && !bytes.Equal(raw, mqtt.AppendOldVersionRefused(nil)); {
+		p, n, err := mqtt.Parse(raw)
+		if err != nil {
+			t.Fatalf("sent % x: %v", raw, err)
+		}
+		switch p.Type() {
+		case mqtt.TypeConnack, mqtt.TypeSuback, mqtt.TypeUnsuback, mqtt.TypePingresp, mqtt.TypeDisconnect:
+		default:
+			t.Fatalf("sent a %s", p.Type())
+		}
+		if maxPacket > 0 && n > maxPacket {
+			t.Fatalf("sent %d bytes to a client that takes %d", n, maxPacket)
+		}
+		raw = raw[n:]
+	}
+	questions := 0
+	for _, e := range out.Effects {
+		switch e := e.(type) {
+		case Publish:
+			if e.Message.Sender == "" || e.Message.Topic != "a" {
+				t.Fatalf("published %+v", e)
+			}
+		case Dropped:
+		default:
+			questions++
+		}
+	}
+	if questions > 1 {
+		t.Fatalf("%d questions at once: %+v", questions, out.Effects)
+	}
+}
+
+// clientPackets are sound packets for scripts to be made of.
+func clientPackets() (packets [][]byte) {
+	for _, p := range []mqtt.Packet{
+		&mqtt.Connect{ClientID: "c", Password: []byte("p"), HasPassword: true, KeepAlive: 5},
+		&mqtt.Connect{Password: []byte("p"), HasPassword: true, MaximumPacketSize: 30,
+			Will: &mqtt.Will{Topic: "a", Payload: []byte("w")}},
+		&mqtt.Connect{ClientID: "c"},
+		&mqtt.Pingreq{},
+		&mqtt.Publish{Topic: "a", Payload: []byte("x"), Properties: []byte{1, 1}},
+		&mqtt.Publish{Topic: "b", Retain: true, HasExpiry: true},
+		&mqtt.Publish{Topic: "a", QoS: 1, PacketID: 1},
+		&mqtt.Subscribe{PacketID: 1, Filters: []mqtt.Filter{{Topic: "a"}, {Topic: "b", NoLocal: true}, {Topic: "c"}}},
+		&mqtt.Subscribe{PacketID: 1, Filters: make([]mqtt.Filter, 40)},
+		&mqtt.Unsubscribe{PacketID: 2, Filters: []string{"b", "#"}},
+		&mqtt.Disconnect{},
+		&mqtt.Disconnect{Reason: mqtt.DisconnectWithWill},
+		&mqtt.Auth{},
+	} {
+		packets = append(packets, p.Append(nil))
+	}
+	return packets
+}
+
+func item(packet []byte) []byte { return append([]byte{7, byte(len(packet))}, packet...) }
+
+func FuzzStep(f *testing.F) {
+	packets := clientPackets()
+	login := append(item(packets[1]), 0x10, 1) // CONNECT with a will, admitted, claimed
+	for _, p := range packets {
+		f.Add(slices.Concat(login, item(p), []byte{2, 3}, item(packets[3]), []byte{0x35}))
+		f.Add(slices.Concat(item(p), []byte{0x10, 1, 0xf4, 0xf4}))
+	}
+	f.Fuzz(playScript)
+}
+
+// TestRandom plays many random scripts of sound and damaged packets.
+func TestRandom(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	rnd := rand.New(rand.NewPCG(seed, 0))
+	packets := clientPackets()
+	for range 20000 {
+		var script []byte
+		if rnd.IntN(4) > 0 {
+			script = append(item(packets[rnd.IntN(2)]), 0x10, 1)
+		}
+		for range rnd.IntN(12) {
+			p := bytes.Clone(packets[rnd.IntN(len(packets))])
+			if rnd.IntN(3) == 0 {
+				p[rnd.IntN(len(p))] = byte(rnd.Uint32())
+			}
+			script = append(script, item(p)...)
+			script = append(script, byte(rnd.Uint32())&0xf0|byte(rnd.IntN(7)))
+		}
+		playScript(t, script)
+	}
+}
