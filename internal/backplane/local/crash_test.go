@@ -1,0 +1,304 @@
+package local
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"os/exec"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"pubsub"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// newSeed returns the seed of a random test, which a failure prints.
+func newSeed(t *testing.T) uint64 {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	return seed
+}
+
+// history is what a test knows of a store across crashes.
+type history struct {
+	mu     sync.Mutex
+	values map[pubsub.Version]string       // of every version that was given
+	newest map[pubsub.Topic]pubsub.Version // acknowledged, or shown to a reader
+	maybe  map[pubsub.Version]string       // what was under way when power was cut
+	taken  uint64                          // the highest number that anybody has seen
+	keys   map[string]bool                 // acknowledged: there, or deleted
+}
+
+func newHistory() *history {
+	return &history{values: map[pubsub.Version]string{}, newest: map[pubsub.Topic]pubsub.Version{}, keys: map[string]bool{}}
+}
+
+// saw notes that v of topic was acknowledged or shown, with value.
+func (h *history) saw(t *testing.T, topic pubsub.Topic, v pubsub.Version, value string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if old, ok := h.values[v]; ok && old != value {
+		t.Errorf("version %v of %q is %q and was %q", v, topic, value, old)
+	}
+	h.values[v] = value
+	if v.Newer(h.newest[topic]) {
+		h.newest[topic] = v
+	}
+	h.taken = max(h.taken, v.Seq)
+}
+
+// check checks that b has lost nothing of h.
+func (h *history) check(t *testing.T, b *Backplane) {
+	t.Helper()
+	ctx := t.Context()
+	for topic, v := range h.newest {
+		if v.Generation != b.generation {
+			t.Errorf("generation %x, was %x", b.generation, v.Generation)
+		}
+		m, rec, ok, err := b.read(topic)
+		if err != nil || !ok {
+			t.Errorf("%q: version %v is lost (error %v)", topic, v, err)
+			continue
+		}
+		if rec.seq < v.Seq {
+			t.Errorf("%q: version %v steps back to %v", topic, v, m.Version)
+		}
+		if value, ok := h.maybe[m.Version]; ok && m.Version != v && value != string(m.Data) {
+			t.Errorf("%q: version %v reads %q, was %q", topic, m.Version, m.Data, value)
+		}
+		h.saw(t, topic, m.Version, string(m.Data))
+		if last, ok, err := b.Last(ctx, topic, pubsub.Version{}); err != nil || ok == rec.marker || ok && last.Version != m.Version {
+			t.Errorf("%q: Last = %v, ok %v, error %v", topic, last.Version, ok, err)
+		}
+	}
+	for id, there := range h.keys {
+		if _, err := b.Key(ctx, id); there && err != nil || !there && !errors.Is(err, pubsub.ErrKeyNotFound) {
+			t.Errorf("key %q: error %v, there before the crash: %v", id, err, there)
+		}
+	}
+	v, err := b.Put(ctx, message("after the crash", "x"))()
+	if err != nil || v.Seq <= h.taken {
+		t.Errorf("after the crash a Put = %v, %v; %d was given before", v, err, h.taken)
+	}
+	h.saw(t, "after the crash", v, "x")
+	checkStats(t, b)
+}
+
+// message returns a message of now that never expires.
+func message(topic pubsub.Topic, data string) pubsub.Message {
+	return pubsub.Message{Topic: topic, Data: []byte(data), Retain: true, Published: time.Now()}
+}
+
+// TestPowerLoss writes and reads over a file system that loses what was not
+// synced, takes the state after a power cut at a random moment, and goes on with
+// that.
+func TestPowerLoss(t *testing.T) {
+	const rounds = 60
+	seed := newSeed(t)
+	rng := rand.New(rand.NewPCG(seed, 0))
+	fs := vfs.NewCrashableMem()
+	h := newHistory()
+	for round := range rounds {
+		// A small disk makes for small tables, so that they are written too.
+		fs.TestingSetDiskUsage(vfs.DiskUsage{AvailBytes: 1 << 40, TotalBytes: 16 << 20})
+		b := open(t, Options{Dir: "/data", FS: fs})
+		h.check(t, b)
+		fs = crashAtRandom(t, rng, fs, b, h)
+		if t.Failed() {
+			t.Fatalf("seed %d, round %d", seed, round)
+		}
+	}
+}
+
+// crashAtRandom uses b for a random while and returns its file system as a power
+// cut leaves it; h is what was known just before that. b is closed.
+func crashAtRandom(t *testing.T, rng *rand.Rand, fs *vfs.MemFS, b *Backplane, h *history) *vfs.MemFS {
+	const writers, topics = 8, 40
+	ctx := t.Context()
+	stop := make(chan struct{})
+	running := func() bool {
+		select {
+		case <-stop:
+			return false
+		default:
+			return true
+		}
+	}
+	crash := make(chan struct{})
+	budget := 1 + rng.IntN(800) // puts until the crash
+	var puts int                // guarded by h.mu
+	var wg sync.WaitGroup
+	for w := range writers {
+		rng := rand.New(rand.NewPCG(rng.Uint64(), uint64(w)))
+		wg.Go(func() {
+			for running() {
+				m := message(pubsub.Topic(fmt.Sprint("t/", rng.IntN(topics))), "")
+				if rng.IntN(10) > 0 {
+					m.Data = fmt.Appendf(nil, "%d/%s", rng.Uint64(), strings.Repeat("x", rng.IntN(2000)))
+				}
+				if rng.IntN(5) == 0 {
+					m.HasTTL, m.TTL = true, 3600
+				}
+				value := string(m.Data)
+				wait := b.Put(ctx, m)
+				if rng.IntN(4) == 0 {
+					if last, ok, err := b.Last(ctx, m.Topic, pubsub.Version{}); err != nil {
+						t.Error(err)
+					} else if ok {
+						h.saw(t, m.Topic, last.Version, string(last.Data))
+					}
+				}
+				v, err := wait()
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				h.saw(t, m.Topic, v, value)
+				h.mu.Lock()
+				if puts++; puts == budget {
+					close(crash)
+				}
+				h.mu.Unlock()
+			}
+		})
+	}
+	keyRNG := rand.New(rand.NewPCG(rng.Uint64(), writers))
+	wg.Go(func() {
+		for running() {
+			id := fmt.Sprint(keyRNG.Uint64())
+			if err := b.PutKey(ctx, pubsub.Key{ID: id, Value: "v"}); err != nil {
+				t.Error(err)
+			}
+			h.mu.Lock()
+			h.keys[id] = true
+			h.mu.Unlock()
+		}
+	})
+	wg.Go(func() {
+		for running() { // it finds nothing that has ended
+			if err := b.sweep(ctx, time.Now()); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	<-crash
+	h.mu.Lock()
+	crashed := fs.CrashClone(vfs.CrashCloneCfg{
+		UnsyncedDataPercent: []int{0, 20, 50, 80, 100}[rng.IntN(5)],
+		RNG:                 rng,
+	})
+	known := history{values: maps.Clone(h.values), newest: maps.Clone(h.newest), keys: maps.Clone(h.keys), taken: h.taken}
+	h.mu.Unlock()
+	close(stop)
+	wg.Wait()
+	if err := b.Close(); err != nil {
+		t.Error(err)
+	}
+	// What the store went on to do after the cut has not happened, but what was
+	// under way may be there.
+	h.values, h.newest, h.keys, h.taken, h.maybe = known.values, known.newest, known.keys, known.taken, h.values
+	return crashed
+}
+
+// TestKill kills a process of 64 publishers at a random moment, again and again
+// on one directory.
+func TestKill(t *testing.T) {
+	const rounds = 50
+	seed := newSeed(t)
+	rng := rand.New(rand.NewPCG(seed, 0))
+	dir := t.TempDir()
+	h := newHistory()
+	for round := range rounds {
+		acknowledged := killed(t, dir, 1+rng.IntN(2000))
+		for _, line := range acknowledged {
+			topic, rest, _ := strings.Cut(line, " ")
+			version, value, _ := strings.Cut(rest, " ")
+			v, err := pubsub.ParseVersion(version)
+			if err != nil {
+				t.Fatalf("the helper said %q", line)
+			}
+			h.saw(t, pubsub.Topic(topic), v, value)
+		}
+		b := open(t, Options{Dir: dir})
+		h.check(t, b)
+		if err := b.Close(); err != nil {
+			t.Error(err)
+		}
+		if t.Failed() {
+			t.Fatalf("seed %d, round %d", seed, round)
+		}
+	}
+}
+
+// killed runs publishers on dir, kills them once lines have come, and returns all
+// lines.
+func killed(t *testing.T, dir string, lines int) []string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	cmd := helperCommand(ctx, t, "publish", dir)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var all []string
+	scanner := bufio.NewScanner(out)
+	for scanner.Scan() {
+		if all = append(all, scanner.Text()); len(all) == lines {
+			if err := cmd.Process.Kill(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	err = cmd.Wait()
+	if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.Exited() {
+		t.Fatalf("the publishers ended by themselves: %v\n%s", err, &stderr)
+	}
+	return all
+}
+
+// TestLogFails checks that a process whose log cannot be written any more ends
+// with a clear message, without another acknowledgement, and that nothing which
+// it had acknowledged is lost.
+func TestLogFails(t *testing.T) {
+	dir := t.TempDir()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	cmd := helperCommand(ctx, t, "fail", dir)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	err := cmd.Run()
+	if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != 1 {
+		t.Fatalf("the process ended with %v\n%s", err, &stderr)
+	}
+	if msg := stderr.String(); !strings.Contains(msg, dir) || !strings.Contains(msg, "cannot be written") {
+		t.Errorf("the process said %q", msg)
+	}
+	h := newHistory()
+	for line := range strings.Lines(stdout.String()) {
+		f := strings.Fields(line)
+		v, err := pubsub.ParseVersion(f[1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.saw(t, pubsub.Topic(f[0]), v, f[2])
+	}
+	if len(h.values) != 100 {
+		t.Errorf("%d messages were acknowledged, want the 100 before the failure", len(h.values))
+	}
+	b := open(t, Options{Dir: dir})
+	defer b.Close()
+	h.check(t, b)
+}
