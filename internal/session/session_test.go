@@ -88,7 +88,7 @@ func TestOwnsItsMemory(t *testing.T) {
 	if a := out.Effects[0].(Authorize); a.Token != "token" {
 		t.Errorf("%+v", a)
 	}
-	if c := out.Effects[1].(Claim); c.Owner != "0:0:c1" {
+	if c := out.Effects[1].(Claim); c.Owner != "0:0:c1" || s.Owner() != c.Owner {
 		t.Errorf("%+v", c)
 	}
 	if m := out.Effects[2].(Publish).Message; m.Topic != "t" || string(m.Data) != "data" || !bytes.Equal(m.Properties, []byte{1, 0}) {

@@ -33,6 +33,7 @@ var rewrite = flag.Bool("rewrite", false, "write what sessions do now into testd
 //	claimed, subscribed [ok,error,...], unsubscribed
 //	taken-over, revoked, draining, transport-closed
 //	wait DURATION                  time passes, then a tick
+//	sleep DURATION                 time passes, and the tick is late
 //	login [Field=value ...] / [as after "verdict admitted"]
 //	                               a new session of the same options, connected
 //
@@ -134,6 +135,8 @@ func (p *player) do(line string) string {
 	case "login":
 		p.login(words)
 		return "connected, " + p.show()
+	case "sleep":
+		p.now = p.now.Add(p.duration(rest))
 	case "wait":
 		p.now = p.now.Add(p.duration(rest))
 		p.step(Tick{})
