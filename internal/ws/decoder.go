@@ -165,7 +165,8 @@ func (d *Decoder) readHeader() error {
 	if h.Masked {
 		copy(h.Mask[:], b[len(b)-len(h.Mask):])
 	}
-	if h.Length < 0 || ws.HeaderSize(h) != len(b) {
+	// A length of 2^63 or more has become negative, which takes no long header.
+	if ws.HeaderSize(h) != len(b) {
 		return &CloseError{CodeProtocolError, "payload length not in its shortest form"}
 	}
 	state := ws.StateServerSide
