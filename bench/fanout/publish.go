@@ -1,0 +1,155 @@
+//go:build linux
+
+package main
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"pubsub/internal/mqtt"
+)
+
+// publishes measures how many messages a second are accepted that nobody
+// subscribes to: retained ones are on disk when they are.
+func (o *options) publishes(dir string) error {
+	data := filepath.Join(dir, "data")
+	if err := os.Mkdir(data, 0o700); err != nil {
+		return err
+	}
+	b, err := start(o.binary, data)
+	if err != nil {
+		return err
+	}
+	defer b.stop()
+	fmt.Printf("\npublishing, %d-byte messages, on disk\n", o.size)
+	for _, ph := range []struct {
+		transport string
+		conns     int
+		retain    bool
+	}{
+		{"http", 1, false}, {"http", o.publishers, false},
+		{"http", 1, true}, {"http", o.publishers, true},
+		{"mqtt", 1, false}, {"mqtt", o.publishers, false},
+		{"mqtt", 1, true}, {"mqtt", o.publishers, true},
+	} {
+		var rates, cpus []float64
+		for range o.rounds {
+			rate, cpu, err := o.publishPhase(b, ph.transport, ph.conns, ph.retain)
+			if err != nil {
+				return fmt.Errorf("%s: %w", ph.transport, err)
+			}
+			rates, cpus = append(rates, rate), append(cpus, cpu)
+		}
+		kind := "plain"
+		if ph.retain {
+			kind = "retained"
+		}
+		fmt.Printf("  %s, %2d connections, %-8s  %9.0f accepted/s  CPU s per million %6.2f\n",
+			ph.transport, ph.conns, kind, medianOf(rates), medianOf(cpus))
+	}
+	return nil
+}
+
+func (o *options) publishPhase(b *broker, transport string, conns int, retain bool) (rate, cpuPerMillion float64, err error) {
+	count := func() (float64, error) {
+		return b.metric("pubsub_messages_published_total", `transport="`+transport+`"`)
+	}
+	before, err := count()
+	if err != nil {
+		return 0, 0, err
+	}
+	cpu, err := b.cpu()
+	if err != nil {
+		return 0, 0, err
+	}
+	var wg sync.WaitGroup
+	var sent atomic.Int64
+	errs := make(chan error, conns)
+	began := time.Now()
+	end := began.Add(o.publishing)
+	for i := range conns {
+		wg.Go(func() {
+			send := o.post
+			if transport == "mqtt" {
+				send = o.stream
+			}
+			n, err := send(b, i, retain, end)
+			sent.Add(int64(n))
+			if err != nil {
+				errs <- err
+			}
+		})
+	}
+	wg.Wait()
+	select {
+	case err := <-errs:
+		return 0, 0, err
+	default:
+	}
+	accepted := 0.0
+	for deadline := time.Now().Add(10 * time.Second); accepted < float64(sent.Load()); {
+		now, err := count()
+		if err != nil {
+			return 0, 0, err
+		}
+		if accepted = now - before; time.Now().After(deadline) {
+			return 0, 0, fmt.Errorf("%d sent, %.0f accepted", sent.Load(), accepted)
+		}
+	}
+	took := time.Since(began)
+	now, err := b.cpu()
+	return accepted / took.Seconds(), (now - cpu).Seconds() / accepted * 1e6, err
+}
+
+// post publishes by POST until end, one message after another.
+func (o *options) post(b *broker, i int, retain bool, end time.Time) (n int, err error) {
+	p, err := newPublisher(b, "bench/"+strconv.Itoa(i)+"&retain="+strconv.FormatBool(retain), o.size)
+	if err != nil {
+		return 0, err
+	}
+	defer p.close()
+	for ; time.Now().Before(end); n++ {
+		if err := p.publish(n); err != nil {
+			return n, err
+		}
+	}
+	return n, nil
+}
+
+// stream publishes by MQTT until end, without waiting for anything.
+func (o *options) stream(b *broker, i int, retain bool, end time.Time) (n int, err error) {
+	nc, err := net.Dial("tcp", b.addr)
+	if err != nil {
+		return 0, err
+	}
+	defer nc.Close()
+	if err := mqttDial(nc, "pub"+strconv.Itoa(i)); err != nil {
+		return 0, err
+	}
+	p := mqtt.Publish{Topic: "bench/" + strconv.Itoa(i), Retain: retain, Payload: make([]byte, o.size)}
+	const batch = 16
+	var frames []byte
+	for range batch {
+		frames = append(frames, clientFrame(p.Append(nil))...)
+	}
+	for time.Now().Before(end) {
+		if _, err := nc.Write(frames); err != nil {
+			return n, err
+		}
+		n += batch
+	}
+	// DISCONNECT, and the broker's close, so that nothing is cut off.
+	nc.Write(clientFrame((&mqtt.Disconnect{}).Append(nil)))
+	nc.SetReadDeadline(time.Now().Add(10 * time.Second))
+	for buf := make([]byte, 512); ; {
+		if _, err := nc.Read(buf); err != nil {
+			return n, nil
+		}
+	}
+}
