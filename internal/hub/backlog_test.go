@@ -1,0 +1,193 @@
+package hub
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+
+	"pubsub"
+)
+
+// bytesOf returns what the log of p's n-th subscription holds.
+func bytesOf(p *peer, n int) int { return p.subs[n].log.bytes }
+
+// The longest logs are cut first, to a common length; shorter ones keep all.
+func TestTrimCutsTheLongest(t *testing.T) {
+	const message = 1000
+	data := strings.Repeat("x", message-entryOverhead)
+	h := New(Options{Backplane: newPlane(), Shards: 1, BacklogMemory: 100 * message})
+	p := newPeer(h, "")
+	topics := []pubsub.Topic{"a", "b", "c", "d"}
+	for _, topic := range topics {
+		p.open(t, topic)
+	}
+	for i, n := range []int{10, 20, 30, 40} { // together just the limit
+		for range n {
+			h.Deliver(plain(topics[i], data))
+		}
+	}
+	for i, n := range []int{10, 20, 30, 40} {
+		if got := bytesOf(p, i); got != n*message {
+			t.Errorf("%s holds %d bytes before the limit is passed, want %d", topics[i], got, n*message)
+		}
+	}
+	// One more, in the shortest: 101 in all, to be 87 (seven eighths of 100). The
+	// longest gives 10 until it is as long as the next; both together the rest.
+	h.Deliver(plain("a", data))
+	for i, n := range []int{11, 20, 28, 28} {
+		if got := bytesOf(p, i); got != n*message {
+			t.Errorf("%s holds %d bytes, want %d", topics[i], got, n*message)
+		}
+	}
+	h.check(t)
+	h.pump()
+	lost, got := map[pubsub.Topic]uint64{}, map[pubsub.Topic]int{}
+	for _, d := range p.drain() {
+		lost[d.Sub.Topic()] += d.Dropped
+		got[d.Sub.Topic()]++
+	}
+	if want := "map[c:2 d:12]"; fmt.Sprint(nonZero(lost)) != want {
+		t.Errorf("lost %v, want %s", lost, want)
+	}
+	if want := "map[a:11 b:20 c:28 d:28]"; fmt.Sprint(got) != want {
+		t.Errorf("got %v, want %s", got, want)
+	}
+	p.Close()
+	h.checkEmpty(t)
+}
+
+func nonZero(m map[pubsub.Topic]uint64) map[pubsub.Topic]uint64 {
+	for k, v := range m {
+		if v == 0 {
+			delete(m, k)
+		}
+	}
+	return m
+}
+
+// However many topics and shards there are, all logs together stay within the
+// limit, what was lost is told exactly, and nothing is left in the end.
+func TestBacklogIsBounded(t *testing.T) {
+	rnd := seeded(t)
+	const limit = 200_000
+	h := New(Options{Backplane: newPlane(), Shards: 3, BacklogMemory: limit, SubscriberBuffer: 50_000})
+	var peers []*peer
+	published := map[pubsub.Topic]uint64{}
+	for i := range 40 {
+		p := newPeer(h, "")
+		for j := range 3 {
+			p.open(t, pubsub.Topic(fmt.Sprint("t", (i+j*7)%20)))
+		}
+		p.drain()
+		peers = append(peers, p)
+	}
+	got := make([]map[pubsub.Topic]uint64, len(peers))
+	for i := range got {
+		got[i] = map[pubsub.Topic]uint64{}
+	}
+	seq := uint64(0)
+	for range 5000 {
+		topic := pubsub.Topic(fmt.Sprint("t", rnd.IntN(rnd.IntN(20)+1))) // some more often
+		if rnd.IntN(10) == 0 {
+			seq++
+			h.Deliver(retained(topic, seq))
+		} else {
+			h.Deliver(plain(topic, strings.Repeat("x", rnd.IntN(2000))))
+			published[topic]++
+		}
+		if n := h.Stats().BacklogBytes; n > limit {
+			t.Fatalf("%d bytes in all logs, the limit is %d", n, limit)
+		}
+		if rnd.IntN(20) == 0 {
+			h.pump()
+			i := rnd.IntN(len(peers))
+			tally(peers[i].drain(), got[i])
+		}
+	}
+	h.check(t)
+	h.pump()
+	for i, p := range peers {
+		tally(p.drain(), got[i])
+		for _, s := range p.subs {
+			if topic := s.Topic(); got[i][topic] != published[topic] {
+				t.Errorf("of %s a member got or was told to have lost %d, published were %d", topic, got[i][topic], published[topic])
+			}
+		}
+	}
+	if n := h.Stats().BacklogBytes; n != 0 {
+		t.Errorf("%d bytes are left after all have read", n)
+	}
+	if h.Stats().Dropped == 0 {
+		t.Error("nothing was lost: the test did not test")
+	}
+	for _, p := range peers {
+		p.Close()
+	}
+	h.checkEmpty(t)
+}
+
+// tally counts the plain messages that were delivered or lost, by topic.
+func tally(ds []Delivery, n map[pubsub.Topic]uint64) {
+	for _, d := range ds {
+		n[d.Sub.Topic()] += d.Dropped
+		if d.Parcel != nil && !d.Parcel.Retain {
+			n[d.Sub.Topic()]++
+		}
+	}
+}
+
+// Members that leave without having read free what they held up.
+func TestLeavingFreesTheBacklog(t *testing.T) {
+	h := New(Options{Backplane: newPlane(), Shards: 2})
+	slow, fast := newPeer(h, ""), newPeer(h, "")
+	alone := newPeer(h, "")
+	for _, p := range []*peer{slow, fast, alone} {
+		p.open(t, "t")
+		p.drain()
+	}
+	deliver(h, "t", "a r1 b")
+	h.pump()
+	fast.drain()
+	alone.drain()
+	h.check(t)
+	slow.Close()
+	h.check(t)
+	if n := h.Stats().BacklogBytes; n != 0 {
+		t.Errorf("%d bytes are left by one that has left", n)
+	}
+	fast.Close()
+	alone.Close()
+	h.checkEmpty(t)
+}
+
+// Many publishers at once pass the limit by no more than what each of them adds,
+// and whoever finds another one trimming does not leave the rest untrimmed.
+func TestBacklogIsBoundedConcurrently(t *testing.T) {
+	const limit, publishers, shards = 100_000, 8, 2
+	h := New(Options{Backplane: newPlane(), Shards: shards, BacklogMemory: limit})
+	var peers []*peer
+	for i := range 32 {
+		p := newPeer(h, "")
+		p.open(t, pubsub.Topic(fmt.Sprint("t", i%8)))
+		peers = append(peers, p)
+	}
+	data := strings.Repeat("x", 1000)
+	var wg sync.WaitGroup
+	for i := range publishers {
+		wg.Go(func() {
+			for range 2000 {
+				h.Deliver(plain(pubsub.Topic(fmt.Sprint("t", i)), data))
+			}
+		})
+	}
+	wg.Wait()
+	if n := h.Stats().BacklogBytes; n > limit {
+		t.Errorf("%d bytes in all logs once all have published, the limit is %d", n, limit)
+	}
+	h.check(t)
+	for _, p := range peers {
+		p.Close()
+	}
+	h.checkEmpty(t)
+}

@@ -1,0 +1,356 @@
+package hub
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"pubsub"
+)
+
+// client is a member with a goroutine that reads whenever the hub wakes it, and
+// checks what it is given.
+type client struct {
+	*Member
+	wake chan struct{}
+	gate chan struct{} // not nil: it reads nothing until this is closed
+	slow bool          // it lets others go first before each Read
+
+	// owned by the goroutine of run
+	t    *testing.T
+	seen map[pubsub.Topic]*account
+	left int // topics of which the last message has not come
+
+	done chan struct{} // closed when it has had the last message of each topic
+}
+
+// account is what a client has had of a topic.
+type account struct {
+	delivered, dropped uint64 // plain ones
+	next               map[string]int
+	version            uint64
+}
+
+// last is the content of the message that ends a topic.
+const last = "last"
+
+func newClient(t *testing.T, h *Hub, topics []pubsub.Topic) *client {
+	c := &client{t: t, wake: make(chan struct{}, 1), done: make(chan struct{}),
+		seen: make(map[pubsub.Topic]*account), left: len(topics)}
+	c.Member = h.NewMember(c, "")
+	for _, topic := range topics {
+		c.seen[topic] = &account{next: make(map[string]int)}
+	}
+	return c
+}
+
+func (c *client) join(ctx context.Context) {
+	for topic := range c.seen {
+		s, err := c.Subscribe(ctx, topic, SubscriptionOptions{})
+		if err != nil {
+			c.t.Errorf("Subscribe: %v", err)
+			return
+		}
+		s.Open(nil, pubsub.Version{})
+	}
+}
+
+func (c *client) Wake() { c.wake <- struct{}{} } // blocks if woken twice: a bug that hangs
+
+func (c *client) run(ctx context.Context) {
+	if c.gate != nil {
+		select {
+		case <-c.gate:
+		case <-ctx.Done():
+			return
+		}
+	}
+	dst := make([]Delivery, 0, 8)
+	for {
+		select {
+		case <-c.wake:
+		case <-ctx.Done():
+			return
+		}
+		for asleep := false; !asleep; {
+			if c.slow {
+				runtime.Gosched()
+			}
+			var ds []Delivery
+			ds, asleep = c.Read(dst, time.Now())
+			for _, d := range ds {
+				c.take(d)
+			}
+		}
+	}
+}
+
+func (c *client) take(d Delivery) {
+	topic := d.Sub.Topic()
+	a := c.seen[topic]
+	a.dropped += d.Dropped
+	if d.Parcel == nil {
+		return
+	}
+	if d.Parcel.Topic != topic {
+		c.t.Errorf("a message of %s through a subscription of %s", d.Parcel.Topic, topic)
+	}
+	if d.Parcel.Retain {
+		if d.Parcel.Version.Seq <= a.version {
+			c.t.Errorf("%s: version %d after %d", topic, d.Parcel.Version.Seq, a.version)
+		}
+		a.version = d.Parcel.Version.Seq
+		if string(d.Parcel.Data) == last {
+			if c.left--; c.left == 0 {
+				close(c.done)
+			}
+		}
+		return
+	}
+	a.delivered++
+	var from string
+	var n int
+	if _, err := fmt.Sscanf(string(d.Parcel.Data), "%s %d", &from, &n); err != nil {
+		c.t.Errorf("content %q: %v", d.Parcel.Data, err)
+	}
+	if n < a.next[from] {
+		c.t.Errorf("%s: message %d of %s after number %d", topic, n, from, a.next[from]-1)
+	}
+	a.next[from] = n + 1
+}
+
+// TestConcurrent has fast, slow and stalled members read from several topics of
+// several publishers each, while others come and go. Of plain messages, what each
+// member was given and what it was told to have lost is all that was published,
+// in each publisher's order; the newest retained one reaches everybody; nobody is
+// left asleep.
+func TestConcurrent(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		buffer  int
+		backlog int64
+	}{
+		{"with room for all", 64 << 20, 1 << 30},
+		{"with little room for a member", 8 << 10, 1 << 30},
+		{"with little room for all", 64 << 10, 100 << 10},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			testConcurrent(t, Options{Shards: 3, SubscriberBuffer: c.buffer, BacklogMemory: c.backlog})
+		})
+	}
+}
+
+func testConcurrent(t *testing.T, o Options) {
+	const publishers, messages, members, churners = 3, 400, 60, 4
+	topics := []pubsub.Topic{"a", "b", "c", "d"}
+	rnd := seeded(t)
+	b := newPlane()
+	o.Backplane = b
+	h := New(o)
+	ctx, cancel := context.WithCancel(t.Context())
+	var work sync.WaitGroup
+	work.Go(func() { h.Run(ctx) })
+
+	gate := make(chan struct{})
+	var clients []*client
+	for i := range members {
+		mine := []pubsub.Topic{topics[i%4]}
+		if i%5 == 0 {
+			mine = topics
+		}
+		c := newClient(t, h, mine)
+		switch i % 3 {
+		case 1:
+			c.slow = true
+		case 2:
+			c.gate = gate
+		}
+		c.join(ctx)
+		work.Go(func() { c.run(ctx) })
+		clients = append(clients, c)
+	}
+
+	versions := make([]atomic.Uint64, len(topics))
+	var publishing sync.WaitGroup
+	for i, topic := range topics {
+		for j := range publishers {
+			seed := rnd.Uint64()
+			publishing.Go(func() {
+				rnd := rand.New(rand.NewPCG(seed, 0))
+				for n := range messages {
+					h.Deliver(pubsub.NewParcel(pubsub.Message{Topic: topic, Data: fmt.Appendf(nil, "p%d %d %s", j, n, strings.Repeat("x", rnd.IntN(200)))}))
+					if n%7 == 0 {
+						// Not in order: two publishers may pass each other.
+						h.Deliver(retained(topic, versions[i].Add(1)))
+					}
+				}
+			})
+		}
+	}
+	stop := make(chan struct{})
+	var churning sync.WaitGroup
+	for range churners {
+		seed := rnd.Uint64()
+		churning.Go(func() {
+			rnd := rand.New(rand.NewPCG(seed, 0))
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				churn(t, h, topics, rnd)
+			}
+		})
+	}
+	publishing.Wait()
+	close(stop)
+	churning.Wait()
+	for i, topic := range topics {
+		p := retained(topic, versions[i].Load()+1)
+		p.Data = []byte(last)
+		h.Deliver(p)
+	}
+	if n := h.Stats().BacklogBytes; n > o.BacklogMemory {
+		t.Errorf("%d bytes in all logs", n)
+	}
+	close(gate)
+	for i, c := range clients {
+		select {
+		case <-c.done:
+		case <-time.After(30 * time.Second):
+			t.Errorf("member %d sleeps, or waits, with something unread", i)
+		}
+	}
+	cancel()
+	work.Wait()
+
+	for i, c := range clients {
+		for topic, a := range c.seen {
+			if a.delivered+a.dropped != publishers*messages {
+				t.Errorf("member %d of %s: %d delivered and %d dropped, published were %d", i, topic, a.delivered, a.dropped, publishers*messages)
+			}
+			if a.dropped > 0 && o.SubscriberBuffer > 1<<20 {
+				t.Errorf("member %d of %s lost %d though there was room for all", i, topic, a.dropped)
+			}
+		}
+	}
+	h.check(t)
+	if n := h.Stats().BacklogBytes; n != 0 {
+		t.Errorf("%d bytes are left after all have read", n)
+	}
+	t.Logf("stats %+v", h.Stats())
+	for _, c := range clients {
+		c.Close()
+	}
+	h.checkEmpty(t)
+	for _, topic := range topics {
+		if w, d := b.counts(topic); w != 1 || d != 1 {
+			t.Errorf("%s: %d wants, %d drops", topic, w, d)
+		}
+	}
+}
+
+// churn is the life of a member that comes, reads a little or nothing, and leaves
+// in the middle of it.
+func churn(t *testing.T, h *Hub, topics []pubsub.Topic, rnd *rand.Rand) {
+	ctx, cancel := context.WithCancel(t.Context())
+	mine := topics[rnd.IntN(2) : 2+rnd.IntN(3)]
+	c := newClient(t, h, mine)
+	var reading sync.WaitGroup
+	if rnd.IntN(3) > 0 {
+		reading.Go(func() { c.run(ctx) })
+	}
+	c.join(ctx)
+	for range rnd.IntN(200) {
+		runtime.Gosched()
+	}
+	if rnd.IntN(2) == 0 {
+		c.Unsubscribe(mine[0])
+		for range rnd.IntN(50) {
+			runtime.Gosched()
+		}
+	}
+	c.Close() // while it reads
+	cancel()
+	reading.Wait()
+}
+
+// TestReadRacesWithLeaving has a member read on one goroutine what another one
+// subscribes to, leaves and opens too late.
+func TestReadRacesWithLeaving(t *testing.T) {
+	h := New(Options{Backplane: newPlane(), Shards: 2, SubscriberBuffer: room(5)})
+	ctx, cancel := context.WithCancel(t.Context())
+	var work sync.WaitGroup
+	work.Go(func() { h.Run(ctx) })
+	work.Go(func() {
+		for n := uint64(1); ctx.Err() == nil; n++ {
+			h.Deliver(retained("t", n))
+			h.Deliver(plain("t", "x"))
+			runtime.Gosched()
+		}
+	})
+	var members sync.WaitGroup
+	for range 4 {
+		members.Go(func() {
+			for range 100 {
+				p := &racer{wake: make(chan struct{}, 1)}
+				p.Member = h.NewMember(p, "")
+				rctx, stop := context.WithCancel(ctx)
+				var reading sync.WaitGroup
+				reading.Go(func() { p.run(rctx) })
+				for range 10 {
+					s, err := p.Subscribe(ctx, "t", SubscriptionOptions{})
+					if err != nil {
+						t.Errorf("Subscribe: %v", err)
+						break
+					}
+					var opening sync.WaitGroup
+					opening.Go(func() { s.Open(retained("t", 1), pubsub.Version{}) })
+					p.Kick()
+					p.SetDeadline(time.Now())
+					p.Unsubscribe("t")
+					opening.Wait()
+				}
+				p.Close()
+				stop()
+				reading.Wait()
+				if ds, _ := p.Read(make([]Delivery, 0, 4), time.Now()); len(ds) != 0 {
+					t.Errorf("read %s after Close", show(ds))
+				}
+			}
+		})
+	}
+	members.Wait()
+	cancel()
+	work.Wait()
+	h.pump()
+	h.checkEmpty(t)
+}
+
+// racer is a holder whose goroutine reads and looks at nothing.
+type racer struct {
+	*Member
+	wake chan struct{}
+}
+
+func (r *racer) Wake() { r.wake <- struct{}{} }
+
+func (r *racer) run(ctx context.Context) {
+	for {
+		select {
+		case <-r.wake:
+		case <-ctx.Done():
+			return
+		}
+		for asleep := false; !asleep; {
+			_, asleep = r.Read(make([]Delivery, 0, 2), time.Now())
+		}
+	}
+}

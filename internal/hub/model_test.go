@@ -1,0 +1,424 @@
+package hub
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"pubsub"
+)
+
+// model is a hub written to be obviously right: each log keeps all that was ever
+// published, and what a member lost is counted by looking.
+type model struct {
+	hub   *Hub
+	rnd   *rand.Rand
+	now   time.Time
+	seq   uint64
+	logs  map[modelKey]*modelLog
+	peers []*modelPeer
+
+	delivered, dropped, expired uint64
+}
+
+type modelKey struct {
+	shard *shard
+	topic pubsub.Topic
+}
+
+type modelLog struct {
+	all     []*pubsub.Parcel
+	cut     int // those before are not kept any more
+	version pubsub.Version
+	subs    []*modelSub
+}
+
+type modelPeer struct {
+	*peer
+	subs []*modelSub
+}
+
+type modelSub struct {
+	peer    *modelPeer
+	log     *modelLog
+	real    *Subscription
+	pos     int
+	opts    SubscriptionOptions
+	seen    pubsub.Version
+	held    bool
+	initial *pubsub.Parcel
+}
+
+func (l *modelLog) bytes() (n int) {
+	for _, p := range l.all[l.cut:] {
+		n += cost(p)
+	}
+	return n
+}
+
+func (l *modelLog) settle() {
+	for _, s := range l.subs {
+		if s.pos < len(l.all) {
+			return
+		}
+	}
+	l.cut = len(l.all)
+}
+
+func (m *model) bytes() (n int) {
+	for _, l := range m.logs {
+		n += l.bytes()
+	}
+	return n
+}
+
+func (m *model) publish(p *pubsub.Parcel) {
+	for k, l := range m.logs {
+		if k.topic != p.Topic || p.Retain && !p.Version.Newer(l.version) {
+			continue
+		}
+		if p.Retain {
+			l.version = p.Version
+		}
+		l.all = append(l.all, p)
+		for l.bytes() > m.hub.opts.SubscriberBuffer && l.cut < len(l.all)-1 {
+			l.cut++
+		}
+	}
+	limit := int(m.hub.opts.BacklogMemory)
+	if m.bytes() <= limit {
+		return
+	}
+	// The greatest length that, if no log is longer, keeps all within bounds.
+	level := 0
+	for step := 1 << 20; step > 0; step /= 2 {
+		sum := 0
+		for _, l := range m.logs {
+			sum += min(l.bytes(), level+step)
+		}
+		if sum <= limit/8*7 {
+			level += step
+		}
+	}
+	for _, l := range m.logs {
+		for l.bytes() > level {
+			l.cut++
+		}
+	}
+}
+
+func plainIn(ps []*pubsub.Parcel) (n uint64) {
+	for _, p := range ps {
+		if !p.Retain {
+			n++
+		}
+	}
+	return n
+}
+
+func (m *model) takes(s *modelSub, p *pubsub.Parcel, initial bool) bool {
+	switch {
+	case s.opts.NoLocal && p.Sender != "" && p.Sender == s.peer.name:
+		return false
+	case p.Retain && p.Version.Generation == s.seen.Generation && p.Version.Seq < s.seen.Seq:
+		return false
+	case p.Retain && p.Version == s.seen && !initial:
+		return false
+	case p.Expired(m.now):
+		m.expired++
+		return false
+	}
+	if p.Retain {
+		s.seen = p.Version
+	}
+	return true
+}
+
+// read is what a Read of s with that much room is to give.
+func (m *model) read(s *modelSub, room int) (ds []Delivery) {
+	l := s.log
+	give := func(p *pubsub.Parcel, initial bool, lost uint64) {
+		ds = append(ds, Delivery{Parcel: p, Sub: s.real, Options: s.opts, Initial: initial, Dropped: lost})
+	}
+	if p := s.initial; p != nil {
+		s.initial = nil
+		if m.takes(s, p, true) {
+			give(p, true, 0)
+		}
+	}
+	var lost uint64
+	if s.pos < l.cut {
+		lost = plainIn(l.all[s.pos:l.cut])
+		for newest := len(l.all) - 1; newest >= s.pos; newest-- {
+			if p := l.all[newest]; p.Retain {
+				if newest < l.cut && m.takes(s, p, false) {
+					give(p, false, lost)
+					lost = 0
+				}
+				break
+			}
+		}
+		s.pos = l.cut
+	}
+	for piece := 0; s.pos < len(l.all) && len(ds) < room && piece < maxPiece; s.pos++ {
+		if p := l.all[s.pos]; m.takes(s, p, false) {
+			give(p, false, lost)
+			lost = 0
+			piece += cost(p)
+		}
+	}
+	if lost > 0 {
+		give(nil, false, lost)
+	}
+	l.settle()
+	for _, d := range ds {
+		m.dropped += d.Dropped
+		if d.Parcel != nil {
+			m.delivered++
+		}
+	}
+	return ds
+}
+
+func (m *model) leave(s *modelSub) {
+	if s.pos < s.log.cut {
+		m.dropped += plainIn(s.log.all[s.pos:s.log.cut])
+	}
+	s.log.subs = slices.DeleteFunc(s.log.subs, func(o *modelSub) bool { return o == s })
+	s.peer.subs = slices.DeleteFunc(s.peer.subs, func(o *modelSub) bool { return o == s })
+	s.log.settle()
+	if len(s.log.subs) == 0 {
+		delete(m.logs, modelKey{s.peer.shard, s.real.Topic()})
+	}
+}
+
+func (m *model) topic() pubsub.Topic { return pubsub.Topic(fmt.Sprint("t", m.rnd.IntN(4))) }
+
+func (m *model) parcel(topic pubsub.Topic) *pubsub.Parcel {
+	msg := pubsub.Message{Topic: topic, Published: m.now, Data: []byte(strings.Repeat("x", m.rnd.IntN(300)))}
+	if m.rnd.IntN(2) == 0 && len(m.peers) > 0 {
+		msg.Sender = m.peers[m.rnd.IntN(len(m.peers))].name
+	}
+	if m.rnd.IntN(4) == 0 {
+		msg.HasTTL, msg.TTL = true, uint32(m.rnd.IntN(4))
+	}
+	if m.rnd.IntN(3) == 0 {
+		msg.Retain = true
+		m.seq++
+		msg.Version = m.version()
+		if m.rnd.IntN(40) == 0 {
+			msg.Version.Generation++
+		}
+	}
+	return pubsub.NewParcel(msg)
+}
+
+// version is the newest, or an older one.
+func (m *model) version() pubsub.Version {
+	seq := m.seq
+	if m.rnd.IntN(4) == 0 {
+		seq -= min(seq-min(seq, 1), m.rnd.Uint64N(8))
+	}
+	return pubsub.Version{Generation: gen, Seq: seq}
+}
+
+func (m *model) subscribe(t *testing.T, p *modelPeer) {
+	topic := m.topic()
+	opts := SubscriptionOptions{NoLocal: m.rnd.IntN(3) == 0, ID: m.rnd.Uint32N(9)}
+	real, err := p.Subscribe(t.Context(), topic, opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range p.subs {
+		if s.real == real { // again
+			s.opts = opts
+			m.open(s)
+			return
+		}
+	}
+	k := modelKey{p.shard, topic}
+	if m.logs[k] == nil {
+		m.logs[k] = &modelLog{}
+	}
+	l := m.logs[k]
+	s := &modelSub{peer: p, log: l, real: real, pos: len(l.all), opts: opts, held: true}
+	l.subs = append(l.subs, s)
+	p.subs = append(p.subs, s)
+}
+
+func (m *model) open(s *modelSub) {
+	var initial *pubsub.Parcel
+	var seen pubsub.Version
+	if m.rnd.IntN(2) == 0 {
+		initial = m.parcel(s.real.Topic())
+		initial.Retain = true
+		initial.Version = m.version()
+		s.initial = initial
+	}
+	if m.rnd.IntN(2) == 0 {
+		seen = m.version()
+		if seen.Newer(s.seen) {
+			s.seen = seen
+		}
+	}
+	s.held = false
+	s.real.Open(initial, seen)
+}
+
+// readOne has p read one piece, and compares.
+func (m *model) readOne(t *testing.T, p *modelPeer) (asleep bool) {
+	next := p.ready
+	for next != nil && next.held {
+		next = next.next
+	}
+	room := 2 + m.rnd.IntN(5)
+	ds, asleep := p.Read(make([]Delivery, 0, room), m.now)
+	var want []Delivery
+	for _, s := range p.subs {
+		if s.real == next {
+			want = m.read(s, room)
+		}
+	}
+	if !slices.Equal(ds, want) {
+		t.Fatalf("read\n%v, want\n%v", describe(ds), describe(want))
+	}
+	return asleep
+}
+
+func describe(ds []Delivery) []string {
+	var out []string
+	for _, d := range ds {
+		text := fmt.Sprintf("dropped %d, initial %v, %+v", d.Dropped, d.Initial, d.Options)
+		if d.Parcel != nil {
+			text += fmt.Sprintf(", %d bytes, version %v", len(d.Parcel.Data), d.Parcel.Version)
+		}
+		out = append(out, text)
+	}
+	return out
+}
+
+func (m *model) step(t *testing.T) {
+	pick := func() *modelPeer { return m.peers[m.rnd.IntN(len(m.peers))] }
+	pickSub := func() *modelSub {
+		if p := pick(); len(p.subs) > 0 {
+			return p.subs[m.rnd.IntN(len(p.subs))]
+		}
+		return nil
+	}
+	what := m.rnd.IntN(20)
+	if len(m.peers) == 0 {
+		what = 8
+	}
+	switch what {
+	case 0, 1, 2, 3, 4, 5, 6, 7:
+		p := m.parcel(m.topic())
+		m.hub.Deliver(p)
+		m.publish(p)
+	case 8:
+		if len(m.peers) < 12 {
+			p := &modelPeer{peer: newPeer(m.hub, fmt.Sprint("client", m.rnd.IntN(6)))}
+			m.peers = append(m.peers, p)
+			m.subscribe(t, p)
+		}
+	case 9, 10:
+		m.subscribe(t, pick())
+	case 11, 12:
+		if s := pickSub(); s != nil {
+			m.open(s)
+		}
+	case 13:
+		if s := pickSub(); s != nil {
+			if !s.peer.Unsubscribe(s.real.Topic()) {
+				t.Fatal("Unsubscribe says that there is nothing to leave")
+			}
+			m.leave(s)
+		}
+	case 14:
+		if m.rnd.IntN(3) == 0 {
+			i := m.rnd.IntN(len(m.peers))
+			p := m.peers[i]
+			m.peers = slices.Delete(m.peers, i, i+1)
+			p.Close()
+			for len(p.subs) > 0 {
+				m.leave(p.subs[0])
+			}
+		}
+	case 15:
+		m.now = m.now.Add(time.Duration(m.rnd.IntN(1500)) * time.Millisecond)
+	case 16:
+		for _, s := range m.hub.shards {
+			s.slice()
+		}
+	default: // most are slow: they read a piece now and then
+		if p := pick(); p.isAwake() {
+			m.readOne(t, p)
+		}
+	}
+	m.hub.check(t)
+	if got, want := m.hub.backlog.bytes.Load(), int64(m.bytes()); got != want {
+		t.Fatalf("logs hold %d bytes, want %d", got, want)
+	}
+}
+
+// finish has everybody read everything, and leave.
+func (m *model) finish(t *testing.T) {
+	m.hub.pump()
+	for _, p := range m.peers {
+		for _, s := range p.subs {
+			if s.held {
+				m.open(s)
+			}
+			if s.pos < len(s.log.all) && !p.isAwake() {
+				t.Fatal("a member with something unread was not woken")
+			}
+		}
+		if p.isAwake() {
+			for !m.readOne(t, p) {
+			}
+		}
+		for _, s := range p.subs {
+			if s.pos < len(s.log.all) || s.initial != nil {
+				t.Fatal("a member is asleep with something unread")
+			}
+		}
+	}
+	m.hub.check(t)
+	st := m.hub.Stats()
+	if st.Delivered != m.delivered || st.Dropped != m.dropped || st.Expired != m.expired || st.BacklogBytes != 0 {
+		t.Fatalf("stats %+v, want delivered %d, dropped %d, expired %d, nothing in logs", st, m.delivered, m.dropped, m.expired)
+	}
+	for _, p := range m.peers {
+		p.Close()
+	}
+	m.hub.checkEmpty(t)
+}
+
+// TestModel compares the hub with the model, step by random step.
+func TestModel(t *testing.T) {
+	rnd := seeded(t)
+	var sum Stats
+	for range 2000 {
+		h := New(Options{
+			Backplane:        newPlane(),
+			Shards:           1 + rnd.IntN(3),
+			SubscriberBuffer: 500 + rnd.IntN(4000),
+			BacklogMemory:    int64(2000 + rnd.IntN(10_000)),
+		})
+		m := &model{hub: h, rnd: rnd, now: time.Now(), logs: make(map[modelKey]*modelLog)}
+		for range rnd.IntN(300) {
+			m.step(t)
+		}
+		m.finish(t)
+		st := h.Stats()
+		sum.Delivered += st.Delivered
+		sum.Dropped += st.Dropped
+		sum.Expired += st.Expired
+	}
+	t.Logf("delivered %d, dropped %d, expired %d", sum.Delivered, sum.Dropped, sum.Expired)
+	if sum.Delivered < 1000 || sum.Dropped < 1000 || sum.Expired < 100 {
+		t.Error("the steps did not lead anywhere")
+	}
+}

@@ -1,0 +1,266 @@
+package hub
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"pubsub"
+)
+
+// crowd returns n members of topic that sleep.
+func crowd(t testing.TB, h *Hub, topic pubsub.Topic, n int) []*peer {
+	peers := make([]*peer, n)
+	for i := range peers {
+		peers[i] = newPeer(h, "")
+		peers[i].open(t, topic)
+		peers[i].drain()
+	}
+	return peers
+}
+
+func awake(peers []*peer) (n int) {
+	for _, p := range peers {
+		if p.isAwake() {
+			n++
+		}
+	}
+	return n
+}
+
+// The members of a small topic are woken within a slice or two, however many
+// members of a large one, or deadlines, are at it. Counted in slices, not time.
+func TestSmallTopicDoesNotWait(t *testing.T) {
+	h := New(Options{Backplane: newPlane(), Shards: 1})
+	s := h.shards[0]
+	large := crowd(t, h, "large", 100_000)
+	small := crowd(t, h, "small", 10)
+	other := crowd(t, h, "other", 10)
+	for _, p := range large {
+		p.SetDeadline(s.wheel.start.Add(tick))
+	}
+	slices := 0
+	for round := range 20 {
+		h.Deliver(plain("large", "x")) // again and again, while it is being walked
+		if round == 5 {
+			s.wheel.advance(s.wheel.start.Add(tick))
+		}
+		for range round {
+			s.slice()
+			slices++
+		}
+		h.Deliver(plain("small", "x"))
+		h.Deliver(plain("other", "x"))
+		for i := 1; awake(small) < len(small) || awake(other) < len(other); i++ {
+			if i > 3 {
+				t.Fatalf("round %d: not awake after 3 slices", round)
+			}
+			s.slice()
+			slices++
+		}
+		for _, p := range append(small, other...) {
+			p.drain()
+		}
+		if n := awake(large); n > 2*sliceSize*slices {
+			t.Fatalf("%d members of the large topic were woken in %d slices", n, slices)
+		}
+	}
+	for s.slice() {
+		slices++
+	}
+	if n := awake(large); n != len(large) {
+		t.Errorf("%d of %d members of the large topic were woken", n, len(large))
+	}
+	if most := len(large)/sliceSize*2 + 200; slices > most {
+		t.Errorf("%d slices, want no more than %d", slices, most)
+	}
+}
+
+// Topics take turns.
+func TestTopicsTakeTurns(t *testing.T) {
+	h := New(Options{Backplane: newPlane(), Shards: 1})
+	topics := map[pubsub.Topic][]*peer{}
+	for i := range 5 {
+		topic := pubsub.Topic(fmt.Sprint("t", i))
+		topics[topic] = crowd(t, h, topic, 10*sliceSize)
+		h.Deliver(plain(topic, "x"))
+	}
+	for turn := 1; turn <= 10; turn++ {
+		for range 5 {
+			h.shards[0].slice()
+		}
+		for topic, peers := range topics {
+			if n := awake(peers); n != turn*sliceSize {
+				t.Errorf("turn %d: %d members of %s awake, want %d", turn, n, topic, turn*sliceSize)
+			}
+		}
+	}
+	if h.shards[0].slice() {
+		t.Error("a slice more than there is to do")
+	}
+}
+
+// Members are spread over the shards; each shard has a log of its own.
+func TestShards(t *testing.T) {
+	for _, n := range []int{1, 2, 7, 1000} {
+		h := New(Options{Backplane: newPlane(), Shards: n})
+		want := min(n, 256)
+		if len(h.shards) != want {
+			t.Errorf("%d shards, want %d", len(h.shards), want)
+		}
+		peers := crowd(t, h, "t", 3*want)
+		members := map[*shard]int{}
+		for _, p := range peers {
+			members[p.shard]++
+		}
+		for _, s := range h.shards {
+			if members[s] != 3 {
+				t.Errorf("a shard of %d has %d members, want 3", want, members[s])
+			}
+		}
+		h.Deliver(plain("t", "a"))
+		h.check(t)
+		h.pump()
+		for i, p := range peers {
+			expect(t, p.drain(), "a")
+			if i%2 == 0 {
+				p.Close()
+			}
+			h.check(t)
+		}
+		for _, p := range peers {
+			p.Close()
+		}
+		h.checkEmpty(t)
+	}
+}
+
+// Run ends when it is told to, with work left.
+func TestRunEnds(t *testing.T) {
+	h := New(Options{Backplane: newPlane(), Shards: 2})
+	crowd(t, h, "t", 10*sliceSize)
+	h.Deliver(plain("t", "x"))
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	h.Run(ctx)
+}
+
+// What a delivery costs does not depend on how many it reaches: appending and
+// waking allocate a constant, and reading nothing.
+func TestDeliveryDoesNotAllocate(t *testing.T) {
+	const members, rounds = 1000, 50
+	h := New(Options{Backplane: newPlane(), Shards: 1})
+	peers := crowd(t, h, "t", members)
+	var parcels []*pubsub.Parcel
+	for i := range rounds + 1 { // AllocsPerRun runs once more
+		parcels = append(parcels, plain("t", "x"), retained("t", uint64(i+1)))
+	}
+	dst := make([]Delivery, 0, 8)
+	now := time.Now()
+	next, read := 0, 0
+	perRound := testing.AllocsPerRun(rounds, func() {
+		h.Deliver(parcels[next])
+		h.Deliver(parcels[next+1])
+		next += 2
+		for h.shards[0].slice() {
+		}
+		for _, p := range peers {
+			for asleep := false; !asleep; {
+				var ds []Delivery
+				ds, asleep = p.Read(dst, now)
+				read += len(ds)
+			}
+		}
+	})
+	if read != 2*members*(rounds+1) {
+		t.Fatalf("read %d messages, want %d", read, 2*members*(rounds+1))
+	}
+	if perRound > 2 { // the log's entries, made when the first is appended and grown
+		t.Errorf("%v allocations for 2 messages to %d members", perRound, members)
+	}
+}
+
+// Nor does a tick at which nothing is due, a deadline that is set again, or a
+// member that is woken by one.
+func TestTicksDoNotAllocate(t *testing.T) {
+	h := New(Options{Backplane: newPlane(), Shards: 1})
+	w := h.shards[0].wheel
+	var peers []*peer
+	for i := range 1000 {
+		p := newPeer(h, "")
+		p.SetDeadline(w.start.Add(time.Hour + time.Duration(i)*time.Second))
+		peers = append(peers, p)
+	}
+	now := w.start
+	if n := testing.AllocsPerRun(2*wheelSlots, func() {
+		now = now.Add(tick)
+		w.advance(now)
+		h.shards[0].slice()
+	}); n != 0 {
+		t.Errorf("an idle tick allocates %v times", n)
+	}
+	dst := make([]Delivery, 0, 2)
+	w.due = make([]*Member, 0, len(peers)) // as it is after a tick as busy as this
+	if n := testing.AllocsPerRun(20, func() {
+		for _, p := range peers {
+			p.SetDeadline(now.Add(tick))
+		}
+		now = now.Add(tick)
+		w.advance(now)
+		for h.shards[0].slice() {
+		}
+		for _, p := range peers {
+			for asleep := false; !asleep; {
+				_, asleep = p.Read(dst, now)
+			}
+		}
+	}); n != 0 {
+		t.Errorf("%d deadlines allocate %v times", len(peers), n)
+	}
+}
+
+// reader is a holder that reads on the goroutine that wakes the shard: the least
+// a holder can do.
+type reader struct {
+	*Member
+	awake *[]*reader
+}
+
+func (r *reader) Wake() { *r.awake = append(*r.awake, r) }
+
+// BenchmarkFanOut delivers one message to 10,000 members of one topic.
+func BenchmarkFanOut(b *testing.B) {
+	const members = 10_000
+	h := New(Options{Backplane: newPlane(), Shards: 1})
+	awake := make([]*reader, 0, members)
+	for range members {
+		r := &reader{awake: &awake}
+		r.Member = h.NewMember(r, "")
+		s, err := r.Subscribe(b.Context(), "t", SubscriptionOptions{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		s.Open(nil, pubsub.Version{})
+	}
+	dst := make([]Delivery, 0, 8)
+	now := time.Now()
+	read := func() {
+		for _, r := range awake {
+			for asleep := false; !asleep; {
+				_, asleep = r.Read(dst, now)
+			}
+		}
+		awake = awake[:0]
+	}
+	read()
+	p := plain("t", string(make([]byte, 128)))
+	b.ReportAllocs()
+	for b.Loop() {
+		h.Deliver(p)
+		for h.shards[0].slice() {
+			read()
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/members, "ns/member")
+}

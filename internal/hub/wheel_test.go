@@ -1,0 +1,238 @@
+package hub
+
+import (
+	"context"
+	"math"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// alarm is a member that notes when it was woken, and reads at once.
+type alarm struct {
+	*Member
+	woken []time.Time // owned by the goroutine of run
+	wake  chan struct{}
+}
+
+func (a *alarm) Wake() { a.wake <- struct{}{} }
+
+func newAlarm(h *Hub) *alarm {
+	a := &alarm{wake: make(chan struct{}, 1)}
+	a.Member = h.NewMember(a, "")
+	return a
+}
+
+func (a *alarm) run(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-a.wake:
+		}
+		a.woken = append(a.woken, time.Now())
+		for asleep := false; !asleep; {
+			_, asleep = a.Read(make([]Delivery, 0, 2), time.Now())
+		}
+	}
+}
+
+// inBubble runs f with a hub at work, in a time of its own.
+func inBubble(t *testing.T, f func(ctx context.Context, h *Hub)) {
+	synctest.Test(t, func(t *testing.T) {
+		// Cancelled before the bubble ends: its goroutines must end as well.
+		ctx, cancel := context.WithCancel(t.Context())
+		h := New(Options{Backplane: newPlane(), Shards: 2})
+		go h.Run(ctx)
+		f(ctx, h)
+		cancel()
+		synctest.Wait()
+	})
+}
+
+// Deadlines, near ones and ones several turns away, are never early and at most
+// a tick late, and come once.
+func TestDeadlines(t *testing.T) {
+	rnd := seeded(t)
+	inBubble(t, func(ctx context.Context, h *Hub) {
+		time.Sleep(37 * time.Millisecond) // between two ticks
+		start := time.Now()
+		const turn = tick * wheelSlots
+		var alarms []*alarm
+		var deadlines []time.Time
+		for i := range 4000 {
+			d := time.Duration(rnd.Int64N(int64(4 * turn)))
+			if i%3 == 0 {
+				d = time.Duration(rnd.Int64N(20)) * tick // on ticks, and many alike
+			}
+			a := newAlarm(h)
+			go a.run(ctx)
+			a.SetDeadline(start.Add(d))
+			alarms, deadlines = append(alarms, a), append(deadlines, start.Add(d))
+		}
+		time.Sleep(5 * turn)
+		synctest.Wait()
+		for i, a := range alarms {
+			if len(a.woken) != 1 {
+				t.Fatalf("woken %d times for one deadline", len(a.woken))
+			}
+			if late := a.woken[0].Sub(deadlines[i]); late < 0 || late > tick {
+				t.Errorf("deadline after %v: %v late", deadlines[i].Sub(start), late)
+			}
+			a.Close()
+		}
+		h.checkEmpty(t)
+	})
+}
+
+func TestDeadlineIsReplaced(t *testing.T) {
+	inBubble(t, func(ctx context.Context, h *Hub) {
+		start := time.Now()
+		a := newAlarm(h)
+		go a.run(ctx)
+		for _, c := range []struct {
+			name string
+			set  []time.Duration // after start of the case; negative: none
+			want time.Duration   // negative: not woken
+		}{
+			{"later", []time.Duration{time.Second, 3 * time.Second}, 3 * time.Second},
+			{"sooner", []time.Duration{3 * time.Second, time.Second}, time.Second},
+			{"the same", []time.Duration{time.Second, time.Second}, time.Second},
+			{"a turn later", []time.Duration{time.Second, time.Second + tick*wheelSlots}, time.Second + tick*wheelSlots},
+			{"removed", []time.Duration{time.Second, -1}, -1},
+			{"removed and set", []time.Duration{time.Second, -1, 2 * time.Second}, 2 * time.Second},
+			{"removed twice", []time.Duration{-1, -1}, -1},
+			{"now", []time.Duration{0}, tick},
+			{"centuries away", []time.Duration{time.Second, math.MaxInt64}, -1},
+		} {
+			a.woken = nil
+			start = time.Now()
+			for _, d := range c.set {
+				switch {
+				case d < 0:
+					a.SetDeadline(time.Time{})
+				case d == math.MaxInt64:
+					a.SetDeadline(time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC))
+				default:
+					a.SetDeadline(start.Add(d))
+				}
+			}
+			time.Sleep(100 * time.Second)
+			synctest.Wait()
+			if c.want < 0 {
+				if len(a.woken) != 0 {
+					t.Errorf("%s: woken after %v", c.name, a.woken[0].Sub(start))
+				}
+			} else if len(a.woken) != 1 || a.woken[0].Sub(start) != c.want {
+				t.Errorf("%s: woken %v after %v, want once after %v", c.name, a.woken, start, c.want)
+			}
+		}
+		// One that has passed already is due at the next tick.
+		a.woken = nil
+		a.SetDeadline(start.Add(-time.Hour))
+		time.Sleep(tick)
+		synctest.Wait()
+		if len(a.woken) != 1 {
+			t.Errorf("a deadline in the past: woken %d times", len(a.woken))
+		}
+		a.Close()
+		h.checkEmpty(t)
+	})
+}
+
+// Members leave a slot of many from any place in it, and the rest stays whole.
+func TestDeadlineOfOneWhoLeft(t *testing.T) {
+	rnd := seeded(t)
+	inBubble(t, func(ctx context.Context, h *Hub) {
+		var alarms []*alarm
+		at := time.Now().Add(time.Second)
+		for range 1000 {
+			a := newAlarm(h)
+			go a.run(ctx)
+			a.SetDeadline(at)
+			alarms = append(alarms, a)
+		}
+		closed := map[*alarm]bool{}
+		for _, a := range alarms {
+			if rnd.IntN(2) == 0 {
+				a.Close()
+				closed[a] = true
+				a.SetDeadline(at)
+			}
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		for _, a := range alarms {
+			if got, want := len(a.woken), 1; closed[a] && got != 0 || !closed[a] && got != want {
+				t.Errorf("woken %d times; closed: %v", got, closed[a])
+			}
+			a.Close()
+		}
+		h.checkEmpty(t)
+	})
+}
+
+// Between being due and being kicked a member may close or get another deadline.
+func TestClosedWhileDue(t *testing.T) {
+	h := New(Options{Backplane: newPlane(), Shards: 1})
+	w := h.shards[0].wheel
+	a, b := newPeer(h, ""), newPeer(h, "")
+	a.SetDeadline(w.start.Add(tick))
+	b.SetDeadline(w.start.Add(tick))
+	w.advance(w.start.Add(tick))
+	a.Close()
+	b.SetDeadline(w.start.Add(3 * tick))
+	h.pump()
+	if a.wakes.Load() != 0 || b.wakes.Load() != 1 {
+		t.Errorf("woken %d and %d times, want 0 and 1", a.wakes.Load(), b.wakes.Load())
+	}
+	b.drain()
+	w.advance(w.start.Add(3 * tick))
+	h.pump()
+	if b.wakes.Load() != 2 {
+		t.Error("a deadline that was set while another was due did not come")
+	}
+	b.Close()
+	h.checkEmpty(t)
+}
+
+// After a long pause, such as a suspended machine's, all ticks are made up for.
+func TestWheelCatchesUp(t *testing.T) {
+	h := New(Options{Backplane: newPlane(), Shards: 1})
+	w := h.shards[0].wheel
+	var peers []*peer
+	for i := range 3 * wheelSlots {
+		p := newPeer(h, "")
+		p.SetDeadline(w.start.Add(time.Duration(i) * tick))
+		peers = append(peers, p)
+	}
+	w.advance(w.start.Add(2*wheelSlots*tick + tick/2))
+	h.pump()
+	for i, p := range peers {
+		if due := i <= 2*wheelSlots; p.isAwake() != due {
+			t.Errorf("tick %d: awake is %v", i, p.isAwake())
+		}
+	}
+}
+
+// A member that is awake when its deadline comes has a look before it sleeps.
+func TestDeadlineWhileAwake(t *testing.T) {
+	h := New(Options{Backplane: newPlane(), Shards: 1})
+	w := h.shards[0].wheel
+	p := newPeer(h, "")
+	p.open(t, "t")
+	p.SetDeadline(w.start.Add(tick))
+	w.advance(w.start.Add(tick))
+	h.pump()
+	if p.wakes.Load() != 1 {
+		t.Errorf("woken %d times without having slept", p.wakes.Load())
+	}
+	for range 2 { // the subscription, the deadline
+		if _, asleep := p.Read(make([]Delivery, 0, 2), time.Now()); asleep {
+			t.Error("asleep without having seen to the deadline")
+		}
+	}
+	if _, asleep := p.Read(make([]Delivery, 0, 2), time.Now()); !asleep {
+		t.Error("not asleep")
+	}
+}
