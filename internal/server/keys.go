@@ -80,6 +80,9 @@ func (c *keyCache) value(ctx context.Context, id string) (string, error) {
 		return v, found(v)
 	}
 	k, err := c.ring.Key(ctx, id)
+	if err == nil {
+		err = found(k.Value)
+	}
 	if errors.Is(err, pubsub.ErrKeyNotFound) {
 		c.miss(id)
 	}
@@ -87,6 +90,8 @@ func (c *keyCache) value(ctx context.Context, id string) (string, error) {
 	return k.Value, err
 }
 
+// found is the error of a look-up that came to value. Everybody could sign with
+// an empty one.
 func found(value string) error {
 	if value == "" {
 		return pubsub.ErrKeyNotFound
