@@ -92,6 +92,7 @@ func New(o Options) *Hub {
 }
 
 // Run wakes members until ctx is done; it returns when all it started has ended.
+// It is called once.
 func (h *Hub) Run(ctx context.Context) {
 	var wg sync.WaitGroup
 	for _, s := range h.shards {

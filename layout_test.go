@@ -1,0 +1,200 @@
+package pubsub_test
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"maps"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const module = "pubsub"
+
+// layout is the map of this module: a package imports only packages of a lower
+// level, and of those only the ones named here. Tests may import what they like.
+// A package that is not here may not be there.
+var layout = map[string]struct {
+	level   int
+	ours    []string // what it may import of this module, besides the root
+	foreign []string // the modules it may import
+}{
+	".": {level: 0},
+
+	"internal/hub":                     {level: 1},
+	"internal/sse":                     {level: 1},
+	"internal/mqtt":                    {level: 1},
+	"internal/ws":                      {level: 1, foreign: []string{"github.com/gobwas/ws"}},
+	"internal/token":                   {level: 1, foreign: []string{"github.com/golang-jwt/jwt/v5"}},
+	"internal/config":                  {level: 1, foreign: []string{"go.yaml.in/yaml/v3"}},
+	"internal/backplane/local":         {level: 1, foreign: []string{"github.com/cockroachdb/pebble/v2"}},
+	"internal/backplane/backplanetest": {level: 1},
+	"internal/session":                 {level: 2, ours: []string{"internal/mqtt"}},
+	"internal/client": {
+		level:   2,
+		ours:    []string{"internal/mqtt", "internal/sse", "internal/ws"},
+		foreign: []string{"github.com/coder/websocket"},
+	},
+	"internal/server": {
+		level:   3,
+		ours:    []string{"internal/hub", "internal/mqtt", "internal/session", "internal/sse", "internal/token", "internal/ws"},
+		foreign: []string{"github.com/pires/go-proxyproto", "golang.org/x/time"},
+	},
+	"internal/app": {
+		level: 4,
+		ours: []string{"internal/backplane/local", "internal/config", "internal/hub", "internal/server",
+			"internal/token"},
+		foreign: []string{"github.com/prometheus/client_golang"},
+	},
+	"cmd/pubsub": {
+		level:   5,
+		ours:    []string{"internal/app", "internal/client", "internal/config", "internal/token"},
+		foreign: []string{"github.com/alecthomas/kong"},
+	},
+
+	"bench/fanout": {level: 6, ours: []string{"internal/mqtt"}, foreign: []string{"golang.org/x/sys"}},
+	"test/e2e":     {level: 6},
+}
+
+// pkg is what the files of a directory say.
+type pkg struct {
+	imports    map[string]string // path to a file that imports it, but for tests
+	documented bool
+	files      int
+}
+
+// packages reads the Go files below the root, whatever they are built for.
+func packages(t *testing.T) map[string]*pkg {
+	t.Helper()
+	found := make(map[string]*pkg)
+	err := filepath.WalkDir(".", func(file string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		name := d.Name()
+		if d.IsDir() {
+			if file != "." && (name[0] == '.' || name[0] == '_' || name == "testdata" || name == "node_modules") {
+				return filepath.SkipDir
+			}
+			return nil
+		}
+		if filepath.Ext(name) != ".go" {
+			return nil
+		}
+		f, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ImportsOnly|parser.ParseComments)
+		if err != nil {
+			return err
+		}
+		dir := filepath.ToSlash(filepath.Dir(file))
+		p := found[dir]
+		if p == nil {
+			p = &pkg{imports: make(map[string]string)}
+			found[dir] = p
+		}
+		p.files++
+		p.documented = p.documented || documents(f)
+		if !strings.HasSuffix(name, "_test.go") {
+			for _, spec := range f.Imports {
+				imported, err := strconv.Unquote(spec.Path.Value)
+				if err != nil {
+					return err
+				}
+				p.imports[imported] = file
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+// documents reports whether f has the comment of its package, which begins as
+// go doc has it: "Package name", or the name of a command.
+func documents(f *ast.File) bool {
+	if f.Doc == nil {
+		return false
+	}
+	text := f.Doc.Text()
+	if f.Name.Name == "main" {
+		return text != ""
+	}
+	return strings.HasPrefix(text, "Package "+f.Name.Name+" ")
+}
+
+// Every package imports what layout lets it, and has a comment that says what it
+// is for.
+func TestLayout(t *testing.T) {
+	found := packages(t)
+	for _, dir := range slices.Sorted(maps.Keys(found)) {
+		p := found[dir]
+		may, ok := layout[dir]
+		if !ok {
+			t.Errorf("%s: no such package in the layout; add it there, and to the map in ARCHITECTURE.md", dir)
+			continue
+		}
+		if !p.documented {
+			t.Errorf("%s: none of its %d files has a package comment", dir, p.files)
+		}
+		for _, imported := range slices.Sorted(maps.Keys(p.imports)) {
+			if !allowed(imported, dir, may.ours, may.foreign) {
+				t.Errorf("%s: imports %q, which %s must not", p.imports[imported], imported, dir)
+			}
+		}
+	}
+	for _, dir := range slices.Sorted(maps.Keys(layout)) {
+		if found[dir] == nil {
+			t.Errorf("%s: in the layout, but there is no such package", dir)
+		}
+		for _, o := range layout[dir].ours {
+			if low, ok := layout[o]; !ok || low.level >= layout[dir].level {
+				t.Errorf("%s may import %s, which is not of a lower level", dir, o)
+			}
+		}
+	}
+}
+
+func allowed(imported, dir string, ours, foreign []string) bool {
+	if imported == module {
+		return dir != "."
+	}
+	if own, ok := strings.CutPrefix(imported, module+"/"); ok {
+		return slices.Contains(ours, own)
+	}
+	if first, _, _ := strings.Cut(imported, "/"); !strings.Contains(first, ".") {
+		return imported != "C" // the standard library
+	}
+	return slices.ContainsFunc(foreign, func(m string) bool {
+		return imported == m || strings.HasPrefix(imported, m+"/")
+	})
+}
+
+// The words of the domain and the hub need nothing but the standard library, and
+// of that no HTTP: they are to run anywhere, a WebAssembly host included.
+func TestCoreNeedsOnlyTheStandardLibrary(t *testing.T) {
+	for _, p := range []string{module, path.Join(module, "internal/hub")} {
+		cmd := exec.Command("go", "list", "-deps", "-f", "{{.ImportPath}} {{.Standard}}", p)
+		out, err := cmd.Output()
+		if err != nil {
+			t.Fatalf("%v: %v", cmd, err)
+		}
+		deps := 0
+		for line := range strings.Lines(string(out)) {
+			dep, standard, _ := strings.Cut(strings.TrimSpace(line), " ")
+			deps++
+			if dep == "net/http" || standard != "true" && dep != module && dep != p {
+				t.Errorf("%s depends on %s", p, dep)
+			}
+		}
+		if deps < 10 {
+			t.Errorf("go list names %d dependencies of %s: too few to be true", deps, p)
+		}
+	}
+}
