@@ -28,6 +28,10 @@ type Options struct {
 	Stdout, Stderr io.Writer
 	// Version is the release, for metrics.
 	Version string
+	// Listening, if not nil, is called once clients can connect, with the addresses
+	// that were bound; ops is nil if that listener is switched off. It must return
+	// soon.
+	Listening func(public, ops net.Addr)
 	// Reload asks for the settings to be read again; ConfigReload reads them.
 	Reload       <-chan struct{}
 	ConfigReload func() (*config.Config, error)
@@ -189,6 +193,7 @@ func (n *node) run(ctx context.Context) error {
 	start("listener", func() error { return serve(public, n.publicListener()) })
 	defer public.Close()
 
+	n.tellListening()
 	n.log.Info("listening", "address", n.public.Addr().String(), "tls", n.certs != nil, "store", n.storeName(), "version", n.o.Version)
 	if n.cfg.Dev {
 		if err := n.greet(parts); err != nil {
@@ -206,6 +211,17 @@ func (n *node) run(ctx context.Context) error {
 	public.Shutdown(last)
 	n.log.Info("stopped")
 	return err
+}
+
+func (n *node) tellListening() {
+	if n.o.Listening == nil {
+		return
+	}
+	var ops net.Addr
+	if n.ops != nil {
+		ops = n.ops.Addr()
+	}
+	n.o.Listening(n.public.Addr(), ops)
 }
 
 // shutdownTimeout is how long requests that are no streams may take to end.
