@@ -40,6 +40,11 @@ func newHistory() *history {
 	return &history{values: map[pubsub.Version]string{}, newest: map[pubsub.Topic]pubsub.Version{}, keys: map[string]bool{}}
 }
 
+// clone returns a copy of h, whose mu is held or not needed.
+func (h *history) clone() *history {
+	return &history{values: maps.Clone(h.values), newest: maps.Clone(h.newest), keys: maps.Clone(h.keys), taken: h.taken}
+}
+
 // saw notes that v of topic was acknowledged or shown, with value.
 func (h *history) saw(t *testing.T, topic pubsub.Topic, v pubsub.Version, value string) {
 	h.mu.Lock()
@@ -194,7 +199,7 @@ func crashAtRandom(t *testing.T, rng *rand.Rand, fs *vfs.MemFS, b *Backplane, h 
 		UnsyncedDataPercent: []int{0, 20, 50, 80, 100}[rng.IntN(5)],
 		RNG:                 rng,
 	})
-	known := history{values: maps.Clone(h.values), newest: maps.Clone(h.newest), keys: maps.Clone(h.keys), taken: h.taken}
+	known := h.clone()
 	h.mu.Unlock()
 	close(stop)
 	wg.Wait()

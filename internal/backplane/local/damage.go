@@ -80,41 +80,43 @@ func maskedCRC(b []byte) uint32 {
 	return (c>>15 | c<<17) + 0xa282ead8
 }
 
-// checkFiles looks for damage in the middle of the MANIFEST and of the logs.
-func checkFiles(d *directory) error {
+// checkFiles looks for damage in the middle of the MANIFEST and of the logs;
+// exists is false if there is no database yet.
+func checkFiles(d *directory) (exists bool, err error) {
 	names, err := d.fs.List(d.store)
 	if errors.Is(err, iofs.ErrNotExist) {
-		return nil
+		return false, nil
 	}
 	if err != nil {
-		return fmt.Errorf("%w: %s: %w", ErrDirectory, d.store, err)
+		return false, fmt.Errorf("%w: %s: %w", ErrDirectory, d.store, err)
 	}
 	desc, err := pebble.Peek(d.store, d.fs)
 	if err != nil {
-		return openError(d, err)
+		return false, openError(d, err)
 	}
-	if desc.Exists {
-		// Every edit is synced before the next is written: where a record
-		// begins, all before it was whole.
-		err := checkChunks(d, desc.ManifestFilename, func(_ int64, c chunk) bool { return c.kind.starts })
-		if err != nil {
-			return err
+	if !desc.Exists {
+		for _, name := range names {
+			if strings.HasSuffix(name, ".log") || strings.HasSuffix(name, ".sst") {
+				// The engine would begin anew and delete them.
+				return false, fmt.Errorf("%w: %s has %s, and nothing says which MANIFEST counts; %s", ErrCorrupt, d.store, name, wayOut)
+			}
 		}
+		return false, nil
 	}
+	// Every edit is synced before the next is written: where a record begins, all
+	// before it was whole.
+	err = checkChunks(d, desc.ManifestFilename, func(_ int64, c chunk) bool { return c.kind.starts })
 	for _, name := range names {
 		digits, ok := strings.CutSuffix(name, ".log")
-		n, err := strconv.ParseUint(digits, 10, 64)
-		if !ok || err != nil {
+		n, notLog := strconv.ParseUint(digits, 10, 64)
+		if !ok || notLog != nil || err != nil {
 			continue
 		}
 		err = checkChunks(d, d.fs.PathJoin(d.store, name), func(bad int64, c chunk) bool {
 			return c.log == uint32(n) && c.synced > uint64(bad)
 		})
-		if err != nil {
-			return err
-		}
 	}
-	return nil
+	return true, err
 }
 
 // checkChunks reads a file up to its first invalid chunk. If a later chunk
@@ -122,7 +124,7 @@ func checkFiles(d *directory) error {
 func checkChunks(d *directory, name string, proves func(bad int64, c chunk) bool) error {
 	f, err := d.fs.Open(name)
 	if errors.Is(err, iofs.ErrNotExist) {
-		return fmt.Errorf("%w: %s is missing; restore the directory from a backup, or name a new one", ErrCorrupt, name)
+		return fmt.Errorf("%w: %s is missing; %s", ErrCorrupt, name, wayOut)
 	}
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrDirectory, err)
@@ -139,7 +141,7 @@ func checkChunks(d *directory, name string, proves func(bad int64, c chunk) bool
 			c, ok := parseChunk(block[:n], i)
 			switch {
 			case ok && bad >= 0 && proves(bad, c):
-				return fmt.Errorf("%w: %s at offset %d; restore the directory from a backup, or name a new one", ErrCorrupt, name, bad)
+				return fmt.Errorf("%w: %s at offset %d; %s", ErrCorrupt, name, bad, wayOut)
 			case ok:
 				i = c.end
 			case bad < 0 && !padding(block[i:n]):
@@ -170,13 +172,13 @@ func padding(b []byte) bool {
 
 // openError says what an error of opening the engine means to an operator.
 func openError(d *directory, err error) error {
+	var errno syscall.Errno
 	switch {
-	case pebble.IsCorruptionError(err):
-		return fmt.Errorf("%s: %w", d.store, damaged(err))
 	case errors.Is(err, syscall.ENOSPC):
 		return fmt.Errorf("%w: cannot open %s: %w; make room", ErrDiskFull, d.store, err)
-	case errors.Is(err, iofs.ErrNotExist):
-		return fmt.Errorf("%w: %s: %w; restore the directory from a backup, or name a new one", ErrCorrupt, d.store, err)
+	case errors.As(err, &errno) && errno != syscall.ENOENT:
+		return fmt.Errorf("%w: cannot open %s: %w", ErrDirectory, d.store, err)
 	}
-	return fmt.Errorf("%w: cannot open %s: %w", ErrDirectory, d.store, err)
+	// What is left is that the files do not fit together.
+	return fmt.Errorf("%w: cannot open %s: %w; %s", ErrCorrupt, d.store, err, wayOut)
 }

@@ -113,7 +113,7 @@ func (d *directory) checkFormat() error {
 	f, err := d.fs.Open(name)
 	if errors.Is(err, iofs.ErrNotExist) {
 		if _, err := d.fs.Stat(d.store); err == nil {
-			return fmt.Errorf("%w: %s is missing although there is %s; restore the directory from a backup, or name a new one", ErrCorrupt, name, d.store)
+			return fmt.Errorf("%w: %s is missing although there is %s; %s", ErrCorrupt, name, d.store, wayOut)
 		}
 		return d.writeFormat(name)
 	}
@@ -129,7 +129,7 @@ func (d *directory) checkFormat() error {
 	n, err := strconv.Atoi(digits)
 	switch {
 	case !ok || err != nil || n < 1:
-		return fmt.Errorf("%w: %s does not read %q; restore it from a backup, or name a new directory", ErrCorrupt, name, formatHead+strconv.Itoa(formatVersion))
+		return fmt.Errorf("%w: %s does not read %q; %s", ErrCorrupt, name, formatHead+strconv.Itoa(formatVersion), wayOut)
 	case n > formatVersion:
 		return fmt.Errorf("%w: %s has format %d, and this release reads up to %d; use the release that wrote it, or a later one", ErrNewerFormat, d.path, n, formatVersion)
 	}

@@ -130,17 +130,17 @@ func Open(o Options) (*Backplane, error) {
 	if o.DiskReserve <= 0 {
 		o.DiskReserve = 64 << 20
 	}
-	e, err := openEngine(o)
+	e, found, err := openEngine(o)
 	if err != nil {
 		return nil, err
 	}
-	s, keys, err := loadStore(e, o)
+	s, err := newStore(e, o, found)
 	if err != nil {
 		return nil, errors.Join(err, e.close())
 	}
 	b := &Backplane{
 		store:   s,
-		keyring: newKeyring(e, keys),
+		keyring: newKeyring(e, found.keys),
 		bus:     newBus(e.closed),
 		engine:  e,
 	}
@@ -167,9 +167,9 @@ func (b *Backplane) Health(ctx context.Context) error {
 // Stats returns the figures of now.
 func (b *Backplane) Stats() Stats {
 	return Stats{
-		Retained:      b.store.retained.Load(),
-		RetainedBytes: b.store.retainedBytes.Load(),
-		Markers:       b.store.markers.Load(),
+		Retained:      b.store.figures.retained.Load(),
+		RetainedBytes: b.store.figures.retainedBytes.Load(),
+		Markers:       b.store.figures.markers.Load(),
 		Keys:          b.keyring.count(),
 		Swept:         b.store.swept.Load(),
 		SweptBytes:    b.store.sweptBytes.Load(),
@@ -208,18 +208,19 @@ type engine struct {
 	lastReport atomic.Int64 // unix seconds of the last Events.Error
 }
 
-// openEngine opens the directory and the database in it.
-func openEngine(o Options) (*engine, error) {
+// openEngine opens the directory and the database in it, once that has been
+// found whole.
+func openEngine(o Options) (*engine, contents, error) {
 	fs, dirname := o.FS, o.Dir
 	switch {
 	case o.InMemory:
 		fs, dirname = vfs.NewMem(), "/"
 	case dirname == "":
-		return nil, fmt.Errorf("%w: no directory given", ErrDirectory)
+		return nil, contents{}, fmt.Errorf("%w: no directory given", ErrDirectory)
 	}
 	dir, err := openDirectory(fs, dirname)
 	if err != nil {
-		return nil, err
+		return nil, contents{}, err
 	}
 	e := &engine{dir: dir, closed: make(chan struct{})}
 	e.fatal = func(err error) { die(o.Events, dir.path, err) }
@@ -233,11 +234,16 @@ func openEngine(o Options) (*engine, error) {
 			o.Events.Error(fmt.Errorf("store %s: %w", dir.store, err))
 		}
 	}
-	if e.db, err = openDB(dir, e.disk.total, e.report, e.fatal); err != nil {
-		return nil, errors.Join(err, dir.close())
+	found, err := inspect(dir, e.disk.total)
+	if err != nil {
+		return nil, found, errors.Join(err, dir.close())
+	}
+	e.db, err = pebble.Open(dir.store, engineOptions(dir, e.disk.total, e.report, e.fatal))
+	if err != nil {
+		return nil, found, errors.Join(openError(dir, err), dir.close())
 	}
 	e.log = newCommitter(e.db, e.fatal)
-	return e, nil
+	return e, found, nil
 }
 
 // die ends the process after a failure that nothing can be built upon.

@@ -7,13 +7,10 @@ import (
 	"github.com/cockroachdb/pebble/v2/bloom"
 )
 
-// openDB opens the engine for a load of small records that are overwritten
-// often, read by key, and seldom read in order. diskTotal is the size of the
-// disk, 0 if unknown.
-func openDB(d *directory, diskTotal int64, report, fatal func(error)) (*pebble.DB, error) {
-	if err := checkFiles(d); err != nil {
-		return nil, err
-	}
+// engineOptions returns the options of the engine for a load of small records
+// that are overwritten often, read by key, and seldom read in order. diskTotal is
+// the size of the disk, 0 if unknown.
+func engineOptions(d *directory, diskTotal int64, report, fatal func(error)) *pebble.Options {
 	o := &pebble.Options{
 		FS: d.fs,
 		// Explicit, so that a new release of the engine changes no files by
@@ -56,11 +53,7 @@ func openDB(d *directory, diskTotal int64, report, fatal func(error)) (*pebble.D
 		BackgroundError: report,
 		DataCorruption:  func(i pebble.DataCorruptionInfo) { report(fmt.Errorf("%w: %s: %w", ErrCorrupt, i.Path, i.Details)) },
 	}
-	db, err := pebble.Open(d.store, o)
-	if err != nil {
-		return nil, openError(d, err)
-	}
-	return db, nil
+	return o
 }
 
 // memTableSize returns how much is kept in memory before it goes to a table.

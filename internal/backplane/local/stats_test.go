@@ -10,15 +10,14 @@ import (
 // checkStats checks the figures against what is in the database.
 func checkStats(t *testing.T, b *Backplane) {
 	t.Helper()
-	fresh := &store{db: b.db}
-	found, err := fresh.scan()
+	found, err := scan(b.db)
 	if err != nil {
 		t.Fatal(err)
 	}
 	got, want := b.Stats(), Stats{
-		Retained:      fresh.retained.Load(),
-		RetainedBytes: fresh.retainedBytes.Load(),
-		Markers:       fresh.markers.Load(),
+		Retained:      found.figures.retained.Load(),
+		RetainedBytes: found.figures.retainedBytes.Load(),
+		Markers:       found.figures.markers.Load(),
 		Keys:          len(found.keys),
 	}
 	if got.Retained != want.Retained || got.RetainedBytes != want.RetainedBytes || got.Markers != want.Markers || got.Keys != want.Keys {

@@ -36,42 +36,36 @@ type store struct {
 	// reading the old one until the new one is applied.
 	locks [stripes]sync.Mutex
 
-	retained, retainedBytes, markers atomic.Int64
-	swept, sweptBytes                atomic.Int64
+	figures           *figures
+	swept, sweptBytes atomic.Int64
 }
 
-// loadStore reads all that the database holds; a new one gets a generation.
-func loadStore(e *engine, o Options) (*store, []pubsub.Key, error) {
+// newStore returns the store of what was found in the database; a new one gets a
+// generation.
+func newStore(e *engine, o Options, found contents) (*store, error) {
 	s := &store{
-		engine:  e,
-		db:      e.db,
-		log:     e.log,
-		now:     o.Now,
-		onSwept: o.Events.Swept,
-		seed:    maphash.MakeSeed(),
+		engine:     e,
+		db:         e.db,
+		log:        e.log,
+		generation: found.generation,
+		now:        o.Now,
+		onSwept:    o.Events.Swept,
+		seed:       maphash.MakeSeed(),
+		figures:    found.figures,
 	}
-	found, err := s.scan()
-	if err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", e.dir.store, err)
-	}
-	switch {
-	case found.generation == 0 && found.records != 0:
-		return nil, nil, fmt.Errorf("%w: %s has %d records and no generation; restore the directory from a backup, or name a new one", ErrCorrupt, e.dir.store, found.records)
-	case found.generation == 0:
-		if found.generation, err = s.begin(); err != nil {
-			return nil, nil, fmt.Errorf("%w: cannot begin %s: %w", ErrDirectory, e.dir.store, err)
+	if s.generation == 0 {
+		var err error
+		if s.generation, err = begin(e.db); err != nil {
+			return nil, fmt.Errorf("%w: cannot begin %s: %w", ErrDirectory, e.dir.store, err)
 		}
 		found.highWater = 1
-	case found.highWater <= found.newest:
-		return nil, nil, fmt.Errorf("%w: %s has a record numbered %d, and numbers only up to %d were given; restore the directory from a backup, or name a new one", ErrCorrupt, e.dir.store, found.newest, found.highWater)
 	}
-	s.generation = found.generation
 	s.log.start(found.highWater)
-	return s, found.keys, nil
+	return s, nil
 }
 
-// begin gives a new store its generation, durably.
-func (s *store) begin() (generation uint64, err error) {
+// begin gives a new database its generation, durably.
+func begin(db *pebble.DB) (generation uint64, err error) {
 	var g [8]byte
 	for generation == 0 {
 		if _, err := rand.Read(g[:]); err != nil {
@@ -79,96 +73,29 @@ func (s *store) begin() (generation uint64, err error) {
 		}
 		generation = binary.BigEndian.Uint64(g[:])
 	}
-	b := s.db.NewBatch()
+	b := db.NewBatch()
 	err = errors.Join(
 		b.Set(generationKey, g[:], nil),
 		b.Set(highWaterKey, binary.BigEndian.AppendUint64(nil, 1), nil),
-		s.db.Apply(b, pebble.Sync),
+		db.Apply(b, pebble.Sync),
 		b.Close(),
 	)
 	return generation, err
 }
 
-// contents is what scan finds.
-type contents struct {
-	generation, highWater uint64
-	records               int64  // all but those two
-	newest                uint64 // the highest number of a record
-	keys                  []pubsub.Key
+// figures count the records that there are.
+type figures struct {
+	retained, retainedBytes, markers atomic.Int64
 }
 
-// scan reads the whole database, and counts what is in it.
-func (s *store) scan() (c contents, err error) {
-	it, err := s.db.NewIter(nil)
-	if err != nil {
-		return c, damaged(err)
-	}
-	defer func() {
-		if e := it.Close(); err == nil {
-			err = damaged(e)
-		}
-	}()
-	for it.First(); it.Valid(); it.Next() {
-		value, err := it.ValueAndErr()
-		if err != nil {
-			return c, damaged(err)
-		}
-		switch key := it.Key(); {
-		case bytes.Equal(key, generationKey) || bytes.Equal(key, highWaterKey):
-			n, err := parseNumber(value)
-			if err != nil {
-				return c, err
-			}
-			if key[0] == generationKey[0] {
-				c.generation = n
-			} else {
-				c.highWater = n
-			}
-			continue
-		case key[0] == prefixKey:
-			k, err := parseKey(string(key[1:]), value)
-			if err != nil {
-				return c, err
-			}
-			c.keys = append(c.keys, k)
-		case key[0] == prefixMessage:
-			_, h, err := parseRecord("", 0, value)
-			if err != nil {
-				return c, err
-			}
-			c.newest = max(c.newest, h.seq)
-			s.count(&h, len(key)+len(value), 1)
-		case key[0] != prefixSweep:
-			return c, fmt.Errorf("%w: a key begins with %#x; use a later release", ErrNewerFormat, key[0])
-		}
-		c.records++
-	}
-	return c, damaged(it.Error())
-}
-
-func parseNumber(b []byte) (uint64, error) {
-	if len(b) != 8 || binary.BigEndian.Uint64(b) == 0 {
-		return 0, fmt.Errorf("%w: number of %d bytes", ErrCorrupt, len(b))
-	}
-	return binary.BigEndian.Uint64(b), nil
-}
-
-// damaged marks an error of the engine that tells of damaged files.
-func damaged(err error) error {
-	if err != nil && pebble.IsCorruptionError(err) {
-		return fmt.Errorf("%w: %w; restore the directory from a backup, or name a new one", ErrCorrupt, err)
-	}
-	return err
-}
-
-// count adds a record of so many bytes to the figures, or takes it off.
-func (s *store) count(h *recordHead, size int, sign int64) {
+// count adds a record of so many bytes, or takes it off.
+func (f *figures) count(h *recordHead, size int, sign int64) {
 	if h.marker {
-		s.markers.Add(sign)
+		f.markers.Add(sign)
 		return
 	}
-	s.retained.Add(sign)
-	s.retainedBytes.Add(sign * int64(size))
+	f.retained.Add(sign)
+	f.retainedBytes.Add(sign * int64(size))
 }
 
 // stripe returns the lock of t.
@@ -249,9 +176,9 @@ func (s *store) fill(w *write, m *pubsub.Message, h *recordHead, size int) (numb
 		return nil, err
 	}
 	if oldSize > 0 {
-		s.count(&old, keySize+oldSize, -1)
+		s.figures.count(&old, keySize+oldSize, -1)
 	}
-	s.count(h, keySize+size, 1)
+	s.figures.count(h, keySize+size, 1)
 	return record.Value[seqOffset:flagsOffset], nil
 }
 

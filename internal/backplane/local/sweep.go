@@ -124,7 +124,7 @@ func (s *store) sweepOne(key []byte) (size int, err error) {
 	}
 	s.log.applyUnsynced(b)
 	if size > 0 {
-		s.count(&h, size, -1)
+		s.figures.count(&h, size, -1)
 	}
 	return size, nil
 }

@@ -1,0 +1,31 @@
+package local
+
+import (
+	"os/exec"
+	"testing"
+)
+
+// mount mounts on dir until the test is over; false if that is not possible
+// here.
+func mount(t *testing.T, dir string, args ...string) bool {
+	t.Helper()
+	if !remount(t, dir, args...) {
+		return false
+	}
+	t.Cleanup(func() {
+		if out, err := exec.Command("umount", dir).CombinedOutput(); err != nil {
+			t.Errorf("umount %s: %v: %s", dir, err, out)
+		}
+	})
+	return true
+}
+
+// remount changes what is mounted on dir.
+func remount(t *testing.T, dir string, args ...string) bool {
+	t.Helper()
+	if out, err := exec.Command("mount", append(args, dir)...).CombinedOutput(); err != nil {
+		t.Logf("mount %q %s: %v: %s", args, dir, err, out)
+		return false
+	}
+	return true
+}

@@ -1,0 +1,121 @@
+package local
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+
+	"pubsub"
+
+	"github.com/cockroachdb/pebble/v2"
+)
+
+// contents is what a database holds.
+type contents struct {
+	generation uint64 // 0 in a new one
+	highWater  uint64 // numbers below it may have been given
+	keys       []pubsub.Key
+	figures    *figures
+}
+
+// inspect reads a whole database without changing a file, so that damage is
+// found before anything is built upon it. What is not there yet has nothing in
+// it.
+func inspect(d *directory, diskTotal int64) (contents, error) {
+	exists, err := checkFiles(d)
+	if err != nil || !exists {
+		return contents{figures: &figures{}}, err
+	}
+	ignore := func(error) {} // what goes wrong comes back from scan
+	o := engineOptions(d, diskTotal, ignore, ignore)
+	o.ReadOnly = true
+	db, err := pebble.Open(d.store, o)
+	if err != nil {
+		return contents{}, openError(d, err)
+	}
+	c, err := scan(db)
+	if e := db.Close(); err == nil {
+		err = damaged(e)
+	}
+	if err != nil {
+		return contents{}, fmt.Errorf("%s: %w", d.store, err)
+	}
+	return c, nil
+}
+
+// scan reads all that there is.
+func scan(db *pebble.DB) (c contents, err error) {
+	c.figures = &figures{}
+	it, err := db.NewIter(nil)
+	if err != nil {
+		return c, damaged(err)
+	}
+	defer func() {
+		if e := it.Close(); err == nil {
+			err = damaged(e)
+		}
+	}()
+	var records int
+	var newest uint64 // the highest number of a record
+	for it.First(); it.Valid(); it.Next() {
+		value, err := it.ValueAndErr()
+		if err != nil {
+			return c, damaged(err)
+		}
+		switch key := it.Key(); {
+		case bytes.Equal(key, generationKey):
+			if c.generation, err = parseNumber(value); err != nil {
+				return c, err
+			}
+			continue
+		case bytes.Equal(key, highWaterKey):
+			if c.highWater, err = parseNumber(value); err != nil {
+				return c, err
+			}
+			continue
+		case key[0] == prefixKey:
+			k, err := parseKey(string(key[1:]), value)
+			if err != nil {
+				return c, err
+			}
+			c.keys = append(c.keys, k)
+		case key[0] == prefixMessage:
+			_, h, err := parseRecord("", 0, value)
+			if err != nil {
+				return c, err
+			}
+			newest = max(newest, h.seq)
+			c.figures.count(&h, len(key)+len(value), 1)
+		case key[0] != prefixSweep:
+			return c, fmt.Errorf("%w: a key begins with %#x; use a later release", ErrNewerFormat, key[0])
+		}
+		records++
+	}
+	switch {
+	case it.Error() != nil:
+		return c, damaged(it.Error())
+	case c.generation == 0 && (records != 0 || c.highWater != 0):
+		return c, fmt.Errorf("%w: there are %d records and no generation; %s", ErrCorrupt, records, wayOut)
+	case c.generation != 0 && c.highWater <= newest:
+		return c, fmt.Errorf("%w: there is a record numbered %d, and only numbers below %d were given; %s", ErrCorrupt, newest, c.highWater, wayOut)
+	}
+	return c, nil
+}
+
+func parseNumber(b []byte) (uint64, error) {
+	if len(b) != 8 || binary.BigEndian.Uint64(b) == 0 {
+		return 0, fmt.Errorf("%w: number of %d bytes; %s", ErrCorrupt, len(b), wayOut)
+	}
+	return binary.BigEndian.Uint64(b), nil
+}
+
+// wayOut is what can be done about damage.
+const wayOut = "restore the directory from a backup, or name a new one"
+
+// damaged marks an error of the engine that tells of damaged files.
+func damaged(err error) error {
+	if err != nil && pebble.IsCorruptionError(err) {
+		return fmt.Errorf("%w: %w; %s", ErrCorrupt, err, wayOut)
+	}
+	return err
+}
