@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -119,17 +118,19 @@ func subscribe(addr, kind string, i int) (int, error) {
 	return fd, err
 }
 
-// readUntil reads byte after byte, so that nothing behind end is taken.
+// readUntil reads what ends in end; nothing may come behind it.
 func readUntil(r io.Reader, end string) error {
-	var got []byte
-	for b := make([]byte, 1); ; {
-		if _, err := io.ReadFull(r, b); err != nil {
-			return fmt.Errorf("%w after %q", err, got)
+	var b [2048]byte
+	for n := 0; n < len(b); {
+		k, err := r.Read(b[n:])
+		if err != nil {
+			return fmt.Errorf("%w after %q", err, b[:n])
 		}
-		if got = append(got, b[0]); strings.HasSuffix(string(got), end) {
+		if n += k; bytes.HasSuffix(b[:n], []byte(end)) {
 			return nil
 		}
 	}
+	return fmt.Errorf("no %q in %q", end, b)
 }
 
 func mqttDial(nc net.Conn, id string) error {
