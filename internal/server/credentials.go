@@ -98,6 +98,7 @@ func (s *Server) verify(ctx context.Context, raw string) (credential, *authError
 	g, err := s.verifier.Verify(ctx, raw, s.o.Now())
 	if err != nil {
 		if errors.Is(err, token.ErrInvalid) {
+			s.o.Events.TokenRefused(err)
 			return credential{}, &authError{kind: authInvalid}
 		}
 		if ctx.Err() == nil { // else the client has gone

@@ -118,6 +118,19 @@ func TestPublisherIsKeyAndSubjectElseToken(t *testing.T) {
 	}
 }
 
+// A client learns that its token is refused, the operator why, and nobody else's
+// token.
+func TestWhyATokenIsRefused(t *testing.T) {
+	n := newNode(t, nil)
+	old := n.token(map[string]any{"exp": 1})
+	if _, err := n.authenticateToken(t.Context(), old); err == nil || err.Error() != "Invalid token" {
+		t.Fatalf("got %v", err)
+	}
+	if lines := n.heard.all(); len(lines) != 1 || !strings.Contains(lines[0], "expired") || strings.Contains(lines[0], old) {
+		t.Errorf("heard %q", lines)
+	}
+}
+
 func TestKeyLookupFailureIsNoRefusal(t *testing.T) {
 	n := newNode(t, nil)
 	n.backplane.fail("Key", pubsub.ErrUnavailable)

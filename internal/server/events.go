@@ -26,8 +26,11 @@ type Events struct {
 	// Refused is called when there is to be no stream or session; reason is the
 	// condition of the stream-error, or the MQTT reason code's name.
 	Refused func(transport, reason string)
+	// TokenRefused is called with the reason when a client reads Invalid token. Any
+	// stranger can bring that about, so it is worth a count and a debug line.
+	TokenRefused func(reason error)
 	// Failed is called when something failed that its operator should know of;
-	// what names it in words.
+	// what names it in words. While the backplane is away that is every request.
 	Failed func(what string, err error)
 }
 
@@ -59,6 +62,9 @@ func (e *Events) fill() {
 	}
 	if e.Refused == nil {
 		e.Refused = func(string, string) {}
+	}
+	if e.TokenRefused == nil {
+		e.TokenRefused = func(error) {}
 	}
 	if e.Failed == nil {
 		e.Failed = func(string, error) {}

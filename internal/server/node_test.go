@@ -260,9 +260,10 @@ func (j *journal) events() Events {
 		Published: func(transport string, size int, retain bool, _ time.Duration) {
 			j.note("published %s %d %v", transport, size, retain)
 		},
-		KeyCreated: func(id string) { j.note("key created %s", id) },
-		KeyDeleted: func(id string) { j.note("key deleted %s", id) },
-		Failed:     func(what string, err error) { j.note("failed %s: %v", what, err) },
+		KeyCreated:   func(id string) { j.note("key created %s", id) },
+		KeyDeleted:   func(id string) { j.note("key deleted %s", id) },
+		TokenRefused: func(reason error) { j.note("token refused: %v", reason) },
+		Failed:       func(what string, err error) { j.note("failed %s: %v", what, err) },
 	}
 }
 

@@ -35,9 +35,12 @@ func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
 		text(w, http.StatusServiceUnavailable, "shutting down")
 	case !s.keys.isReady():
 		text(w, http.StatusServiceUnavailable, "signing keys not known yet")
-	case s.o.Backplane.Health(ctx) != nil:
-		text(w, http.StatusServiceUnavailable, "backplane unavailable")
 	default:
+		if err := s.o.Backplane.Health(ctx); err != nil {
+			s.o.Events.Failed("checking the backplane's health", err)
+			text(w, http.StatusServiceUnavailable, "backplane unavailable")
+			return
+		}
 		text(w, http.StatusOK, "ready")
 	}
 }
