@@ -31,10 +31,9 @@ func (m *mqttConn) encode(w *writer, d *hub.Delivery, now time.Time, last bool) 
 	if p.HasTTL {
 		pub.Expiry = p.Remaining(now)
 	}
-	var ids [1]uint32
 	if d.Options.ID != 0 {
-		ids[0] = d.Options.ID
-		pub.SubscriptionIDs = ids[:]
+		w.ids[0] = d.Options.ID
+		pub.SubscriptionIDs = w.ids[:]
 	}
 	size := pub.Size()
 	if !m.takes(size) {
