@@ -495,26 +495,36 @@ func (p *pipes) Accept() (net.Conn, error) {
 func (p *pipes) Close() error   { close(p.closed); return nil }
 func (p *pipes) Addr() net.Addr { return &net.TCPAddr{} }
 
+// A body that does not come is not waited for long, wherever it is sent.
 func TestSlowBody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := New(Options{Backplane: &faulty{}, AdminToken: adminToken, HTTPPublish: true})
+		s := New(Options{Backplane: &faulty{}, AdminToken: adminToken, HTTPPublish: true, SSE: true})
 		l := &pipes{make(chan net.Conn), make(chan struct{})}
 		srv := &http.Server{Handler: s.Handler()}
 		var serving sync.WaitGroup
 		serving.Go(func() { srv.Serve(l) })
-		ours, theirs := net.Pipe()
-		l.conns <- theirs
-		c := &wire{ours, bufio.NewReader(ours)}
-		began := time.Now()
-		c.send(t, "POST /events?topic=t HTTP/1.1\r\nHost: x\r\nFastly-Key: "+adminToken+"\r\nContent-Length: 5\r\n\r\nhe")
-		status, body, closes := c.response(t)
-		if status != 408 || body != "Request Timeout\n" || !closes {
-			t.Errorf("got %d %q, closes %v", status, body, closes)
+		for _, x := range []struct {
+			request, want string
+			status        int
+		}{
+			{"POST /events?topic=t HTTP/1.1\r\nFastly-Key: " + adminToken, "Request Timeout\n", 408},
+			{"POST /events?topic=t HTTP/1.1", "Missing 'Authorization' header\n", 400},
+			{"GET /nowhere HTTP/1.1", notFound, 404},
+			{"GET /events HTTP/1.1", `event: stream-error` + "\n" + `data: {"condition":"bad-request","text":"Missing 'topic' parameter"}` + "\n\n", 200},
+		} {
+			ours, theirs := net.Pipe()
+			l.conns <- theirs
+			c := &wire{ours, bufio.NewReader(ours)}
+			began := time.Now()
+			c.send(t, x.request+"\r\nHost: x\r\nContent-Length: 5\r\n\r\nhe")
+			if status, body, closes := c.response(t); status != x.status || body != x.want || !closes {
+				t.Errorf("%s: got %d %q, closes %v", x.request, status, body, closes)
+			}
+			if took := time.Since(began); took > bodyTimeout {
+				t.Errorf("%s: took %v", x.request, took)
+			}
+			ours.Close()
 		}
-		if took := time.Since(began); took != bodyTimeout {
-			t.Errorf("took %v", took)
-		}
-		ours.Close()
 		srv.Close()
 		serving.Wait()
 	})

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 )
 
 // endpoint is what answers on one path.
@@ -50,6 +51,9 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request) {
 	originAllowed := s.cors(w.Header(), r)
 	e := s.endpoint(r, originAllowed)
 	if e.hold != nil && r.Method == http.MethodGet {
+		if r.ContentLength != 0 { // of no use, but net/http would wait for it
+			setReadDeadline(w, time.Now().Add(bodyTimeout))
+		}
 		e.hold(w, r)
 		return
 	}
