@@ -31,7 +31,7 @@ type conn struct {
 	control []byte    // to be written before anything else
 	room    sync.Cond // control has been written, or nothing more will be
 	state   connState
-	due     time.Time // when proto.tick is next to be called
+	due     time.Time // when proto.tick is next to be called; zero while it is
 	place   admission // among the connections
 
 	done chan struct{} // closed when the connection is
@@ -134,17 +134,15 @@ func (c *conn) replace(place admission) {
 	c.s.release(place)
 }
 
-// dueBy has proto.tick called at t, if it would be called later.
+// dueBy has proto.tick called at t, unless it is called sooner.
 func (c *conn) dueBy(t time.Time) {
 	c.mu.Lock()
-	sooner := c.state == connOpen && t.Before(c.due)
-	if sooner {
-		c.due = t
+	defer c.mu.Unlock()
+	if c.state != connOpen || t.IsZero() || !c.due.IsZero() && !t.Before(c.due) {
+		return
 	}
-	c.mu.Unlock()
-	if sooner {
-		c.member.SetDeadline(t)
-	}
+	c.due = t
+	c.member.SetDeadline(t) // with mu, so that the last one to set it is the soonest
 }
 
 // Wake starts the goroutine that writes; see [hub.Holder]. Before start, which
@@ -164,12 +162,8 @@ func (c *conn) serve() {
 	defer w.free()
 	for {
 		now := c.s.o.Now()
-		if c.isDue(now) {
-			next := c.proto.tick(now, c.wrote)
-			c.mu.Lock()
-			c.due = next
-			c.mu.Unlock()
-			c.member.SetDeadline(next)
+		if c.takeDue(now) {
+			c.dueBy(c.proto.tick(now, c.wrote))
 		}
 		control, state := c.takeControl()
 		w.bytes(control, false)
@@ -199,10 +193,16 @@ func (c *conn) serve() {
 	}
 }
 
-func (c *conn) isDue(now time.Time) bool {
+// takeDue reports whether proto.tick is to be called now; dueBy then says when
+// next.
+func (c *conn) takeDue(now time.Time) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.state == connOpen && !now.Before(c.due)
+	if c.state != connOpen || c.due.IsZero() || now.Before(c.due) {
+		return false
+	}
+	c.due = time.Time{}
+	return true
 }
 
 // takeControl takes what is to be written before anything else.

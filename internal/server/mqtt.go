@@ -90,8 +90,8 @@ var readBuffers = sync.Pool{New: func() any { return new([16 << 10]byte) }}
 // read serves what the client sends, until it goes.
 func (m *mqttConn) read(nc net.Conn, early []byte) {
 	listening := m.received(early)
+	var small [256]byte // all that an idle session keeps
 	for err := error(nil); err == nil; {
-		var small [256]byte
 		var n int
 		n, err = nc.Read(small[:])
 		listening = listening && m.received(small[:n])
