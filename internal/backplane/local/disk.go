@@ -3,6 +3,7 @@ package local
 import (
 	"fmt"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -69,4 +70,64 @@ func (d *disk) take(n int64) error {
 	}
 	d.left -= n
 	return nil
+}
+
+// compactionFS keeps compactions from the lower half of the reserve. A compaction
+// needs room for all that it rewrites before it frees any; one that took the last
+// of the disk would stop the log, and with it the process.
+type compactionFS struct {
+	vfs.FS
+	disk   *disk
+	closed <-chan struct{}
+}
+
+// compaction is how the engine names the purpose of such a file.
+const compaction = vfs.DiskWriteCategory("pebble-compaction")
+
+// retryAfter is how long a compaction waits before it fails for lack of room: the
+// engine tries again at once.
+const retryAfter = time.Second
+
+// Create implements [vfs.FS].
+func (fs *compactionFS) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
+	if category != compaction {
+		return fs.FS.Create(name, category)
+	}
+	if err := fs.room(); err != nil {
+		select {
+		case <-time.After(retryAfter):
+		case <-fs.closed:
+		}
+		return nil, err
+	}
+	f, err := fs.FS.Create(name, category)
+	if err != nil {
+		return nil, err
+	}
+	return &compactionFile{File: f, fs: fs}, nil
+}
+
+// Unwrap implements [vfs.FS].
+func (fs *compactionFS) Unwrap() vfs.FS { return fs.FS }
+
+// room returns an error if a compaction must not go on.
+func (fs *compactionFS) room() error {
+	if free := fs.disk.free(); free >= 0 && free < fs.disk.reserve/2 {
+		return fmt.Errorf("%w: no room for a compaction (%w)", ErrDiskFull, syscall.ENOSPC)
+	}
+	return nil
+}
+
+// compactionFile is a file that a compaction writes.
+type compactionFile struct {
+	vfs.File
+	fs *compactionFS
+}
+
+// Write implements [vfs.File].
+func (f *compactionFile) Write(b []byte) (int, error) {
+	if err := f.fs.room(); err != nil {
+		return 0, err
+	}
+	return f.File.Write(b)
 }

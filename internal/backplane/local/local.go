@@ -238,7 +238,9 @@ func openEngine(o Options) (*engine, contents, error) {
 	if err != nil {
 		return nil, found, errors.Join(err, dir.close())
 	}
-	e.db, err = pebble.Open(dir.store, engineOptions(dir, e.disk.total, e.report, e.fatal))
+	opts := engineOptions(dir, e.disk.total, e.report, e.fatal)
+	opts.FS = &compactionFS{FS: dir.fs, disk: e.disk, closed: e.closed}
+	e.db, err = pebble.Open(dir.store, opts)
 	if err != nil {
 		return nil, found, errors.Join(openError(dir, err), dir.close())
 	}

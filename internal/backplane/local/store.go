@@ -208,17 +208,20 @@ func (s *store) Last(ctx context.Context, t pubsub.Topic, after pubsub.Version) 
 	}
 	defer s.engine.leave()
 	m, h, ok, err := s.read(t)
-	if err != nil || !ok {
-		return pubsub.Message{}, false, err
-	}
-	if err := s.log.waitSynced(ctx, h.seq); err != nil {
+	if err != nil {
 		return pubsub.Message{}, false, err
 	}
 	if after.Generation != s.generation || after.Seq > s.log.applied.Load() {
 		after = pubsub.Version{}
 	}
+	if !ok {
+		return pubsub.Message{Version: after}, false, nil
+	}
+	if err := s.log.waitSynced(ctx, h.seq); err != nil {
+		return pubsub.Message{}, false, err
+	}
 	if !m.Version.Newer(after) || h.ended(s.now()) || h.marker && after.IsZero() {
-		return pubsub.Message{}, false, nil
+		return pubsub.Message{Version: after}, false, nil
 	}
 	return m, true, nil
 }
