@@ -22,6 +22,7 @@ func (n *node) serverEvents() server.Events {
 			m.dropped.WithLabelValues(reason).Inc()
 			n.log.Debug("publish dropped", "reason", reason, "topic", topic)
 		},
+		TokenRefused:    func(reason error) { n.log.Debug("token refused", "reason", reason) },
 		DeliveryDropped: func(reason string) { m.undelivered.WithLabelValues(reason).Inc() },
 		KeyCreated:      func(id string) { n.log.Info("key created", "key", id) },
 		KeyDeleted:      func(id string) { n.log.Info("key deleted", "key", id) },
