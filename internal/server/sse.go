@@ -179,13 +179,14 @@ func (st *sseStream) subscribe(ctx context.Context, req *sseRequest) error {
 			sub.Open(nil, pubsub.Version{})
 			continue
 		}
-		st.positions[i] = sse.Position{Topic: sub.Topic(), Version: req.since[i]}
 		retained, seen, err := sub.Last(ctx, req.since[i])
 		if err != nil {
 			return err
 		}
+		// A version that counts as none must not come back in an id: one ahead of
+		// the store would count once the store has passed it.
+		st.positions[i] = sse.Position{Topic: sub.Topic(), Version: seen}
 		if retained != nil {
-			st.positions[i].Version = retained.Version
 			st.opening = st.appendDurable(st.opening, retained)
 		}
 		sub.Open(nil, seen)
