@@ -1,0 +1,213 @@
+package scenario_test
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"pubsub/internal/config"
+	"pubsub/internal/mqtt"
+)
+
+// "What is published after a client has seen it, reaches it", while others
+// publish all the time: nothing begun after stream-open or SUBACK is missing, and
+// nothing is missing in between.
+func TestNothingIsLostAfterTheSubscription(t *testing.T) {
+	t.Parallel()
+	forEachMode(t, func(t *testing.T, m mode) {
+		n := start(t)
+		var begun atomic.Int64
+		stop := make(chan struct{})
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			p := n.adminClient()
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				i := begun.Add(1)
+				p.publish("busy", strconv.FormatInt(i, 10), i%3 == 0)
+				p.ping() // the messages before have been taken
+			}
+		})
+		defer wg.Wait()
+		defer close(stop)
+		token := n.token("busy")
+		for range 30 {
+			s := m.subscribe(n, token, "busy")
+			before := begun.Load()
+			var last int64
+			for k := range 3 {
+				i, err := strconv.ParseInt(s.next(), 10, 64)
+				if err != nil {
+					t.Fatal(err)
+				}
+				switch {
+				case k == 0 && i > before+1:
+					t.Fatalf("subscribed after %d was begun, and %d comes first", before, i)
+				// MQTT begins with the retained message, which may be older.
+				case k > 0 && i != last+1 && !(k == 1 && last%3 == 0 && i > last && i <= before+1):
+					t.Fatalf("after %d comes %d", last, i)
+				}
+				last = i
+			}
+			s.leave()
+		}
+	})
+}
+
+// Every kind of publication reaches the subscribers of both protocols, with the
+// content as it was.
+func TestEveryPublicationReachesBothProtocols(t *testing.T) {
+	n := start(t)
+	s := n.adminEvents("topic", "t")
+	m := n.adminClient("t")
+	p := n.adminClient()
+	long := strings.Repeat("x", 32512)
+	for i, publish := range []func(data string){
+		func(d string) { n.publish("t", d) },
+		func(d string) { n.publish("t", d, "retain=true") },
+		func(d string) { n.publish("t", d, "ttl=60") },
+		func(d string) { n.publish("t", d, "retain=1", "ttl=60") },
+		func(d string) { n.publish("t", d, "ttl=0") },
+		func(d string) { n.publish("t", d, "retain=true", "ttl=0") },
+		func(d string) { p.publish("t", d, false) },
+		func(d string) { p.publish("t", d, true) },
+		func(d string) { p.send(&mqtt.Publish{Topic: "t", Payload: []byte(d), HasExpiry: true, Expiry: 60}) },
+		func(d string) {
+			p.send(&mqtt.Publish{Topic: "t", Payload: []byte(d), Retain: true, HasExpiry: true, Expiry: 60})
+		},
+	} {
+		for _, d := range []string{"", fmt.Sprintf("message %d é\n\n two lines", i), long} {
+			publish(d)
+			m.expect("t", d)
+			if e := s.next(); e.name != "message" || e.data != d || e.hasID {
+				t.Fatalf("publication %d: event %.200q", i, e.raw)
+			}
+		}
+	}
+}
+
+// "Per topic, a subscriber sees one publisher connection's messages in the order
+// published", retained ones among plain ones, however fast they come. Of retained
+// values some may be missing that another publisher's have replaced meanwhile.
+func TestOrderOfOnePublisher(t *testing.T) {
+	t.Parallel()
+	forEachMode(t, func(t *testing.T, m mode) {
+		n := start(t)
+		const publishers, messages = 4, 240
+		token := n.token("order")
+		s := m.subscribe(n, token, "order")
+		for i := range publishers {
+			p := n.adminClient()
+			go func() {
+				var burst []byte
+				for k := range messages {
+					pub := mqtt.Publish{Topic: "order", Payload: fmt.Appendf(nil, "%d %d", i, k), Retain: k%4 == i}
+					burst = pub.Append(burst)
+				}
+				p.conn.Write(appendFrame(nil, 0x80|opBinary, burst))
+			}()
+		}
+		var next [publishers]int
+		for plain := 0; plain < publishers*messages*3/4; {
+			var i, k int
+			got := s.next()
+			if _, err := fmt.Sscan(got, &i, &k); err != nil {
+				t.Fatalf("%q: %v", got, err)
+			}
+			for ; next[i] < k && next[i]%4 == i; next[i]++ {
+			}
+			if k != next[i] {
+				t.Fatalf("of publisher %d comes %d, not %d", i, k, next[i])
+			}
+			next[i]++
+			if k%4 != i {
+				plain++
+			}
+		}
+	})
+}
+
+// All retained values of one publisher arrive, in order, though each waits for the
+// disk and the next is begun meanwhile.
+func TestPipelinedRetainedPublishesKeepTheirOrder(t *testing.T) {
+	forEachMode(t, func(t *testing.T, m mode) {
+		n := start(t, func(c *config.Config) { c.InMemory, c.DataDir = false, t.TempDir() })
+		s := m.subscribe(n, n.token("t"), "t")
+		p := n.adminClient()
+		var ps []mqtt.Packet
+		for i := range 300 {
+			ps = append(ps, &mqtt.Publish{Topic: "t", Payload: []byte(strconv.Itoa(i)), Retain: i%10 != 0})
+		}
+		p.send(ps...)
+		for i := range 300 {
+			if got := s.next(); got != strconv.Itoa(i) {
+				t.Fatalf("message %d is %q", i, got)
+			}
+		}
+	})
+}
+
+// A POST is answered after the ones before it on its connection are under way, so
+// its order holds too.
+func TestOrderOfPosts(t *testing.T) {
+	forEachMode(t, func(t *testing.T, m mode) {
+		n := start(t)
+		s := m.subscribe(n, n.token("posts"), "posts")
+		for i := range 50 {
+			retain := "retain=" + strconv.FormatBool(i%2 == 0)
+			n.publish("posts", strconv.Itoa(i), retain)
+		}
+		for i := range 50 {
+			if got := s.next(); got != strconv.Itoa(i) {
+				t.Fatalf("message %d is %q", i, got)
+			}
+		}
+	})
+}
+
+// Topics are opaque and case-sensitive: a subscriber gets its own and no other.
+func TestTopicsAreOpaque(t *testing.T) {
+	forEachMode(t, func(t *testing.T, m mode) {
+		n := start(t)
+		topics := []string{"a", "A", "a/", "/a", "a/b", " ", "%61", "ä", "a,b:c", ".."}
+		s := m.subscribe(n, n.token(topics...), topics...)
+		for _, topic := range append([]string{"a/b/c", "b", "a%", "Ä", "."}, topics...) {
+			n.publish(topic, "to "+topic)
+		}
+		for _, topic := range topics {
+			if got := s.next(); got != "to "+topic {
+				t.Fatalf("instead of %q comes %q", "to "+topic, got)
+			}
+		}
+	})
+}
+
+// Whoever leaves is forgotten: connections and subscriptions are as before.
+func TestWhoLeavesIsForgotten(t *testing.T) {
+	forEachMode(t, func(t *testing.T, m mode) {
+		n := start(t)
+		var ss []subscriber
+		for range 20 {
+			ss = append(ss, m.subscribe(n, "", "t", "u"))
+		}
+		if got := n.metric("pubsub_connections{"); got != 20 {
+			t.Fatalf("%v connections", got)
+		}
+		for _, s := range ss {
+			s.leave()
+		}
+		if !within(func() bool { return n.metric("pubsub_connections{") == 0 && n.metric("pubsub_subscriptions") == 0 }) {
+			t.Fatalf("%v connections and %v subscriptions are left", n.metric("pubsub_connections{"), n.metric("pubsub_subscriptions"))
+		}
+		if _, body := n.do("GET", n.url("/admin/topics"), asAdmin(), ""); body != "{\"topics\":[]}\n" && body != `{"topics":[]}` {
+			t.Fatalf("topics: %q", body)
+		}
+	})
+}

@@ -1,0 +1,61 @@
+// Package scenario_test holds the sentences of the wire contract against whole
+// broker nodes, over TCP, from outside: each test starts nodes in this process,
+// connects to them as clients do and looks at the bytes that come back.
+//
+// The clients are the tests' own, so that exact bytes can be asserted and so that
+// a mistake is not made twice: they share no code with the server but the MQTT
+// packets of internal/mqtt, which test/e2e holds against independent clients.
+package scenario_test
+
+import (
+	"flag"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"os"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+// patience bounds every wait for something that is to happen. Nothing is asserted
+// about how long things take, beyond that they come.
+const patience = 30 * time.Second
+
+var seed = flag.Uint64("seed", rand.Uint64(), "of everything random in this run")
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	fmt.Fprintf(os.Stderr, "seed %d (repeat with -seed)\n", *seed)
+	goleak.VerifyTestMain(m)
+}
+
+// newRand returns the random numbers of one test.
+func newRand(stream uint64) *rand.Rand { return rand.New(rand.NewPCG(*seed, stream)) }
+
+// dial connects to a node. With a small receive buffer the kernel takes little
+// for a client that does not read.
+func dial(t testing.TB, addr string) *net.TCPConn {
+	t.Helper()
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	deadline(c)
+	return c.(*net.TCPConn)
+}
+
+func deadline(c net.Conn) { c.SetDeadline(time.Now().Add(patience)) }
+
+// readAll reads until the other side ends the connection.
+func readAll(t testing.TB, r io.Reader) string {
+	t.Helper()
+	b, err := io.ReadAll(r)
+	if err != nil {
+		t.Fatalf("reading to the end: %v, after %.300q", err, b)
+	}
+	return string(b)
+}

@@ -1,0 +1,152 @@
+package scenario_test
+
+import (
+	"errors"
+	"io"
+	"strconv"
+	"strings"
+	"testing"
+
+	"pubsub/internal/mqtt"
+)
+
+// subscriber is what scenarios over all modes ask of a client.
+type subscriber interface {
+	// next returns the content of the next message.
+	next() string
+	// ends fails the test unless what comes next is the end for that reason.
+	ends(ending)
+	// leave ends the connection from the client's side.
+	leave()
+}
+
+// ending is why a server ends a stream or session.
+type ending int
+
+const (
+	expired ending = iota
+	revoked
+	drained
+)
+
+// mode is a transport with the holder that the node gives its connections to.
+type mode struct {
+	name string
+	// subscribe subscribes with a token, or as the administrator if it is empty.
+	subscribe func(n *node, token string, topics ...string) subscriber
+	// refused tries what is refused for too many connections.
+	refused func(n *node, token, topic string)
+}
+
+var modes = []mode{
+	{"SSE/goroutine", subscribeSSE, refusedSSE},
+	{"MQTT/goroutine", subscribeMQTT, refusedMQTT},
+}
+
+func forEachMode(t *testing.T, f func(t *testing.T, m mode)) {
+	for _, m := range modes {
+		t.Run(m.name, func(t *testing.T) { f(t, m) })
+	}
+}
+
+type sseSubscriber struct{ c *sseClient }
+
+func subscribeSSE(n *node, token string, topics ...string) subscriber {
+	n.t.Helper()
+	if token == "" {
+		token = n.key.token(topics, nil, nil)
+	}
+	pairs := []string{"auth", token}
+	for _, t := range topics {
+		pairs = append(pairs, "topic", t)
+	}
+	return sseSubscriber{n.events(pairs...)}
+}
+
+func (s sseSubscriber) next() string {
+	s.c.t.Helper()
+	e := s.c.next()
+	if e.name != "message" || e.hasID {
+		s.c.t.Fatalf("not a message without id: %q", e.raw)
+	}
+	return e.data
+}
+
+func (s sseSubscriber) ends(why ending) {
+	s.c.t.Helper()
+	switch why {
+	case expired:
+		s.c.expect(`event: stream-error` + "\n" + `data: {"condition":"token-expired","text":"Token expired"}` + "\n")
+	case revoked:
+		s.c.expect(`event: stream-error` + "\n" + `data: {"condition":"token-revoked","text":"Token revoked"}` + "\n")
+	case drained:
+		checkRetry(s.c.t, s.c.next(), 1000, 10_000)
+	}
+	s.c.ends()
+}
+
+func (s sseSubscriber) leave() { s.c.conn.Close() }
+
+// checkRetry fails the test unless e is a retry field alone, with a wait in
+// milliseconds within the bounds.
+func checkRetry(t testing.TB, e event, least, most int) {
+	t.Helper()
+	ms, err := strconv.Atoi(e.retry)
+	if err != nil || ms < least || ms > most || e.raw != "retry: "+e.retry+"\n" {
+		t.Fatalf("not a retry field from %d to %d ms: %q", least, most, e.raw)
+	}
+}
+
+func refusedSSE(n *node, token, topic string) {
+	n.t.Helper()
+	c := n.getEvents("topic", topic, "auth", token)
+	e := c.next()
+	want := `event: stream-error` + "\n" + `data: {"condition":"too-many-connections","text":"Too many connections"}` + "\n"
+	if !strings.HasPrefix(e.raw, want) {
+		n.t.Fatalf("refused with %q", e.raw)
+	}
+	checkRetry(n.t, event{retry: e.retry, raw: strings.TrimPrefix(e.raw, want)}, 5000, 15_000)
+	c.ends()
+}
+
+type mqttSubscriber struct{ m *mqttClient }
+
+func subscribeMQTT(n *node, token string, topics ...string) subscriber {
+	n.t.Helper()
+	if token == "" {
+		token = adminToken
+	}
+	m := n.connect(token, mqtt.Connect{})
+	m.subscribe(topics...)
+	return mqttSubscriber{m}
+}
+
+func (s mqttSubscriber) next() string {
+	s.m.t.Helper()
+	return string(s.m.publication().Payload)
+}
+
+func (s mqttSubscriber) ends(why ending) {
+	s.m.t.Helper()
+	switch why {
+	case expired, revoked:
+		s.m.ended(mqtt.NotAuthorized, 1000)
+	case drained:
+		s.m.ended(mqtt.ServerShuttingDown, 1000)
+	}
+}
+
+func (s mqttSubscriber) leave() { s.m.conn.Close() }
+
+func refusedMQTT(n *node, token, _ string) {
+	n.t.Helper()
+	m := n.upgrade()
+	m.send(&mqtt.Connect{Password: []byte(token), HasPassword: true})
+	m.ended(mqtt.QuotaExceeded, 1000)
+}
+
+// isEnd reports whether err says that the other side ended the connection, whole
+// or by a reset.
+func isEnd(err error) bool {
+	return errors.Is(err, io.EOF) || err != nil && (strings.Contains(err.Error(), "reset by peer") || strings.Contains(err.Error(), "broken pipe"))
+}

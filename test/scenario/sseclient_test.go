@@ -1,0 +1,158 @@
+package scenario_test
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"net/textproto"
+	"net/url"
+	"strings"
+	"testing"
+)
+
+// sseClient is a stream of events, read from the bytes of a connection.
+type sseClient struct {
+	t      testing.TB
+	conn   net.Conn
+	r      *bufio.Reader
+	status string
+	header textproto.MIMEHeader
+}
+
+// event is one block of lines. All fields of it are there, comments too.
+type event struct {
+	name, data, id, retry string
+	hasID                 bool
+	raw                   string // the block's bytes, without the blank line
+}
+
+// query makes a query of names and values in turn.
+func query(pairs ...string) string {
+	var b strings.Builder
+	for i := 0; i < len(pairs); i += 2 {
+		b.WriteByte("?&"[min(i, 1)])
+		b.WriteString(pairs[i] + "=" + url.QueryEscape(pairs[i+1]))
+	}
+	return b.String()
+}
+
+// get sends a GET over a connection of its own and reads the head of the
+// response. Header lines come as they are.
+func get(t testing.TB, conn net.Conn, target string, header ...string) *sseClient {
+	t.Helper()
+	req := "GET " + target + " HTTP/1.1\r\nHost: broker\r\n"
+	for _, h := range header {
+		req += h + "\r\n"
+	}
+	if _, err := io.WriteString(conn, req+"\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	c := &sseClient{t: t, conn: conn, r: bufio.NewReader(conn)}
+	tp := textproto.NewReader(c.r)
+	var err error
+	if c.status, err = tp.ReadLine(); err != nil {
+		t.Fatalf("GET %.200s: %v", target, err)
+	}
+	if c.header, err = tp.ReadMIMEHeader(); err != nil {
+		t.Fatalf("GET %.200s: %v", target, err)
+	}
+	return c
+}
+
+// events begins GET /events with the query that pairs make, and reads past
+// stream-open.
+func (n *node) events(pairs ...string) *sseClient {
+	n.t.Helper()
+	c := n.getEvents(pairs...)
+	c.opened()
+	return c
+}
+
+func (n *node) getEvents(pairs ...string) *sseClient {
+	n.t.Helper()
+	return get(n.t, dial(n.t, n.addr), "/events"+query(pairs...))
+}
+
+// adminEvents is events with the admin token in a header.
+func (n *node) adminEvents(pairs ...string) *sseClient {
+	n.t.Helper()
+	c := get(n.t, dial(n.t, n.addr), "/events"+query(pairs...), "Fastly-Key: "+adminToken)
+	c.opened()
+	return c
+}
+
+func (c *sseClient) opened() {
+	c.t.Helper()
+	if e := c.next(); e.raw != "event: stream-open\ndata: \n" {
+		c.t.Fatalf("the first event is %q", e.raw)
+	}
+}
+
+// next returns the next event. Every line ends in LF alone, as the server has it.
+func (c *sseClient) next() event {
+	c.t.Helper()
+	e, err := c.read()
+	if err != nil {
+		c.t.Fatalf("next event: %v, after %.300q", err, e.raw)
+	}
+	return e
+}
+
+func (c *sseClient) read() (e event, err error) {
+	deadline(c.conn)
+	var data []string
+	for {
+		line, err := c.r.ReadBytes('\n')
+		if err != nil {
+			e.raw += string(line)
+			return e, err
+		}
+		if bytes.IndexByte(line, '\r') >= 0 {
+			return e, fmt.Errorf("CR in the line %q", line)
+		}
+		if len(line) == 1 {
+			e.data = strings.Join(data, "\n")
+			return e, nil
+		}
+		e.raw += string(line)
+		name, value, _ := strings.Cut(string(line[:len(line)-1]), ":")
+		value = strings.TrimPrefix(value, " ")
+		switch name {
+		case "event":
+			e.name = value
+		case "data":
+			data = append(data, value)
+		case "id":
+			e.id, e.hasID = value, true
+		case "retry":
+			e.retry = value
+		default:
+			return e, fmt.Errorf("unknown field in %q", line)
+		}
+	}
+}
+
+// expect fails the test unless the next event is just this.
+func (c *sseClient) expect(raw string) {
+	c.t.Helper()
+	if e := c.next(); e.raw != raw {
+		c.t.Fatalf("the next event is\n%q, not\n%q", e.raw, raw)
+	}
+}
+
+// rest returns what still comes until the server ends the stream.
+func (c *sseClient) rest() string {
+	c.t.Helper()
+	deadline(c.conn)
+	return readAll(c.t, c.r)
+}
+
+// ends fails the test unless the stream ends here.
+func (c *sseClient) ends() {
+	c.t.Helper()
+	if s := c.rest(); s != "" {
+		c.t.Fatalf("the stream goes on with %.300q", s)
+	}
+}
