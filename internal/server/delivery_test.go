@@ -142,5 +142,3 @@ func openTestMQTT(o hub.SubscriptionOptions) func(*Server, *testing.T) *conn {
 		return &m.conn
 	}
 }
-
-var loopback = parseAddr("127.0.0.1")

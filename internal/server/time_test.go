@@ -1,0 +1,347 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pubsub"
+	"pubsub/internal/backplane/local"
+	"pubsub/internal/hub"
+	"pubsub/internal/mqtt"
+	"pubsub/internal/session"
+	"pubsub/internal/sse"
+	"pubsub/internal/ws"
+)
+
+// inTime runs f with a server in a bubble in which time passes only while nobody
+// has anything to do.
+func inTime(t *testing.T, change func(*Options), f func(t *testing.T, s *Server)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		store, err := local.Open(local.Options{InMemory: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		h := hub.New(hub.Options{Backplane: store, Shards: 2})
+		o := Options{Backplane: store, Hub: h, SSE: true, MQTT: true, EnforceExpiry: true, AdminToken: adminToken}
+		if change != nil {
+			change(&o)
+		}
+		s := New(o)
+		ctx, stop := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		running.Go(func() { h.Run(ctx) })
+		running.Go(func() { s.Run(ctx) })
+		running.Go(func() {
+			store.Run(ctx, pubsub.Receiver{Ready: func() {}, Deliver: h.Deliver, Control: s.Control})
+		})
+		f(t, s)
+		s.Drain(t.Context())
+		stop()
+		running.Wait()
+		if err := store.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// peer is the client's end of a connection in memory.
+type peer struct {
+	net.Conn
+	began time.Time
+
+	mu     sync.Mutex
+	pieces []piece // what came, and when
+	ended  time.Duration
+}
+
+type piece struct {
+	at   time.Duration
+	data string
+}
+
+func newPeer() (*peer, net.Conn) {
+	client, server := net.Pipe()
+	p := &peer{Conn: client, began: time.Now()}
+	go p.read()
+	return p, server
+}
+
+func (p *peer) read() {
+	var b [4096]byte
+	for {
+		n, err := p.Conn.Read(b[:])
+		p.mu.Lock()
+		if n > 0 {
+			p.pieces = append(p.pieces, piece{time.Since(p.began), string(b[:n])})
+		}
+		if err != nil {
+			p.ended = time.Since(p.began)
+			p.mu.Unlock()
+			p.Conn.Close()
+			return
+		}
+		p.mu.Unlock()
+	}
+}
+
+// times returns when pieces with text in them came.
+func (p *peer) times(text string) (ds []time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, pc := range p.pieces {
+		if strings.Contains(pc.data, text) {
+			ds = append(ds, pc.at)
+		}
+	}
+	return ds
+}
+
+func (p *peer) end() time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.ended
+}
+
+var loopback = parseAddr("127.0.0.1")
+
+// grain is how late the hub's wheel may be.
+const grain = 100 * time.Millisecond
+
+func near(t *testing.T, what string, got, want time.Duration) {
+	t.Helper()
+	if got < want || got > want+grain {
+		t.Errorf("%s after %v, want %v", what, got, want)
+	}
+}
+
+// openStream starts a stream of the topic t.
+func openStream(t *testing.T, s *Server, expires time.Time) *peer {
+	t.Helper()
+	req := &sseRequest{topics: []pubsub.Topic{"t"}, durable: true}
+	req.since = sse.ParseLastEventID("", req.topics)
+	place, _ := s.acquire(s.conns, loopback)
+	st := &sseStream{durable: true, expires: expires}
+	st.init(s, st, "", place)
+	st.join("")
+	if err := st.subscribe(t.Context(), req); err != nil {
+		t.Fatal(err)
+	}
+	if !st.register() {
+		t.Fatal("the server drains")
+	}
+	p, nc := newPeer()
+	opening := st.opening
+	st.opening = nil
+	st.start(netTransport{nc}, opening)
+	go st.watch(nc, 0)
+	return p
+}
+
+// openSocket starts an MQTT connection and sends what is given.
+func openSocket(t *testing.T, s *Server, send ...mqtt.Packet) *peer {
+	t.Helper()
+	place, _ := s.acquire(s.strangers, loopback)
+	m := &mqttConn{session: session.New(&s.sessions, time.Now())}
+	m.init(s, m, "", place)
+	m.join("")
+	if !m.register() {
+		t.Fatal("the server drains")
+	}
+	p, nc := newPeer()
+	m.start(netTransport{nc}, nil)
+	go m.read(nc, nil)
+	for _, packet := range send {
+		p.send(packet)
+	}
+	return p
+}
+
+// send sends a packet in a frame with a mask of zeros.
+func (p *peer) send(packet mqtt.Packet) {
+	b := packet.Append(nil)
+	frame := ws.AppendHeader(nil, ws.OpBinary, len(b))
+	frame[1] |= 0x80
+	frame = append(append(frame, 0, 0, 0, 0), b...)
+	p.Conn.Write(frame)
+}
+
+func connect(id string, keepAlive uint16) *mqtt.Connect {
+	return &mqtt.Connect{ClientID: id, CleanStart: true, KeepAlive: keepAlive, HasPassword: true, Password: []byte(adminToken)}
+}
+
+func TestKeepAliveEventAfterSilence(t *testing.T) {
+	inTime(t, nil, func(t *testing.T, s *Server) {
+		p := openStream(t, s, time.Time{})
+		time.Sleep(10 * time.Second)
+		publish(t, s, "t", "a message") // begins the silence anew
+		time.Sleep(60 * time.Second)
+		got := p.times("event: keep-alive\ndata: \n\n")
+		if len(got) != 2 {
+			t.Fatalf("keep-alive events at %v, want 2", got)
+		}
+		near(t, "the first keep-alive", got[0], 35*time.Second)
+		near(t, "the second keep-alive", got[1], got[0]+25*time.Second)
+		p.Close()
+		synctest.Wait()
+		if n := s.o.Hub.Stats().Members; n != 0 {
+			t.Errorf("%d members after the client has gone", n)
+		}
+	})
+}
+
+func publish(t *testing.T, s *Server, topic pubsub.Topic, data string) {
+	t.Helper()
+	m := pubsub.Message{Topic: topic, Data: []byte(data), Published: time.Now()}
+	if _, err := pubsub.Publish(t.Context(), s.o.Backplane, m)(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestStreamEndsWhenTokenExpires(t *testing.T) {
+	inTime(t, nil, func(t *testing.T, s *Server) {
+		p := openStream(t, s, time.Now().Add(90*time.Second))
+		time.Sleep(89 * time.Second)
+		if p.end() != 0 {
+			t.Errorf("ended after %v", p.end())
+		}
+		time.Sleep(2 * time.Second)
+		got := p.times(`event: stream-error` + "\n" + `data: {"condition":"token-expired","text":"Token expired"}`)
+		if len(got) != 1 {
+			t.Fatalf("token-expired %d times, want once: %+v", len(got), p.pieces)
+		}
+		near(t, "token-expired", got[0], 90*time.Second)
+		near(t, "the end of the stream", p.end(), 90*time.Second)
+	})
+}
+
+func TestPingAfterSilence(t *testing.T) {
+	inTime(t, func(o *Options) { o.WSKeepAlive = 7 * time.Second }, func(t *testing.T, s *Server) {
+		p := openSocket(t, s, connect("c", 0))
+		time.Sleep(15 * time.Second)
+		got := p.times(string(ws.AppendPing(nil, nil)))
+		if len(got) != 2 {
+			t.Fatalf("pings at %v, want 2", got)
+		}
+		near(t, "the first ping", got[0], 7*time.Second)
+		near(t, "the second ping", got[1], got[0]+7*time.Second)
+	})
+}
+
+func TestMQTTKeepAlive(t *testing.T) {
+	inTime(t, nil, func(t *testing.T, s *Server) {
+		p := openSocket(t, s, connect("c", 10))
+		time.Sleep(12 * time.Second)
+		p.send(&mqtt.Pingreq{})
+		synctest.Wait()
+		time.Sleep(14 * time.Second)
+		if p.end() != 0 {
+			t.Errorf("ended after %v although it had sent a packet", p.end())
+		}
+		time.Sleep(2 * time.Second)
+		got := p.times(string((&mqtt.Disconnect{Reason: mqtt.KeepAliveTimeout}).Append(nil)))
+		if len(got) != 1 {
+			t.Fatalf("DISCONNECT 0x8D %d times, want once", len(got))
+		}
+		near(t, "DISCONNECT 0x8D", got[0], 27*time.Second)
+	})
+}
+
+func TestConnectWithinHandshakeTimeout(t *testing.T) {
+	inTime(t, nil, func(t *testing.T, s *Server) {
+		p := openSocket(t, s)
+		time.Sleep(12 * time.Second)
+		near(t, "the end of a silent connection", p.end(), 10*time.Second)
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		want := string(ws.AppendClose(nil, ws.CodeProtocolError, ""))
+		if len(p.pieces) != 1 || p.pieces[0].data != want {
+			t.Errorf("got %+v, want only %q", p.pieces, want)
+		}
+	})
+}
+
+func TestDrainIsSpread(t *testing.T) {
+	inTime(t, func(o *Options) { o.DrainTimeout = 20 * time.Second }, func(t *testing.T, s *Server) {
+		var peers []*peer
+		for range 20 {
+			peers = append(peers, openStream(t, s, time.Time{}))
+		}
+		will := &mqtt.Will{Topic: "t", Payload: []byte("the will")}
+		c := connect("c", 0)
+		c.Will = will
+		socket := openSocket(t, s, c)
+		time.Sleep(time.Second) // so that no end is at 0, which is none
+		began := time.Now()
+		s.Drain(t.Context())
+		synctest.Wait()
+		if took := time.Since(began); took < 15*time.Second || took > 22*time.Second {
+			t.Errorf("draining took %v, want about 20 s", took)
+		}
+		half := 0
+		for _, p := range peers {
+			if p.end() == 0 {
+				t.Error("a stream has not ended")
+			}
+			if p.end() < 11*time.Second {
+				half++
+			}
+			p.mu.Lock()
+			last := p.pieces[len(p.pieces)-1].data
+			p.mu.Unlock()
+			if !strings.HasPrefix(last, "retry: ") {
+				t.Errorf("last piece %q, want a retry field", last)
+			}
+			if len(p.times("the will")) > 0 {
+				t.Error("a will was published")
+			}
+		}
+		if half < 5 || half > 15 {
+			t.Errorf("%d of 20 streams ended in the first half", half)
+		}
+		if len(socket.times(string((&mqtt.Disconnect{Reason: mqtt.ServerShuttingDown}).Append(nil)))) != 1 {
+			t.Error("no DISCONNECT 0x8B")
+		}
+	})
+}
+
+func TestDrainOfNothingTakesNoTime(t *testing.T) {
+	inTime(t, nil, func(t *testing.T, s *Server) {
+		began := time.Now()
+		s.Drain(t.Context())
+		if took := time.Since(began); took != 0 {
+			t.Errorf("draining nobody took %v", took)
+		}
+	})
+}
+
+func TestMessageExpiresWhileItWaits(t *testing.T) {
+	inTime(t, nil, func(t *testing.T, s *Server) {
+		p := openSocket(t, s, connect("c", 0), &mqtt.Subscribe{PacketID: 1, Filters: []mqtt.Filter{{Topic: "t"}}})
+		synctest.Wait()
+		m := pubsub.Message{Topic: "t", Data: []byte("old"), Published: time.Now().Add(-3 * time.Second), HasTTL: true, TTL: 3}
+		s.o.Hub.Deliver(pubsub.NewParcel(m))
+		m.Data, m.TTL = []byte("young"), 10
+		s.o.Hub.Deliver(pubsub.NewParcel(m))
+		synctest.Wait()
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		all := ""
+		for _, pc := range p.pieces {
+			all += pc.data
+		}
+		if strings.Contains(all, "old") {
+			t.Error("an expired message was delivered")
+		}
+		// Message Expiry Interval is property 2: 10 s less the 3 that it waited.
+		if !bytes.Contains([]byte(all), []byte("\x02\x00\x00\x00\x07young")) {
+			t.Errorf("%q: want an expiry of 7 s", all)
+		}
+	})
+}
