@@ -183,3 +183,67 @@ func TestManifestEnd(t *testing.T) {
 		}
 	}
 }
+
+// TestTornLog cuts the log of a killed process short within its last record, as a
+// power cut may: the store opens without that record.
+func TestTornLog(t *testing.T) {
+	img := buildImage(t, false)
+	var name, text string
+	for n, s := range img.files {
+		if strings.HasSuffix(n, ".log") && len(s) > len(text) {
+			name, text = n, s
+		}
+	}
+	end := lastRecord(text)
+	c, ok := parseChunk([]byte(text[end/blockBytes*blockBytes:]), end%blockBytes)
+	if !ok {
+		t.Fatalf("%s of %d bytes has no record at its end", name, len(text))
+	}
+	torn := img.known.clone()
+	torn.newest = map[pubsub.Topic]pubsub.Version{}
+	for topic, v := range img.known.newest {
+		if v.Seq < img.known.taken {
+			torn.newest[topic] = v
+		}
+	}
+	if len(torn.newest) != len(img.known.newest)-1 {
+		t.Fatal("the last record is not the last Put")
+	}
+	for _, cut := range []int{1, 10, c.end - end%blockBytes - 1} {
+		dir := img.write(t, name, text[:end+cut])
+		b := open(t, Options{Dir: dir})
+		torn.clone().check(t, b)
+		if err := b.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestMissingFiles removes one file at a time. A missing log is not noticed: the
+// engine does not say in its other files which logs there were.
+func TestMissingFiles(t *testing.T) {
+	img := buildImage(t, false)
+	for name := range img.files {
+		if strings.HasSuffix(name, ".log") || strings.Contains(name, "OPTIONS-") {
+			continue // nothing is lost without the latter
+		}
+		dir := img.write(t, "", "")
+		if err := os.Remove(filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+		b, err := Open(Options{Dir: dir})
+		if err == nil {
+			img.known.clone().check(t, b)
+			if err := b.Close(); err != nil {
+				t.Error(err)
+			}
+			if t.Failed() {
+				t.Fatalf("%s is missing", name)
+			}
+			continue
+		}
+		if !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), dir) {
+			t.Errorf("%s is missing: %v", name, err)
+		}
+	}
+}

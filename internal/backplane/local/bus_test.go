@@ -1,0 +1,59 @@
+package local
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"pubsub"
+)
+
+func TestBusNeedsRun(t *testing.T) {
+	b := open(t, Options{InMemory: true})
+	defer b.Close()
+	ctx := t.Context()
+	check := func(when string) {
+		t.Helper()
+		if err := b.Send(ctx, pubsub.Message{Topic: "t"}); !errors.Is(err, pubsub.ErrUnavailable) {
+			t.Errorf("Send %s Run: %v, want %v", when, err, pubsub.ErrUnavailable)
+		}
+		if _, err := b.Ask(ctx, pubsub.Control{}); !errors.Is(err, pubsub.ErrUnavailable) {
+			t.Errorf("Ask %s Run: %v, want %v", when, err, pubsub.ErrUnavailable)
+		}
+	}
+	check("before")
+	run, stop := context.WithCancel(ctx)
+	delivered := 0
+	r := pubsub.Receiver{
+		Deliver: func(*pubsub.Parcel) { delivered++ },
+		Control: func(pubsub.Control) []byte { return nil },
+	}
+	r.Ready = func() {
+		if err := b.Send(ctx, pubsub.Message{Topic: "t"}); err != nil || delivered != 1 {
+			t.Errorf("Send as soon as Ready: %v, %d delivered", err, delivered)
+		}
+		stop()
+	}
+	if err := b.Run(run, r); err != nil {
+		t.Errorf("Run = %v, want nil", err)
+	}
+	check("after")
+	if err := b.Run(ctx, r); err == nil {
+		t.Error("a second Run is let in")
+	}
+}
+
+func TestDropWithoutWant(t *testing.T) {
+	b := open(t, Options{InMemory: true})
+	defer b.Close()
+	if err := b.Want(t.Context(), "t"); err != nil {
+		t.Fatal(err)
+	}
+	b.Drop("t")
+	defer func() {
+		if recover() == nil {
+			t.Error("a Drop without Want does not panic")
+		}
+	}()
+	b.Drop("t")
+}
