@@ -60,6 +60,7 @@ var layout = map[string]struct {
 
 	"bench/fanout": {level: 6, ours: []string{"internal/mqtt"}, foreign: []string{"golang.org/x/sys"}},
 	"test/e2e":     {level: 6},
+	"test/summary": {level: 6},
 }
 
 // pkg is what the files of a directory say.

@@ -1,0 +1,60 @@
+# Only Go is needed for "make build" and "make test". "make e2e" is for Debian:
+# it installs its clients with apt-get and npm.
+
+FUZZTIME ?= 10s
+# Further flags for "go test", such as -v or -run=TestName.
+GOTESTFLAGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help build test race check fuzz e2e bench ci clean FORCE
+
+help: ## List all targets
+	@echo 'make TARGET, where TARGET is one of:'
+	@sed -n 's/^\([a-z0-9]*\):[^#]*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+
+build: bin/pubsub ## Build bin/pubsub
+
+bin/pubsub: FORCE
+	go build -o $@ ./cmd/pubsub
+
+test: ## Run the tests that need only Go
+	go test $(GOTESTFLAGS) ./...
+
+race: ## Run them with the race detector
+	@.ci/need 'gcc libc6-dev' gcc --version
+	go test -race $(GOTESTFLAGS) ./...
+
+check: ## Check formatting, vet, staticcheck, known vulnerabilities
+	@unformatted=$$(git ls-files --cached --others --exclude-standard -z '*.go' | xargs -0 ls 2>/dev/null | xargs gofmt -l) && \
+		{ test -z "$$unformatted" || { echo "Run gofmt -w on:"; echo "$$unformatted"; exit 1; } >&2; }
+	go vet -tags e2e ./...
+	go tool staticcheck -tags e2e ./...
+	.ci/vulncheck
+
+fuzz: ## Run each fuzz target for FUZZTIME (10s)
+	@set -e; for package in $$(go list ./...); do \
+		for target in $$(go test -list '^Fuzz' $$package | grep '^Fuzz' || true); do \
+			echo "$$package $$target"; \
+			go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$package; \
+		done; \
+	done
+
+e2e: test/e2e/node_modules/.package-lock.json ## Run real clients against the binary; installs them
+	@.ci/need curl curl --version
+	@.ci/need python3-jwt /usr/bin/python3 -c 'import jwt'
+	@.ci/need chromium /usr/bin/chromium --version
+	@go test -tags e2e -count=1 -timeout 15m $(GOTESTFLAGS) ./test/e2e
+
+test/e2e/node_modules/.package-lock.json: test/e2e/package.json test/e2e/package-lock.json
+	cd test/e2e && npm ci
+	@touch $@
+
+bench: ## Run the benchmarks, then measure a whole broker
+	go test -run '^$$' -bench . -benchmem $(GOTESTFLAGS) ./...
+	go run ./bench/fanout
+
+ci: ## Run the gate that every change has to pass
+	.ci/run
+
+clean: ## Remove what was built and installed here
+	rm -rf bin test/e2e/node_modules

@@ -1,0 +1,106 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"encoding/json"
+	"testing"
+)
+
+// TestPageReadsRefusals: an EventSource cannot read the body of an error, so a
+// refusal is an event; fetch sees the status and the text from another origin.
+func TestPageReadsRefusals(t *testing.T) {
+	b := startBroker(t)
+	token := b.token(t, []string{"mine"}, []string{"mine"})
+	page := openPage(t)
+	for _, c := range []struct {
+		query           []string
+		condition, text string
+	}{
+		{[]string{"topic", "mine"}, "bad-request", "Missing 'Authorization' header or 'auth' parameter"},
+		{[]string{"topic", "mine", "auth", "nonsense"}, "forbidden", "Invalid token"},
+		{[]string{"topic", "mine", "topic", "theirs", "auth", token}, "forbidden", "Cannot subscribe to topic: theirs"},
+		{[]string{"auth", token}, "bad-request", "Missing 'topic' parameter"},
+	} {
+		page.do(t, "listen", map[string]any{"url": b.events(c.query...)}, nil)
+		var got struct{ Condition, Text string }
+		e := page.await(t, "stream-error", "stream-open")
+		if err := json.Unmarshal(e.Payload, &got); err != nil || e.Kind != "stream-error" {
+			t.Fatalf("query %q: got %s %q", c.query, e.Kind, e.Payload)
+		}
+		if got.Condition != c.condition || got.Text != c.text {
+			t.Errorf("query %q: got %+v, not %s: %s", c.query, got, c.condition, c.text)
+		}
+	}
+
+	var response struct {
+		Status int
+		Body   string
+	}
+	page.do(t, "post", map[string]any{"url": b.events("topic", "theirs"), "token": token, "payload": []byte("x")}, &response)
+	if response.Status != 403 || response.Body != "Cannot publish to topic: theirs\n" {
+		t.Errorf("fetch was answered %+v", response)
+	}
+}
+
+// TestPageReadsEnvelopes: with envelope=true a page knows the topic of each
+// message and gets every byte, CR included.
+func TestPageReadsEnvelopes(t *testing.T) {
+	b := startBroker(t)
+	topics := []string{"a", "b"}
+	token := b.token(t, topics, topics)
+	page := openPage(t)
+	page.do(t, "listen", map[string]any{
+		"url": b.events("topic", "a", "topic", "b", "envelope", "true", "durable", "true", "auth", token),
+	}, nil)
+	version := b.mustPost(t, token, []byte("a\rb\r\nc\n"), "topic", "a", "retain", "true")
+	b.mustPost(t, token, []byte{0xff, 0}, "topic", "b")
+
+	type envelope struct {
+		Topic   string
+		Data    *string
+		Base64  []byte
+		Version string
+	}
+	read := func() (e envelope) {
+		t.Helper()
+		got := page.await(t, "message", "message-base64", "stream-error")
+		if err := json.Unmarshal(got.Payload, &e); err != nil || got.Kind != "message" {
+			t.Fatalf("got %s %q (%v)", got.Kind, got.Payload, err)
+		}
+		return e
+	}
+	if e := read(); e.Topic != "a" || e.Data == nil || *e.Data != "a\rb\r\nc\n" || e.Version != version {
+		t.Errorf("got %+v; the version published is %s", e, version)
+	}
+	if e := read(); e.Topic != "b" || e.Data != nil || string(e.Base64) != "\xff\x00" || e.Version != "" {
+		t.Errorf("got %+v", e)
+	}
+}
+
+// TestAllowedOrigins: with allowed-origins a browser lets only the pages listed
+// there read and publish.
+func TestAllowedOrigins(t *testing.T) {
+	page, origin := openPageOrigin(t)
+	stranger := openPage(t)
+	b := startBroker(t, "--allowed-origins", origin)
+	token := b.token(t, []string{"t"}, []string{"t"})
+	post := map[string]any{"url": b.events("topic", "t"), "token": token, "payload": []byte("x")}
+	connect := func() map[string]any {
+		return map[string]any{"url": b.mqttURL, "options": mqttOptions(token, map[string]any{"reconnectPeriod": 0})}
+	}
+
+	var response struct{ Status int }
+	page.do(t, "post", post, &response)
+	if response.Status != 200 {
+		t.Errorf("the listed origin was answered %d", response.Status)
+	}
+	page.do(t, "connect", connect(), nil)
+
+	if stranger.try(t, "post", post, nil) == "" {
+		t.Error("a page of an origin that is not listed could read the answer")
+	}
+	if stranger.try(t, "connect", connect(), nil) == "" {
+		t.Error("a page of an origin that is not listed could connect by MQTT")
+	}
+}

@@ -1,0 +1,31 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+)
+
+// python is Debian's interpreter, which finds Debian's python3-jwt; another one
+// earlier in PATH would not.
+const python = "/usr/bin/python3"
+
+// token has PyJWT make a token of an hour, signed with the broker's key.
+func (b *broker) token(t *testing.T, read, write []string) string {
+	t.Helper()
+	return pyJWT(t, b.keyID, b.keyValue, 3600, read, write)
+}
+
+func pyJWT(t *testing.T, id, value string, seconds int, read, write []string) string {
+	t.Helper()
+	want, err := json.Marshal(map[string]any{
+		"id": id, "value": value, "seconds": seconds,
+		"read": append([]string{}, read...), "write": append([]string{}, write...), // null is no list
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(run(t, string(want), python, "make_token.py"))
+}
