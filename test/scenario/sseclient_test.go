@@ -156,3 +156,17 @@ func (c *sseClient) ends() {
 		c.t.Fatalf("the stream goes on with %.300q", s)
 	}
 }
+
+// skipHead reads the head of a response that changes protocols.
+func skipHead(t testing.TB, conn net.Conn) *bufio.Reader {
+	t.Helper()
+	r := bufio.NewReader(conn)
+	tp := textproto.NewReader(r)
+	if line, err := tp.ReadLine(); err != nil || !strings.HasPrefix(line, "HTTP/1.1 101 ") {
+		t.Fatalf("%q, %v", line, err)
+	}
+	if _, err := tp.ReadMIMEHeader(); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
