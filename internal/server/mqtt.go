@@ -22,6 +22,7 @@ type mqttConn struct {
 	// owned by the goroutine that reads
 	decoder ws.Decoder
 	packet  []byte         // the part of a packet that has come so far
+	begun   bool           // the first packet has come
 	out     session.Output // of its steps
 
 	// set by the goroutine that reads, before it is subscribed to anything
@@ -151,13 +152,16 @@ func (m *mqttConn) data(b []byte) bool {
 	}
 	for len(b) > 0 {
 		n, err := mqtt.PacketLen(b, m.s.sessions.MaxPacketSize())
-		if err != nil {
+		// What cannot become a CONNECT is not waited for.
+		stranger := !m.begun && mqtt.TypeOf(b[0]) != mqtt.TypeConnect
+		if err != nil || stranger {
 			m.step(session.Unreadable{First: b[0], Err: err}, &m.out)
 			return false
 		}
 		if n == 0 || n > len(b) {
 			break
 		}
+		m.begun = true
 		if !m.waitRoom() || !m.step(session.Packet{Raw: b[:n]}, &m.out) {
 			return false
 		}
