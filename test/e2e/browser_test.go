@@ -78,6 +78,24 @@ func TestPageReadsEnvelopes(t *testing.T) {
 	}
 }
 
+// TestPageComesBackAfterDrain: an EventSource that a server closed while it shut
+// down comes back by itself, after the wait that it was told, and resumes.
+func TestPageComesBackAfterDrain(t *testing.T) {
+	b := startBroker(t, "--drain-timeout", "1s")
+	token := b.token(t, []string{"t"}, []string{"t"})
+	c := newPageClient(t, b, token)
+	c.subscribe(t, "t")
+	b.mustPost(t, token, []byte("before"), "topic", "t", "retain", "true")
+	expect(t, c.next(t), "t", []byte("before"), true)
+	if status := b.process.terminate(t); status != 0 {
+		t.Errorf("after SIGTERM the exit status is %d", status)
+	}
+	b.start(t)
+	b.mustPost(t, token, []byte("after"), "topic", "t", "retain", "true")
+	c.resume(t)
+	expect(t, c.next(t), "t", []byte("after"), true)
+}
+
 // TestAllowedOrigins: with allowed-origins a browser lets only the pages listed
 // there read and publish.
 func TestAllowedOrigins(t *testing.T) {

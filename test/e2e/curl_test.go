@@ -80,6 +80,7 @@ func (e event) payload(t *testing.T) []byte {
 type curlStream struct {
 	process *process
 	events  chan event // closed when curl has ended
+	retry   string     // the last retry field; to be read once events is closed
 }
 
 // openCurl has curl read the URL, with further arguments for curl.
@@ -114,6 +115,8 @@ func (s *curlStream) read() {
 			e.kind = value
 		case "id":
 			e.id, e.hasID = value, true
+		case "retry":
+			s.retry = value
 		case "data":
 			lines = append(lines, value)
 		case "":

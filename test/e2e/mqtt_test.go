@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"strconv"
 	"testing"
 
 	"github.com/eclipse/paho.golang/paho"
@@ -268,6 +269,25 @@ func TestRevokedKey(t *testing.T) {
 	}
 }
 
+// TestExpiredToken: a stream and a session end when their token does, and say
+// why. The token ends 30 s after its exp, so one of the past still has a few
+// seconds.
+func TestExpiredToken(t *testing.T) {
+	b := startBroker(t)
+	token := pyJWT(t, b.keyID, b.keyValue, -22, []string{"t"}, nil)
+	stream := openCurl(t, b.events("topic", "t", "auth", token))
+	if e := stream.next(t); e.kind != "stream-open" {
+		t.Fatalf("got %+v", e)
+	}
+	node, _ := connectNode(t, b, mqttOptions(token, map[string]any{"reconnectPeriod": 0}))
+	if e := stream.next(t); e.kind != "stream-error" || e.data != `{"condition":"token-expired","text":"Token expired"}` {
+		t.Errorf("the stream got %+v", e)
+	}
+	if e := node.await(t, "disconnect", "close"); e.Kind != "disconnect" || e.Reason != 0x87 {
+		t.Errorf("MQTT.js got %s with reason %#x, not DISCONNECT 0x87", e.Kind, e.Reason)
+	}
+}
+
 // TestWill: the will of a Node process that is killed is published; that of one
 // that says goodbye is not.
 func TestWill(t *testing.T) {
@@ -320,6 +340,9 @@ func TestDrain(t *testing.T) {
 	}
 	if status := stream.process.cmd.ProcessState; status == nil || !status.Success() {
 		t.Errorf("curl does not call the end of the stream a clean one: %v", status)
+	}
+	if ms, err := strconv.Atoi(stream.retry); err != nil || ms < 1000 || ms > 10000 {
+		t.Errorf("the stream ended after the retry field %q, not one of 1 to 10 s", stream.retry)
 	}
 	b.start(t)
 	c := newCurlClient(t, b, token)
