@@ -23,6 +23,8 @@ type Setting struct {
 	Help string
 	// Value stands for the value in a help text, such as "DURATION".
 	Value string
+	// Zero says what the value 0 means, where that is special.
+	Zero string
 	// Bool says that a flag without a value means true.
 	Bool bool
 	// List says that the setting may be given several times.
@@ -51,7 +53,6 @@ type field struct {
 	Setting
 	index    int
 	min, max string
-	zero     string // what 0 means, if it is allowed below min
 	enum     []string
 	live     bool
 	secret   bool
@@ -74,11 +75,11 @@ func declared() []field {
 				Default: sf.Tag.Get("default"),
 				Group:   sf.Tag.Get("group"),
 				Help:    sf.Tag.Get("help"),
+				Zero:    sf.Tag.Get("zero"),
 			},
 			index: i,
 			min:   sf.Tag.Get("min"),
 			max:   sf.Tag.Get("max"),
-			zero:  sf.Tag.Get("zero"),
 			live:  sf.Tag.Get("live") == "true",
 		}
 		if e := sf.Tag.Get("enum"); e != "" {
@@ -218,7 +219,7 @@ func (f *field) inBounds(c *Config) bool {
 	default:
 		return true
 	}
-	return v == 0 && f.zero != "" || v >= parse(f.min) && v <= parse(f.max)
+	return v == 0 && f.Zero != "" || v >= parse(f.min) && v <= parse(f.max)
 }
 
 // allowed says what the setting takes, to follow the words "it takes".
@@ -259,8 +260,8 @@ func (f *field) allowed() string {
 		low = "0"
 	}
 	what += " from " + low + " to " + f.max
-	if f.zero != "" {
-		what += "; 0 means " + f.zero
+	if f.Zero != "" {
+		what += "; 0 means " + f.Zero
 	}
 	return what
 }

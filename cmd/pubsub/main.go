@@ -1,0 +1,87 @@
+// Command pubsub is a publish/subscribe broker and the tools to go with it:
+// "pubsub --help" lists them.
+//
+// Exit status: 0 it is done, 1 it failed, 2 it was called wrongly. What a program
+// reads goes to standard output, what a person reads to standard error.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+)
+
+func main() {
+	// A reader that went away is an error of the write, and no reason to die.
+	signal.Ignore(syscall.SIGPIPE)
+	os.Exit(run(&process{
+		args:    os.Args[1:],
+		environ: os.Environ(),
+		stdin:   os.Stdin,
+		stdout:  os.Stdout,
+		stderr:  os.Stderr,
+	}))
+}
+
+// process is what a command sees of the process that it runs in.
+type process struct {
+	args           []string // without the name of the program
+	environ        []string
+	stdin          io.Reader
+	stdout, stderr io.Writer
+}
+
+const (
+	statusDone   = 0
+	statusFailed = 1
+	statusUsage  = 2
+)
+
+// run does what the command line says and returns the exit status.
+func run(p *process) int {
+	err := command(p)
+	switch {
+	case err == nil:
+		return statusDone
+	case errors.Is(err, syscall.EPIPE):
+		return statusDone // whoever read the output has seen enough
+	case !errors.Is(err, errShown):
+		for line := range strings.Lines(err.Error()) {
+			fmt.Fprintf(p.stderr, "pubsub: %s\n", strings.TrimSuffix(line, "\n"))
+		}
+	}
+	var hint *hintedError
+	if errors.As(err, &hint) {
+		fmt.Fprintln(p.stderr, hint.hint)
+	}
+	var coded interface{ ExitCode() int }
+	if errors.As(err, &coded) {
+		return coded.ExitCode()
+	}
+	return statusFailed
+}
+
+// hintedError is an error with a line that says what to do next.
+type hintedError struct {
+	error
+	hint string
+}
+
+func (e *hintedError) Unwrap() error { return e.error }
+
+// usageError is a wrong use of the command line.
+type usageError struct{ error }
+
+func (e *usageError) Unwrap() error { return e.error }
+
+// ExitCode is the exit status.
+func (e *usageError) ExitCode() int { return statusUsage }
+
+// usagef makes a [usageError].
+func usagef(format string, args ...any) error {
+	return &usageError{fmt.Errorf(format, args...)}
+}

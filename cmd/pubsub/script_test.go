@@ -1,0 +1,166 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+var update = flag.Bool("update", false, "write what the commands print into the scripts")
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"pubsub": main})
+}
+
+// TestScript runs the scripts in testdata/script, each against the real program
+// in processes of its own. Beside the commands of testscript they have:
+//
+//   - status N program [args...] runs a program and checks its exit status;
+//   - freeport NAME sets the variable NAME to a port that is free;
+//   - ready ADDRESS waits until a server answers there;
+//   - draining ADDRESS waits until the server there refuses messages;
+//   - await FILE TEXT waits until the file holds the text;
+//   - subscribers ADDRESS TOPIC N waits until the topic has N subscribers, as
+//     the admin token "admin" is told.
+func TestScript(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:           "testdata/script",
+		UpdateScripts: *update,
+		Setup: func(env *testscript.Env) error {
+			// Under -race a process would sleep a second before it ends.
+			env.Setenv("GORACE", "atexit_sleep_ms=0")
+			return nil
+		},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			"status":      cmdStatus,
+			"freeport":    cmdFreeport,
+			"ready":       cmdReady,
+			"draining":    cmdDraining,
+			"await":       cmdAwait,
+			"subscribers": cmdSubscribers,
+		},
+	})
+}
+
+func cmdStatus(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: status N program [args...]")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	got := 0
+	if err := ts.Exec(args[1], args[2:]...); err != nil {
+		var exit *exec.ExitError
+		if !errors.As(err, &exit) {
+			ts.Fatalf("%v", err)
+		}
+		got = exit.ExitCode()
+	}
+	if got != want {
+		ts.Fatalf("exit status %d, want %d", got, want)
+	}
+}
+
+func cmdFreeport(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: freeport NAME")
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	ts.Check(err)
+	ts.Setenv(args[0], strconv.Itoa(l.Addr().(*net.TCPAddr).Port))
+	ts.Check(l.Close())
+}
+
+func cmdReady(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: ready ADDRESS")
+	}
+	poll(ts, "a server at "+args[0], func() bool { return answers(args[0]) })
+}
+
+func cmdDraining(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: draining ADDRESS")
+	}
+	poll(ts, args[0]+" to drain", func() bool {
+		resp, err := http.Post("http://"+args[0]+"/events?topic=t", "", nil)
+		if err != nil {
+			return false
+		}
+		resp.Body.Close()
+		return resp.StatusCode == http.StatusServiceUnavailable
+	})
+}
+
+func cmdAwait(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: await FILE TEXT")
+	}
+	poll(ts, args[1]+" in "+args[0], func() bool {
+		content, err := os.ReadFile(ts.MkAbs(args[0]))
+		return err == nil && strings.Contains(string(content), args[1])
+	})
+}
+
+func answers(address string) bool {
+	resp, err := http.Get("http://" + address + "/")
+	if err != nil {
+		return false
+	}
+	resp.Body.Close()
+	return resp.StatusCode == http.StatusOK
+}
+
+func cmdSubscribers(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: subscribers ADDRESS TOPIC N")
+	}
+	want, err := strconv.Atoi(args[2])
+	ts.Check(err)
+	poll(ts, fmt.Sprintf("%d subscribers of %s", want, args[1]), func() bool {
+		req, err := http.NewRequest(http.MethodGet, "http://"+args[0]+"/admin/topics", nil)
+		ts.Check(err)
+		req.Header.Set("Fastly-Key", "admin")
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			return false
+		}
+		defer resp.Body.Close()
+		var answer struct {
+			Topics []struct {
+				Topic       string
+				Subscribers int
+			}
+		}
+		if resp.StatusCode != http.StatusOK || json.NewDecoder(resp.Body).Decode(&answer) != nil {
+			return false
+		}
+		got := 0
+		for _, t := range answer.Topics {
+			if t.Topic == args[1] {
+				got = t.Subscribers
+			}
+		}
+		return got == want
+	})
+}
+
+// poll waits for something that another process does.
+func poll(ts *testscript.TestScript, what string, done func() bool) {
+	for deadline := time.Now().Add(20 * time.Second); !done(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			ts.Fatalf("waited in vain for %s", what)
+		}
+	}
+}

@@ -1,0 +1,128 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"reflect"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+
+	"pubsub/internal/app"
+	"pubsub/internal/config"
+)
+
+type serveCmd struct {
+	settings []setting `kong:"-"`
+}
+
+// setting is a flag of serve and the values that were given.
+type setting struct {
+	name   string
+	values []string
+}
+
+// Help implements [kong.HelpProvider].
+func (*serveCmd) Help() string {
+	return `
+Every flag --some-name can also be the variable PUBSUB_SOME_NAME, or the line
+"some-name: value" in the file that --config names. The flag wins, then the
+environment, then the file. Durations are written like 30s or 1m30s, sizes in
+bytes or like 256KiB, lists with commas or by repeating the flag.
+
+SIGTERM or SIGINT: close all streams, then exit; twice: exit at once.
+SIGHUP: take up changed certificates, log level, allowed origins and limits.
+
+Examples:
+  pubsub serve --dev
+  pubsub serve --data-dir /var/lib/pubsub --tls-cert cert.pem --tls-key key.pem
+  PUBSUB_ADMIN_TOKEN=... pubsub serve --config pubsub.yaml`
+}
+
+// addSettings makes a flag of every setting.
+func (c *serveCmd) addSettings(k *kong.Kong) error {
+	serve := childNamed(k.Model.Node, "serve")
+	all := config.Settings()
+	c.settings = make([]setting, len(all))
+	for i, s := range all {
+		c.settings[i].name = s.Name
+		target := reflect.ValueOf(&c.settings[i].values).Elem()
+		help := s.Help
+		if s.Zero != "" {
+			help += " 0 means " + s.Zero + "."
+		}
+		f := &kong.Flag{
+			Value: &kong.Value{
+				Name: s.Name, Help: help, OrigHelp: help, Default: s.Default,
+				Target: target, DefaultValue: reflect.Zero(target.Type()),
+				Mapper: settingMapper{s.Bool}, Tag: &kong.Tag{},
+			},
+			Group:       &kong.Group{Key: s.Group, Title: s.Group},
+			PlaceHolder: s.Value,
+		}
+		if s.List {
+			f.PlaceHolder += ",..."
+		}
+		f.Flag = f
+		serve.Flags = append(serve.Flags, f)
+	}
+	return nil
+}
+
+// Run runs the broker until a signal ends it.
+func (c *serveCmd) Run(p *process, all *cli, ctx *kong.Context) error {
+	in := config.Inputs{Environ: p.environ, Others: flagNames(ctx.Model.Node)}
+	if all.Config != "" {
+		in.Flags = append(in.Flags, config.Flag{Name: "config", Value: all.Config})
+	}
+	for _, s := range c.settings {
+		for _, v := range s.values {
+			in.Flags = append(in.Flags, config.Flag{Name: s.name, Value: v})
+		}
+	}
+	cfg, warnings, err := config.Load(in)
+	for _, w := range warnings {
+		fmt.Fprintln(p.stderr, "pubsub: warning:", w)
+	}
+	if err != nil {
+		return &usageError{err}
+	}
+
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	running, cancel := context.WithCancel(context.Background())
+	reload := make(chan struct{}, 1)
+	handled := make(chan struct{})
+	go func() {
+		defer close(handled)
+		for s := range signals {
+			switch {
+			case s == syscall.SIGHUP:
+				select {
+				case reload <- struct{}{}:
+				default: // one is asked for already
+				}
+			case running.Err() == nil:
+				cancel()
+			default:
+				fmt.Fprintln(p.stderr, "pubsub: a second signal: stopped at once")
+				os.Exit(statusFailed)
+			}
+		}
+	}()
+	defer func() {
+		signal.Stop(signals)
+		close(signals)
+		<-handled
+		cancel()
+	}()
+	return app.Run(running, cfg, app.Options{
+		Stdout: p.stdout, Stderr: p.stderr, Version: buildVersion(), Reload: reload,
+		ConfigReload: func() (*config.Config, error) {
+			next, _, err := config.Load(in)
+			return next, err
+		},
+	})
+}

@@ -1,0 +1,125 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os/signal"
+	"syscall"
+	"time"
+	"unicode/utf8"
+
+	"pubsub/internal/client"
+)
+
+type subCmd struct {
+	access
+	Durable bool     `help:"Start with the retained messages, and miss no newer ones after an interruption. By MQTT they always come first."`
+	MQTT    bool     `name:"mqtt" help:"Subscribe by MQTT 5 over WebSocket, in place of server-sent events."`
+	JSON    bool     `help:"Print a line {\"topic\":...,\"data\":...,\"id\":...} for each message; \"base64\" in place of \"data\" if it is no text, \"id\" only with --durable."`
+	Count   int      `placeholder:"N" help:"Exit after N messages."`
+	Topics  []string `arg:"" name:"TOPIC" help:"Topic to subscribe to; at most 10 by server-sent events."`
+}
+
+// Help implements [kong.HelpProvider].
+func (*subCmd) Help() string {
+	return `
+Connects again whenever the connection is lost, until the server says that there
+is no point in it. Ctrl-C ends it.
+
+Examples:
+  export PUBSUB_TOKEN=$(pubsub token --read news --read weather)
+  pubsub sub news
+  pubsub sub news weather --durable --json
+  pubsub sub news --mqtt --count 1`
+}
+
+// errCounted says that as many messages have come as were wanted.
+var errCounted = errors.New("enough messages")
+
+// Run prints messages until a signal comes.
+func (c *subCmd) Run(p *process) error {
+	for _, s := range c.Topics {
+		if _, err := topic(s); err != nil {
+			return err
+		}
+	}
+	if c.Count < 0 {
+		return usagef("count \"%d\" is not allowed; it takes a whole number; 0 means no limit", c.Count)
+	}
+	if err := c.check(); err != nil {
+		return err
+	}
+	server, err := c.client()
+	if err != nil {
+		return err
+	}
+	defer server.Close()
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop) // a second signal kills
+
+	interrupted := false
+	got := 0
+	s := client.Subscription{
+		Topics: c.Topics, Token: c.Token, Durable: c.Durable,
+		Message: func(m client.Message) error {
+			if _, err := p.stdout.Write(c.line(m)); err != nil {
+				return fmt.Errorf("cannot write to standard output: %w", err)
+			}
+			if got++; got == c.Count {
+				return errCounted
+			}
+			return nil
+		},
+		Open: func() {
+			if interrupted {
+				fmt.Fprintln(p.stderr, "pubsub: connected again")
+			}
+			interrupted = false
+		},
+		Dropped: func(n uint64) {
+			fmt.Fprintf(p.stderr, "pubsub: %d messages were lost: they were not read fast enough\n", n)
+		},
+		Interrupted: func(err error, wait time.Duration) {
+			interrupted = true
+			fmt.Fprintf(p.stderr, "pubsub: %v; next attempt in %s\n", err, wait.Round(100*time.Millisecond))
+		},
+	}
+	subscribe := server.SubscribeSSE
+	if c.MQTT {
+		subscribe = server.SubscribeMQTT
+	}
+	if err := subscribe(ctx, s); !errors.Is(err, errCounted) {
+		return advise(err)
+	}
+	return nil
+}
+
+// line returns what is printed of a message.
+func (c *subCmd) line(m client.Message) []byte {
+	if !c.JSON {
+		return append(bytes.Clone(m.Data), '\n')
+	}
+	line := struct {
+		Topic  string  `json:"topic"`
+		Data   *string `json:"data,omitempty"`
+		Base64 []byte  `json:"base64,omitempty"`
+		ID     string  `json:"id,omitempty"`
+	}{Topic: m.Topic, ID: m.ID}
+	if utf8.Valid(m.Data) {
+		data := string(m.Data)
+		line.Data = &data
+	} else {
+		line.Base64 = m.Data
+	}
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(line); err != nil {
+		panic(err) // there is nothing in it that JSON could not say
+	}
+	return b.Bytes()
+}
