@@ -258,7 +258,7 @@ func ttl(ctx context.Context, t *testing.T, b pubsub.Backplane) {
 // readersSeeNoStepBack checks that what Last returns goes forward only, and is
 // at least as new as every Put that has ended.
 func readersSeeNoStepBack(ctx context.Context, t *testing.T, b pubsub.Backplane) {
-	const puts, readers = 200, 4
+	const puts, readers = 100, 4
 	v := put(ctx, t, b, retained("t", "0"))
 	var mu sync.Mutex
 	ended := v // the newest version of which the Put has ended

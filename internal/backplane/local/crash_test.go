@@ -105,6 +105,7 @@ func message(topic pubsub.Topic, data string) pubsub.Message {
 // synced, takes the state after a power cut at a random moment, and goes on with
 // that.
 func TestPowerLoss(t *testing.T) {
+	t.Parallel()
 	const rounds = 60
 	seed := newSeed(t)
 	rng := rand.New(rand.NewPCG(seed, 0))
@@ -144,6 +145,20 @@ func crashAtRandom(t *testing.T, rng *rand.Rand, fs *vfs.MemFS, b *Backplane, h 
 		rng := rand.New(rand.NewPCG(rng.Uint64(), uint64(w)))
 		wg.Go(func() {
 			for running() {
+				switch rng.IntN(40) {
+				case 0:
+					id := fmt.Sprint(rng.Uint64())
+					if err := b.PutKey(ctx, pubsub.Key{ID: id, Value: "v"}); err != nil {
+						t.Error(err)
+					}
+					h.mu.Lock()
+					h.keys[id] = true
+					h.mu.Unlock()
+				case 1: // it finds nothing that has ended
+					if err := b.sweep(ctx, time.Now()); err != nil {
+						t.Error(err)
+					}
+				}
 				m := message(pubsub.Topic(fmt.Sprint("t/", rng.IntN(topics))), "")
 				if rng.IntN(10) > 0 {
 					m.Data = fmt.Appendf(nil, "%d/%s", rng.Uint64(), strings.Repeat("x", rng.IntN(2000)))
@@ -174,25 +189,6 @@ func crashAtRandom(t *testing.T, rng *rand.Rand, fs *vfs.MemFS, b *Backplane, h 
 			}
 		})
 	}
-	keyRNG := rand.New(rand.NewPCG(rng.Uint64(), writers))
-	wg.Go(func() {
-		for running() {
-			id := fmt.Sprint(keyRNG.Uint64())
-			if err := b.PutKey(ctx, pubsub.Key{ID: id, Value: "v"}); err != nil {
-				t.Error(err)
-			}
-			h.mu.Lock()
-			h.keys[id] = true
-			h.mu.Unlock()
-		}
-	})
-	wg.Go(func() {
-		for running() { // it finds nothing that has ended
-			if err := b.sweep(ctx, time.Now()); err != nil {
-				t.Error(err)
-			}
-		}
-	})
 	<-crash
 	h.mu.Lock()
 	crashed := fs.CrashClone(vfs.CrashCloneCfg{
@@ -215,13 +211,14 @@ func crashAtRandom(t *testing.T, rng *rand.Rand, fs *vfs.MemFS, b *Backplane, h 
 // TestKill kills a process of 64 publishers at a random moment, again and again
 // on one directory.
 func TestKill(t *testing.T) {
+	t.Parallel()
 	const rounds = 50
 	seed := newSeed(t)
 	rng := rand.New(rand.NewPCG(seed, 0))
 	dir := t.TempDir()
 	h := newHistory()
 	for round := range rounds {
-		acknowledged := killed(t, dir, 1+rng.IntN(2000))
+		acknowledged := killed(t, dir, 1+rng.IntN(1000))
 		for _, line := range acknowledged {
 			topic, rest, _ := strings.Cut(line, " ")
 			version, value, _ := strings.Cut(rest, " ")

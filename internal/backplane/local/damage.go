@@ -1,6 +1,7 @@
 package local
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"syscall"
 
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
 // The engine takes the first invalid piece of a MANIFEST, and often that of a
@@ -106,28 +108,80 @@ func checkFiles(d *directory) (exists bool, err error) {
 	// Every edit is synced before the next is written: where a record begins, all
 	// before it was whole.
 	err = checkChunks(d, desc.ManifestFilename, func(_ int64, c chunk) bool { return c.kind.starts })
+	closed := d.wasClosed()
 	for _, name := range names {
 		digits, ok := strings.CutSuffix(name, ".log")
 		n, notLog := strconv.ParseUint(digits, 10, 64)
 		if !ok || notLog != nil || err != nil {
 			continue
 		}
-		err = checkChunks(d, d.fs.PathJoin(d.store, name), func(bad int64, c chunk) bool {
+		path := d.fs.PathJoin(d.store, name)
+		if closed {
+			err = checkClosedLog(d, path, uint32(n))
+			continue
+		}
+		err = checkChunks(d, path, func(bad int64, c chunk) bool {
 			return c.log == uint32(n) && c.synced > uint64(bad)
 		})
 	}
 	return true, err
 }
 
+// checkClosedLog reads the log numbered n of a store that was closed: it must be
+// whole up to the trailer with which the engine ends a log. What comes after that
+// is left from an older log of which the file was.
+func checkClosedLog(d *directory, name string, n uint32) error {
+	f, err := openFile(d, name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	block := make([]byte, blockBytes)
+	for start := int64(0); ; start += blockBytes {
+		size, err := io.ReadFull(f, block)
+		if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
+			return fmt.Errorf("%w: %s: %w", ErrDirectory, name, err)
+		}
+		i := 0
+		for i < size && !padding(block[i:size]) {
+			if isTrailer(block[i:size], n) {
+				return nil
+			}
+			c, ok := parseChunk(block[:size], i)
+			if !ok || c.log != n {
+				return fmt.Errorf("%w: %s at offset %d; %s", ErrCorrupt, name, start+int64(i), wayOut)
+			}
+			i = c.end
+		}
+		if size < blockBytes {
+			return fmt.Errorf("%w: %s ends at offset %d before its end; %s", ErrCorrupt, name, start+int64(i), wayOut)
+		}
+	}
+}
+
+// isTrailer reports whether b begins with the trailer of the log numbered n: an
+// empty chunk of kind 5, without a CRC, which has the number of the next log.
+func isTrailer(b []byte, n uint32) bool {
+	return len(b) >= 11 && bytes.Equal(b[:7], []byte{6: 5}) && binary.LittleEndian.Uint32(b[7:]) == n+1
+}
+
+func openFile(d *directory, name string) (vfs.File, error) {
+	f, err := d.fs.Open(name)
+	if errors.Is(err, iofs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: %s is missing; %s", ErrCorrupt, name, wayOut)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrDirectory, err)
+	}
+	return f, nil
+}
+
 // checkChunks reads a file up to its first invalid chunk. If a later chunk
 // proves that what is invalid was once whole, the file is damaged.
 func checkChunks(d *directory, name string, proves func(bad int64, c chunk) bool) error {
-	f, err := d.fs.Open(name)
-	if errors.Is(err, iofs.ErrNotExist) {
-		return fmt.Errorf("%w: %s is missing; %s", ErrCorrupt, name, wayOut)
-	}
+	f, err := openFile(d, name)
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrDirectory, err)
+		return err
 	}
 	defer f.Close()
 	block := make([]byte, blockBytes)

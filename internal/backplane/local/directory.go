@@ -18,6 +18,7 @@ import (
 //
 //	FORMAT  what the rest is, in words: see parseFormat
 //	LOCK    held as long as the directory is open
+//	CLOSED  there, and empty, while the engine's files are whole: after a Close
 //	store/  the engine's files
 type directory struct {
 	fs    vfs.FS
@@ -160,6 +161,34 @@ func (d *directory) writeFormat(name string) error {
 		return fmt.Errorf("%w: cannot write %s: %w", ErrDirectory, name, err)
 	}
 	return nil
+}
+
+// wasClosed reports whether the engine's files were closed and not opened since.
+func (d *directory) wasClosed() bool {
+	_, err := d.fs.Stat(d.fs.PathJoin(d.path, "CLOSED"))
+	return err == nil
+}
+
+// markOpen says, durably, that the engine's files may be in the middle of
+// something.
+func (d *directory) markOpen() error {
+	if !d.wasClosed() {
+		return nil
+	}
+	name := d.fs.PathJoin(d.path, "CLOSED")
+	if err := d.fs.Remove(name); err != nil {
+		return fmt.Errorf("%w: cannot remove %s: %w", ErrDirectory, name, err)
+	}
+	return syncDirectory(d.fs, d.path)
+}
+
+// markClosed says that the engine's files are whole.
+func (d *directory) markClosed() error {
+	f, err := d.fs.Create(d.fs.PathJoin(d.path, "CLOSED"), vfs.WriteCategoryUnspecified)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close(), syncDirectory(d.fs, d.path))
 }
 
 // syncDirectory makes the names in a directory durable.

@@ -3,8 +3,8 @@
 //
 // The store is Pebble, an LSM tree with a write-ahead log. Concurrent writes
 // share one fsync. Retained messages, signing keys and the store's generation
-// are all in it; the data directory holds nothing else but a FORMAT file, which
-// says who may read it, and a LOCK.
+// are all in it; what else the data directory holds says who may open it, and how
+// it was left.
 package local
 
 import (
@@ -235,6 +235,9 @@ func openEngine(o Options) (*engine, contents, error) {
 		}
 	}
 	found, err := inspect(dir, e.disk.total)
+	if err == nil {
+		err = dir.markOpen()
+	}
 	if err != nil {
 		return nil, found, errors.Join(err, dir.close())
 	}
@@ -283,5 +286,12 @@ func (e *engine) shut() {
 // close waits for the writes under way and closes the files.
 func (e *engine) close() error {
 	e.log.close()
-	return errors.Join(e.db.Close(), e.dir.close())
+	err := e.db.Close()
+	if err == nil {
+		// Without the mark the next Open is less strict: no reason to fail.
+		if err := e.dir.markClosed(); err != nil {
+			e.report(err)
+		}
+	}
+	return errors.Join(err, e.dir.close())
 }
