@@ -167,7 +167,7 @@ func (l *topicLog) leave(s *Subscription, b *backlog) (lost uint64) {
 	if hole < last {
 		l.place(l.members[last], hole)
 	}
-	s.index = -1
+	s.index, s.initial = -1, nil
 	l.members[last] = nil
 	l.members = l.members[:last]
 	l.walkLeft = min(l.walkLeft, last)
@@ -205,17 +205,72 @@ func (l *topicLog) walk(batch []*Subscription) (_ []*Subscription, more bool) {
 // maxPiece bounds what a member reads of one topic before it turns to another.
 const maxPiece = 64 << 10
 
-// read appends to dst what s is given first, if there is such, and what it has
-// not read, as far as dst has room; unread says that there is more. It is called
-// by the one goroutine that reads for the member.
-func (l *topicLog) read(s *Subscription, initial *pubsub.Parcel, dst []Delivery, now time.Time, b *backlog) (_ []Delivery, unread bool, expired uint64) {
+// open places what s is to be given of the topic's past where it belongs among
+// what is unread. A subscription that has just joined passes over everything
+// before that: a publisher's messages must not reach it out of their order, and
+// none of these was promised to it.
+func (l *topicLog) open(s *Subscription, joined bool, initial *pubsub.Parcel, seen pubsub.Version, b *backlog) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if s.index < 0 { // it has left
+		return
+	}
+	has := seen
+	if initial != nil {
+		has = initial.Version
+	}
+	at, plain := l.after(has, s)
+	if initial != nil {
+		s.initial, s.initialAt = initial, at
+	}
+	if joined && !has.IsZero() && s.pos < at {
+		s.pos, s.plain = at, plain
+		if at == l.end() {
+			l.atEnd++
+			l.settle(b)
+		}
+	}
+	if !seen.IsZero() && seen.Newer(s.seen) {
+		s.seen = seen
+	}
+}
+
+// after returns the position and the plain ordinal at which s goes on if it has
+// the retained version v: behind it; else, if a newer one is there, at that; else
+// at the end, for v itself is still to come.
+func (l *topicLog) after(v pubsub.Version, s *Subscription) (uint64, uint64) {
+	from := max(s.pos, l.base)
+	if l.newest != nil && s.pos <= l.newestAt && l.newestAt < l.base { // it was cut off
+		if l.newest.Version.Newer(v) {
+			return s.pos, s.plain
+		}
+		if l.newest.Version == v {
+			return l.base, l.plainAtBase()
+		}
+	}
+	for i, e := range l.entries[from-l.base:] {
+		switch at := from + uint64(i); {
+		case !e.parcel.Retain:
+		case e.parcel.Version == v:
+			return at + 1, e.plain // a retained one has the ordinal of the next plain one
+		case e.parcel.Version.Newer(v):
+			return at, e.plain
+		}
+	}
+	return l.end(), l.plain
+}
+
+// read appends to dst what s has not read, and what it is to be given of the
+// past, as far as dst has room; unread says that there is more. It is called by
+// the one goroutine that reads for the member.
+func (l *topicLog) read(s *Subscription, dst []Delivery, now time.Time, b *backlog) (_ []Delivery, unread bool, expired uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if s.index < 0 { // it has left
 		return dst, false, 0
 	}
-	if initial != nil && s.takes(initial, true, now, &expired) {
-		dst = append(dst, Delivery{Parcel: initial, Sub: s, Options: s.opts, Initial: true})
+	if s.initial != nil && s.pos >= s.initialAt {
+		dst = s.readInitial(dst, now, &expired)
 	}
 	end := l.end()
 	if s.pos == end {
@@ -233,6 +288,10 @@ func (l *topicLog) read(s *Subscription, initial *pubsub.Parcel, dst []Delivery,
 	}
 	piece := 0
 	for s.pos < end && len(dst) < cap(dst) && piece < maxPiece {
+		if s.initial != nil && s.pos >= s.initialAt {
+			dst = s.readInitial(dst, now, &expired)
+			continue
+		}
 		e := &l.entries[s.pos-l.base]
 		s.pos++
 		if !e.parcel.Retain {
@@ -253,5 +312,18 @@ func (l *topicLog) read(s *Subscription, initial *pubsub.Parcel, dst []Delivery,
 	}
 	l.atEnd++
 	l.settle(b)
-	return dst, false, expired
+	if s.initial != nil && len(dst) == cap(dst) {
+		return dst, true, expired
+	}
+	return s.readInitial(dst, now, &expired), false, expired
+}
+
+// readInitial appends to dst what s is to be given of the past.
+func (s *Subscription) readInitial(dst []Delivery, now time.Time, expired *uint64) []Delivery {
+	p := s.initial
+	s.initial = nil
+	if p != nil && s.takes(p, true, now, expired) {
+		dst = append(dst, Delivery{Parcel: p, Sub: s, Options: s.opts, Initial: true})
+	}
+	return dst
 }

@@ -62,12 +62,15 @@ type Subscription struct {
 	plain uint64 // the ordinal of the plain message that is expected next
 	opts  SubscriptionOptions
 	seen  pubsub.Version // of the newest retained message that was delivered
+	// initial, if not nil, is what the topic retained, to be delivered as that once
+	// pos has come to initialAt.
+	initial   *pubsub.Parcel
+	initialAt uint64
 
 	// guarded by member.mu
-	held    bool // it joined and has not been opened
-	queued  bool // it is in the list of the ready ones
-	next    *Subscription
-	initial *pubsub.Parcel // to be delivered first, as a retained message
+	held   bool // it joined and has not been opened, or has left
+	queued bool // it is in the list of the ready ones
+	next   *Subscription
 }
 
 // Delivery is one thing that a member is to be given.
@@ -158,20 +161,19 @@ func (s *Subscription) Last(ctx context.Context, after pubsub.Version) (*pubsub.
 }
 
 // Open lets m read s. A retained message of the version seen, or older, is not
-// delivered by it. If initial is not nil it is read first, unless something
-// newer has been read since.
+// delivered by it. If initial is not nil it is given before whatever is published
+// after it, unless something newer has been read since.
+//
+// A new subscription so begins with the retained version that initial or seen
+// names: what was published before that, while it was held, is left out.
 func (s *Subscription) Open(initial *pubsub.Parcel, seen pubsub.Version) {
-	s.log.mu.Lock()
-	if !seen.IsZero() && seen.Newer(s.seen) {
-		s.seen = seen
-	}
-	s.log.mu.Unlock()
 	m := s.member
 	m.mu.Lock()
+	joined := s.held
+	m.mu.Unlock()
+	s.log.open(s, joined, initial, seen, &m.hub.backlog)
+	m.mu.Lock()
 	s.held = false
-	if initial != nil {
-		s.initial = initial
-	}
 	m.enqueue(s)
 	wake := m.rouse()
 	m.mu.Unlock()
@@ -217,7 +219,6 @@ func (m *Member) Close() {
 func (m *Member) forget(s *Subscription) {
 	m.mu.Lock()
 	s.held = true // should it be in the list of the ready ones, it is passed over
-	s.initial = nil
 	m.mu.Unlock()
 	m.hub.index.leave(s)
 	m.hub.counts.subscriptions.Add(-1)
@@ -315,12 +316,10 @@ func (m *Member) Read(dst []Delivery, now time.Time) (_ []Delivery, asleep bool)
 		m.mu.Unlock()
 		return dst, asleep
 	}
-	initial := s.initial
-	s.initial = nil
 	m.mu.Unlock()
 
 	n := len(dst)
-	dst, unread, expired := s.log.read(s, initial, dst, now, &m.hub.backlog)
+	dst, unread, expired := s.log.read(s, dst, now, &m.hub.backlog)
 	m.hub.count(dst[n:], expired)
 	if unread {
 		m.mu.Lock()

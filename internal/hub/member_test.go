@@ -27,9 +27,9 @@ func TestOpen(t *testing.T) {
 	}{
 		{"nothing", nil, pubsub.Version{}, "", "", ""},
 		{"initial", retained("t", 1), pubsub.Version{}, "", "", "*r1"},
-		{"initial comes first", retained("t", 1), pubsub.Version{}, "a r2", "b", "*r1 a r2 b"},
-		{"initial comes through the log too", retained("t", 2), pubsub.Version{}, "a r2", "r3", "*r2 a r3"},
-		{"the log brings older ones", retained("t", 2), pubsub.Version{}, "r1 a", "", "*r2 a"},
+		{"initial comes first", retained("t", 1), pubsub.Version{}, "a r2", "b", "*r1 r2 b"},
+		{"initial comes through the log too", retained("t", 2), pubsub.Version{}, "a r2", "r3", "*r2 r3"},
+		{"the log brings older ones", retained("t", 2), pubsub.Version{}, "r1 a", "b", "*r2 b"},
 		{"the log brings what was seen", nil, version(5), "r4 r5 a", "r6", "a r6"},
 		{"newer than seen", retained("t", 6), version(5), "r5 r6 a", "", "*r6 a"},
 		{"seen in another generation", retained("t", 1), other, "", "r2", "*r1 r2"},
@@ -226,6 +226,35 @@ func TestUnsubscribeAmongReady(t *testing.T) {
 		if p.isAwake() {
 			t.Error("awake with nothing to read")
 		}
+	}
+}
+
+// A walk that came by just before a member left does not wake it for nothing.
+func TestUnsubscribeDuringWalk(t *testing.T) {
+	h := New(Options{Backplane: newPlane(), Shards: 1})
+	p := newPeer(h, "")
+	s := p.open(t, "t")
+	p.drain()
+	deliver(h, "t", "a")
+	batch, _ := s.log.walk(make([]*Subscription, 0, 1))
+	p.Unsubscribe("t")
+	p.notify(batch[0])
+	if p.isAwake() {
+		t.Error("woken for a subscription that it has left")
+	}
+	h.check(t)
+}
+
+// The name of a topic must not keep the request alive that it was a part of.
+func TestTopicIsACopy(t *testing.T) {
+	h := New(Options{Backplane: newPlane()})
+	topic := pubsub.Topic("topic=demo&auth=x")[6:10]
+	s := newPeer(h, "").subscribe(t, topic)
+	if s.Topic() != topic {
+		t.Errorf("Topic() = %q", s.Topic())
+	}
+	if unsafe.StringData(string(s.Topic())) == unsafe.StringData(string(topic)) {
+		t.Error("the topic is a part of the request")
 	}
 }
 

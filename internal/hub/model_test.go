@@ -42,14 +42,15 @@ type modelPeer struct {
 }
 
 type modelSub struct {
-	peer    *modelPeer
-	log     *modelLog
-	real    *Subscription
-	pos     int
-	opts    SubscriptionOptions
-	seen    pubsub.Version
-	held    bool
-	initial *pubsub.Parcel
+	peer      *modelPeer
+	log       *modelLog
+	real      *Subscription
+	pos       int
+	opts      SubscriptionOptions
+	seen      pubsub.Version
+	held      bool
+	initial   *pubsub.Parcel
+	initialAt int
 }
 
 func (l *modelLog) bytes() (n int) {
@@ -143,12 +144,15 @@ func (m *model) read(s *modelSub, room int) (ds []Delivery) {
 	give := func(p *pubsub.Parcel, initial bool, lost uint64) {
 		ds = append(ds, Delivery{Parcel: p, Sub: s.real, Options: s.opts, Initial: initial, Dropped: lost})
 	}
-	if p := s.initial; p != nil {
-		s.initial = nil
-		if m.takes(s, p, true) {
-			give(p, true, 0)
+	past := func() {
+		if p := s.initial; p != nil && s.pos >= s.initialAt && len(ds) < room {
+			s.initial = nil
+			if m.takes(s, p, true) {
+				give(p, true, 0)
+			}
 		}
 	}
+	past()
 	var lost uint64
 	if s.pos < l.cut {
 		lost = plainIn(l.all[s.pos:l.cut])
@@ -164,6 +168,9 @@ func (m *model) read(s *modelSub, room int) (ds []Delivery) {
 		s.pos = l.cut
 	}
 	for piece := 0; s.pos < len(l.all) && len(ds) < room && piece < maxPiece; s.pos++ {
+		if past(); len(ds) == room {
+			break
+		}
 		if p := l.all[s.pos]; m.takes(s, p, false) {
 			give(p, false, lost)
 			lost = 0
@@ -172,6 +179,9 @@ func (m *model) read(s *modelSub, room int) (ds []Delivery) {
 	}
 	if lost > 0 {
 		give(nil, false, lost)
+	}
+	if s.pos == len(l.all) {
+		past()
 	}
 	l.settle()
 	for _, d := range ds {
@@ -256,16 +266,54 @@ func (m *model) open(s *modelSub) {
 		initial = m.parcel(s.real.Topic())
 		initial.Retain = true
 		initial.Version = m.version()
-		s.initial = initial
 	}
 	if m.rnd.IntN(2) == 0 {
 		seen = m.version()
-		if seen.Newer(s.seen) {
-			s.seen = seen
-		}
+	}
+	has := seen
+	if initial != nil {
+		has = initial.Version
+	}
+	at := m.after(s, has)
+	if initial != nil {
+		s.initial, s.initialAt = initial, at
+	}
+	if s.held && !has.IsZero() {
+		s.pos = at
+		s.log.settle()
+	}
+	if seen.Newer(s.seen) {
+		s.seen = seen
 	}
 	s.held = false
 	s.real.Open(initial, seen)
+}
+
+// after is where s goes on if it has v. Of what was cut off, only the newest
+// retained message is known.
+func (m *model) after(s *modelSub, v pubsub.Version) int {
+	l := s.log
+	newest := len(l.all) - 1
+	for newest >= s.pos && !l.all[newest].Retain {
+		newest--
+	}
+	if newest >= s.pos && newest < l.cut {
+		switch p := l.all[newest]; {
+		case p.Version.Newer(v):
+			return s.pos
+		case p.Version == v:
+			return l.cut
+		}
+	}
+	for i := max(s.pos, l.cut); i < len(l.all); i++ {
+		switch p := l.all[i]; {
+		case p.Retain && p.Version == v:
+			return i + 1
+		case p.Retain && p.Version.Newer(v):
+			return i
+		}
+	}
+	return len(l.all)
 }
 
 // readOne has p read one piece, and compares.
