@@ -153,7 +153,14 @@ func TestWantCancelled(t *testing.T) {
 	b := newPlane()
 	h := New(Options{Backplane: b})
 	release := make(chan struct{})
-	b.want = func(context.Context, pubsub.Topic) error { <-release; return nil }
+	b.want = func(ctx context.Context, _ pubsub.Topic) error {
+		select {
+		case <-release:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	var first, second, third error
 	var wg sync.WaitGroup

@@ -418,6 +418,9 @@ func TestCutKeepsNothingAlive(t *testing.T) {
 	s := p.open(t, "t")
 	for i := range 1000 {
 		h.Deliver(plain("t", fmt.Sprint(i)))
+		if i%100 == 99 {
+			s.log.cut(room(3), 0, &h.backlog) // as trimming does, many at once
+		}
 		if n := cap(s.log.entries); n > 64 {
 			t.Fatalf("a log of at most 10 entries has room for %d", n)
 		}
