@@ -30,6 +30,7 @@ var layout = map[string]struct {
 	"internal/hub":                     {level: 1},
 	"internal/sse":                     {level: 1},
 	"internal/mqtt":                    {level: 1},
+	"internal/park":                    {level: 1, foreign: []string{"golang.org/x/sys"}},
 	"internal/ws":                      {level: 1, foreign: []string{"github.com/gobwas/ws"}},
 	"internal/token":                   {level: 1, foreign: []string{"github.com/golang-jwt/jwt/v5"}},
 	"internal/config":                  {level: 1, foreign: []string{"go.yaml.in/yaml/v3"}},
@@ -43,12 +44,12 @@ var layout = map[string]struct {
 	},
 	"internal/server": {
 		level:   3,
-		ours:    []string{"internal/hub", "internal/mqtt", "internal/session", "internal/sse", "internal/token", "internal/ws"},
+		ours:    []string{"internal/hub", "internal/mqtt", "internal/park", "internal/session", "internal/sse", "internal/token", "internal/ws"},
 		foreign: []string{"github.com/pires/go-proxyproto", "golang.org/x/time"},
 	},
 	"internal/app": {
 		level: 4,
-		ours: []string{"internal/backplane/local", "internal/config", "internal/hub", "internal/server",
+		ours: []string{"internal/backplane/local", "internal/config", "internal/hub", "internal/park", "internal/server",
 			"internal/token"},
 		foreign: []string{"github.com/prometheus/client_golang"},
 	},
@@ -59,8 +60,9 @@ var layout = map[string]struct {
 	},
 
 	"bench/fanout": {level: 6, ours: []string{"internal/mqtt"}, foreign: []string{"golang.org/x/sys"}},
-	"test/e2e":     {level: 6},
-	"test/summary": {level: 6},
+	"test/e2e":      {level: 6},
+	"test/scenario": {level: 6},
+	"test/summary":  {level: 6},
 }
 
 // pkg is what the files of a directory say.

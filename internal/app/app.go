@@ -18,6 +18,7 @@ import (
 	"pubsub/internal/backplane/local"
 	"pubsub/internal/config"
 	"pubsub/internal/hub"
+	"pubsub/internal/park"
 	"pubsub/internal/server"
 )
 
@@ -67,6 +68,9 @@ func Run(ctx context.Context, cfg *config.Config, o Options) error {
 	if err != nil {
 		return err
 	}
+	if err := n.openLot(); err != nil {
+		return err
+	}
 	n.build(adminToken)
 	return n.run(ctx)
 }
@@ -82,6 +86,7 @@ type node struct {
 	backplane *local.Backplane
 	hub       *hub.Hub
 	server    *server.Server
+	lot       *park.Lot // nil if connections are not parked
 	public    net.Listener
 	ops       net.Listener // nil if it is switched off
 	certs     *certificates
@@ -107,6 +112,22 @@ func (n *node) openBackplane() error {
 	return nil
 }
 
+// openLot makes the lot that holds connections, where there can be one.
+func (n *node) openLot() error {
+	if n.cfg.Holder == "portable" {
+		return nil
+	}
+	lot, err := park.New(park.Options{WriteTimeout: n.cfg.WriteTimeout, Linger: server.LingerTimeout})
+	switch {
+	case errors.Is(err, errors.ErrUnsupported):
+		return nil
+	case err != nil:
+		return fmt.Errorf("cannot park connections: %w: give --holder portable to do without", err)
+	}
+	n.lot = lot
+	return nil
+}
+
 func (n *node) build(adminToken string) {
 	n.metrics = newMetrics(n.o.Version)
 	n.hub = hub.New(hub.Options{
@@ -117,6 +138,7 @@ func (n *node) build(adminToken string) {
 	n.server = server.New(server.Options{
 		Backplane:        n.backplane,
 		Hub:              n.hub,
+		Lot:              n.lot,
 		AdminToken:       adminToken,
 		SSE:              n.cfg.SSE,
 		HTTPPublish:      n.cfg.HTTPPublish,
@@ -165,6 +187,9 @@ func (n *node) run(ctx context.Context) error {
 	}
 
 	wg.Go(func() { n.hub.Run(parts) })
+	if n.lot != nil {
+		wg.Go(func() { n.lot.Run(parts) })
+	}
 	ready := make(chan struct{})
 	start("bus", func() error {
 		return n.backplane.Run(parts, pubsub.Receiver{

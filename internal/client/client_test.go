@@ -150,7 +150,9 @@ func TestRefusals(t *testing.T) {
 		{"a long text of several lines", func(w http.ResponseWriter, r *http.Request) {
 			refuse(w, 400, "\x1b[31m"+strings.Repeat("x", 5000)+"\nmore")
 		}, Error{400, "", "\ufffd[31m" + strings.Repeat("x", 295) + "…"}},
-		{"a redirect", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "https://elsewhere/", http.StatusTemporaryRedirect) },
+		{"a redirect", func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "https://elsewhere/", http.StatusTemporaryRedirect)
+		},
 			Error{307, "", "307 Temporary Redirect: the server is at https://elsewhere/"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

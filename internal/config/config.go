@@ -74,6 +74,11 @@ type Config struct {
 	// as "https://example.com". Default none, which means all.
 	AllowedOrigins []string `name:"allowed-origins" group:"Access" live:"true" help:"Origins of the web pages that may use the broker, such as https://example.com; without it, all may."`
 
+	// Holder says how the connections of subscribers are held: auto parks those of
+	// plain HTTP/1.1 where the system can, at a fraction of the memory, and leaves a
+	// goroutine to each of the others; portable does so for all. Default auto.
+	Holder string `name:"holder" default:"auto" enum:"auto,portable" group:"Protocols" help:"How connections are held: auto parks those of plain HTTP/1.1 on Linux, at a fraction of the memory; portable leaves a goroutine to each."`
+
 	// MaxMessageSize is the size of the largest message, in bytes of content.
 	// Default 32512; 1 byte to 16 MiB.
 	MaxMessageSize Size `name:"max-message-size" default:"32512" min:"1" max:"16MiB" group:"Limits" help:"Largest message."`

@@ -86,7 +86,7 @@ func New(o Options) *Hub {
 	h.index.init()
 	h.backlog.limit = o.BacklogMemory
 	for range o.Shards {
-		h.shards = append(h.shards, newShard())
+		h.shards = append(h.shards, newShard(h))
 	}
 	return h
 }

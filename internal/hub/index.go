@@ -72,7 +72,7 @@ func (x *index) deliver(p *pubsub.Parcel, b *backlog, limit int) {
 // join puts s at the end of its shard's log of name, and returns when the
 // backplane delivers the topic to this node. After an error s has not joined.
 func (x *index) join(ctx context.Context, s *Subscription, name pubsub.Topic) error {
-	h := s.member.hub
+	h := s.member.shard.hub
 	st := x.stripe(name)
 	st.mu.Lock()
 	t := st.topics[name]
@@ -134,7 +134,7 @@ func (x *index) join(ctx context.Context, s *Subscription, name pubsub.Topic) er
 
 // leave undoes join. The last member of a topic to leave drops it.
 func (x *index) leave(s *Subscription) {
-	h := s.member.hub
+	h := s.member.shard.hub
 	name := s.log.topic
 	st := x.stripe(name)
 	st.mu.Lock()

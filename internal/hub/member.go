@@ -19,13 +19,23 @@ type Holder interface {
 	Wake()
 }
 
+// ShardHolder is a Holder that never blocks: its members are served by their
+// shard's goroutine, one after the other, and it is not woken.
+type ShardHolder interface {
+	Holder
+	// Serve calls Member.Read until that says asleep, or stops before; then it
+	// has Member.Run called when it can go on.
+	Serve()
+}
+
 // Member is one connection's place in the hub.
 type Member struct {
 	// immutable
-	hub    *Hub
 	shard  *shard
 	holder Holder
 	name   string // see pubsub.Message.Sender
+
+	nextRun *Member // guarded by shard.mu: the one to be served after it
 
 	timer timer // guarded by the shard's wheel
 
@@ -37,6 +47,10 @@ type Member struct {
 	awake  bool            // a goroutine of the holder reads, or is about to
 	kicked bool            // it must look again before it sleeps
 	closed bool
+
+	// Here, for they fit in what is left of a word.
+	served bool // immutable: holder is a ShardHolder
+	runs   bool // guarded by shard.mu: it is among those that are to be served
 }
 
 // SubscriptionOptions are what a subscriber asked for. The hub minds NoLocal,
@@ -91,11 +105,24 @@ type Delivery struct {
 // It is asleep; it ends with Close.
 func (h *Hub) NewMember(holder Holder, name string) *Member {
 	h.counts.members.Add(1)
+	_, served := holder.(ShardHolder)
 	return &Member{
-		hub:    h,
 		shard:  h.shards[h.next.Add(1)%uint32(len(h.shards))],
 		holder: holder,
+		served: served,
 		name:   name,
+	}
+}
+
+// Run has the shard serve m, whose holder is a ShardHolder.
+func (m *Member) Run() { m.shard.enqueueMember(m) }
+
+// wake has m read, which has just been roused.
+func (m *Member) wake() {
+	if m.served {
+		m.Run()
+	} else {
+		m.holder.Wake()
 	}
 }
 
@@ -119,26 +146,26 @@ func (m *Member) Subscribe(ctx context.Context, t pubsub.Topic, o SubscriptionOp
 		return s, nil
 	}
 	s := &Subscription{member: m, opts: o, held: true}
-	if err := m.hub.index.join(ctx, s, t); err != nil {
+	if err := m.shard.hub.index.join(ctx, s, t); err != nil {
 		return nil, err
 	}
 	m.mu.Lock()
 	if m.closed {
 		m.mu.Unlock()
-		m.hub.index.leave(s)
+		m.shard.hub.index.leave(s)
 		return nil, context.Canceled
 	}
 	i, twin := m.search(s.log.topic)
 	if twin { // another call for the same topic was faster
 		first := m.subs[i]
 		m.mu.Unlock()
-		m.hub.index.leave(s)
+		m.shard.hub.index.leave(s)
 		first.setOptions(o)
 		return first, nil
 	}
 	m.subs = slices.Insert(m.subs, i, s)
 	m.mu.Unlock()
-	m.hub.counts.subscriptions.Add(1)
+	m.shard.hub.counts.subscriptions.Add(1)
 	return s, nil
 }
 
@@ -153,7 +180,7 @@ func (s *Subscription) setOptions(o SubscriptionOptions) {
 // given that. Read after Subscribe, it leaves no gap: whatever is newer comes
 // through the log.
 func (s *Subscription) Last(ctx context.Context, after pubsub.Version) (*pubsub.Parcel, pubsub.Version, error) {
-	msg, ok, err := s.member.hub.opts.Backplane.Last(ctx, s.log.topic, after)
+	msg, ok, err := s.member.shard.hub.opts.Backplane.Last(ctx, s.log.topic, after)
 	if err != nil || !ok {
 		return nil, msg.Version, err
 	}
@@ -171,14 +198,14 @@ func (s *Subscription) Open(initial *pubsub.Parcel, seen pubsub.Version) {
 	m.mu.Lock()
 	joined := s.held
 	m.mu.Unlock()
-	s.log.open(s, joined, initial, seen, &m.hub.backlog)
+	s.log.open(s, joined, initial, seen, &m.shard.hub.backlog)
 	m.mu.Lock()
 	s.held = false
 	m.enqueue(s)
 	wake := m.rouse()
 	m.mu.Unlock()
 	if wake {
-		m.holder.Wake()
+		m.wake()
 	}
 }
 
@@ -213,15 +240,15 @@ func (m *Member) Close() {
 		m.forget(s)
 	}
 	m.shard.wheel.remove(m)
-	m.hub.counts.members.Add(-1)
+	m.shard.hub.counts.members.Add(-1)
 }
 
 func (m *Member) forget(s *Subscription) {
 	m.mu.Lock()
 	s.held = true // should it be in the list of the ready ones, it is passed over
 	m.mu.Unlock()
-	m.hub.index.leave(s)
-	m.hub.counts.subscriptions.Add(-1)
+	m.shard.hub.index.leave(s)
+	m.shard.hub.counts.subscriptions.Add(-1)
 }
 
 func (m *Member) search(t pubsub.Topic) (int, bool) {
@@ -247,7 +274,7 @@ func (m *Member) Kick() {
 	wake := m.rouse()
 	m.mu.Unlock()
 	if wake {
-		m.holder.Wake()
+		m.wake()
 	}
 }
 
@@ -257,7 +284,12 @@ func (m *Member) notify(s *Subscription) {
 	m.enqueue(s)
 	wake := m.ready != nil && m.rouse()
 	m.mu.Unlock()
-	if wake {
+	if !wake {
+		return
+	}
+	if m.served {
+		m.holder.(ShardHolder).Serve() // this is the shard's goroutine
+	} else {
 		m.holder.Wake()
 	}
 }
@@ -319,8 +351,8 @@ func (m *Member) Read(dst []Delivery, now time.Time) (_ []Delivery, asleep bool)
 	m.mu.Unlock()
 
 	n := len(dst)
-	dst, unread, expired := s.log.read(s, dst, now, &m.hub.backlog)
-	m.hub.count(dst[n:], expired)
+	dst, unread, expired := s.log.read(s, dst, now, &m.shard.hub.backlog)
+	m.shard.hub.count(dst[n:], expired)
 	if unread {
 		m.mu.Lock()
 		m.enqueue(s)

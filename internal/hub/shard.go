@@ -16,6 +16,7 @@ const sliceSize = 128
 // ten members never waits for one with a hundred thousand.
 type shard struct {
 	// immutable
+	hub    *Hub
 	wake   chan struct{} // has one when there are jobs
 	wheel  *wheel
 	ticker *time.Ticker // in step with wheel
@@ -25,10 +26,13 @@ type shard struct {
 	mu sync.Mutex
 	// guarded by mu: the topics with news, in the order they get their turn
 	first, last *topicLog
+	// guarded by mu: the members that are to be served, likewise
+	firstRun, lastRun *Member
 }
 
-func newShard() *shard {
+func newShard(h *Hub) *shard {
 	return &shard{
+		hub:    h,
 		wake:   make(chan struct{}, 1),
 		wheel:  newWheel(time.Now()), // before the ticker: no tick is too early for it
 		ticker: time.NewTicker(tick),
@@ -51,10 +55,54 @@ func (s *shard) enqueue(l *topicLog) {
 	}
 	s.last = l
 	s.mu.Unlock()
+	s.signal()
+}
+
+// enqueueMember has m served.
+func (s *shard) enqueueMember(m *Member) {
+	s.mu.Lock()
+	if m.runs {
+		s.mu.Unlock()
+		return
+	}
+	m.runs = true
+	if s.lastRun == nil {
+		s.firstRun = m
+	} else {
+		s.lastRun.nextRun = m
+	}
+	s.lastRun = m
+	s.mu.Unlock()
+	s.signal()
+}
+
+func (s *shard) signal() {
 	select {
 	case s.wake <- struct{}{}:
 	default:
 	}
+}
+
+// serve serves up to n of the members that are to be served; false if there were
+// none.
+func (s *shard) serve(n int) (any bool) {
+	for range n {
+		s.mu.Lock()
+		m := s.firstRun
+		if m == nil {
+			s.mu.Unlock()
+			return any
+		}
+		s.firstRun = m.nextRun
+		if s.firstRun == nil {
+			s.lastRun = nil
+		}
+		m.nextRun, m.runs = nil, false
+		s.mu.Unlock()
+		m.holder.(ShardHolder).Serve()
+		any = true
+	}
+	return any
 }
 
 func (s *shard) dequeue() *topicLog {
@@ -97,12 +145,14 @@ func (s *shard) run(ctx context.Context) {
 }
 
 // slice wakes some of the members whose deadline has come and some of the topic
-// whose turn it is; false if there were none of either.
+// whose turn it is, and serves some of those that are to be served; false if there
+// were none of any.
 func (s *shard) slice() bool {
-	due := s.wheel.kick(sliceSize)
+	busy := s.wheel.kick(sliceSize)
+	busy = s.serve(sliceSize) || busy
 	l := s.dequeue()
 	if l == nil {
-		return due
+		return busy
 	}
 	batch, more := l.walk(s.batch[:0])
 	if more {

@@ -17,7 +17,8 @@ type conn struct {
 	out     transport
 	proto   protocol
 	member  *hub.Member
-	serveFn func() // c.serve, so that starting it allocates nothing
+	serveFn func()      // c.serve, so that starting it allocates nothing; nil if parked is not
+	parked  *parkedConn // out, if the connection is parked
 
 	kid string // guarded by registry.mu: the key that admitted it; empty if none did
 
@@ -80,12 +81,19 @@ func (c *conn) init(s *Server, p protocol, kid string, place admission) {
 	c.s, c.proto = s, p
 	c.kid, c.place = kid, place
 	c.room.L = &c.mu
-	c.serveFn = c.serve
-	c.done = make(chan struct{})
 }
 
-// join makes c a member of the hub, under the name that it publishes by.
-func (c *conn) join(name string) { c.member = c.s.o.Hub.NewMember(c, name) }
+// join makes c a member of the hub. With park it is going to be parked.
+func (c *conn) join(park bool) {
+	if park {
+		c.parked = &parkedConn{}
+		c.member = c.s.o.Hub.NewMember((*parkedHolder)(c), "")
+		return
+	}
+	c.serveFn = c.serve
+	c.done = make(chan struct{})
+	c.member = c.s.o.Hub.NewMember(c, "")
+}
 
 // register makes c known to whoever may end it; false if the server drains. Once
 // registered it must be started, and waited for.
@@ -115,7 +123,22 @@ func (c *conn) start(out transport, first []byte) {
 	c.mu.Unlock()
 	c.s.o.Events.Connected(c.proto.transport())
 	c.started.Store(true)
+	if c.parked != nil {
+		c.member.Run()
+		return
+	}
 	go c.serveFn()
+}
+
+// lost ends a connection that was registered and could not be taken over from
+// net/http: it is lost already, or net/http has changed its ways.
+func (c *conn) lost(err error) {
+	c.s.o.Events.Failed("taking over a connection", err)
+	c.start(lostTransport{}, nil)
+	c.close()
+	if c.parked == nil {
+		c.wait()
+	}
 }
 
 // abandon ends a connection that is not registered.
@@ -160,7 +183,7 @@ func (c *conn) serve() {
 	defer c.writing.Unlock()
 	w := newWriter(c.out)
 	defer w.free()
-	for {
+	for !c.blocked() {
 		now := c.s.o.Now()
 		if c.takeDue(now) {
 			c.dueBy(c.proto.tick(now, c.wrote))
@@ -183,8 +206,10 @@ func (c *conn) serve() {
 		}
 		switch {
 		case w.err != nil:
-			c.close() // with what the client did not take
+			c.giveUp()
 			w.err = nil
+		case c.blocked():
+			return
 		case state == connEnding:
 			c.finish()
 		case asleep:
@@ -287,7 +312,17 @@ func (c *conn) close() {
 	c.proto.gone()
 	c.s.release(place)
 	c.s.registry.remove(c)
-	close(c.done)
+	if c.parked != nil {
+		c.ended() // nobody waits for it
+	} else {
+		close(c.done)
+	}
+}
+
+// ended is the last that happens to a connection that was started.
+func (c *conn) ended() {
+	c.s.o.Events.Disconnected(c.proto.transport())
+	c.s.registry.goroutines.Done()
 }
 
 // wait returns when c, which was started, is closed and nobody writes any more.
@@ -295,6 +330,5 @@ func (c *conn) wait() {
 	<-c.done
 	c.writing.Lock()
 	defer c.writing.Unlock()
-	c.s.o.Events.Disconnected(c.proto.transport())
-	c.s.registry.goroutines.Done()
+	c.ended()
 }

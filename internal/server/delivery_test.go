@@ -7,7 +7,6 @@ package server
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"sync"
 	"testing"
 	"time"
@@ -121,7 +120,7 @@ func openTestStream(s *Server, t *testing.T, durable bool, topics ...string) *co
 	place, _ := s.acquire(s.conns, loopback)
 	st := &sseStream{durable: durable}
 	st.init(s, st, "", place)
-	st.join("")
+	st.join(false)
 	if err := st.subscribe(t.Context(), req); err != nil {
 		t.Fatal(err)
 	}
@@ -133,7 +132,7 @@ func openTestMQTT(o hub.SubscriptionOptions) func(*Server, *testing.T) *conn {
 		place, _ := s.acquire(s.conns, loopback)
 		m := &mqttConn{session: session.New(&s.sessions, time.Now())}
 		m.init(s, m, "", place)
-		m.join(fmt.Sprintf("client %p", m))
+		m.join(false)
 		sub, err := m.member.Subscribe(t.Context(), "t", o)
 		if err != nil {
 			t.Fatal(err)

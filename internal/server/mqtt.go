@@ -24,6 +24,7 @@ type mqttConn struct {
 	packet  []byte         // the part of a packet that has come so far
 	begun   bool           // the first packet has come
 	out     session.Output // of its steps
+	deaf    bool           // nothing more is to be taken from the client
 
 	// set by the goroutine that reads, before it is subscribed to anything
 	cred      credential
@@ -64,25 +65,29 @@ func (s *Server) upgradeMQTT(w http.ResponseWriter, r *http.Request) {
 	m := &mqttConn{session: session.New(&s.sessions, s.o.Now())}
 	m.decoder.MaxFrame = uint32(max(ws.DefaultMaxFrame, s.sessions.MaxPacketSize()))
 	m.init(s, m, "", place)
-	m.join("")
+	m.join(s.mayPark(r))
 	if !m.register() {
 		m.abandon()
 		shuttingDown(w, r)
 		s.o.Events.Responded("/mqtt", r.Method, http.StatusServiceUnavailable)
 		return
 	}
-	nc, buffered, err := http.NewResponseController(w).Hijack()
+	first := ws.AppendResponse(nil, up, w.Header())
+	nc, early, err := hijack(w)
+	if err == nil && m.parked != nil {
+		var more []byte
+		if more, err = m.park(nc, parkedSession{m}, first); err == nil {
+			go m.readParked(append(early, more...))
+			return
+		}
+	}
 	if err != nil {
-		s.o.Events.Failed("taking over a connection", err)
-		m.start(lostTransport{}, nil)
-		m.close()
-		m.wait()
+		m.lost(err)
 		return
 	}
 	nc.SetDeadline(time.Time{})
-	early, _ := buffered.Reader.Peek(buffered.Reader.Buffered())
-	m.start(netTransport{nc}, ws.AppendResponse(nil, up, w.Header()))
-	go m.read(nc, append([]byte(nil), early...))
+	m.start(netTransport{nc}, first)
+	go m.read(nc, early)
 }
 
 // readBuffers are for clients that send much at once.
@@ -90,19 +95,19 @@ var readBuffers = sync.Pool{New: func() any { return new([16 << 10]byte) }}
 
 // read serves what the client sends, until it goes.
 func (m *mqttConn) read(nc net.Conn, early []byte) {
-	listening := m.received(early)
+	m.deaf = !m.received(early)
 	var small [256]byte // all that an idle session keeps
 	for err := error(nil); err == nil; {
 		var n int
 		n, err = nc.Read(small[:])
-		listening = listening && m.received(small[:n])
+		m.deaf = m.deaf || !m.received(small[:n])
 		if n < len(small) || err != nil {
 			continue
 		}
 		large := readBuffers.Get().(*[16 << 10]byte)
 		for n >= len(small) && err == nil {
 			n, err = nc.Read(large[:])
-			listening = listening && m.received(large[:n])
+			m.deaf = m.deaf || !m.received(large[:n])
 		}
 		readBuffers.Put(large)
 	}
@@ -301,10 +306,14 @@ func (m *mqttConn) tick(now, wrote time.Time) time.Time {
 	deadline := m.session.Deadline()
 	m.smu.Unlock()
 	if !deadline.IsZero() && !now.Before(deadline) {
-		m.step(session.Tick{}, new(session.Output))
-		m.smu.Lock()
-		deadline = m.session.Deadline()
-		m.smu.Unlock()
+		// In a goroutine: a will may have to be stored, and whoever writes must not
+		// wait for that. It has dueBy called.
+		m.s.registry.goroutines.Add(1)
+		go func() {
+			defer m.s.registry.goroutines.Done()
+			m.step(session.Tick{}, new(session.Output))
+		}()
+		deadline = time.Time{}
 	}
 	next := wrote.Add(m.s.o.WSKeepAlive)
 	if !next.After(now) {

@@ -144,7 +144,7 @@ func (s *Server) Drain(ctx context.Context) {
 			i = steps
 		}
 	}
-	last := time.NewTimer(lingerTimeout + time.Second)
+	last := time.NewTimer(LingerTimeout + time.Second)
 	defer last.Stop()
 	select {
 	case <-empty:

@@ -14,6 +14,7 @@ import (
 
 	"pubsub"
 	"pubsub/internal/hub"
+	"pubsub/internal/park"
 	"pubsub/internal/session"
 	"pubsub/internal/token"
 )
@@ -24,6 +25,8 @@ import (
 type Options struct {
 	Backplane pubsub.Backplane
 	Hub       *hub.Hub
+	// Lot holds the connections of plain HTTP/1.1; nil leaves a goroutine to each.
+	Lot *park.Lot
 	// AdminToken is the secret that allows everything. With an empty one nobody
 	// is an administrator.
 	AdminToken string

@@ -140,7 +140,7 @@ func (s *Server) openSSE(r *http.Request) (*sseStream, *sseRefusal) {
 	}
 	st := &sseStream{durable: req.durable, envelope: req.envelope, expires: cred.Expires}
 	st.init(s, st, cred.KeyID, place)
-	st.join("")
+	st.join(s.mayPark(r))
 	if err := st.subscribe(ctx, req); err != nil {
 		st.abandon()
 		s.o.Events.Failed("subscribing a stream", err)
@@ -199,15 +199,6 @@ func (st *sseStream) subscribe(ctx context.Context, req *sseRequest) error {
 func (st *sseStream) runHTTP1(w http.ResponseWriter) {
 	h := w.Header()
 	h.Set("Connection", "close") // the end of the stream is the end of the connection
-	nc, buffered, err := http.NewResponseController(w).Hijack()
-	if err != nil {
-		// The connection is lost already, or net/http has changed its ways.
-		st.s.o.Events.Failed("taking over a connection", err)
-		st.start(lostTransport{}, nil)
-		st.wait()
-		return
-	}
-	nc.SetDeadline(time.Time{})
 	var head bytes.Buffer
 	head.WriteString("HTTP/1.1 200 OK\r\nDate: ")
 	head.WriteString(st.s.o.Now().UTC().Format(http.TimeFormat))
@@ -216,8 +207,20 @@ func (st *sseStream) runHTTP1(w http.ResponseWriter) {
 	head.WriteString("\r\n")
 	head.Write(st.opening)
 	st.opening = nil
+	nc, early, err := hijack(w)
+	if err == nil && st.parked != nil {
+		if _, err = st.park(nc, parkedStream{st}, head.Bytes()); err == nil {
+			st.parked.Resume()
+			return
+		}
+	}
+	if err != nil {
+		st.lost(err)
+		return
+	}
+	nc.SetDeadline(time.Time{})
 	st.start(netTransport{nc}, head.Bytes())
-	go st.watch(nc, buffered.Reader.Buffered())
+	go st.watch(nc, len(early))
 }
 
 // runHTTP2 writes from the handler, which returns when the stream has ended.

@@ -129,7 +129,7 @@ func openStream(t *testing.T, s *Server, expires time.Time) *peer {
 	place, _ := s.acquire(s.conns, loopback)
 	st := &sseStream{durable: true, expires: expires}
 	st.init(s, st, "", place)
-	st.join("")
+	st.join(false)
 	if err := st.subscribe(t.Context(), req); err != nil {
 		t.Fatal(err)
 	}
@@ -150,7 +150,7 @@ func openSocket(t *testing.T, s *Server, send ...mqtt.Packet) *peer {
 	place, _ := s.acquire(s.strangers, loopback)
 	m := &mqttConn{session: session.New(&s.sessions, time.Now())}
 	m.init(s, m, "", place)
-	m.join("")
+	m.join(false)
 	if !m.register() {
 		t.Fatal("the server drains")
 	}

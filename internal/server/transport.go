@@ -18,10 +18,10 @@ type transport interface {
 	Close() error
 }
 
-// lingerTimeout is how long a client may take to close its side after the server
+// LingerTimeout is how long a client may take to close its side after the server
 // has ended a stream. To close both at once could destroy what is under way to
 // it (RFC 9112 section 9.6).
-const lingerTimeout = 2 * time.Second
+const LingerTimeout = 2 * time.Second
 
 // netTransport is a connection taken over from net/http.
 type netTransport struct{ net.Conn }
@@ -29,7 +29,7 @@ type netTransport struct{ net.Conn }
 // Finish closes the sending side.
 func (t netTransport) Finish() {
 	if c, ok := t.Conn.(interface{ CloseWrite() error }); ok && c.CloseWrite() == nil {
-		t.SetReadDeadline(time.Now().Add(lingerTimeout))
+		t.SetReadDeadline(time.Now().Add(LingerTimeout))
 		return
 	}
 	t.Close()
@@ -132,6 +132,9 @@ func (c *writeTimeoutConn) SetDeadline(t time.Time) error {
 	}
 	return c.SetWriteDeadline(t)
 }
+
+// NetConn returns the connection that c writes to.
+func (c *writeTimeoutConn) NetConn() net.Conn { return c.Conn }
 
 // CloseWrite closes the sending side, if the connection has such a thing.
 func (c *writeTimeoutConn) CloseWrite() error {

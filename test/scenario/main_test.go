@@ -14,6 +14,9 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"os/exec"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -24,12 +27,40 @@ import (
 // about how long things take, beyond that they come.
 const patience = 30 * time.Second
 
-var seed = flag.Uint64("seed", rand.Uint64(), "of everything random in this run")
+var (
+	seed   = flag.Uint64("seed", rand.Uint64(), "of everything random in this run")
+	holder = flag.String("holder", "", "who holds connections: auto or portable; both, one after the other, if empty")
+)
 
+// TestMain runs everything with each holder: parked connections, where the system
+// has them, and a goroutine for each.
 func TestMain(m *testing.M) {
 	flag.Parse()
 	fmt.Fprintf(os.Stderr, "seed %d (repeat with -seed)\n", *seed)
-	goleak.VerifyTestMain(m)
+	both := *holder == ""
+	if both {
+		*holder = "auto"
+	}
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		if both && code == 0 {
+			code = again("-holder=portable")
+		}
+		os.Exit(code)
+	}))
+}
+
+// again runs this test binary once more, with one more argument.
+func again(arg string) int {
+	args := slices.DeleteFunc(slices.Clone(os.Args[1:]), func(a string) bool {
+		return strings.HasPrefix(a, "-test.testlogfile") // it is the first run's
+	})
+	cmd := exec.Command(os.Args[0], append(args, arg)...)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	if err := cmd.Run(); err != nil {
+		fmt.Fprintln(os.Stderr, arg, err)
+		return 1
+	}
+	return 0
 }
 
 // newRand returns the random numbers of one test.

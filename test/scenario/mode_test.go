@@ -29,7 +29,7 @@ const (
 	drained
 )
 
-// mode is a transport with the holder that the node gives its connections to.
+// mode is a transport; see TestMain for the holders.
 type mode struct {
 	name string
 	// subscribe subscribes with a token, or as the administrator if it is empty.
@@ -39,8 +39,8 @@ type mode struct {
 }
 
 var modes = []mode{
-	{"SSE/goroutine", subscribeSSE, refusedSSE},
-	{"MQTT/goroutine", subscribeMQTT, refusedMQTT},
+	{"SSE", subscribeSSE, refusedSSE},
+	{"MQTT", subscribeMQTT, refusedMQTT},
 }
 
 func forEachMode(t *testing.T, f func(t *testing.T, m mode)) {

@@ -1,0 +1,35 @@
+// Package park holds connections that are mostly silent at the lowest cost that
+// the platform allows: on Linux a descriptor and a small struct each, with no
+// goroutine, no buffer and no timer. On other systems there is no lot, and a
+// connection costs a goroutine.
+package park
+
+import (
+	"errors"
+	"time"
+)
+
+// ErrWouldBlock says that there is nothing to be read now.
+var ErrWouldBlock = errors.New("park: nothing to read")
+
+// Handler is told what happens to a parked connection. The calls come from the
+// lot's goroutines and must not block.
+type Handler interface {
+	// Readable says that bytes, or the end, can be read. It is not called again
+	// before [Conn.Resume].
+	Readable()
+	// Writable says that everything that Write had kept has been written, or that
+	// the connection cannot be written to any more.
+	Writable()
+}
+
+// Options are the settings of a lot.
+type Options struct {
+	// WriteTimeout is how long a peer may take no byte of what was kept for it
+	// before the connection is closed, to a second; the handler then reads its
+	// end. 0 is for ever.
+	WriteTimeout time.Duration
+	// Linger is how long a peer may take to close its side after Finish, to a
+	// second.
+	Linger time.Duration
+}

@@ -1,0 +1,500 @@
+package park
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Lot holds connections. [New] makes one; [Lot.Run] must be running.
+type Lot struct {
+	// immutable
+	opts    Options
+	pollers []*poller
+
+	next atomic.Uint32 // connection after connection, round the pollers
+}
+
+// poller waits for the events of a part of the connections.
+type poller struct {
+	// immutable
+	epoll int
+	waker int // an eventfd, written to when the poller has to look up
+	opts  *Options
+
+	mu sync.Mutex
+	// guarded by mu
+	slots []slot // the events of a connection name its slot
+	free  []uint32
+	// due are the connections that are to be closed unless something happens:
+	// the peer takes nothing, or does not close its side.
+	due map[*Conn]struct{}
+}
+
+// slot is where the connection of an event is found. Its turn tells it from those
+// that had the slot before.
+type slot struct {
+	conn *Conn
+	turn uint32
+}
+
+// wakerEvent is what the waker's events carry; no slot has that number.
+const wakerEvent = ^uint32(0)
+
+// New returns a lot with a poller for each processor, at most eight.
+func New(o Options) (*Lot, error) {
+	l := &Lot{opts: o}
+	for range min(runtime.GOMAXPROCS(0), 8) {
+		p, err := newPoller(&l.opts)
+		if err != nil {
+			l.close()
+			return nil, fmt.Errorf("park: %w", err)
+		}
+		l.pollers = append(l.pollers, p)
+	}
+	return l, nil
+}
+
+func newPoller(o *Options) (*poller, error) {
+	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, err
+	}
+	waker, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		unix.Close(epoll)
+		return nil, err
+	}
+	p := &poller{epoll: epoll, waker: waker, opts: o, due: make(map[*Conn]struct{})}
+	ev := unix.EpollEvent{Events: unix.EPOLLIN, Fd: -1}
+	if err := unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, waker, &ev); err != nil {
+		p.close()
+		return nil, err
+	}
+	return p, nil
+}
+
+func (p *poller) close() {
+	unix.Close(p.epoll)
+	unix.Close(p.waker)
+}
+
+func (l *Lot) close() {
+	for _, p := range l.pollers {
+		p.close()
+	}
+}
+
+// Run serves the lot until ctx is done. The connections must have been closed
+// before it returns, or they never are. It is called once.
+func (l *Lot) Run(ctx context.Context) {
+	var wg sync.WaitGroup
+	for _, p := range l.pollers {
+		wg.Go(func() { p.run(ctx) })
+		stop := context.AfterFunc(ctx, p.wake)
+		defer stop()
+	}
+	wg.Wait()
+	l.close()
+}
+
+func (p *poller) wake() {
+	one := [8]byte{1}
+	unix.Write(p.waker, one[:])
+}
+
+// checkEvery is how often overdue connections are looked for.
+const checkEvery = time.Second
+
+func (p *poller) run(ctx context.Context) {
+	events := make([]unix.EpollEvent, 256)
+	checked := time.Now()
+	for ctx.Err() == nil {
+		timeout := -1
+		if p.hasDue() {
+			timeout = int(checkEvery / time.Millisecond)
+		}
+		n, err := unix.EpollWait(p.epoll, events, timeout)
+		if err != nil && err != unix.EINTR {
+			panic("park: epoll_wait: " + err.Error()) // the descriptor is ours, and open
+		}
+		for i := range max(n, 0) {
+			if c := p.at(&events[i]); c != nil {
+				c.happened(events[i].Events)
+			}
+		}
+		if now := time.Now(); now.Sub(checked) >= checkEvery {
+			checked = now
+			p.closeOverdue(now)
+		}
+	}
+}
+
+func (p *poller) at(ev *unix.EpollEvent) *Conn {
+	index := uint32(ev.Fd)
+	if index == wakerEvent {
+		var count [8]byte
+		unix.Read(p.waker, count[:])
+		return nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if int(index) >= len(p.slots) || p.slots[index].turn != uint32(ev.Pad) {
+		return nil
+	}
+	return p.slots[index].conn
+}
+
+func (p *poller) hasDue() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.due) > 0
+}
+
+func (p *poller) closeOverdue(now time.Time) {
+	var over []*Conn
+	p.mu.Lock()
+	for c := range p.due {
+		if c.deadline.Load() <= now.UnixNano() {
+			over = append(over, c)
+			delete(p.due, c)
+		}
+	}
+	p.mu.Unlock()
+	for _, c := range over {
+		c.breakOff()
+	}
+}
+
+// Conn is a parked connection.
+type Conn struct {
+	// immutable
+	poller  *poller
+	handler Handler
+	slot    uint32
+	turn    uint32
+
+	deadline atomic.Int64 // when it is overdue, while it is in poller.due
+
+	mu sync.Mutex
+	// guarded by mu
+	fd      int    // -1 once closed
+	kept    []byte // what the kernel has not taken yet
+	reading bool   // Readable was called and Resume was not
+	broken  bool   // nothing can be written any more
+}
+
+// Park takes nc, which must be a TCP connection or wrap one with a method Raw or
+// NetConn, and returns it parked together with what was read from it already and
+// nobody has taken. nc is closed, its connection is not. The first Readable may
+// come once Resume has been called.
+func (l *Lot) Park(nc net.Conn, h Handler) (c *Conn, early []byte, err error) {
+	defer nc.Close()
+	if early, err = takeBuffered(nc); err != nil {
+		return nil, nil, err
+	}
+	fd, err := duplicate(nc)
+	if err != nil {
+		return nil, nil, err
+	}
+	p := l.pollers[l.next.Add(1)%uint32(len(l.pollers))]
+	c = &Conn{poller: p, handler: h, fd: fd, reading: true}
+	tune(fd, &l.opts)
+	p.mu.Lock()
+	if n := len(p.free); n > 0 {
+		c.slot = p.free[n-1]
+		p.free = p.free[:n-1]
+	} else {
+		c.slot = uint32(len(p.slots))
+		p.slots = append(p.slots, slot{})
+	}
+	p.slots[c.slot].turn++
+	p.slots[c.slot].conn = c
+	c.turn = p.slots[c.slot].turn
+	p.mu.Unlock()
+	if err := c.control(unix.EPOLL_CTL_ADD, 0); err != nil {
+		c.Close()
+		return nil, nil, err
+	}
+	return c, early, nil
+}
+
+// takeBuffered reads what a wrapper of the PROXY protocol has read already.
+func takeBuffered(nc net.Conn) (early []byte, err error) {
+	if w, ok := nc.(interface{ NetConn() net.Conn }); ok {
+		nc = w.NetConn()
+	}
+	if _, plain := nc.(*net.TCPConn); plain {
+		return nil, nil
+	}
+	if err := nc.SetReadDeadline(time.Unix(1, 0)); err != nil {
+		return nil, err
+	}
+	b := make([]byte, 4096)
+	for {
+		n, err := nc.Read(b)
+		early = append(early, b[:n]...)
+		if err != nil || len(early) > 1<<20 {
+			return early, nil // the deadline, or an end that will be read again
+		}
+	}
+}
+
+// duplicate returns a descriptor of its own for the TCP connection in nc.
+func duplicate(nc net.Conn) (fd int, err error) {
+	for {
+		switch c := nc.(type) {
+		case interface{ Raw() net.Conn }:
+			nc = c.Raw()
+		case interface{ NetConn() net.Conn }:
+			nc = c.NetConn()
+		case syscall.Conn:
+			raw, err := c.SyscallConn()
+			if err != nil {
+				return -1, err
+			}
+			ctlErr := raw.Control(func(orig uintptr) { fd, err = unix.FcntlInt(orig, unix.F_DUPFD_CLOEXEC, 0) })
+			if err := errors.Join(ctlErr, err); err != nil {
+				return -1, fmt.Errorf("park: %w", err)
+			}
+			return fd, nil
+		default:
+			return -1, fmt.Errorf("park: %T has no descriptor", nc)
+		}
+	}
+}
+
+// sendBuffer bounds what the kernel keeps for a peer that does not read; it
+// doubles the number for its own bookkeeping. A connection over a long fat
+// network is so limited to that much in a round trip, which is plenty for live
+// state.
+const sendBuffer = 128 << 10
+
+// tune is best effort: a socket that refuses works all the same.
+func tune(fd int, o *Options) {
+	unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, sendBuffer)
+	if o.WriteTimeout > 0 {
+		// A peer that is gone without a word is given up by the kernel, too.
+		unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(o.WriteTimeout/time.Millisecond))
+	}
+}
+
+// control sets the events that are waited for, once; mu is held, but in Park.
+func (c *Conn) control(op int, events uint32) error {
+	ev := unix.EpollEvent{Events: events | unix.EPOLLONESHOT, Fd: int32(c.slot), Pad: int32(c.turn)}
+	return unix.EpollCtl(c.poller.epoll, op, c.fd, &ev)
+}
+
+// arm waits for what is to be waited for; mu is held.
+func (c *Conn) arm() {
+	var events uint32
+	if !c.reading {
+		events |= unix.EPOLLIN | unix.EPOLLRDHUP
+	}
+	if len(c.kept) > 0 {
+		events |= unix.EPOLLOUT
+	}
+	if c.fd < 0 || events == 0 {
+		return
+	}
+	if err := c.control(unix.EPOLL_CTL_MOD, events); err != nil {
+		panic("park: epoll_ctl: " + err.Error()) // the descriptors are ours, and open
+	}
+}
+
+// happened is called by the poller's goroutine.
+func (c *Conn) happened(events uint32) {
+	var readable, writable bool
+	c.mu.Lock()
+	if c.fd < 0 {
+		c.mu.Unlock()
+		return
+	}
+	if len(c.kept) > 0 && events&(unix.EPOLLOUT|unix.EPOLLERR|unix.EPOLLHUP) != 0 {
+		writable = c.flush()
+	}
+	if !c.reading && events&^unix.EPOLLOUT != 0 {
+		readable, c.reading = true, true
+	}
+	c.arm()
+	c.mu.Unlock()
+	if writable {
+		c.handler.Writable()
+	}
+	if readable {
+		c.handler.Readable()
+	}
+}
+
+// flush writes what was kept and reports whether nothing is left of it; mu is
+// held.
+func (c *Conn) flush() bool {
+	n, err := c.write(c.kept)
+	if err != nil {
+		c.broken, c.kept = true, nil
+	} else if n > 0 {
+		c.overdueAfter(c.poller.opts.WriteTimeout)
+		c.kept = c.kept[n:]
+	}
+	if len(c.kept) > 0 {
+		return false
+	}
+	c.kept = nil
+	c.notDue()
+	return true
+}
+
+// write writes without blocking what the kernel takes; mu is held.
+func (c *Conn) write(b []byte) (int, error) {
+	for n := 0; ; {
+		k, err := unix.Write(c.fd, b[n:])
+		switch {
+		case err == unix.EINTR:
+		case err == unix.EAGAIN:
+			return n, nil
+		case err != nil:
+			return n, err
+		default:
+			if n += k; n == len(b) {
+				return n, nil
+			}
+		}
+	}
+}
+
+// Write writes b without blocking, and keeps what the kernel does not take now.
+// The error says that the connection is closed or broken.
+func (c *Conn) Write(b []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.fd < 0 || c.broken:
+		return 0, net.ErrClosed
+	case len(c.kept) > 0:
+		c.kept = append(c.kept, b...)
+		return len(b), nil
+	}
+	n, err := c.write(b)
+	if err != nil {
+		c.broken = true
+		return n, err
+	}
+	if n < len(b) {
+		c.kept = append([]byte(nil), b[n:]...)
+		c.overdueAfter(c.poller.opts.WriteTimeout)
+		c.arm()
+	}
+	return len(b), nil
+}
+
+// Blocked reports whether something is kept that the kernel has not taken:
+// Writable follows.
+func (c *Conn) Blocked() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.kept) > 0
+}
+
+// Read reads without blocking; [ErrWouldBlock] if there is nothing.
+func (c *Conn) Read(b []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.fd < 0 {
+		return 0, net.ErrClosed
+	}
+	for {
+		n, err := unix.Read(c.fd, b)
+		switch {
+		case err == unix.EINTR:
+		case err == unix.EAGAIN:
+			return 0, ErrWouldBlock
+		case err != nil:
+			return 0, err
+		case n == 0:
+			return 0, io.EOF
+		default:
+			return n, nil
+		}
+	}
+}
+
+// Resume has Readable called again once there is something to read.
+func (c *Conn) Resume() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.reading = false
+	c.arm()
+}
+
+// Finish closes the sending side. The peer has a moment to close its own, which
+// is then read.
+func (c *Conn) Finish() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.fd < 0 {
+		return
+	}
+	c.broken = true
+	unix.Shutdown(c.fd, unix.SHUT_WR)
+	c.overdueAfter(c.poller.opts.Linger)
+}
+
+// breakOff makes an overdue connection end: its handler reads that.
+func (c *Conn) breakOff() {
+	c.mu.Lock()
+	if c.fd >= 0 {
+		c.broken = true
+		unix.Shutdown(c.fd, unix.SHUT_RDWR)
+	}
+	c.mu.Unlock()
+}
+
+// overdueAfter makes the connection overdue in d; mu is held.
+func (c *Conn) overdueAfter(d time.Duration) {
+	if d <= 0 {
+		return
+	}
+	c.deadline.Store(time.Now().Add(d).UnixNano())
+	p := c.poller
+	p.mu.Lock()
+	first := len(p.due) == 0
+	p.due[c] = struct{}{}
+	p.mu.Unlock()
+	if first {
+		p.wake() // it waits without a timeout
+	}
+}
+
+func (c *Conn) notDue() {
+	c.poller.mu.Lock()
+	delete(c.poller.due, c)
+	c.poller.mu.Unlock()
+}
+
+// Close closes the connection. The handler is not called any more, but for a call
+// that is under way.
+func (c *Conn) Close() error {
+	c.mu.Lock()
+	fd := c.fd
+	c.fd, c.kept = -1, nil
+	c.mu.Unlock()
+	if fd < 0 {
+		return net.ErrClosed
+	}
+	p := c.poller
+	p.mu.Lock()
+	delete(p.due, c)
+	p.slots[c.slot].conn = nil
+	p.free = append(p.free, c.slot)
+	p.mu.Unlock()
+	return unix.Close(fd) // which takes it out of epoll
+}

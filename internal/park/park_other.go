@@ -1,0 +1,42 @@
+//go:build !linux
+
+package park
+
+import (
+	"context"
+	"errors"
+	"net"
+)
+
+// Lot is not there on this system.
+type Lot struct{}
+
+// New returns [errors.ErrUnsupported].
+func New(Options) (*Lot, error) { return nil, errors.ErrUnsupported }
+
+// Run returns at once.
+func (*Lot) Run(context.Context) {}
+
+// Park returns [errors.ErrUnsupported].
+func (*Lot) Park(net.Conn, Handler) (*Conn, []byte, error) { return nil, nil, errors.ErrUnsupported }
+
+// Conn is not there on this system.
+type Conn struct{}
+
+// Write returns [errors.ErrUnsupported].
+func (*Conn) Write([]byte) (int, error) { return 0, errors.ErrUnsupported }
+
+// Blocked is false.
+func (*Conn) Blocked() bool { return false }
+
+// Read returns [errors.ErrUnsupported].
+func (*Conn) Read([]byte) (int, error) { return 0, errors.ErrUnsupported }
+
+// Resume does nothing.
+func (*Conn) Resume() {}
+
+// Finish does nothing.
+func (*Conn) Finish() {}
+
+// Close does nothing.
+func (*Conn) Close() error { return nil }
