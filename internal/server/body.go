@@ -10,6 +10,10 @@ import (
 // bodyTimeout is how long the body of a request may take to arrive.
 const bodyTimeout = 30 * time.Second
 
+// answerDelay is how long a client that is still sending has to read its answer
+// before the connection is closed.
+const answerDelay = 500 * time.Millisecond
+
 var errTooLarge = errors.New("request body too large")
 
 // closing is the Connection header of a response after whose end nothing more
@@ -32,9 +36,14 @@ func (s *Server) boundBody(w http.ResponseWriter, r *http.Request) (unread func(
 		w.Header().Set("Connection", closing)
 	}
 	return func() {
-		if w.Header().Get("Connection") == closing {
-			setReadDeadline(w, time.Now()) // or net/http would read on, to 256 KiB
+		if w.Header().Get("Connection") != closing {
+			return
 		}
+		setReadDeadline(w, time.Now()) // or net/http would read on, to 256 KiB
+		// To close while the client is sending resets the connection, which can
+		// destroy the answer before it is read (RFC 9112 section 9.6).
+		_ = http.NewResponseController(w).Flush()
+		time.Sleep(answerDelay)
 	}
 }
 
