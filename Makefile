@@ -6,7 +6,7 @@ FUZZTIME ?= 10s
 GOTESTFLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build test race check fuzz e2e bench ci clean FORCE
+.PHONY: help build test race check gofmt vet staticcheck vulncheck fuzz e2e bench ci clean FORCE
 
 help: ## List all targets
 	@echo 'make TARGET, where TARGET is one of:'
@@ -24,12 +24,20 @@ race: ## Run them with the race detector
 	@.ci/need 'gcc libc6-dev' gcc --version
 	go test -race $(GOTESTFLAGS) ./...
 
-check: ## Check formatting, vet, staticcheck, known vulnerabilities
+check: gofmt vet staticcheck vulncheck ## Check formatting, vet, staticcheck, known vulnerabilities
+
+gofmt:
 	@unformatted=$$(git ls-files --cached --others --exclude-standard -z '*.go' | xargs -0 ls 2>/dev/null | xargs gofmt -l) && \
 		{ test -z "$$unformatted" || { echo "Run gofmt -w on:"; echo "$$unformatted"; exit 1; } >&2; }
+
+vet:
 	go vet -tags e2e ./...
+
+staticcheck:
 	go tool staticcheck -tags e2e ./...
-	.ci/vulncheck
+
+vulncheck:
+	@.ci/vulncheck
 
 fuzz: ## Run each fuzz target for FUZZTIME (10s)
 	@set -e; for package in $$(go list ./...); do \
