@@ -161,11 +161,11 @@ func (l *topicLog) leave(s *Subscription, b *backlog) (lost uint64) {
 		if l.walkLeft > 0 {
 			l.walkLeft++
 		}
-		l.place(l.members[l.walkAt], hole)
+		l.seat(l.members[l.walkAt], hole)
 		hole = l.walkAt
 	}
 	if hole < last {
-		l.place(l.members[last], hole)
+		l.seat(l.members[last], hole)
 	}
 	s.index, s.initial = -1, nil
 	l.members[last] = nil
@@ -175,7 +175,7 @@ func (l *topicLog) leave(s *Subscription, b *backlog) (lost uint64) {
 	return lost
 }
 
-func (l *topicLog) place(s *Subscription, i int) {
+func (l *topicLog) seat(s *Subscription, i int) {
 	l.members[i] = s
 	s.index = i
 }
@@ -205,59 +205,78 @@ func (l *topicLog) walk(batch []*Subscription) (_ []*Subscription, more bool) {
 // maxPiece bounds what a member reads of one topic before it turns to another.
 const maxPiece = 64 << 10
 
-// open places what s is to be given of the topic's past where it belongs among
-// what is unread. A subscription that has just joined passes over everything
-// before that: a publisher's messages must not reach it out of their order, and
-// none of these was promised to it.
+// open places initial where it belongs among what s has not read. Without one,
+// a subscription that has just joined passes over all that comes before the
+// version seen: whoever has that has had the publisher's messages before it, or
+// was not promised them.
 func (l *topicLog) open(s *Subscription, joined bool, initial *pubsub.Parcel, seen pubsub.Version, b *backlog) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if s.index < 0 { // it has left
 		return
 	}
-	has := seen
-	if initial != nil {
-		has = initial.Version
-	}
-	at, plain := l.after(has, s)
-	if initial != nil {
-		s.initial, s.initialAt = initial, at
-	}
-	if joined && !has.IsZero() && s.pos < at {
-		s.pos, s.plain = at, plain
-		if at == l.end() {
-			l.atEnd++
-			l.settle(b)
-		}
+	switch {
+	case initial != nil:
+		s.initial, s.initialAt = initial, l.place(initial, s)
+	case joined && !seen.IsZero():
+		at, _ := l.find(seen, s)
+		l.skip(s, at, b)
 	}
 	if !seen.IsZero() && seen.Newer(s.seen) {
 		s.seen = seen
 	}
 }
 
-// after returns the position and the plain ordinal at which s goes on if it has
-// the retained version v: behind it; else, if a newer one is there, at that; else
-// at the end, for v itself is still to come.
-func (l *topicLog) after(v pubsub.Version, s *Subscription) (uint64, uint64) {
-	from := max(s.pos, l.base)
+// find returns where, in what s has not read, the retained version v stands; else
+// where the first newer one does; else the end, for v itself may be still to come.
+func (l *topicLog) find(v pubsub.Version, s *Subscription) (at uint64, exact bool) {
 	if l.newest != nil && s.pos <= l.newestAt && l.newestAt < l.base { // it was cut off
-		if l.newest.Version.Newer(v) {
-			return s.pos, s.plain
-		}
 		if l.newest.Version == v {
-			return l.base, l.plainAtBase()
+			return l.base, true
+		}
+		if l.newest.Version.Newer(v) {
+			return s.pos, false
 		}
 	}
+	from := max(s.pos, l.base)
 	for i, e := range l.entries[from-l.base:] {
-		switch at := from + uint64(i); {
-		case !e.parcel.Retain:
-		case e.parcel.Version == v:
-			return at + 1, e.plain // a retained one has the ordinal of the next plain one
-		case e.parcel.Version.Newer(v):
-			return at, e.plain
+		if e.parcel.Retain && (e.parcel.Version == v || e.parcel.Version.Newer(v)) {
+			return from + uint64(i), e.parcel.Version == v
 		}
 	}
-	return l.end(), l.plain
+	return l.end(), false
+}
+
+// place returns where p, which the topic retained when s asked for it, belongs in
+// what s has not read, so that a publisher's messages keep their order. A p that
+// is not there may be from before s joined: then all that was published later
+// comes behind it.
+func (l *topicLog) place(p *pubsub.Parcel, s *Subscription) uint64 {
+	at, exact := l.find(p.Version, s)
+	for i := max(s.pos, l.base); i < at && !exact; i++ {
+		if l.entries[i-l.base].parcel.Published.After(p.Published) {
+			at = i
+		}
+	}
+	if at <= l.base {
+		return s.pos // of what comes before, there is nothing left
+	}
+	return at
+}
+
+// skip has s go on at the position at, as if it had read what comes before; mu
+// is held.
+func (l *topicLog) skip(s *Subscription, at uint64, b *backlog) {
+	if at <= s.pos {
+		return
+	}
+	s.pos, s.plain = at, l.plain
+	if at < l.end() {
+		s.plain = l.entries[at-l.base].plain
+		return
+	}
+	l.atEnd++
+	l.settle(b)
 }
 
 // read appends to dst what s has not read, and what it is to be given of the

@@ -13,16 +13,24 @@ import (
 // most 15.
 func room(n int) int { return n * (entryOverhead + 8) }
 
-// deliver publishes each word of script to topic: "rN" is retained and of
-// version N, anything else plain.
-func deliver(h *Hub, topic pubsub.Topic, script string) {
+// parse makes a message of each word of script: "rN" is retained and of version
+// N, anything else plain.
+func parse(topic pubsub.Topic, script string) (ps []*pubsub.Parcel) {
 	for _, w := range strings.Fields(script) {
 		var seq uint64
 		if n, _ := fmt.Sscanf(w, "r%d", &seq); n == 1 {
-			h.Deliver(retained(topic, seq))
+			ps = append(ps, retained(topic, seq))
 		} else {
-			h.Deliver(plain(topic, w))
+			ps = append(ps, plain(topic, w))
 		}
+	}
+	return ps
+}
+
+// deliver publishes script.
+func deliver(h *Hub, topic pubsub.Topic, script string) {
+	for _, p := range parse(topic, script) {
+		h.Deliver(p)
 	}
 }
 

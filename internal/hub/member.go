@@ -188,11 +188,12 @@ func (s *Subscription) Last(ctx context.Context, after pubsub.Version) (*pubsub.
 }
 
 // Open lets m read s. A retained message of the version seen, or older, is not
-// delivered by it. If initial is not nil it is given before whatever is published
-// after it, unless something newer has been read since.
+// delivered by it. If initial is not nil it is given in its place among what was
+// published since Subscribe, unless something newer has been read since. Nothing
+// of that is left out: the client may have been told already that it subscribes.
 //
-// A new subscription so begins with the retained version that initial or seen
-// names: what was published before that, while it was held, is left out.
+// Without initial, a new subscription begins behind the version seen: what was
+// published before that is left out. The client must not have been told yet.
 func (s *Subscription) Open(initial *pubsub.Parcel, seen pubsub.Version) {
 	m := s.member
 	m.mu.Lock()

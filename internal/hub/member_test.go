@@ -14,48 +14,129 @@ import (
 
 func version(seq uint64) pubsub.Version { return pubsub.Version{Generation: gen, Seq: seq} }
 
-// What Open is given, what was published before it, and what is read.
+// What Open is given, what was published before it, and what is read. Of what is
+// published in these tests each is a second younger than the one before; initial
+// is older than all of it, or as old as the message of its version.
 func TestOpen(t *testing.T) {
 	other := pubsub.Version{Generation: gen + 1, Seq: 9}
 	for _, c := range []struct {
 		name    string
-		initial *pubsub.Parcel
+		initial uint64 // the version of what is retained, 0 for none
 		seen    pubsub.Version
 		before  string // published between Subscribe and Open
 		after   string
 		want    string
 	}{
-		{"nothing", nil, pubsub.Version{}, "", "", ""},
-		{"initial", retained("t", 1), pubsub.Version{}, "", "", "*r1"},
-		{"initial comes first", retained("t", 1), pubsub.Version{}, "a r2", "b", "*r1 r2 b"},
-		{"initial comes through the log too", retained("t", 2), pubsub.Version{}, "a r2", "r3", "*r2 r3"},
-		{"the log brings older ones", retained("t", 2), pubsub.Version{}, "r1 a", "b", "*r2 b"},
-		{"the log brings what was seen", nil, version(5), "r4 r5 a", "r6", "a r6"},
-		{"newer than seen", retained("t", 6), version(5), "r5 r6 a", "", "*r6 a"},
-		{"seen in another generation", retained("t", 1), other, "", "r2", "*r1 r2"},
-		{"seen in another generation, nothing retained", nil, other, "", "r2", "r2"},
-		{"initial, seen as Last says", retained("t", 3), version(3), "r2 r3", "r4", "*r3 r4"},
+		{"nothing", 0, pubsub.Version{}, "", "", ""},
+		{"nothing retained", 0, pubsub.Version{}, "a r2", "b", "a r2 b"},
+		{"initial", 1, pubsub.Version{}, "", "", "*r1"},
+		{"initial, seen as Last says", 3, version(3), "", "r3 r4", "*r3 r4"},
+		// The client may know already that it subscribes: nothing may be missing.
+		{"initial from before", 1, pubsub.Version{}, "a b", "c", "*r1 a b c"},
+		{"initial from before, and a newer one", 1, pubsub.Version{}, "a r2", "b", "*r1 a r2 b"},
+		{"initial comes through the log too", 2, pubsub.Version{}, "a r2 b", "r3", "a *r2 b r3"},
+		{"initial comes through the log, and a newer one", 2, pubsub.Version{}, "a r2 b r3 c", "d", "a *r2 b r3 c d"},
+		{"the log brings older ones", 2, pubsub.Version{}, "r1 a r2", "b", "r1 a *r2 b"},
+		// Whoever passes seen has not told the client.
+		{"behind what was seen", 0, version(5), "a r4 b r5 c", "r6", "c r6"},
+		{"what was seen is from before", 0, version(5), "a b", "c r6", "c r6"},
+		{"what was seen is from before, a newer one came", 0, version(5), "a r6 b", "c", "r6 b c"},
+		{"what was seen is still to come", 0, version(5), "a r4", "r5 b", "b"},
+		{"seen in another generation", 1, other, "", "r2", "*r1 r2"},
+		{"seen in another generation, nothing retained", 0, other, "", "r2", "r2"},
+		{"newer than seen", 6, version(5), "r5 a r6", "b", "a *r6 b"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			h := New(Options{Backplane: newPlane(), Shards: 1})
 			p := newPeer(h, "")
 			s := p.subscribe(t, "t")
-			deliver(h, "t", c.before)
-			h.pump()
+			clock := time.Now()
+			var initial *pubsub.Parcel
+			if c.initial > 0 {
+				initial = retained("t", c.initial)
+				initial.Published = clock
+			}
+			publish := func(script string) {
+				for _, parcel := range parse("t", script) {
+					clock = clock.Add(time.Second)
+					parcel.Published = clock
+					if initial != nil && parcel.Version == initial.Version {
+						initial.Published = clock
+					}
+					h.Deliver(parcel)
+				}
+				h.pump()
+			}
+			publish(c.before)
 			if p.isAwake() || p.wakes.Load() != 0 {
 				t.Error("woken for a subscription that is held")
 			}
-			s.Open(c.initial, c.seen)
+			s.Open(initial, c.seen)
+			h.check(t)
 			if !p.isAwake() || p.wakes.Load() != 1 {
 				t.Error("Open did not wake")
 			}
-			deliver(h, "t", c.after)
-			h.pump()
+			publish(c.after)
 			expect(t, p.drain(), c.want)
 			h.check(t)
 			p.Close()
 			h.checkEmpty(t)
 		})
+	}
+}
+
+// What is retained was stored but had not come here when the member joined: what
+// its publisher published before that keeps its place.
+func TestOpenBeforeInitialCame(t *testing.T) {
+	h := New(Options{Backplane: newPlane(), Shards: 1})
+	p := newPeer(h, "")
+	s := p.subscribe(t, "t")
+	start := time.Now()
+	at := func(p *pubsub.Parcel, seconds int) *pubsub.Parcel {
+		p.Published = start.Add(time.Duration(seconds) * time.Second)
+		return p
+	}
+	h.Deliver(at(plain("t", "a"), 1))
+	s.Open(at(retained("t", 2), 2), pubsub.Version{})
+	h.Deliver(at(retained("t", 2), 2))
+	h.Deliver(at(plain("t", "b"), 3))
+	h.pump()
+	expect(t, p.drain(), "a *r2 b")
+	h.check(t)
+}
+
+// What was cut off while a subscription was held is told, and the newest one takes
+// the place of the initial one.
+func TestOpenAfterCut(t *testing.T) {
+	for _, c := range []struct {
+		initial uint64
+		seen    pubsub.Version
+		before  string
+		want    string
+	}{
+		{1, pubsub.Version{}, "a b c d e", "*r1 -2c d e"},
+		{1, pubsub.Version{}, "a r2 b c d e", "*r1 -2r2 c d e"},
+		{2, pubsub.Version{}, "a r2 b c d e", "*r2 -2c d e"},
+		{0, version(2), "a r2 b c d e", "c d e"},
+		{0, version(1), "a r2 b c d e", "-2r2 c d e"},
+		{0, version(1), "a b c d e", ""},
+	} {
+		h := New(Options{Backplane: newPlane(), Shards: 1, SubscriberBuffer: room(3)})
+		p := newPeer(h, "")
+		s := p.subscribe(t, "t")
+		for i, parcel := range parse("t", c.before) {
+			parcel.Published = time.Unix(int64(100+i), 0)
+			h.Deliver(parcel)
+		}
+		var initial *pubsub.Parcel
+		if c.initial > 0 {
+			initial = retained("t", c.initial)
+			initial.Published = time.Unix(int64(98+c.initial), 0)
+		}
+		s.Open(initial, c.seen)
+		h.check(t)
+		expect(t, p.drain(), c.want)
+		h.check(t)
 	}
 }
 

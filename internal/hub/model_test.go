@@ -266,20 +266,15 @@ func (m *model) open(s *modelSub) {
 		initial = m.parcel(s.real.Topic())
 		initial.Retain = true
 		initial.Version = m.version()
+		initial.Published = m.now.Add(-time.Duration(m.rnd.IntN(5000)) * time.Millisecond)
 	}
 	if m.rnd.IntN(2) == 0 {
 		seen = m.version()
 	}
-	has := seen
 	if initial != nil {
-		has = initial.Version
-	}
-	at := m.after(s, has)
-	if initial != nil {
-		s.initial, s.initialAt = initial, at
-	}
-	if s.held && !has.IsZero() {
-		s.pos = at
+		s.initial, s.initialAt = initial, m.place(s, initial)
+	} else if s.held && !seen.IsZero() {
+		s.pos, _ = m.find(s, seen)
 		s.log.settle()
 	}
 	if seen.Newer(s.seen) {
@@ -289,9 +284,9 @@ func (m *model) open(s *modelSub) {
 	s.real.Open(initial, seen)
 }
 
-// after is where s goes on if it has v. Of what was cut off, only the newest
-// retained message is known.
-func (m *model) after(s *modelSub, v pubsub.Version) int {
+// find is where v is among what s has not read, or else a newer one, or else the
+// end. Of what was cut off, only the newest retained message is known.
+func (m *model) find(s *modelSub, v pubsub.Version) (at int, exact bool) {
 	l := s.log
 	newest := len(l.all) - 1
 	for newest >= s.pos && !l.all[newest].Retain {
@@ -299,21 +294,32 @@ func (m *model) after(s *modelSub, v pubsub.Version) int {
 	}
 	if newest >= s.pos && newest < l.cut {
 		switch p := l.all[newest]; {
-		case p.Version.Newer(v):
-			return s.pos
 		case p.Version == v:
-			return l.cut
+			return l.cut, true
+		case p.Version.Newer(v):
+			return s.pos, false
 		}
 	}
 	for i := max(s.pos, l.cut); i < len(l.all); i++ {
-		switch p := l.all[i]; {
-		case p.Retain && p.Version == v:
-			return i + 1
-		case p.Retain && p.Version.Newer(v):
-			return i
+		if p := l.all[i]; p.Retain && (p.Version == v || p.Version.Newer(v)) {
+			return i, p.Version == v
 		}
 	}
-	return len(l.all)
+	return len(l.all), false
+}
+
+// place is where s is given what is retained.
+func (m *model) place(s *modelSub, p *pubsub.Parcel) int {
+	at, exact := m.find(s, p.Version)
+	for i := max(s.pos, s.log.cut); i < at && !exact; i++ {
+		if s.log.all[i].Published.After(p.Published) {
+			at = i
+		}
+	}
+	if at <= s.log.cut {
+		return s.pos
+	}
+	return at
 }
 
 // readOne has p read one piece, and compares.
