@@ -1,6 +1,10 @@
 package server
 
-import "time"
+import (
+	"context"
+	"errors"
+	"time"
+)
 
 // Events is how logs and metrics learn what a [Server] does. The functions are
 // called from many goroutines and must not block. No argument ever holds a
@@ -31,6 +35,8 @@ type Events struct {
 	TokenRefused func(reason error)
 	// Failed is called when something failed that its operator should know of;
 	// what names it in words. While the backplane is away that is every request.
+	// What was given up because its client has gone is none of it: any stranger
+	// can bring that about.
 	Failed func(what string, err error)
 }
 
@@ -66,7 +72,10 @@ func (e *Events) fill() {
 	if e.TokenRefused == nil {
 		e.TokenRefused = func(error) {}
 	}
-	if e.Failed == nil {
-		e.Failed = func(string, error) {}
+	failed := e.Failed
+	e.Failed = func(what string, err error) {
+		if failed != nil && !errors.Is(err, context.Canceled) {
+			failed(what, err)
+		}
 	}
 }
