@@ -99,7 +99,7 @@ func checkRetry(t testing.TB, e event, least, most int) {
 
 func refusedSSE(n *node, token, topic string) {
 	n.t.Helper()
-	c := n.getEvents("topic", topic, "auth", token)
+	c := get(n.t, dial(n.t, n.addr), "/events"+query("topic", topic, "auth", token), "Connection: close")
 	e := c.next()
 	want := `event: stream-error` + "\n" + `data: {"condition":"too-many-connections","text":"Too many connections"}` + "\n"
 	if !strings.HasPrefix(e.raw, want) {
@@ -143,6 +143,7 @@ func refusedMQTT(n *node, token, _ string) {
 	m := n.upgrade()
 	m.send(&mqtt.Connect{Password: []byte(token), HasPassword: true})
 	m.ended(mqtt.QuotaExceeded, 1000)
+	m.conn.Close()
 }
 
 // isEnd reports whether err says that the other side ended the connection, whole
