@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"sync/atomic"
 	"time"
 )
 
@@ -42,26 +43,47 @@ type responseTransport struct {
 	control *http.ResponseController
 	timeout time.Duration // in which a piece must be taken
 	end     func()        // makes the handler return
+
+	finished atomic.Bool
 }
 
-// Write sends b at once.
-func (t *responseTransport) Write(b []byte) (int, error) {
-	if err := t.control.SetWriteDeadline(time.Now().Add(t.timeout)); err != nil {
-		return 0, err
+// maxFrame is the payload of the largest frame that every HTTP/2 client takes (RFC
+// 9113 section 4.2).
+const maxFrame = 16 << 10
+
+// Write sends b at once. The timeout is that of each frame: a client that takes a
+// long message slowly is not one that takes nothing.
+func (t *responseTransport) Write(b []byte) (n int, err error) {
+	for n < len(b) && err == nil {
+		if err := t.control.SetWriteDeadline(time.Now().Add(t.timeout)); err != nil {
+			return n, err
+		}
+		var m int
+		m, err = t.w.Write(b[n:min(n+maxFrame, len(b))])
+		n += m
 	}
-	n, err := t.w.Write(b)
 	if err == nil {
 		err = t.control.Flush()
+	}
+	if err == nil {
+		// Or the response would be reset then, though there is nothing to write.
+		err = t.control.SetWriteDeadline(time.Time{})
 	}
 	return n, err
 }
 
 // Finish ends the response: it is whole.
-func (t *responseTransport) Finish() { t.end() }
+func (t *responseTransport) Finish() {
+	t.finished.Store(true)
+	t.end()
+}
 
-// Close ends the response and any Write under way.
+// Close ends the response and any Write under way, by a reset unless it is whole.
 func (t *responseTransport) Close() error {
 	t.end()
+	if t.finished.Load() {
+		return nil
+	}
 	return t.control.SetWriteDeadline(time.Now())
 }
 
