@@ -184,12 +184,12 @@ func deaf(t *testing.T, addr string) net.Conn {
 	return c
 }
 
+const retained = "retained"
+
 // sayings are what a client that does not read sends again and again.
 func sayings() map[string][]byte {
-	sub := mqtt.Subscribe{PacketID: 1}
-	for i := range 100 {
-		sub.Filters = append(sub.Filters, mqtt.Filter{Topic: string(rune(0x4e00 + i))})
-	}
+	// Each brings the message that is retained once more.
+	sub := mqtt.Subscribe{PacketID: 1, Filters: []mqtt.Filter{{Topic: retained}}}
 	return map[string][]byte{
 		"PINGREQ":   appendFrame(nil, 0x80|opBinary, []byte(strings.Repeat("\xc0\x00", 8000))),
 		"SUBSCRIBE": []byte(strings.Repeat(string(appendFrame(nil, 0x80|opBinary, sub.Append(nil))), 20)),
@@ -214,6 +214,7 @@ func sayOn(c net.Conn, b []byte, nothing time.Duration) error {
 // talkers runs sayOn for each saying, count times, and fails the test unless it
 // ends so.
 func (s *siege) talkers(t *testing.T, count int, nothing time.Duration, ends func(error) bool) {
+	s.publish(retained, strings.Repeat("x", 32_512), "retain=true")
 	var wg sync.WaitGroup
 	for name, b := range sayings() {
 		for range count {
@@ -232,8 +233,10 @@ func (s *siege) talkers(t *testing.T, count int, nothing time.Duration, ends fun
 // A client that asks and does not read is not read from.
 func TestHostileClientsThatDoNotRead(t *testing.T) {
 	s := besiege(t, func(c *config.Config) { c.WriteTimeout = time.Hour })
-	// 64 KiB of answers wait for each of 6, and as much again is being written.
-	s.attack("PINGREQ, SUBSCRIBE and ping", 6<<20, func(t *testing.T) {
+	// 64 KiB of answers wait for each of 6, and as much again is being written; the
+	// rest is garbage, of which each SUBSCRIBE makes twice what is retained. Were
+	// all answers kept, they would be 8,000 times that.
+	s.attack("PINGREQ, SUBSCRIBE and ping", 24<<20, func(t *testing.T) {
 		s.talkers(t, 2, 500*time.Millisecond, func(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) })
 	})
 }
@@ -244,7 +247,7 @@ func TestHostileClientsThatDoNotReadAreClosed(t *testing.T) {
 		c.WriteTimeout = 300 * time.Millisecond
 		c.SubscriberBuffer = 64 << 10
 	})
-	s.attack("PINGREQ, SUBSCRIBE and ping", 8<<20, func(t *testing.T) { s.talkers(t, 2, patience, isEnd) })
+	s.attack("PINGREQ, SUBSCRIBE and ping", 24<<20, func(t *testing.T) { s.talkers(t, 2, patience, isEnd) })
 	message := strings.Repeat("x", 32_512)
 	// busy publishes until all that do not read have been closed; of the
 	// connections that are left three are the siege's own, and one is the
