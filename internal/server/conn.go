@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"pubsub/internal/hub"
+	"pubsub/internal/park"
 )
 
 // conn is a subscriber's connection in the hands of the portable holder: one
@@ -17,8 +18,8 @@ type conn struct {
 	out     transport
 	proto   protocol
 	member  *hub.Member
-	serveFn func()      // c.serve, so that starting it allocates nothing; nil if parked is not
-	parked  *parkedConn // out, if the connection is parked
+	serveFn func()     // c.serve, so that starting it allocates nothing; nil if the shard's goroutine calls that
+	parked  *park.Conn // out, if the connection is parked
 
 	kid string // guarded by registry.mu: the key that admitted it; empty if none did
 
@@ -29,8 +30,8 @@ type conn struct {
 
 	mu sync.Mutex
 	// guarded by mu
-	control []byte    // to be written before anything else
-	room    sync.Cond // control has been written, or nothing more will be
+	control []byte     // to be written before anything else
+	room    *sync.Cond // control has been written, or nothing more will be; nil until somebody waits
 	state   connState
 	due     time.Time // when proto.tick is next to be called; zero while it is
 	place   admission // among the connections
@@ -80,13 +81,14 @@ const (
 func (c *conn) init(s *Server, p protocol, kid string, place admission) {
 	c.s, c.proto = s, p
 	c.kid, c.place = kid, place
-	c.room.L = &c.mu
 }
+
+// served reports whether the shard's goroutine writes for c.
+func (c *conn) served() bool { return c.serveFn == nil }
 
 // join makes c a member of the hub. With park it is going to be parked.
 func (c *conn) join(park bool) {
 	if park {
-		c.parked = &parkedConn{}
 		c.member = c.s.o.Hub.NewMember((*parkedHolder)(c), "")
 		return
 	}
@@ -123,7 +125,7 @@ func (c *conn) start(out transport, first []byte) {
 	c.mu.Unlock()
 	c.s.o.Events.Connected(c.proto.transport())
 	c.started.Store(true)
-	if c.parked != nil {
+	if c.served() {
 		c.member.Run()
 		return
 	}
@@ -136,7 +138,7 @@ func (c *conn) lost(err error) {
 	c.s.o.Events.Failed("taking over a connection", err)
 	c.start(lostTransport{}, nil)
 	c.close()
-	if c.parked == nil {
+	if !c.served() {
 		c.wait()
 	}
 }
@@ -237,7 +239,7 @@ func (c *conn) takeControl() ([]byte, connState) {
 	b := c.control
 	c.control = nil
 	if len(b) > 0 {
-		c.room.Broadcast()
+		c.makeRoom()
 	}
 	return b, c.state
 }
@@ -267,9 +269,19 @@ func (c *conn) waitRoom() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for len(c.control) > maxControl && c.state == connOpen {
+		if c.room == nil {
+			c.room = sync.NewCond(&c.mu)
+		}
 		c.room.Wait()
 	}
 	return c.state == connOpen
+}
+
+// makeRoom wakes whoever waits for room; mu is held.
+func (c *conn) makeRoom() {
+	if c.room != nil {
+		c.room.Broadcast()
+	}
 }
 
 // waitWritten returns when the goroutine that writes has nothing to do; false if
@@ -288,7 +300,7 @@ func (c *conn) finish() {
 	if c.state == connEnding {
 		c.state = connFinished
 	}
-	c.room.Broadcast()
+	c.makeRoom()
 	c.mu.Unlock()
 	c.out.Finish()
 }
@@ -302,7 +314,7 @@ func (c *conn) close() {
 	}
 	c.state = connClosed
 	c.control = nil
-	c.room.Broadcast()
+	c.makeRoom()
 	out, place := c.out, c.place
 	c.mu.Unlock()
 	if out != nil {
@@ -312,7 +324,7 @@ func (c *conn) close() {
 	c.proto.gone()
 	c.s.release(place)
 	c.s.registry.remove(c)
-	if c.parked != nil {
+	if c.served() {
 		c.ended() // nobody waits for it
 	} else {
 		close(c.done)

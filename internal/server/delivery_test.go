@@ -121,7 +121,7 @@ func openTestStream(s *Server, t *testing.T, durable bool, topics ...string) *co
 	st := &sseStream{durable: durable}
 	st.init(s, st, "", place)
 	st.join(false)
-	if err := st.subscribe(t.Context(), req); err != nil {
+	if _, err := st.subscribe(t.Context(), req); err != nil {
 		t.Fatal(err)
 	}
 	return &st.conn

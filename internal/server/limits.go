@@ -41,7 +41,6 @@ func networkOf(a netip.Addr) network {
 // admission is a place within the limits on connections, to be given back to
 // release, once.
 type admission struct {
-	addr    netip.Addr
 	limiter *connLimiter
 	from    network
 }
@@ -69,7 +68,7 @@ func (s *Server) acquire(c *connLimiter, a netip.Addr) (admission, bool) {
 		}
 	}
 	c.total++
-	return admission{a, c, from}, true
+	return admission{c, from}, true
 }
 
 // release gives back what acquire gave.

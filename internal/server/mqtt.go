@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -25,6 +26,8 @@ type mqttConn struct {
 	begun   bool           // the first packet has come
 	out     session.Output // of its steps
 	deaf    bool           // nothing more is to be taken from the client
+
+	addr netip.Addr // immutable: the client's
 
 	// set by the goroutine that reads, before it is subscribed to anything
 	cred      credential
@@ -62,7 +65,7 @@ func (s *Server) upgradeMQTT(w http.ResponseWriter, r *http.Request) {
 		s.o.Events.Responded("/mqtt", r.Method, http.StatusServiceUnavailable)
 		return
 	}
-	m := &mqttConn{session: session.New(&s.sessions, s.o.Now())}
+	m := &mqttConn{addr: addr, session: session.New(&s.sessions, s.o.Now())}
 	m.decoder.MaxFrame = uint32(max(ws.DefaultMaxFrame, s.sessions.MaxPacketSize()))
 	m.init(s, m, "", place)
 	m.join(s.mayPark(r))
@@ -74,7 +77,7 @@ func (s *Server) upgradeMQTT(w http.ResponseWriter, r *http.Request) {
 	}
 	first := ws.AppendResponse(nil, up, w.Header())
 	nc, early, err := hijack(w)
-	if err == nil && m.parked != nil {
+	if err == nil && m.served() {
 		var more []byte
 		if more, err = m.park(nc, parkedSession{m}, first); err == nil {
 			go m.readParked(append(early, more...))
@@ -282,7 +285,7 @@ var refusals = map[session.Verdict]string{
 
 // settle changes the place of a stranger for that of a client.
 func (m *mqttConn) settle() bool {
-	place, ok := m.s.acquire(m.s.conns, m.place.addr)
+	place, ok := m.s.acquire(m.s.conns, m.addr)
 	if !ok {
 		return false
 	}

@@ -8,18 +8,6 @@ import (
 	"pubsub/internal/park"
 )
 
-// parkedConn is a transport that is parked: nothing but its descriptor is kept
-// while nothing happens, and it is written to by the shard's goroutine.
-type parkedConn struct{ *park.Conn }
-
-// Close closes the connection.
-func (p *parkedConn) Close() error {
-	if p.Conn == nil {
-		return net.ErrClosed
-	}
-	return p.Conn.Close()
-}
-
 // parkedHolder is a conn in the hands of its shard's goroutine; see
 // [hub.ShardHolder].
 type parkedHolder conn
@@ -36,11 +24,11 @@ func (c *parkedHolder) Serve() {
 
 // blocked reports whether the connection takes no more for now. When it does,
 // its member is run.
-func (c *conn) blocked() bool { return c.parked != nil && c.parked.Conn != nil && c.parked.Blocked() }
+func (c *conn) blocked() bool { return c.parked != nil && c.parked.Blocked() }
 
 // giveUp closes the connection, with what the client did not take.
 func (c *conn) giveUp() {
-	if c.parked == nil {
+	if !c.served() {
 		c.close()
 		return
 	}
@@ -68,7 +56,7 @@ func hijack(w http.ResponseWriter) (net.Conn, []byte, error) {
 // park parks nc, whose events go to h, and starts c on it. It returns what had
 // been read before.
 func (c *conn) park(nc net.Conn, h park.Handler, first []byte) (early []byte, err error) {
-	c.parked.Conn, early, err = c.s.o.Lot.Park(nc, h)
+	c.parked, early, err = c.s.o.Lot.Park(nc, h)
 	if err != nil {
 		return nil, err
 	}

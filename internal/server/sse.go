@@ -69,7 +69,7 @@ func (s *Server) subscribeSSE(w http.ResponseWriter, r *http.Request) {
 		s.endAtOnce(w, sse.AppendRetry(nil, drainRetry()))
 		return
 	}
-	st, refusal := s.openSSE(r)
+	st, opening, refusal := s.openSSE(r)
 	if refusal == nil && !st.register() {
 		st.abandon()
 		s.endAtOnce(w, sse.AppendRetry(nil, drainRetry()))
@@ -85,10 +85,10 @@ func (s *Server) subscribeSSE(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if r.ProtoMajor >= 2 {
-		st.runHTTP2(w, r)
+		st.runHTTP2(w, r, opening)
 		return
 	}
-	st.runHTTP1(w)
+	st.runHTTP1(w, opening)
 }
 
 func (s *Server) endAtOnce(w http.ResponseWriter, event []byte) {
@@ -111,42 +111,42 @@ type sseStream struct {
 	// immutable once started
 	durable, envelope bool
 	expires           time.Time // of the token; zero if never
-	opening           []byte    // stream-open and what was retained
 
 	// positions are of the topics in byte order, for the ids of a durable stream.
 	positions []sse.Position // owned by the goroutine that writes
 }
 
-// openSSE checks a request and subscribes it.
-func (s *Server) openSSE(r *http.Request) (*sseStream, *sseRefusal) {
+// openSSE checks a request and subscribes it; opening is what its stream begins
+// with.
+func (s *Server) openSSE(r *http.Request) (_ *sseStream, opening []byte, _ *sseRefusal) {
 	req, err := parseSSE(r)
 	if err != nil {
-		return nil, &sseRefusal{condition: "bad-request", text: err.Error()}
+		return nil, nil, &sseRefusal{condition: "bad-request", text: err.Error()}
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), subscribeTimeout)
 	defer cancel()
 	cred, authErr := s.authenticate(ctx, r, req.auth)
 	if authErr != nil {
-		return nil, refusedSSE(authErr)
+		return nil, nil, refusedSSE(authErr)
 	}
 	for _, t := range req.topics {
 		if !cred.CanRead(t) {
-			return nil, &sseRefusal{condition: "forbidden", text: "Cannot subscribe to topic: " + pubsub.Printable(string(t))}
+			return nil, nil, &sseRefusal{condition: "forbidden", text: "Cannot subscribe to topic: " + pubsub.Printable(string(t))}
 		}
 	}
 	place, ok := s.acquire(s.conns, s.clientAddr(r))
 	if !ok {
-		return nil, &sseRefusal{condition: "too-many-connections", text: "Too many connections", storm: true}
+		return nil, nil, &sseRefusal{condition: "too-many-connections", text: "Too many connections", storm: true}
 	}
 	st := &sseStream{durable: req.durable, envelope: req.envelope, expires: cred.Expires}
 	st.init(s, st, cred.KeyID, place)
 	st.join(s.mayPark(r))
-	if err := st.subscribe(ctx, req); err != nil {
+	if opening, err = st.subscribe(ctx, req); err != nil {
 		st.abandon()
 		s.o.Events.Failed("subscribing a stream", err)
-		return nil, &sseRefusal{condition: "internal-server-error", text: "Failed to read message from storage", storm: true}
+		return nil, nil, &sseRefusal{condition: "internal-server-error", text: "Failed to read message from storage", storm: true}
 	}
-	return st, nil
+	return st, opening, nil
 }
 
 func refusedSSE(e *authError) *sseRefusal {
@@ -162,18 +162,18 @@ func refusedSSE(e *authError) *sseRefusal {
 	}
 }
 
-// subscribe joins the topics and prepares what the stream begins with. The
+// subscribe joins the topics and returns what the stream begins with. The
 // subscriptions are opened by start only, so that what is retained of every topic
 // comes first.
-func (st *sseStream) subscribe(ctx context.Context, req *sseRequest) error {
-	st.opening = sse.AppendStreamOpen(nil)
+func (st *sseStream) subscribe(ctx context.Context, req *sseRequest) (opening []byte, err error) {
+	opening = sse.AppendStreamOpen(nil)
 	if req.durable {
 		st.positions = make([]sse.Position, len(req.topics))
 	}
 	for i, t := range req.topics {
 		sub, err := st.member.Subscribe(ctx, t, hub.SubscriptionOptions{})
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if !req.durable {
 			sub.Open(nil, pubsub.Version{})
@@ -181,22 +181,22 @@ func (st *sseStream) subscribe(ctx context.Context, req *sseRequest) error {
 		}
 		retained, seen, err := sub.Last(ctx, req.since[i])
 		if err != nil {
-			return err
+			return nil, err
 		}
 		// A version that counts as none must not come back in an id: one ahead of
 		// the store would count once the store has passed it.
 		st.positions[i] = sse.Position{Topic: sub.Topic(), Version: seen}
 		if retained != nil {
-			st.opening = st.appendDurable(st.opening, retained)
+			opening = st.appendDurable(opening, retained)
 		}
 		sub.Open(nil, seen)
 	}
-	return nil
+	return opening, nil
 }
 
 // runHTTP1 takes the connection over from net/http, whose goroutines and buffers
 // go when the handler returns.
-func (st *sseStream) runHTTP1(w http.ResponseWriter) {
+func (st *sseStream) runHTTP1(w http.ResponseWriter, opening []byte) {
 	h := w.Header()
 	h.Set("Connection", "close") // the end of the stream is the end of the connection
 	var head bytes.Buffer
@@ -205,10 +205,9 @@ func (st *sseStream) runHTTP1(w http.ResponseWriter) {
 	head.WriteString("\r\n")
 	h.Write(&head)
 	head.WriteString("\r\n")
-	head.Write(st.opening)
-	st.opening = nil
+	head.Write(opening)
 	nc, early, err := hijack(w)
-	if err == nil && st.parked != nil {
+	if err == nil && st.served() {
 		if _, err = st.park(nc, parkedStream{st}, head.Bytes()); err == nil {
 			st.parked.Resume()
 			return
@@ -224,12 +223,10 @@ func (st *sseStream) runHTTP1(w http.ResponseWriter) {
 }
 
 // runHTTP2 writes from the handler, which returns when the stream has ended.
-func (st *sseStream) runHTTP2(w http.ResponseWriter, r *http.Request) {
+func (st *sseStream) runHTTP2(w http.ResponseWriter, r *http.Request, opening []byte) {
 	ended, end := context.WithCancel(r.Context())
 	defer end()
 	w.WriteHeader(http.StatusOK)
-	opening := st.opening
-	st.opening = nil
 	st.start(&responseTransport{w: w, control: http.NewResponseController(w), timeout: st.s.o.WriteTimeout, end: end}, opening)
 	<-ended.Done()
 	st.close()

@@ -130,15 +130,14 @@ func openStream(t *testing.T, s *Server, expires time.Time) *peer {
 	st := &sseStream{durable: true, expires: expires}
 	st.init(s, st, "", place)
 	st.join(false)
-	if err := st.subscribe(t.Context(), req); err != nil {
+	opening, err := st.subscribe(t.Context(), req)
+	if err != nil {
 		t.Fatal(err)
 	}
 	if !st.register() {
 		t.Fatal("the server drains")
 	}
 	p, nc := newPeer()
-	opening := st.opening
-	st.opening = nil
 	st.start(netTransport{nc}, opening)
 	go st.watch(nc, 0)
 	return p
