@@ -122,7 +122,12 @@ func (n *node) change(set func(*config.Config)) {
 	n.reload <- struct{}{}
 }
 
-func (n *node) url(path string) string { return "http://" + n.addr + path }
+func (n *node) url(path string) string {
+	if n.next.Load().TLSCert != "" {
+		return "https://" + n.addr + path
+	}
+	return "http://" + n.addr + path
+}
 
 // do sends a request to the node and returns the response with its body.
 func (n *node) do(method, url string, header map[string]string, body string) (*http.Response, string) {
