@@ -89,15 +89,18 @@ func (n *node) publicListener() net.Listener {
 }
 
 func (n *node) httpServer() *http.Server {
-	return &http.Server{
+	s := &http.Server{
 		Handler:           n.server.Handler(),
 		ReadHeaderTimeout: n.cfg.HandshakeTimeout,
 		IdleTimeout:       idleTimeout,
-		// net/http adds 4 KiB of its own to this.
-		MaxHeaderBytes: maxHeaderBytes - 4096,
-		HTTP2:          &http.HTTP2Config{SendPingTimeout: pingAfter},
-		ErrorLog:       n.httpLog(),
+		MaxHeaderBytes:    maxHeaderBytes,
+		HTTP2:             &http.HTTP2Config{SendPingTimeout: pingAfter},
+		ErrorLog:          n.httpLog(),
 	}
+	if n.certs == nil {
+		s.MaxHeaderBytes -= 4096 // which net/http adds, to HTTP/1.1 only
+	}
+	return s
 }
 
 // httpLog takes what net/http has to say: mostly of what clients did wrong.

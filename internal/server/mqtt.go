@@ -245,6 +245,9 @@ func (m *mqttConn) carryOut(e session.Effect) session.Event {
 		}
 		return session.Unsubscribed{}
 	case session.Publish:
+		if e.Will && m.s.draining() {
+			break // its client may have gone only because this server goes
+		}
 		m.publish(e.Message)
 	case session.Dropped:
 		m.s.o.Events.PublishDropped(string(e.Reason), string(e.Topic))
