@@ -40,7 +40,7 @@ func build(dir string) (string, error) {
 }
 
 // start starts a broker: in memory, or on the directory dir.
-func start(binary, dir string) (*broker, error) {
+func start(binary, holder, dir string) (*broker, error) {
 	b := &broker{}
 	var err error
 	if b.addr, err = freeAddress(); err != nil {
@@ -53,7 +53,7 @@ func start(binary, dir string) (*broker, error) {
 	if dir != "" {
 		store = "--data-dir=" + dir
 	}
-	b.cmd = exec.Command(binary, "serve", "--listen="+b.addr, "--ops-listen="+b.ops, store, "--drain-timeout=0s")
+	b.cmd = exec.Command(binary, "serve", "--listen="+b.addr, "--ops-listen="+b.ops, store, "--holder="+holder, "--drain-timeout=0s")
 	b.cmd.Env = append(os.Environ(), "PUBSUB_ADMIN_TOKEN="+adminToken)
 	b.cmd.Stderr = &b.log
 	if err := b.cmd.Start(); err != nil {

@@ -19,6 +19,7 @@ import (
 // options are what a run measures.
 type options struct {
 	binary      string
+	holder      string
 	subscribers int
 	size        int
 	rate        int
@@ -33,6 +34,7 @@ func main() {
 	log.SetFlags(0)
 	var o options
 	flag.StringVar(&o.binary, "binary", "", "the broker's binary; built from this tree if empty")
+	flag.StringVar(&o.holder, "holder", "auto", "who holds connections: auto or portable")
 	flag.IntVar(&o.subscribers, "subscribers", 10000, "subscribers of one topic; a process may need that many file descriptors")
 	flag.IntVar(&o.size, "size", 128, "bytes of a message, 32 at least")
 	flag.IntVar(&o.rate, "rate", 20, "messages a second of the paced phase")
@@ -69,7 +71,7 @@ func (o *options) run() error {
 
 // deliveries measures idle subscribers and the fan-out to them.
 func (o *options) deliveries(kind string) error {
-	b, err := start(o.binary, "")
+	b, err := start(o.binary, o.holder, "")
 	if err != nil {
 		return err
 	}
@@ -90,7 +92,7 @@ func (o *options) deliveries(kind string) error {
 		return err
 	}
 	n := float64(o.subscribers)
-	fmt.Printf("\n%s, %d subscribers of one topic, %d-byte messages\n", kind, o.subscribers, o.size)
+	fmt.Printf("\n%s, holder %s, %d subscribers of one topic, %d-byte messages\n", kind, o.holder, o.subscribers, o.size)
 	fmt.Printf("  connects/s                                  %9.0f\n", n/took.Seconds())
 	fmt.Printf("  process memory per idle subscriber, RSS     %9.0f bytes\n", (after.rss-before.rss)/n)
 	fmt.Printf("  of that in use (heap and stacks)            %9.0f bytes\n", (after.inUse-before.inUse)/n)

@@ -22,7 +22,7 @@ func (o *options) publishes(dir string) error {
 	if err := os.Mkdir(data, 0o700); err != nil {
 		return err
 	}
-	b, err := start(o.binary, data)
+	b, err := start(o.binary, o.holder, data)
 	if err != nil {
 		return err
 	}
