@@ -178,10 +178,11 @@ func TestTopicsAreOpaque(t *testing.T) {
 		n := start(t)
 		topics := []string{"a", "A", "a/", "/a", "a/b", " ", "%61", "ä", "a,b:c", ".."}
 		s := m.subscribe(n, n.token(topics...), topics...)
-		for _, topic := range append([]string{"a/b/c", "b", "a%", "Ä", "."}, topics...) {
+		for _, topic := range []string{"a/b/c", "b", "a%", "Ä", "."} {
 			n.publish(topic, "to "+topic)
 		}
-		for _, topic := range topics {
+		for _, topic := range topics { // one by one: topics have no order among them
+			n.publish(topic, "to "+topic)
 			if got := s.next(); got != "to "+topic {
 				t.Fatalf("instead of %q comes %q", "to "+topic, got)
 			}
