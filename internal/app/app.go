@@ -214,7 +214,9 @@ func (n *node) run(ctx context.Context) error {
 		start("ops listener", func() error { return serve(ops, n.ops) })
 		defer ops.Close()
 	}
+	fresh := newNewcomers()
 	public := n.httpServer()
+	public.ConnState = fresh.state
 	start("listener", func() error { return serve(public, n.publicListener()) })
 	defer public.Close()
 
@@ -233,6 +235,7 @@ func (n *node) run(ctx context.Context) error {
 	// only publish closed.
 	last, cancel := context.WithTimeout(parts, shutdownTimeout)
 	defer cancel()
+	fresh.close()
 	public.Shutdown(last)
 	n.log.Info("stopped")
 	return err
