@@ -44,16 +44,21 @@ func TestDurableStream(t *testing.T) {
 	}
 }
 
-// "Subscribers that are not durable receive both kinds and never an id", and ignore
-// lastEventId.
+// "Subscribers that are not durable receive both kinds and never an id"; lastEventId
+// and Last-Event-ID "are ignored unless durable".
 func TestPlainSubscriberSeesRetainedPublishes(t *testing.T) {
 	n := start(t)
-	n.publish("t", "before", "retain=true")
-	c := n.adminEvents("topic", "t", "lastEventId", "t:0000000000000001-1")
+	old := n.publish("t", "before", "retain=true")
+	n.publish("t", "newer", "retain=true")
+	byParam := n.adminEvents("topic", "t", "lastEventId", "t:"+old)
+	byHeader := get(t, dial(t, n.addr), "/events?topic=t&durable=false", "Fastly-Key: "+adminToken, "Last-Event-ID: t:"+old)
+	byHeader.opened()
 	n.publish("t", "kept", "retain=true")
 	n.publish("t", "plain")
-	c.expect("event: message\ndata: kept\n")
-	c.expect("event: message\ndata: plain\n")
+	for _, c := range []*sseClient{byParam, byHeader} {
+		c.expect("event: message\ndata: kept\n")
+		c.expect("event: message\ndata: plain\n")
+	}
 }
 
 // What a durable subscriber is given that comes back with a Last-Event-ID.

@@ -77,3 +77,24 @@ func TestHTTP2Requests(t *testing.T) {
 	}
 	s.expect("event: message\ndata: hello\n")
 }
+
+// "Request headers: 64 KiB in all", over HTTP/2 as without it.
+func TestHTTP2RequestHeaders(t *testing.T) {
+	n := startTLS(t)
+	c := n.http2(0)
+	for size, served := range map[int]bool{63 << 10: true, 66 << 10: false} {
+		r, err := http.NewRequest("GET", n.url("/"), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("X-Filler", strings.Repeat("x", size))
+		// What is too long the client does not send: the server has said so.
+		resp, err := c.transport.RoundTrip(r)
+		if err == nil {
+			resp.Body.Close()
+		}
+		if got := err == nil && resp.StatusCode == 200; got != served {
+			t.Errorf("%d bytes: served %v, error %v", size, got, err)
+		}
+	}
+}
