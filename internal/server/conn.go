@@ -33,8 +33,11 @@ type conn struct {
 	control []byte     // to be written before anything else
 	room    *sync.Cond // control has been written, or nothing more will be; nil until somebody waits
 	state   connState
-	due     time.Time // when proto.tick is next to be called; zero while it is
-	place   admission // among the connections
+	// unwritten is set while whoever opens subscriptions waits for their messages
+	// to be written.
+	unwritten bool
+	due       time.Time // when proto.tick is next to be called; zero while it is
+	place     admission // among the connections
 
 	done chan struct{} // closed when the connection is
 }
@@ -215,6 +218,7 @@ func (c *conn) serve() {
 		case state == connEnding:
 			c.finish()
 		case asleep:
+			c.written()
 			return
 		}
 	}
@@ -269,12 +273,17 @@ func (c *conn) waitRoom() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for len(c.control) > maxControl && c.state == connOpen {
-		if c.room == nil {
-			c.room = sync.NewCond(&c.mu)
-		}
-		c.room.Wait()
+		c.waitChange()
 	}
 	return c.state == connOpen
+}
+
+// waitChange waits for makeRoom; mu is held.
+func (c *conn) waitChange() {
+	if c.room == nil {
+		c.room = sync.NewCond(&c.mu)
+	}
+	c.room.Wait()
 }
 
 // makeRoom wakes whoever waits for room; mu is held.
@@ -284,14 +293,31 @@ func (c *conn) makeRoom() {
 	}
 }
 
-// waitWritten returns when the goroutine that writes has nothing to do; false if
-// nothing will be written any more.
+// expectWrite notes that something is about to be opened for the client; see
+// waitWritten.
+func (c *conn) expectWrite() {
+	c.mu.Lock()
+	c.unwritten = true
+	c.mu.Unlock()
+}
+
+// waitWritten returns when what was to be written at the last expectWrite has been
+// taken by the client's side; false if nothing will be written any more.
 func (c *conn) waitWritten() bool {
-	c.writing.Lock()
-	defer c.writing.Unlock()
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	for c.unwritten && c.state == connOpen {
+		c.waitChange()
+	}
 	return c.state == connOpen
+}
+
+// written notes that there is nothing left to write.
+func (c *conn) written() {
+	c.mu.Lock()
+	c.unwritten = false
+	c.makeRoom()
+	c.mu.Unlock()
 }
 
 // finish ends the connection from this side.

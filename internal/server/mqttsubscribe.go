@@ -70,6 +70,7 @@ func (m *mqttConn) subscribeOne(ctx context.Context, want *session.Subscription)
 
 // openSubscriptions lets the client read what it has subscribed to.
 func (m *mqttConn) openSubscriptions(os []opening) {
+	m.expectWrite()
 	for _, o := range os {
 		if !o.late {
 			o.sub.Open(o.retained, pubsub.Version{})
@@ -91,6 +92,7 @@ func (m *mqttConn) openSubscriptions(os []opening) {
 			m.close()
 			return
 		}
+		m.expectWrite()
 		o.sub.Open(retained, pubsub.Version{})
 	}
 }
