@@ -37,6 +37,8 @@ func TestScript(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:           "testdata/script",
 		UpdateScripts: *update,
+		// What hangs is ended, and the script says where.
+		Deadline: time.Now().Add(2 * time.Minute),
 		Setup: func(env *testscript.Env) error {
 			// Under -race a process would sleep a second before it ends.
 			env.Setenv("GORACE", "atexit_sleep_ms=0")

@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -177,10 +178,21 @@ func TestHostileConnects(t *testing.T) {
 }
 
 // deaf connects with the smallest receive buffer, so that little is taken for a
-// client that does not read.
+// client that does not read. It has it from the start: were the window taken back
+// from data under way, the kernel would drop that data with the acknowledgements
+// it carries, and the client could send no more either.
 func deaf(t *testing.T, addr string) net.Conn {
-	c := dial(t, addr)
-	c.SetReadBuffer(4096)
+	d := net.Dialer{Control: func(_, _ string, c syscall.RawConn) (err error) {
+		return errors.Join(c.Control(func(fd uintptr) {
+			err = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, 4096)
+		}), err)
+	}}
+	c, err := d.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	deadline(c)
 	return c
 }
 
