@@ -260,10 +260,11 @@ func (j *journal) events() Events {
 		Published: func(transport string, size int, retain bool, _ time.Duration) {
 			j.note("published %s %d %v", transport, size, retain)
 		},
-		KeyCreated:   func(id string) { j.note("key created %s", id) },
-		KeyDeleted:   func(id string) { j.note("key deleted %s", id) },
-		TokenRefused: func(reason error) { j.note("token refused: %v", reason) },
-		Failed:       func(what string, err error) { j.note("failed %s: %v", what, err) },
+		KeyCreated:     func(id string) { j.note("key created %s", id) },
+		KeyDeleted:     func(id string) { j.note("key deleted %s", id) },
+		TokenRefused:   func(reason error) { j.note("token refused: %v", reason) },
+		PublishDropped: func(reason, topic string) { j.note("publish dropped %s %s", reason, topic) },
+		Failed:         func(what string, err error) { j.note("failed %s: %v", what, err) },
 	}
 }
 
@@ -298,6 +299,13 @@ func (f *faulty) Put(ctx context.Context, m pubsub.Message) func() (pubsub.Versi
 		return func() (pubsub.Version, error) { return pubsub.Version{}, err }
 	}
 	return f.Backplane.Put(ctx, m)
+}
+
+func (f *faulty) Last(ctx context.Context, t pubsub.Topic, after pubsub.Version) (pubsub.Message, bool, error) {
+	if err := f.err("Last"); err != nil {
+		return pubsub.Message{}, false, err
+	}
+	return f.Backplane.Last(ctx, t, after)
 }
 
 func (f *faulty) Send(ctx context.Context, m pubsub.Message) error {
