@@ -310,6 +310,33 @@ func TestDrainIsSpread(t *testing.T) {
 	})
 }
 
+// Who goes by itself while the server drains, perhaps because it does, leaves no
+// will behind either.
+func TestWillOfOneWhoGoesDuringDrain(t *testing.T) {
+	inTime(t, func(o *Options) { o.DrainTimeout = 20 * time.Second }, func(t *testing.T, s *Server) {
+		var peers []*peer
+		for _, id := range []string{"a", "b", "c"} {
+			c := connect(id, 0)
+			c.Will = &mqtt.Will{Topic: "t", Payload: []byte("the will"), Retain: true}
+			peers = append(peers, openSocket(t, s, c))
+		}
+		synctest.Wait()
+		drained := make(chan struct{})
+		go func() {
+			defer close(drained)
+			s.Drain(t.Context())
+		}()
+		time.Sleep(time.Second) // one has been sent away by now
+		for _, p := range peers {
+			p.Close()
+		}
+		<-drained
+		if m, ok, err := s.o.Backplane.Last(t.Context(), "t", pubsub.Version{}); ok || err != nil {
+			t.Errorf("a will was published: %q, %v", m.Data, err)
+		}
+	})
+}
+
 func TestDrainOfNothingTakesNoTime(t *testing.T) {
 	inTime(t, nil, func(t *testing.T, s *Server) {
 		began := time.Now()
