@@ -37,29 +37,30 @@ func (m *mqttConn) subscribe(subs []session.Subscription) session.Event {
 	}
 	waiting := 0
 	for i := range subs {
-		o, err := m.subscribeOne(ctx, &subs[i])
+		o, err := m.subscribeOne(ctx, &subs[i], waiting > maxInitial)
 		if err != nil {
 			m.s.o.Events.Failed("subscribing an MQTT client", err)
 			answer.Errs[i] = err
 			continue
 		}
 		if o.retained != nil {
-			if waiting > maxInitial {
-				o.retained, o.late = nil, true
-			} else {
-				waiting += len(o.retained.Data) + len(o.retained.Properties)
-			}
+			waiting += len(o.retained.Data) + len(o.retained.Properties)
 		}
 		answer.opening = append(answer.opening, o)
 	}
 	return answer
 }
 
-func (m *mqttConn) subscribeOne(ctx context.Context, want *session.Subscription) (o opening, err error) {
+// subscribeOne joins a topic. With late, what it retains is not read yet.
+func (m *mqttConn) subscribeOne(ctx context.Context, want *session.Subscription, late bool) (o opening, err error) {
 	options := hub.SubscriptionOptions{NoLocal: want.NoLocal, RetainAsPublished: want.RetainAsPublished, ID: want.ID}
 	again := m.member.Has(want.Topic)
 	if o.sub, err = m.member.Subscribe(ctx, want.Topic, options); err != nil || !want.SendRetained {
 		return o, err
+	}
+	if late {
+		o.late = true
+		return o, nil
 	}
 	o.retained, _, err = o.sub.Last(ctx, pubsub.Version{})
 	if err != nil && !again {
@@ -92,7 +93,9 @@ func (m *mqttConn) openSubscriptions(os []opening) {
 			m.close()
 			return
 		}
-		m.expectWrite()
+		if retained != nil {
+			m.expectWrite()
+		}
 		o.sub.Open(retained, pubsub.Version{})
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/textproto"
 	"testing"
+	"time"
 
 	"pubsub/internal/mqtt"
 )
@@ -172,9 +173,13 @@ type closed struct{ code int }
 
 func (c closed) Error() string { return fmt.Sprintf("closed with %d", c.code) }
 
-// read returns the next packet. WebSocket pings are passed over.
+// read returns the next packet. WebSocket pings are passed over, and make nobody
+// wait longer.
 func (m *mqttClient) read() (mqtt.Packet, error) {
-	for {
+	for begun := time.Now(); ; {
+		if time.Since(begun) > patience {
+			return nil, errors.New("pings, and no packet")
+		}
 		if len(m.packets) > 0 {
 			p, n, err := mqtt.Parse(m.packets)
 			if err == nil {

@@ -346,8 +346,14 @@ func TestSubscribeToManyLargeRetained(t *testing.T) {
 	before := heap()
 	m := n.adminClient()
 	m.send(&sub)
-	if ack, ok := m.next().(*mqtt.Suback); !ok || len(ack.Reasons) != topics {
+	ack, ok := m.next().(*mqtt.Suback)
+	if !ok || len(ack.Reasons) != topics {
 		t.Fatalf("%+v", ack)
+	}
+	for i, r := range ack.Reasons {
+		if r != mqtt.Success {
+			t.Fatalf("topic %d: %s", i, r)
+		}
 	}
 	most := heap() - before
 	got := make(map[string]bool)
