@@ -27,8 +27,11 @@ type committer struct {
 	// immutable
 	db    *pebble.DB
 	fatal func(error)
-	wake  chan struct{} // one slot: there is something in queue, or closing is set
-	done  chan struct{} // closed when the syncing goroutine has ended
+	// writes are for use again, by this committer only: a channel that was made in
+	// a synctest bubble must not leave it.
+	writes sync.Pool
+	wake   chan struct{} // one slot: there is something in queue, or closing is set
+	done   chan struct{} // closed when the syncing goroutine has ended
 
 	mu      sync.Mutex // held while a batch is numbered and applied
 	next    uint64     // the next number
@@ -46,13 +49,12 @@ type committer struct {
 // write is a batch on its way to the disk. One that was waited for is used
 // again.
 type write struct {
+	log   *committer // immutable
 	batch *pebble.Batch
 	seq   uint64     // 0 if it has no number
 	done  chan error // one slot: the outcome
 	key   []byte     // scratch
 }
-
-var writes = sync.Pool{New: func() any { return &write{done: make(chan error, 1)} }}
 
 func newCommitter(db *pebble.DB, fatal func(error)) *committer {
 	c := &committer{
@@ -73,9 +75,17 @@ func (c *committer) start(highWater uint64) {
 	c.synced.Store(highWater - 1)
 }
 
+// unused returns a write without a batch, which goes back to c.writes.
+func (c *committer) unused() *write {
+	if w, ok := c.writes.Get().(*write); ok {
+		return w
+	}
+	return &write{log: c, done: make(chan error, 1)}
+}
+
 // newWrite returns an empty write.
 func (c *committer) newWrite() *write {
-	w := writes.Get().(*write)
+	w := c.unused()
 	w.batch, w.seq = c.db.NewBatch(), 0
 	return w
 }
@@ -84,7 +94,7 @@ func (c *committer) newWrite() *write {
 func (c *committer) abandon(w *write) {
 	c.check(w.batch.Close())
 	w.batch = nil
-	writes.Put(w)
+	c.writes.Put(w)
 }
 
 // commit applies w. If number is not nil, w takes the next number, which is
@@ -148,7 +158,7 @@ func (c *committer) signal() {
 // early for: the order is fixed, and the outcome is needed to go on.
 func (w *write) wait() error {
 	err := <-w.done
-	writes.Put(w)
+	w.log.writes.Put(w)
 	return err
 }
 

@@ -228,10 +228,10 @@ func (s *store) Last(ctx context.Context, t pubsub.Topic, after pubsub.Version) 
 
 // read reads the record of t into memory of its own.
 func (s *store) read(t pubsub.Topic) (m pubsub.Message, h recordHead, ok bool, err error) {
-	w := writes.Get().(*write)
+	w := s.log.unused()
 	w.key = appendMessageKey(w.key[:0], t)
 	value, closer, err := s.db.Get(w.key)
-	writes.Put(w)
+	s.log.writes.Put(w)
 	if errors.Is(err, pebble.ErrNotFound) {
 		return m, h, false, nil
 	}
