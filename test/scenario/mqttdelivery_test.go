@@ -343,31 +343,39 @@ func TestSubscribeToManyLargeRetained(t *testing.T) {
 	if !within(func() bool { return n.metric("pubsub_retained_messages") == topics }) {
 		t.Fatalf("%v messages retained", n.metric("pubsub_retained_messages"))
 	}
-	before := heap()
-	m := n.adminClient()
-	m.send(&sub)
-	ack, ok := m.next().(*mqtt.Suback)
-	if !ok || len(ack.Reasons) != topics {
-		t.Fatalf("%+v", ack)
-	}
-	for i, r := range ack.Reasons {
-		if r != mqtt.Success {
-			t.Fatalf("topic %d: %s", i, r)
+	// The first time fills the store's cache of blocks, which then is part of what
+	// there is anyway.
+	read := func(look func()) {
+		m := n.adminClient()
+		m.send(&sub)
+		ack, ok := m.next().(*mqtt.Suback)
+		if !ok || len(ack.Reasons) != topics {
+			t.Fatalf("%+v", ack)
 		}
-	}
-	most := heap() - before
-	got := make(map[string]bool)
-	for i := range topics {
-		pub := m.publication()
-		if string(pub.Payload) != pub.Topic+" "+filler || !pub.Retain || got[pub.Topic] {
-			t.Fatalf("%q: %.100q, retain %v, twice %v", pub.Topic, pub.Payload, pub.Retain, got[pub.Topic])
+		for i, r := range ack.Reasons {
+			if r != mqtt.Success {
+				t.Fatalf("topic %d: %s", i, r)
+			}
 		}
-		got[pub.Topic] = true
-		if i%1000 == 0 {
-			most = max(most, heap()-before)
+		look()
+		got := make(map[string]bool)
+		for i := range topics {
+			pub := m.publication()
+			if string(pub.Payload) != pub.Topic+" "+filler || !pub.Retain || got[pub.Topic] {
+				t.Fatalf("%q: %.100q, retain %v, twice %v", pub.Topic, pub.Payload, pub.Retain, got[pub.Topic])
+			}
+			got[pub.Topic] = true
+			if i%1000 == 0 {
+				look()
+			}
 		}
+		m.ping()
+		m.send(&mqtt.Disconnect{})
+		m.closes(1000)
 	}
-	m.ping()
+	read(func() {})
+	before, most := heap(), int64(0)
+	read(func() { most = max(most, heap()-before) })
 	t.Logf("%d MB for %d MB", most>>20, topics*32000>>20)
 	if most > 24<<20 {
 		t.Errorf("%d bytes were held for a client that did not read", most)
