@@ -28,18 +28,23 @@ type topic struct {
 	name pubsub.Topic // immutable
 
 	// guarded by the stripe's mu
-	logs   *topicLog     // one for each shard with members, linked by nextLog
-	joins  int           // members that have joined or are joining
-	wanted chan struct{} // nil if Want must be called; closed when it has returned
-	err    error         // of Want; set before wanted is closed
+	logs  *topicLog // one for each shard with members, linked by nextLog
+	joins int       // members that have joined or are joining
+	want  *want     // nil if Want must be called
 }
 
-// answered takes the place of a topic's own channel once Want has succeeded: a
-// million topics need no million of them.
-var answered = func() chan struct{} {
-	c := make(chan struct{})
-	close(c)
-	return c
+// want is a call of Want.
+type want struct {
+	answered chan struct{} // immutable; closed when it has returned
+	err      error         // set before answered is closed
+}
+
+// wanted takes the place of a topic's own call once that has succeeded: a million
+// topics need no million of them.
+var wanted = func() *want {
+	w := &want{answered: make(chan struct{})}
+	close(w.answered)
+	return w
 }()
 
 func (x *index) init() {
@@ -87,55 +92,47 @@ func (x *index) join(ctx context.Context, s *Subscription, name pubsub.Topic) er
 		l = l.nextLog
 	}
 	if l == nil {
-		l = &topicLog{shard: s.member.shard, topic: t.name, nextLog: t.logs}
+		l = &topicLog{shard: s.member.shard, topic: t, nextLog: t.logs}
 		t.logs = l
 	}
 	l.join(s)
-	first := t.wanted == nil
+	first := t.want == nil
 	if first {
-		t.wanted = make(chan struct{})
+		t.want = &want{answered: make(chan struct{})}
 	}
-	wanted := t.wanted
+	w := t.want
 	st.mu.Unlock()
 
 	if first {
 		// Not bound to ctx: others wait for the same answer.
 		wctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), h.opts.WantTimeout)
-		err := h.opts.Backplane.Want(wctx, t.name)
+		w.err = h.opts.Backplane.Want(wctx, t.name)
 		cancel()
 		st.mu.Lock()
-		t.err = err
-		t.wanted = answered
-		if err != nil {
-			t.wanted = nil // whoever joins next asks again
+		t.want = wanted
+		if w.err != nil {
+			t.want = nil // whoever joins next asks again
 		}
 		st.mu.Unlock()
-		close(wanted)
-		if err != nil {
+		close(w.answered)
+	} else {
+		select {
+		case <-w.answered:
+		case <-ctx.Done():
 			x.leave(s)
-			return err
+			return ctx.Err()
 		}
-		return nil
 	}
-	select {
-	case <-wanted:
-	case <-ctx.Done():
-		x.leave(s)
-		return ctx.Err()
-	}
-	st.mu.RLock()
-	err := t.err
-	st.mu.RUnlock()
-	if err != nil {
+	if w.err != nil {
 		x.leave(s)
 	}
-	return err
+	return w.err
 }
 
 // leave undoes join. The last member of a topic to leave drops it.
 func (x *index) leave(s *Subscription) {
 	h := s.member.shard.hub
-	name := s.log.topic
+	name := s.Topic()
 	st := x.stripe(name)
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -155,7 +152,7 @@ func (x *index) leave(s *Subscription) {
 	}
 	delete(st.topics, name)
 	// With the stripe locked, so that a Want for the same topic comes after.
-	if t.wanted != nil {
+	if t.want != nil {
 		h.opts.Backplane.Drop(name)
 	}
 }

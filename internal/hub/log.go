@@ -14,20 +14,22 @@ import (
 type topicLog struct {
 	// immutable
 	shard *shard
-	topic pubsub.Topic
+	topic *topic
 
 	nextLog *topicLog // guarded by the index's stripe
 
-	queued bool      // guarded by shard.mu: it is among the shard's jobs
 	nextIn *topicLog // guarded by shard.mu: the job after it
+	queued bool      // guarded by shard.mu: it is among the shard's jobs
+
+	// guarded by mu; here, for they fit in what is left of a word
+	walkAt   int32 // the next member to be woken
+	walkLeft int32 // how many more are to be woken, going round
+	atEnd    int32 // members that have read everything
 
 	mu sync.Mutex
 	// guarded by mu
-	members  []*Subscription
-	walkAt   int     // the next member to be woken
-	walkLeft int     // how many more are to be woken, going round
-	atEnd    int     // members that have read everything
-	entries  []entry // what somebody has not read and nobody has cut
+	members []*Subscription
+	entries []entry // what somebody has not read and nobody has cut
 	base     uint64  // the position of entries[0]
 	bytes    int     // held by entries
 	plain    uint64  // the ordinal that the next plain message gets
@@ -87,7 +89,7 @@ func (l *topicLog) append(p *pubsub.Parcel, b *backlog, limit int) bool {
 	b.bytes.Add(int64(cost(p)))
 	l.cut(limit, 1, b)
 	l.atEnd = 0
-	l.walkLeft = len(l.members)
+	l.walkLeft = int32(len(l.members))
 	return true
 }
 
@@ -118,7 +120,7 @@ func (l *topicLog) cut(limit, keep int, b *backlog) {
 
 // settle empties the log if everybody has read everything; mu is held.
 func (l *topicLog) settle(b *backlog) {
-	if l.atEnd < len(l.members) || l.newest == nil && len(l.entries) == 0 {
+	if int(l.atEnd) < len(l.members) || l.newest == nil && len(l.entries) == 0 {
 		return
 	}
 	l.base = l.end()
@@ -132,7 +134,7 @@ func (l *topicLog) join(s *Subscription) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s.log = l
-	s.index = len(l.members)
+	s.index = int32(len(l.members))
 	l.members = append(l.members, s)
 	s.pos, s.plain = l.end(), l.plain
 	l.atEnd++
@@ -155,7 +157,7 @@ func (l *topicLog) leave(s *Subscription, b *backlog) (lost uint64) {
 	// The hole is filled so that no member is passed over by a walk under way:
 	// one that was visited moves into it, and the last one takes that one's
 	// place in front of the walk, which becomes longer by it.
-	hole, last := s.index, len(l.members)-1
+	hole, last := s.index, int32(len(l.members)-1)
 	if hole < l.walkAt {
 		l.walkAt--
 		if l.walkLeft > 0 {
@@ -175,7 +177,7 @@ func (l *topicLog) leave(s *Subscription, b *backlog) (lost uint64) {
 	return lost
 }
 
-func (l *topicLog) seat(s *Subscription, i int) {
+func (l *topicLog) seat(s *Subscription, i int32) {
 	l.members[i] = s
 	s.index = i
 }
@@ -192,7 +194,7 @@ func (l *topicLog) walk(batch []*Subscription) (_ []*Subscription, more bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for l.walkLeft > 0 && len(batch) < cap(batch) {
-		if l.walkAt >= len(l.members) {
+		if int(l.walkAt) >= len(l.members) {
 			l.walkAt = 0
 		}
 		batch = append(batch, l.members[l.walkAt])
@@ -205,19 +207,19 @@ func (l *topicLog) walk(batch []*Subscription) (_ []*Subscription, more bool) {
 // maxPiece bounds what a member reads of one topic before it turns to another.
 const maxPiece = 64 << 10
 
-// open places initial where it belongs among what s has not read. Without one,
+// open places p, the initial one, where it belongs among what s has not read. Without one,
 // a subscription that has just joined passes over all that comes before the
 // version seen: whoever has that has had the publisher's messages before it, or
 // was not promised them.
-func (l *topicLog) open(s *Subscription, joined bool, initial *pubsub.Parcel, seen pubsub.Version, b *backlog) {
+func (l *topicLog) open(s *Subscription, joined bool, p *pubsub.Parcel, seen pubsub.Version, b *backlog) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if s.index < 0 { // it has left
 		return
 	}
 	switch {
-	case initial != nil:
-		s.initial, s.initialAt = initial, l.place(initial, s)
+	case p != nil:
+		s.initial = &initial{p, l.place(p, s)}
 	case joined && !seen.IsZero():
 		at, _ := l.find(seen, s)
 		l.skip(s, at, b)
@@ -288,7 +290,7 @@ func (l *topicLog) read(s *Subscription, dst []Delivery, now time.Time, b *backl
 	if s.index < 0 { // it has left
 		return dst, false, 0
 	}
-	if s.initial != nil && s.pos >= s.initialAt {
+	if s.initial != nil && s.pos >= s.initial.at {
 		dst = s.readInitial(dst, now, &expired)
 	}
 	end := l.end()
@@ -307,7 +309,7 @@ func (l *topicLog) read(s *Subscription, dst []Delivery, now time.Time, b *backl
 	}
 	piece := 0
 	for s.pos < end && len(dst) < cap(dst) && piece < maxPiece {
-		if s.initial != nil && s.pos >= s.initialAt {
+		if s.initial != nil && s.pos >= s.initial.at {
 			dst = s.readInitial(dst, now, &expired)
 			continue
 		}
@@ -339,10 +341,10 @@ func (l *topicLog) read(s *Subscription, dst []Delivery, now time.Time, b *backl
 
 // readInitial appends to dst what s is to be given of the past.
 func (s *Subscription) readInitial(dst []Delivery, now time.Time, expired *uint64) []Delivery {
-	p := s.initial
+	i := s.initial
 	s.initial = nil
-	if p != nil && s.takes(p, true, now, expired) {
-		dst = append(dst, Delivery{Parcel: p, Sub: s, Options: s.opts, Initial: true})
+	if i != nil && s.takes(i.parcel, true, now, expired) {
+		dst = append(dst, Delivery{Parcel: i.parcel, Sub: s, Options: s.opts, Initial: true})
 	}
 	return dst
 }

@@ -204,21 +204,21 @@ func (h *Hub) check(t testing.TB) {
 					}
 				}
 				for i, s := range l.members {
-					if s.index != i || s.log != l {
+					if int(s.index) != i || s.log != l {
 						t.Fatalf("%s: member %d believes to be %d", name, i, s.index)
 					}
 					if s.pos == l.end() {
 						atEnd++
 					}
 				}
-				if bytes != l.bytes || atEnd != l.atEnd || ordinal != l.plain || l.walkLeft > len(l.members) {
+				if bytes != l.bytes || atEnd != int(l.atEnd) || ordinal != l.plain || int(l.walkLeft) > len(l.members) {
 					t.Fatalf("%s: bytes %d, counted %d; at end %d, counted %d; ordinal %d, counted %d; to wake %d of %d",
 						name, l.bytes, bytes, l.atEnd, atEnd, l.plain, ordinal, l.walkLeft, len(l.members))
 				}
 				if len(l.members) == 0 {
 					t.Fatalf("%s: a log without members is kept", name)
 				}
-				if l.atEnd == len(l.members) && (len(l.entries) > 0 || l.newest != nil) {
+				if int(l.atEnd) == len(l.members) && (len(l.entries) > 0 || l.newest != nil) {
 					t.Fatalf("%s: all have read everything and the log is not empty", name)
 				}
 			}

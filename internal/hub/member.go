@@ -41,16 +41,17 @@ type Member struct {
 
 	mu sync.Mutex
 	// guarded by mu
-	subs   []*Subscription // by topic
-	ready  *Subscription   // the first of those with something unread
-	last   *Subscription   // the last of them
-	awake  bool            // a goroutine of the holder reads, or is about to
-	kicked bool            // it must look again before it sleeps
+	subs []*Subscription // by topic
+	// ready is the last of those with something unread; its next is the first, so
+	// that one pointer finds both ends.
+	ready  *Subscription
+	awake  bool // a goroutine of the holder reads, or is about to
+	kicked bool // it must look again before it sleeps
 	closed bool
 
 	// Here, for they fit in what is left of a word.
-	served bool // immutable: holder is a ShardHolder
-	runs   bool // guarded by shard.mu: it is among those that are to be served
+	runs bool   // guarded by shard.mu: it is among those that are to be served
+	due  uint32 // guarded by the shard's wheel: the tick of its deadline, 0 if there is none
 }
 
 // SubscriptionOptions are what a subscriber asked for. The hub minds NoLocal,
@@ -71,20 +72,24 @@ type Subscription struct {
 	log    *topicLog
 
 	// guarded by log.mu
-	index int    // in log.members
-	pos   uint64 // the position that is read next
-	plain uint64 // the ordinal of the plain message that is expected next
-	opts  SubscriptionOptions
-	seen  pubsub.Version // of the newest retained message that was delivered
-	// initial, if not nil, is what the topic retained, to be delivered as that once
-	// pos has come to initialAt.
-	initial   *pubsub.Parcel
-	initialAt uint64
+	pos     uint64 // the position that is read next
+	plain   uint64 // the ordinal of the plain message that is expected next
+	opts    SubscriptionOptions
+	seen    pubsub.Version // of the newest retained message that was delivered
+	initial *initial       // nil if there is none, or no more
+	index   int32          // in log.members; -1 once it has left
 
 	// guarded by member.mu
 	held   bool // it joined and has not been opened, or has left
 	queued bool // it is in the list of the ready ones
 	next   *Subscription
+}
+
+// initial is what a topic retained when a member subscribed, to be delivered as
+// that once the cursor has come to at.
+type initial struct {
+	parcel *pubsub.Parcel
+	at     uint64
 }
 
 // Delivery is one thing that a member is to be given.
@@ -105,11 +110,9 @@ type Delivery struct {
 // It is asleep; it ends with Close.
 func (h *Hub) NewMember(holder Holder, name string) *Member {
 	h.counts.members.Add(1)
-	_, served := holder.(ShardHolder)
 	return &Member{
 		shard:  h.shards[h.next.Add(1)%uint32(len(h.shards))],
 		holder: holder,
-		served: served,
 		name:   name,
 	}
 }
@@ -119,7 +122,7 @@ func (m *Member) Run() { m.shard.enqueueMember(m) }
 
 // wake has m read, which has just been roused.
 func (m *Member) wake() {
-	if m.served {
+	if _, served := m.holder.(ShardHolder); served {
 		m.Run()
 	} else {
 		m.holder.Wake()
@@ -134,7 +137,7 @@ func (m *Member) SetName(name string) { m.name = name }
 func (m *Member) Has(t pubsub.Topic) bool { return m.find(t) != nil }
 
 // Topic is the topic subscribed to.
-func (s *Subscription) Topic() pubsub.Topic { return s.log.topic }
+func (s *Subscription) Topic() pubsub.Topic { return s.log.topic.name }
 
 // Subscribe joins m to t, or changes the options if it has joined before. It
 // returns once everything that is published to t from now on will reach m. A
@@ -155,7 +158,7 @@ func (m *Member) Subscribe(ctx context.Context, t pubsub.Topic, o SubscriptionOp
 		m.shard.hub.index.leave(s)
 		return nil, context.Canceled
 	}
-	i, twin := m.search(s.log.topic)
+	i, twin := m.search(s.Topic())
 	if twin { // another call for the same topic was faster
 		first := m.subs[i]
 		m.mu.Unlock()
@@ -180,7 +183,7 @@ func (s *Subscription) setOptions(o SubscriptionOptions) {
 // given that. Read after Subscribe, it leaves no gap: whatever is newer comes
 // through the log.
 func (s *Subscription) Last(ctx context.Context, after pubsub.Version) (*pubsub.Parcel, pubsub.Version, error) {
-	msg, ok, err := s.member.shard.hub.opts.Backplane.Last(ctx, s.log.topic, after)
+	msg, ok, err := s.member.shard.hub.opts.Backplane.Last(ctx, s.Topic(), after)
 	if err != nil || !ok {
 		return nil, msg.Version, err
 	}
@@ -254,7 +257,7 @@ func (m *Member) forget(s *Subscription) {
 
 func (m *Member) search(t pubsub.Topic) (int, bool) {
 	return slices.BinarySearchFunc(m.subs, t, func(s *Subscription, t pubsub.Topic) int {
-		return strings.Compare(string(s.log.topic), string(t))
+		return strings.Compare(string(s.Topic()), string(t))
 	})
 }
 
@@ -288,8 +291,8 @@ func (m *Member) notify(s *Subscription) {
 	if !wake {
 		return
 	}
-	if m.served {
-		m.holder.(ShardHolder).Serve() // this is the shard's goroutine
+	if h, served := m.holder.(ShardHolder); served {
+		h.Serve() // this is the shard's goroutine
 	} else {
 		m.holder.Wake()
 	}
@@ -310,21 +313,22 @@ func (m *Member) enqueue(s *Subscription) {
 		return
 	}
 	s.queued = true
-	if m.last == nil {
-		m.ready = s
+	if last := m.ready; last == nil {
+		s.next = s
 	} else {
-		m.last.next = s
+		last.next, s.next = s, last.next
 	}
-	m.last = s
+	m.ready = s
 }
 
 // dequeue takes the first of the ready ones, if there is one; mu is held.
 func (m *Member) dequeue() *Subscription {
 	for m.ready != nil {
-		s := m.ready
-		m.ready = s.next
-		if m.ready == nil {
-			m.last = nil
+		s := m.ready.next
+		if s == m.ready {
+			m.ready = nil
+		} else {
+			m.ready.next = s.next
 		}
 		s.next, s.queued = nil, false
 		if !s.held {

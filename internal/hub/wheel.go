@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"math"
 	"sync"
 	"time"
 )
@@ -14,7 +15,7 @@ const (
 )
 
 // wheel is a timer wheel: the deadlines of a shard's members cost two pointers
-// and two words each, and no timer of the runtime.
+// and half a word each, and no timer of the runtime.
 type wheel struct {
 	start time.Time // immutable: tick 0
 
@@ -26,22 +27,20 @@ type wheel struct {
 	due []*Member // owned by the shard's goroutine: those to be kicked
 }
 
-// timer is a member's place in a wheel.
-type timer struct {
-	prev, next *Member
-	due        int64 // the tick, 0 if there is no deadline
-}
+// timer is a member's place in a wheel, but for Member.due.
+type timer struct{ prev, next *Member }
 
 func newWheel(now time.Time) *wheel { return &wheel{start: now} }
 
-// at is the first tick not before t.
+// at is the first tick not before t, or the last one that can be told: 13 years
+// from the start of the wheel.
 func (w *wheel) at(t time.Time) int64 {
 	d := t.Sub(w.start)
 	n := int64(d / tick)
 	if d%tick > 0 { // not d+tick-1: d is the longest there is if t is centuries away
 		n++
 	}
-	return n
+	return min(n, math.MaxUint32)
 }
 
 func (w *wheel) set(m *Member, t time.Time) {
@@ -51,8 +50,8 @@ func (w *wheel) set(m *Member, t time.Time) {
 	if t.IsZero() {
 		return
 	}
-	m.timer.due = max(w.at(t), w.now+1)
-	slot := &w.slots[m.timer.due%wheelSlots]
+	m.due = uint32(max(w.at(t), w.now+1))
+	slot := &w.slots[m.due%wheelSlots]
 	m.timer.next = *slot
 	if *slot != nil {
 		(*slot).timer.prev = m
@@ -64,18 +63,18 @@ func (w *wheel) remove(m *Member) { w.set(m, time.Time{}) }
 
 func (w *wheel) unlink(m *Member) {
 	t := &m.timer
-	if t.due == 0 {
+	if m.due == 0 {
 		return
 	}
 	if t.prev != nil {
 		t.prev.timer.next = t.next
 	} else {
-		w.slots[t.due%wheelSlots] = t.next
+		w.slots[m.due%wheelSlots] = t.next
 	}
 	if t.next != nil {
 		t.next.timer.prev = t.prev
 	}
-	*t = timer{}
+	*t, m.due = timer{}, 0
 }
 
 // advance notes the members whose deadline has come; kick wakes them.
@@ -86,7 +85,7 @@ func (w *wheel) advance(now time.Time) {
 		w.now++
 		for m := w.slots[w.now%wheelSlots]; m != nil; {
 			next := m.timer.next
-			if m.timer.due <= w.now {
+			if int64(m.due) <= w.now {
 				w.unlink(m)
 				w.due = append(w.due, m)
 			}
