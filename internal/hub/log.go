@@ -30,10 +30,10 @@ type topicLog struct {
 	// guarded by mu
 	members []*Subscription
 	entries []entry // what somebody has not read and nobody has cut
-	base     uint64  // the position of entries[0]
-	bytes    int     // held by entries
-	plain    uint64  // the ordinal that the next plain message gets
-	version  pubsub.Version
+	base    uint64  // the position of entries[0]
+	bytes   int     // held by entries
+	plain   uint64  // the ordinal that the next plain message gets
+	version pubsub.Version
 	// newest is the newest retained parcel and newestAt its position. It outlives
 	// its entry while a member may not have read it.
 	newest   *pubsub.Parcel
@@ -205,7 +205,7 @@ func (l *topicLog) walk(batch []*Subscription) (_ []*Subscription, more bool) {
 }
 
 // maxPiece bounds what a member reads of one topic before it turns to another.
-const maxPiece = 64 << 10
+const maxPiece = 16 << 10
 
 // open places p, the initial one, where it belongs among what s has not read. Without one,
 // a subscription that has just joined passes over all that comes before the

@@ -312,7 +312,7 @@ func TestRoundRobin(t *testing.T) {
 	}
 
 	// However much room there is, a piece is bounded in bytes.
-	big := strings.Repeat("x", 20<<10)
+	big := strings.Repeat("x", maxPiece*5/16)
 	for range 8 {
 		h.Deliver(plain("a", big))
 	}

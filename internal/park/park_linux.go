@@ -187,10 +187,10 @@ type Conn struct {
 
 	mu sync.Mutex
 	// guarded by mu
-	fd      int    // -1 once closed
-	kept    []byte // what the kernel has not taken yet
-	reading bool   // Readable was called and Resume was not
-	broken  bool   // nothing can be written any more
+	fd      int32   // -1 once closed
+	reading bool    // Readable was called and Resume was not
+	broken  bool    // nothing can be written any more
+	kept    *[]byte // what the kernel has not taken yet; nil if there is nothing
 }
 
 // Park takes nc, which must be a TCP connection or wrap one with a method Raw or
@@ -207,7 +207,7 @@ func (l *Lot) Park(nc net.Conn, h Handler) (c *Conn, early []byte, err error) {
 		return nil, nil, err
 	}
 	p := l.pollers[l.next.Add(1)%uint32(len(l.pollers))]
-	c = &Conn{poller: p, handler: h, fd: fd, reading: true}
+	c = &Conn{poller: p, handler: h, fd: int32(fd), reading: true}
 	tune(fd, &l.opts)
 	p.mu.Lock()
 	if n := len(p.free); n > 0 {
@@ -291,7 +291,7 @@ func tune(fd int, o *Options) {
 // control sets the events that are waited for, once; mu is held, but in Park.
 func (c *Conn) control(op int, events uint32) error {
 	ev := unix.EpollEvent{Events: events | unix.EPOLLONESHOT, Fd: int32(c.slot), Pad: int32(c.turn)}
-	return unix.EpollCtl(c.poller.epoll, op, c.fd, &ev)
+	return unix.EpollCtl(c.poller.epoll, op, int(c.fd), &ev)
 }
 
 // arm waits for what is to be waited for; mu is held.
@@ -300,7 +300,7 @@ func (c *Conn) arm() {
 	if !c.reading {
 		events |= unix.EPOLLIN | unix.EPOLLRDHUP
 	}
-	if len(c.kept) > 0 {
+	if c.kept != nil {
 		events |= unix.EPOLLOUT
 	}
 	if c.fd < 0 || events == 0 {
@@ -319,7 +319,7 @@ func (c *Conn) happened(events uint32) {
 		c.mu.Unlock()
 		return
 	}
-	if len(c.kept) > 0 && events&(unix.EPOLLOUT|unix.EPOLLERR|unix.EPOLLHUP) != 0 {
+	if c.kept != nil && events&(unix.EPOLLOUT|unix.EPOLLERR|unix.EPOLLHUP) != 0 {
 		writable = c.flush()
 	}
 	if !c.reading && events&^unix.EPOLLOUT != 0 {
@@ -338,17 +338,15 @@ func (c *Conn) happened(events uint32) {
 // flush writes what was kept and reports whether nothing is left of it; mu is
 // held.
 func (c *Conn) flush() bool {
-	n, err := c.write(c.kept)
-	if err != nil {
-		c.broken, c.kept = true, nil
-	} else if n > 0 {
-		c.overdueAfter(c.poller.opts.WriteTimeout)
-		c.kept = c.kept[n:]
-	}
-	if len(c.kept) > 0 {
+	n, err := c.write(*c.kept)
+	if err == nil && n < len(*c.kept) {
+		if n > 0 {
+			c.overdueAfter(c.poller.opts.WriteTimeout)
+			*c.kept = (*c.kept)[n:]
+		}
 		return false
 	}
-	c.kept = nil
+	c.broken, c.kept = c.broken || err != nil, nil
 	c.notDue()
 	return true
 }
@@ -356,7 +354,7 @@ func (c *Conn) flush() bool {
 // write writes without blocking what the kernel takes; mu is held.
 func (c *Conn) write(b []byte) (int, error) {
 	for n := 0; ; {
-		k, err := unix.Write(c.fd, b[n:])
+		k, err := unix.Write(int(c.fd), b[n:])
 		switch {
 		case err == unix.EINTR:
 		case err == unix.EAGAIN:
@@ -379,8 +377,8 @@ func (c *Conn) Write(b []byte) (int, error) {
 	switch {
 	case c.fd < 0 || c.broken:
 		return 0, net.ErrClosed
-	case len(c.kept) > 0:
-		c.kept = append(c.kept, b...)
+	case c.kept != nil:
+		*c.kept = append(*c.kept, b...)
 		return len(b), nil
 	}
 	n, err := c.write(b)
@@ -389,7 +387,8 @@ func (c *Conn) Write(b []byte) (int, error) {
 		return n, err
 	}
 	if n < len(b) {
-		c.kept = append([]byte(nil), b[n:]...)
+		kept := append([]byte(nil), b[n:]...)
+		c.kept = &kept
 		c.overdueAfter(c.poller.opts.WriteTimeout)
 		c.arm()
 	}
@@ -401,7 +400,7 @@ func (c *Conn) Write(b []byte) (int, error) {
 func (c *Conn) Blocked() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return len(c.kept) > 0
+	return c.kept != nil
 }
 
 // Read reads without blocking; [ErrWouldBlock] if there is nothing.
@@ -412,7 +411,7 @@ func (c *Conn) Read(b []byte) (int, error) {
 		return 0, net.ErrClosed
 	}
 	for {
-		n, err := unix.Read(c.fd, b)
+		n, err := unix.Read(int(c.fd), b)
 		switch {
 		case err == unix.EINTR:
 		case err == unix.EAGAIN:
@@ -444,7 +443,7 @@ func (c *Conn) Finish() {
 		return
 	}
 	c.broken = true
-	unix.Shutdown(c.fd, unix.SHUT_WR)
+	unix.Shutdown(int(c.fd), unix.SHUT_WR)
 	c.overdueAfter(c.poller.opts.Linger)
 }
 
@@ -453,7 +452,7 @@ func (c *Conn) breakOff() {
 	c.mu.Lock()
 	if c.fd >= 0 {
 		c.broken = true
-		unix.Shutdown(c.fd, unix.SHUT_RDWR)
+		unix.Shutdown(int(c.fd), unix.SHUT_RDWR)
 	}
 	c.mu.Unlock()
 }
@@ -496,5 +495,5 @@ func (c *Conn) Close() error {
 	p.slots[c.slot].conn = nil
 	p.free = append(p.free, c.slot)
 	p.mu.Unlock()
-	return unix.Close(fd) // which takes it out of epoll
+	return unix.Close(int(fd)) // which takes it out of epoll
 }

@@ -4,6 +4,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unique"
 
 	"pubsub/internal/hub"
 	"pubsub/internal/park"
@@ -14,32 +15,37 @@ import (
 // writes, which exists only while there is something to write.
 type conn struct {
 	// immutable once the connection has started
-	s       *Server
-	out     transport
-	proto   protocol
-	member  *hub.Member
-	serveFn func()     // c.serve, so that starting it allocates nothing; nil if the shard's goroutine calls that
-	parked  *park.Conn // out, if the connection is parked
+	s        *Server
+	out      transport
+	proto    protocol
+	member   *hub.Member
+	parked   *park.Conn // out, if the connection is parked
+	portable *portable  // nil if the shard's goroutine writes
 
-	kid string // guarded by registry.mu: the key that admitted it; empty if none did
+	// guarded by registry.mu
+	kid unique.Handle[string] // the key that admitted it; zero if none did
+	at  int32                 // in registry.conns
 
 	started atomic.Bool
-	writing sync.Mutex // held by the goroutine that writes
-	// owned by that goroutine
-	wrote time.Time // when something was last written
+	wrote   instant // owned by the goroutine that writes: when something was last written
 
 	mu sync.Mutex
 	// guarded by mu
 	control []byte     // to be written before anything else
 	room    *sync.Cond // control has been written, or nothing more will be; nil until somebody waits
+	due     instant    // when proto.tick is next to be called; zero while it is
+	place   *share     // its place among the connections
 	state   connState
 	// unwritten is set while whoever opens subscriptions waits for their messages
 	// to be written.
 	unwritten bool
-	due       time.Time // when proto.tick is next to be called; zero while it is
-	place     admission // among the connections
+}
 
-	done chan struct{} // closed when the connection is
+// portable is what a connection needs that goroutines serve.
+type portable struct {
+	serve   func()        // conn.serve, so that starting it allocates nothing
+	writing sync.Mutex    // held by the goroutine that writes
+	done    chan struct{} // closed when the connection is
 }
 
 // connState says how far a connection has come.
@@ -57,10 +63,10 @@ type protocol interface {
 	// encode adds d to w; last says that nothing follows in this piece. It is
 	// called by the goroutine that writes.
 	encode(w *writer, d *hub.Delivery, now time.Time, last bool)
-	// tick does what is due at now, such as a keep-alive after nothing has been
-	// sent since wrote, by way of conn.send and conn.end, and returns when it is
-	// to be called again at the latest. It is called by the goroutine that writes.
-	tick(now, wrote time.Time) (next time.Time)
+	// tick does what is due at now, such as to write a keep-alive to w after
+	// nothing has been sent since wrote, and returns when it is to be called again
+	// at the latest. It is called by the goroutine that writes.
+	tick(w *writer, now, wrote time.Time) (next time.Time)
 	// end ends the connection for a reason that is the server's, with whatever
 	// the client is to be told.
 	end(why endReason)
@@ -81,13 +87,10 @@ const (
 
 // init makes c a connection that has its place and is not started. Its member
 // can subscribe; what it is given before start waits for it.
-func (c *conn) init(s *Server, p protocol, kid string, place admission) {
-	c.s, c.proto = s, p
-	c.kid, c.place = kid, place
-}
+func (c *conn) init(s *Server, p protocol, place *share) { c.s, c.proto, c.place = s, p, place }
 
 // served reports whether the shard's goroutine writes for c.
-func (c *conn) served() bool { return c.serveFn == nil }
+func (c *conn) served() bool { return c.portable == nil }
 
 // join makes c a member of the hub. With park it is going to be parked.
 func (c *conn) join(park bool) {
@@ -95,30 +98,20 @@ func (c *conn) join(park bool) {
 		c.member = c.s.o.Hub.NewMember((*parkedHolder)(c), "")
 		return
 	}
-	c.serveFn = c.serve
-	c.done = make(chan struct{})
+	c.portable = &portable{serve: c.serve, done: make(chan struct{})}
 	c.member = c.s.o.Hub.NewMember(c, "")
 }
 
 // register makes c known to whoever may end it; false if the server drains. Once
 // registered it must be started, and waited for.
-func (c *conn) register() bool {
-	if !c.s.registry.add(c) {
-		return false
-	}
-	// The key may have gone between the check of the token and now.
-	if !c.s.registry.setKey(c, c.kid, c.s.keys.isGone) {
-		c.proto.end(endRevoked)
-	}
-	return true
-}
+func (c *conn) register() bool { return c.s.registry.add(c) }
 
 // start lets c write to out: first, then everything else.
 func (c *conn) start(out transport, first []byte) {
 	now := c.s.o.Now()
-	c.wrote = now
+	c.wrote = c.s.instant(now)
 	c.mu.Lock()
-	c.due = now
+	c.due = c.wrote
 	c.out = out
 	if c.state != connClosed {
 		c.control = append(first, c.control...)
@@ -132,14 +125,14 @@ func (c *conn) start(out transport, first []byte) {
 		c.member.Run()
 		return
 	}
-	go c.serveFn()
+	go c.portable.serve()
 }
 
 // lost ends a connection that was registered and could not be taken over from
 // net/http: it is lost already, or net/http has changed its ways.
 func (c *conn) lost(err error) {
 	c.s.o.Events.Failed("taking over a connection", err)
-	c.start(lostTransport{}, nil)
+	c.s.o.Events.Connected(c.proto.transport())
 	c.close()
 	if !c.served() {
 		c.wait()
@@ -153,7 +146,7 @@ func (c *conn) abandon() {
 }
 
 // replace gives c another place among the connections.
-func (c *conn) replace(place admission) {
+func (c *conn) replace(place *share) {
 	c.mu.Lock()
 	if c.state != connClosed {
 		c.place, place = place, c.place
@@ -164,12 +157,16 @@ func (c *conn) replace(place admission) {
 
 // dueBy has proto.tick called at t, unless it is called sooner.
 func (c *conn) dueBy(t time.Time) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.state != connOpen || t.IsZero() || !c.due.IsZero() && !t.Before(c.due) {
+	if t.IsZero() {
 		return
 	}
-	c.due = t
+	at := c.s.instant(t)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.state != connOpen || c.due != 0 && at >= c.due {
+		return
+	}
+	c.due = at
 	c.member.SetDeadline(t) // with mu, so that the last one to set it is the soonest
 }
 
@@ -177,21 +174,23 @@ func (c *conn) dueBy(t time.Time) {
 // does the same, there is nothing to write to.
 func (c *conn) Wake() {
 	if c.started.Load() {
-		go c.serveFn()
+		go c.portable.serve()
 	}
 }
 
 // serve writes until there is nothing left to write. Of a connection that has
 // ended it only puts the member to sleep.
 func (c *conn) serve() {
-	c.writing.Lock()
-	defer c.writing.Unlock()
+	if p := c.portable; p != nil {
+		p.writing.Lock()
+		defer p.writing.Unlock()
+	}
 	w := newWriter(c.out)
 	defer w.free()
 	for !c.blocked() {
 		now := c.s.o.Now()
 		if c.takeDue(now) {
-			c.dueBy(c.proto.tick(now, c.wrote))
+			c.dueBy(c.proto.tick(w, now, c.s.time(c.wrote)))
 		}
 		control, state := c.takeControl()
 		w.bytes(control, false)
@@ -207,7 +206,7 @@ func (c *conn) serve() {
 		}
 		w.flush()
 		if w.wrote {
-			c.wrote, w.wrote = now, false
+			c.wrote, w.wrote = c.s.instant(now), false
 		}
 		switch {
 		case w.err != nil:
@@ -229,10 +228,10 @@ func (c *conn) serve() {
 func (c *conn) takeDue(now time.Time) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.state != connOpen || c.due.IsZero() || now.Before(c.due) {
+	if c.state != connOpen || c.due == 0 || c.s.instant(now) < c.due {
 		return false
 	}
-	c.due = time.Time{}
+	c.due = 0
 	return true
 }
 
@@ -353,7 +352,7 @@ func (c *conn) close() {
 	if c.served() {
 		c.ended() // nobody waits for it
 	} else {
-		close(c.done)
+		close(c.portable.done)
 	}
 }
 
@@ -365,8 +364,8 @@ func (c *conn) ended() {
 
 // wait returns when c, which was started, is closed and nobody writes any more.
 func (c *conn) wait() {
-	<-c.done
-	c.writing.Lock()
-	defer c.writing.Unlock()
+	<-c.portable.done
+	c.portable.writing.Lock()
+	defer c.portable.writing.Unlock()
 	c.ended()
 }

@@ -119,7 +119,7 @@ func openTestStream(s *Server, t *testing.T, durable bool, topics ...string) *co
 	req.since = sse.ParseLastEventID("", req.topics)
 	place, _ := s.acquire(s.conns, loopback)
 	st := &sseStream{durable: durable}
-	st.init(s, st, "", place)
+	st.init(s, st, place)
 	st.join(false)
 	if _, err := st.subscribe(t.Context(), req); err != nil {
 		t.Fatal(err)
@@ -130,8 +130,8 @@ func openTestStream(s *Server, t *testing.T, durable bool, topics ...string) *co
 func openTestMQTT(o hub.SubscriptionOptions) func(*Server, *testing.T) *conn {
 	return func(s *Server, t *testing.T) *conn {
 		place, _ := s.acquire(s.conns, loopback)
-		m := &mqttConn{session: session.New(&s.sessions, time.Now())}
-		m.init(s, m, "", place)
+		m := &mqttConn{stranger: &loopback, session: session.New(&s.sessions, time.Now())}
+		m.init(s, m, place)
 		m.join(false)
 		sub, err := m.member.Subscribe(t.Context(), "t", o)
 		if err != nil {

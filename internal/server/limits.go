@@ -15,7 +15,8 @@ type connLimiter struct {
 	// guarded by mu
 	mu    sync.Mutex
 	total int
-	per   map[network]int // of those admitted while there was a limit per address
+	per   map[network]*share // of those admitted while there was a limit per address
+	rest  *share             // of all others
 }
 
 // network is whom max-connections-per-ip counts as one: an IPv4 address or an
@@ -38,50 +39,57 @@ func networkOf(a netip.Addr) network {
 	return network{}
 }
 
-// admission is a place within the limits on connections, to be given back to
-// release, once.
-type admission struct {
+// share is what one network takes of a limiter, or all together that no limit
+// per address counts. A connection holds it for its place, which is to be given
+// back to release, once.
+type share struct {
+	// immutable
 	limiter *connLimiter
 	from    network
+
+	n int // guarded by limiter.mu: connections
 }
 
-func newConnLimiter() *connLimiter { return &connLimiter{per: make(map[network]int)} }
+func newConnLimiter() *connLimiter {
+	c := &connLimiter{per: make(map[network]*share)}
+	c.rest = &share{limiter: c}
+	return c
+}
 
 // acquire admits one more stream or session from a, unless the limits are
 // reached. A connection that was admitted while there was no limit per address
 // does not count for one that is set later.
-func (s *Server) acquire(c *connLimiter, a netip.Addr) (admission, bool) {
+func (s *Server) acquire(c *connLimiter, a netip.Addr) (place *share, ok bool) {
 	l := s.live.Load()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if l.MaxConnections > 0 && c.total >= l.MaxConnections {
-		return admission{}, false
+		return nil, false
 	}
-	var from network
-	if l.MaxConnectionsPerIP > 0 {
-		from = networkOf(a)
-		if from.bytes > 0 {
-			if c.per[from] >= l.MaxConnectionsPerIP {
-				return admission{}, false
-			}
-			c.per[from]++
+	place = c.rest
+	if from := networkOf(a); l.MaxConnectionsPerIP > 0 && from.bytes > 0 {
+		if place = c.per[from]; place == nil {
+			place = &share{limiter: c, from: from}
+			c.per[from] = place
+		}
+		if place.n >= l.MaxConnectionsPerIP {
+			return nil, false
 		}
 	}
+	place.n++
 	c.total++
-	return admission{c, from}, true
+	return place, true
 }
 
 // release gives back what acquire gave.
-func (s *Server) release(a admission) {
-	c := a.limiter
+func (s *Server) release(place *share) {
+	c := place.limiter
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.total--
-	if a.from.bytes == 0 {
-		return
-	}
-	if c.per[a.from]--; c.per[a.from] <= 0 {
-		delete(c.per, a.from)
+	place.n--
+	if place.n == 0 && place != c.rest {
+		delete(c.per, place.from)
 	}
 }
 

@@ -85,7 +85,7 @@ func TestNetworks(t *testing.T) {
 func TestConnectionLimits(t *testing.T) {
 	s := New(Options{Backplane: &faulty{}, Limits: Limits{MaxConnections: 4, MaxConnectionsPerIP: 2}})
 	c := s.conns
-	var held []admission
+	var held []*share
 	take := func(addr string, want bool) {
 		t.Helper()
 		var a netip.Addr // of a Unix socket

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"pubsub"
@@ -21,19 +22,17 @@ type mqttConn struct {
 	conn // its place in the hub and its connection
 
 	// owned by the goroutine that reads
-	decoder ws.Decoder
-	packet  []byte         // the part of a packet that has come so far
-	begun   bool           // the first packet has come
-	out     session.Output // of its steps
-	deaf    bool           // nothing more is to be taken from the client
-
-	addr netip.Addr // immutable: the client's
+	decoder  ws.Decoder
+	packet   []byte      // the part of a packet that has come so far
+	stranger *netip.Addr // the client's, until its token has been read
+	begun    bool        // the first packet has come
+	deaf     bool        // nothing more is to be taken from the client
 
 	// set by the goroutine that reads, before it is subscribed to anything
-	cred      credential
-	maxPacket int // to the client; 0 is no limit
+	maxPacket uint32 // to the client; 0 is no limit
+	cred      *credential
 
-	publishes publishQueue
+	publishes atomic.Pointer[publishQueue] // nil before the first
 
 	smu sync.Mutex
 	// guarded by smu
@@ -65,9 +64,9 @@ func (s *Server) upgradeMQTT(w http.ResponseWriter, r *http.Request) {
 		s.o.Events.Responded("/mqtt", r.Method, http.StatusServiceUnavailable)
 		return
 	}
-	m := &mqttConn{addr: addr, session: session.New(&s.sessions, s.o.Now())}
+	m := &mqttConn{stranger: &addr, session: session.New(&s.sessions, s.o.Now())}
 	m.decoder.MaxFrame = uint32(max(ws.DefaultMaxFrame, s.sessions.MaxPacketSize()))
-	m.init(s, m, "", place)
+	m.init(s, m, place)
 	m.join(s.mayPark(r))
 	if !m.register() {
 		m.abandon()
@@ -148,7 +147,7 @@ func (m *mqttConn) received(b []byte) bool {
 // hangUp ends the connection by a close frame, without any MQTT packet.
 func (m *mqttConn) hangUp(code ws.Code, reason string) {
 	m.send(ws.AppendClose(nil, code, reason), true)
-	m.step(session.TransportClosed{}, &m.out)
+	m.step(session.TransportClosed{})
 }
 
 // data takes a piece of the stream of packets; false if nothing more is to be
@@ -163,14 +162,14 @@ func (m *mqttConn) data(b []byte) bool {
 		// What cannot become a CONNECT is not waited for.
 		stranger := !m.begun && mqtt.TypeOf(b[0]) != mqtt.TypeConnect
 		if err != nil || stranger {
-			m.step(session.Unreadable{First: b[0], Err: err}, &m.out)
+			m.step(session.Unreadable{First: b[0], Err: err})
 			return false
 		}
 		if n == 0 || n > len(b) {
 			break
 		}
 		m.begun = true
-		if !m.waitRoom() || !m.step(session.Packet{Raw: b[:n]}, &m.out) {
+		if !m.waitRoom() || !m.step(session.Packet{Raw: b[:n]}) {
 			return false
 		}
 		b = b[n:]
@@ -183,10 +182,18 @@ func (m *mqttConn) data(b []byte) bool {
 	return true
 }
 
+// outputs are of steps. One is not kept by each connection, and not for long.
+var outputs = sync.Pool{New: func() any { return new(session.Output) }}
+
 // step passes e to the session and does what follows from it; false if the
 // session has ended. Only the goroutine that reads passes what asks for an
 // answer.
-func (m *mqttConn) step(e session.Event, out *session.Output) bool {
+func (m *mqttConn) step(e session.Event) bool {
+	out := outputs.Get().(*session.Output)
+	defer func() {
+		out.Reset()
+		outputs.Put(out)
+	}()
 	open := true
 	for e != nil {
 		out.Reset()
@@ -206,7 +213,7 @@ func (m *mqttConn) step(e session.Event, out *session.Output) bool {
 			}
 		}
 		if e, ok := e.(subscribed); ok {
-			open = m.step(e.Subscribed, new(session.Output)) && open
+			open = m.step(e.Subscribed) && open
 			m.openSubscriptions(e.opening)
 			return open
 		}
@@ -275,7 +282,7 @@ func (m *mqttConn) authorize(token string) session.Event {
 		m.s.o.Events.Refused(transportMQTT, refusals[verdict])
 		return session.Authorized{Verdict: verdict}
 	}
-	m.cred = cred
+	m.cred = &cred
 	return session.Authorized{Verdict: verdict, Grant: &m.cred.Grant}
 }
 
@@ -288,26 +295,32 @@ var refusals = map[session.Verdict]string{
 
 // settle changes the place of a stranger for that of a client.
 func (m *mqttConn) settle() bool {
-	place, ok := m.s.acquire(m.s.conns, m.addr)
+	place, ok := m.s.acquire(m.s.conns, *m.stranger)
 	if !ok {
 		return false
 	}
+	m.stranger = nil
 	m.replace(place)
 	return true
 }
 
 // publish begins to publish msg, unless its publisher has had its share.
 func (m *mqttConn) publish(msg pubsub.Message) {
-	if _, ok := m.s.mayPublish(&m.cred); !ok {
+	if _, ok := m.s.mayPublish(m.cred); !ok {
 		m.s.o.Events.PublishDropped("rate-limit", string(msg.Topic))
 		return
 	}
-	m.publishes.add(m.s, msg)
+	q := m.publishes.Load()
+	if q == nil { // a will may come at the same time
+		m.publishes.CompareAndSwap(nil, new(publishQueue))
+		q = m.publishes.Load()
+	}
+	q.add(m.s, msg)
 }
 
 func (m *mqttConn) transport() string { return transportMQTT }
 
-func (m *mqttConn) tick(now, wrote time.Time) time.Time {
+func (m *mqttConn) tick(w *writer, now, wrote time.Time) time.Time {
 	m.smu.Lock()
 	deadline := m.session.Deadline()
 	m.smu.Unlock()
@@ -317,13 +330,13 @@ func (m *mqttConn) tick(now, wrote time.Time) time.Time {
 		m.s.registry.goroutines.Add(1)
 		go func() {
 			defer m.s.registry.goroutines.Done()
-			m.step(session.Tick{}, new(session.Output))
+			m.step(session.Tick{})
 		}()
 		deadline = time.Time{}
 	}
 	next := wrote.Add(m.s.o.WSKeepAlive)
 	if !next.After(now) {
-		m.send(wsPing, false)
+		w.bytes(wsPing, false)
 		next = now.Add(m.s.o.WSKeepAlive)
 	}
 	if !deadline.IsZero() && deadline.Before(next) {
@@ -337,13 +350,13 @@ var wsPing = ws.AppendPing(nil, nil)
 func (m *mqttConn) end(why endReason) {
 	switch why {
 	case endRevoked:
-		m.step(session.Revoked{}, new(session.Output))
+		m.step(session.Revoked{})
 	case endDrain:
-		m.step(session.Draining{}, new(session.Output))
+		m.step(session.Draining{})
 	}
 }
 
 func (m *mqttConn) gone() {
-	m.step(session.TransportClosed{}, new(session.Output))
+	m.step(session.TransportClosed{})
 	m.unclaim()
 }

@@ -46,7 +46,7 @@ func (m *mqttConn) encode(w *writer, d *hub.Delivery, now time.Time, last bool) 
 // takes reports whether the client takes a packet of that size (MQTT 5.0 section
 // 3.1.2.11.4).
 func (m *mqttConn) takes(size int) bool {
-	if m.maxPacket == 0 || size <= m.maxPacket {
+	if m.maxPacket == 0 || size <= int(m.maxPacket) {
 		return true
 	}
 	m.s.o.Events.DeliveryDropped("packet-too-large")

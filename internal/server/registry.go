@@ -5,13 +5,14 @@ import (
 	"math/rand/v2"
 	"sync"
 	"time"
+	"unique"
 )
 
 // registry knows the streams and sessions of this node.
 type registry struct {
 	mu sync.Mutex
 	// guarded by mu
-	conns    map[*conn]struct{}
+	conns    []*conn              // each knows its place
 	clients  map[string]*mqttConn // by owner-qualified client identifier
 	draining bool
 	empty    chan struct{} // not nil while somebody waits for the last to go
@@ -20,7 +21,7 @@ type registry struct {
 }
 
 func newRegistry() *registry {
-	return &registry{conns: make(map[*conn]struct{}), clients: make(map[string]*mqttConn)}
+	return &registry{clients: make(map[string]*mqttConn)}
 }
 
 // add notes c; false if the server drains, and c must not start.
@@ -30,7 +31,8 @@ func (r *registry) add(c *conn) bool {
 	if r.draining {
 		return false
 	}
-	r.conns[c] = struct{}{}
+	c.at = int32(len(r.conns))
+	r.conns = append(r.conns, c)
 	r.goroutines.Add(1)
 	return true
 }
@@ -38,17 +40,24 @@ func (r *registry) add(c *conn) bool {
 // setKey notes which key has admitted c; false if that is gone, which may have
 // happened since the token was checked.
 func (r *registry) setKey(c *conn, kid string, isGone func(kid string) bool) bool {
+	if kid == "" {
+		return true
+	}
 	r.mu.Lock()
-	c.kid = kid
+	c.kid = unique.Make(kid)
 	r.mu.Unlock()
 	// After it has been noted: from then on endKey finds c.
-	return kid == "" || !isGone(kid)
+	return !isGone(kid)
 }
 
 func (r *registry) remove(c *conn) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(r.conns, c)
+	last := len(r.conns) - 1
+	r.conns[c.at] = r.conns[last]
+	r.conns[c.at].at = c.at
+	r.conns[last] = nil
+	r.conns = r.conns[:last]
 	if len(r.conns) == 0 && r.empty != nil {
 		close(r.empty)
 		r.empty = nil
@@ -84,7 +93,7 @@ func (r *registry) those(ok func(*conn) bool) []*conn {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var cs []*conn
-	for c := range r.conns {
+	for _, c := range r.conns {
 		if ok(c) {
 			cs = append(cs, c)
 		}
@@ -94,7 +103,8 @@ func (r *registry) those(ok func(*conn) bool) []*conn {
 
 // endKey ends what the key kid admitted.
 func (s *Server) endKey(kid string) {
-	for _, c := range s.registry.those(func(c *conn) bool { return c.kid == kid }) {
+	key := unique.Make(kid)
+	for _, c := range s.registry.those(func(c *conn) bool { return c.kid == key }) {
 		c.proto.end(endRevoked)
 	}
 }

@@ -90,6 +90,7 @@ type Server struct {
 	// strangers are the WebSockets whose token has not been read yet.
 	strangers *connLimiter
 	sessions  session.Options
+	began     time.Time // what instants are told from
 
 	live atomic.Pointer[live] // replaced as a whole by Reload
 }
@@ -121,6 +122,7 @@ func New(o Options) *Server {
 	}
 	s.keys = newKeyCache(o.Backplane, s.endKey)
 	s.verifier = token.Verifier{Key: s.keys.value, RequireExp: o.RequireExp, EnforceExpiry: o.EnforceExpiry}
+	s.began = o.Now().Add(-1)
 	s.Reload(o.Limits)
 	return s
 }

@@ -69,7 +69,7 @@ func (s *Server) subscribeSSE(w http.ResponseWriter, r *http.Request) {
 		s.endAtOnce(w, sse.AppendRetry(nil, drainRetry()))
 		return
 	}
-	st, opening, refusal := s.openSSE(r)
+	st, kid, opening, refusal := s.openSSE(r)
 	if refusal == nil && !st.register() {
 		st.abandon()
 		s.endAtOnce(w, sse.AppendRetry(nil, drainRetry()))
@@ -83,6 +83,10 @@ func (s *Server) subscribeSSE(w http.ResponseWriter, r *http.Request) {
 		}
 		s.endAtOnce(w, sse.AppendError(nil, refusal.condition, refusal.text, retry))
 		return
+	}
+	// The key may have gone since the check of the token.
+	if !s.registry.setKey(&st.conn, kid, s.keys.isGone) {
+		st.end(endRevoked)
 	}
 	if r.ProtoMajor >= 2 {
 		st.runHTTP2(w, r, opening)
@@ -110,43 +114,46 @@ type sseStream struct {
 
 	// immutable once started
 	durable, envelope bool
-	expires           time.Time // of the token; zero if never
-
-	// positions are of the topics in byte order, for the ids of a durable stream.
-	positions []sse.Position // owned by the goroutine that writes
+	expires           instant // of the token; zero if never
+	// positions are of the topics in byte order, for the ids of a durable stream of
+	// several; what it points to is owned by the goroutine that writes.
+	positions *[]sse.Position
 }
 
-// openSSE checks a request and subscribes it; opening is what its stream begins
-// with.
-func (s *Server) openSSE(r *http.Request) (_ *sseStream, opening []byte, _ *sseRefusal) {
+// openSSE checks a request and subscribes it; kid is of the key that admitted it
+// and opening what its stream begins with.
+func (s *Server) openSSE(r *http.Request) (_ *sseStream, kid string, opening []byte, _ *sseRefusal) {
 	req, err := parseSSE(r)
 	if err != nil {
-		return nil, nil, &sseRefusal{condition: "bad-request", text: err.Error()}
+		return nil, "", nil, &sseRefusal{condition: "bad-request", text: err.Error()}
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), subscribeTimeout)
 	defer cancel()
 	cred, authErr := s.authenticate(ctx, r, req.auth)
 	if authErr != nil {
-		return nil, nil, refusedSSE(authErr)
+		return nil, "", nil, refusedSSE(authErr)
 	}
 	for _, t := range req.topics {
 		if !cred.CanRead(t) {
-			return nil, nil, &sseRefusal{condition: "forbidden", text: "Cannot subscribe to topic: " + pubsub.Printable(string(t))}
+			return nil, "", nil, &sseRefusal{condition: "forbidden", text: "Cannot subscribe to topic: " + pubsub.Printable(string(t))}
 		}
 	}
 	place, ok := s.acquire(s.conns, s.clientAddr(r))
 	if !ok {
-		return nil, nil, &sseRefusal{condition: "too-many-connections", text: "Too many connections", storm: true}
+		return nil, "", nil, &sseRefusal{condition: "too-many-connections", text: "Too many connections", storm: true}
 	}
-	st := &sseStream{durable: req.durable, envelope: req.envelope, expires: cred.Expires}
-	st.init(s, st, cred.KeyID, place)
+	st := &sseStream{durable: req.durable, envelope: req.envelope}
+	if !cred.Expires.IsZero() {
+		st.expires = s.instant(cred.Expires)
+	}
+	st.init(s, st, place)
 	st.join(s.mayPark(r))
 	if opening, err = st.subscribe(ctx, req); err != nil {
 		st.abandon()
 		s.o.Events.Failed("subscribing a stream", err)
-		return nil, nil, &sseRefusal{condition: "internal-server-error", text: "Failed to read message from storage", storm: true}
+		return nil, "", nil, &sseRefusal{condition: "internal-server-error", text: "Failed to read message from storage", storm: true}
 	}
-	return st, opening, nil
+	return st, cred.KeyID, opening, nil
 }
 
 func refusedSSE(e *authError) *sseRefusal {
@@ -167,8 +174,9 @@ func refusedSSE(e *authError) *sseRefusal {
 // comes first.
 func (st *sseStream) subscribe(ctx context.Context, req *sseRequest) (opening []byte, err error) {
 	opening = sse.AppendStreamOpen(nil)
-	if req.durable {
-		st.positions = make([]sse.Position, len(req.topics))
+	positions := make([]sse.Position, len(req.topics))
+	if req.durable && len(positions) > 1 {
+		st.positions = &positions
 	}
 	for i, t := range req.topics {
 		sub, err := st.member.Subscribe(ctx, t, hub.SubscriptionOptions{})
@@ -185,9 +193,9 @@ func (st *sseStream) subscribe(ctx context.Context, req *sseRequest) (opening []
 		}
 		// A version that counts as none must not come back in an id: one ahead of
 		// the store would count once the store has passed it.
-		st.positions[i] = sse.Position{Topic: sub.Topic(), Version: seen}
+		positions[i] = sse.Position{Topic: sub.Topic(), Version: seen}
 		if retained != nil {
-			opening = st.appendDurable(opening, retained)
+			opening = st.appendDurable(opening, retained, positions)
 		}
 		sub.Open(nil, seen)
 	}
@@ -259,13 +267,13 @@ func (st *sseStream) encode(w *writer, d *hub.Delivery, _ time.Time, last bool) 
 	case p == nil:
 	case !st.durable || p.Version.IsZero():
 		w.bytes(st.frame(p), last)
-	case len(st.positions) == 1:
+	case st.positions == nil:
 		w.bytes(st.durableFrame(p), last)
 	default:
 		// Of several topics the id is the stream's own; the data is not.
 		st.advance(p)
 		line, rest := sse.Split(st.frame(p))
-		w.setHead(sse.AppendID(append(w.head(), line...), st.positions))
+		w.setHead(sse.AppendID(append(w.head(), line...), *st.positions))
 		w.bytes(rest, last)
 	}
 }
@@ -287,35 +295,35 @@ func (st *sseStream) durableFrame(p *pubsub.Parcel) []byte {
 }
 
 // appendDurable appends p's event with the id that names all positions.
-func (st *sseStream) appendDurable(dst []byte, p *pubsub.Parcel) []byte {
+func (st *sseStream) appendDurable(dst []byte, p *pubsub.Parcel, positions []sse.Position) []byte {
 	line, rest := sse.Split(st.frame(p))
 	dst = append(dst, line...)
-	dst = sse.AppendID(dst, st.positions)
+	dst = sse.AppendID(dst, positions)
 	return append(dst, rest...)
 }
 
 // advance notes that p is delivered.
 func (st *sseStream) advance(p *pubsub.Parcel) {
-	for i := range st.positions {
-		if st.positions[i].Topic == p.Topic {
-			st.positions[i].Version = p.Version
+	for i := range *st.positions {
+		if at := &(*st.positions)[i]; at.Topic == p.Topic {
+			at.Version = p.Version
 			return
 		}
 	}
 }
 
-func (st *sseStream) tick(now, wrote time.Time) time.Time {
-	if !st.expires.IsZero() && !now.Before(st.expires) {
+func (st *sseStream) tick(w *writer, now, wrote time.Time) time.Time {
+	if st.expires != 0 && st.s.instant(now) >= st.expires {
 		st.end(endExpired)
 		return time.Time{}
 	}
 	next := wrote.Add(st.s.o.SSEKeepAlive)
 	if !next.After(now) {
-		st.send(keepAlive, false)
+		w.bytes(keepAlive, false)
 		next = now.Add(st.s.o.SSEKeepAlive)
 	}
-	if !st.expires.IsZero() && st.expires.Before(next) {
-		next = st.expires
+	if st.expires != 0 && st.expires < st.s.instant(next) {
+		next = st.s.time(st.expires)
 	}
 	return next
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"math/rand/v2"
-	"time"
 
 	"pubsub"
 	"pubsub/internal/session"
@@ -12,9 +11,8 @@ import (
 
 // claim is a connection's hold on a client identifier.
 type claim struct {
-	owner string    // the owner-qualified identifier; empty if there is none
-	at    time.Time // when it was claimed
-	id    uint64    // random: tells this claim from others
+	at int64  // when it was claimed, in nanoseconds since 1970
+	id uint64 // random: tells this claim from others; 0 if there is none
 }
 
 // takeOverFormat is the first byte of the control message that tells of a claim:
@@ -24,17 +22,17 @@ const takeOverFormat = 1
 
 // claim makes m the session of a client identifier, on all nodes.
 func (m *mqttConn) claim(owner string) {
-	c := claim{owner: owner, at: m.s.o.Now(), id: rand.Uint64()}
+	c := claim{at: m.s.o.Now().UnixNano(), id: max(1, rand.Uint64())}
 	m.member.SetName(owner)
 	m.smu.Lock()
 	m.claimed = c
-	m.maxPacket = m.session.MaxPacketSize()
+	m.maxPacket = uint32(m.session.MaxPacketSize())
 	m.smu.Unlock()
 	if old := m.s.registry.claim(owner, m); old != nil {
-		old.step(session.TakenOver{}, new(session.Output))
+		old.step(session.TakenOver{})
 	}
 	body := []byte{takeOverFormat}
-	body = binary.BigEndian.AppendUint64(body, uint64(c.at.UnixNano()))
+	body = binary.BigEndian.AppendUint64(body, uint64(c.at))
 	body = binary.BigEndian.AppendUint64(body, c.id)
 	body = append(body, owner...)
 	ctx, cancel := context.WithTimeout(context.Background(), backplaneWait)
@@ -47,9 +45,9 @@ func (m *mqttConn) claim(owner string) {
 // unclaim gives the client identifier up, unless somebody else has it by now.
 func (m *mqttConn) unclaim() {
 	m.smu.Lock()
-	owner := m.claimed.owner
+	claimed, owner := m.claimed.id != 0, m.session.Owner()
 	m.smu.Unlock()
-	if owner != "" {
+	if claimed {
 		m.s.registry.unclaim(owner, m)
 	}
 }
@@ -60,16 +58,16 @@ func (s *Server) takeOver(body []byte) {
 	if len(body) < 17 || body[0] != takeOverFormat {
 		return
 	}
-	at := time.Unix(0, int64(binary.BigEndian.Uint64(body[1:])))
+	at := int64(binary.BigEndian.Uint64(body[1:]))
 	id := binary.BigEndian.Uint64(body[9:])
 	m := s.registry.client(string(body[17:]))
 	if m == nil {
 		return
 	}
 	m.smu.Lock()
-	older := m.claimed.id != id && !m.claimed.at.After(at)
+	older := m.claimed.id != id && m.claimed.at <= at
 	m.smu.Unlock()
 	if older {
-		m.step(session.TakenOver{}, new(session.Output))
+		m.step(session.TakenOver{})
 	}
 }

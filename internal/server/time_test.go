@@ -127,8 +127,11 @@ func openStream(t *testing.T, s *Server, expires time.Time) *peer {
 	req := &sseRequest{topics: []pubsub.Topic{"t"}, durable: true}
 	req.since = sse.ParseLastEventID("", req.topics)
 	place, _ := s.acquire(s.conns, loopback)
-	st := &sseStream{durable: true, expires: expires}
-	st.init(s, st, "", place)
+	st := &sseStream{durable: true}
+	if !expires.IsZero() {
+		st.expires = s.instant(expires)
+	}
+	st.init(s, st, place)
 	st.join(false)
 	opening, err := st.subscribe(t.Context(), req)
 	if err != nil {
@@ -147,8 +150,8 @@ func openStream(t *testing.T, s *Server, expires time.Time) *peer {
 func openSocket(t *testing.T, s *Server, send ...mqtt.Packet) *peer {
 	t.Helper()
 	place, _ := s.acquire(s.strangers, loopback)
-	m := &mqttConn{session: session.New(&s.sessions, time.Now())}
-	m.init(s, m, "", place)
+	m := &mqttConn{stranger: &loopback, session: session.New(&s.sessions, time.Now())}
+	m.init(s, m, place)
 	m.join(false)
 	if !m.register() {
 		t.Fatal("the server drains")

@@ -87,13 +87,6 @@ func (t *responseTransport) Close() error {
 	return t.control.SetWriteDeadline(time.Now())
 }
 
-// lostTransport is a connection that is no more.
-type lostTransport struct{}
-
-func (lostTransport) Write([]byte) (int, error) { return 0, net.ErrClosed }
-func (lostTransport) Finish()                   {}
-func (lostTransport) Close() error              { return nil }
-
 // WriteTimeoutListener returns ln with connections on which a Write fails once
 // the peer has taken no byte for timeout, as long as Write itself may take. TLS
 // goes on top of it.
