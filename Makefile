@@ -4,13 +4,15 @@
 FUZZTIME ?= 10s
 # Further flags for "go test", such as -v or -run=TestName.
 GOTESTFLAGS ?=
+# Flags of bench/fanout, such as -rounds=1 or -targets=baseline,sse.
+FANOUTFLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build test race check gofmt vet staticcheck vulncheck fuzz e2e bench ci clean FORCE
+.PHONY: help build test race check gofmt vet staticcheck vulncheck fuzz e2e bench bench-fanout ci clean FORCE
 
 help: ## List all targets
 	@echo 'make TARGET, where TARGET is one of:'
-	@sed -n 's/^\([a-z0-9]*\):[^#]*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z0-9-]*\):[^#]*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 build: bin/pubsub ## Build bin/pubsub
 
@@ -57,9 +59,11 @@ test/e2e/node_modules/.package-lock.json: test/e2e/package.json test/e2e/package
 	cd test/e2e && npm ci
 	@touch $@
 
-bench: ## Run the benchmarks, then measure a whole broker
+bench: ## Run the benchmarks of the parts
 	go test -run '^$$' -bench . -benchmem $(GOTESTFLAGS) ./...
-	go run ./bench/fanout
+
+bench-fanout: ## Compare whole brokers, in ten minutes; FANOUTFLAGS makes it less
+	go run ./bench/fanout $(FANOUTFLAGS)
 
 ci: ## Run the gate that every change has to pass
 	.ci/run

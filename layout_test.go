@@ -59,7 +59,7 @@ var layout = map[string]struct {
 		foreign: []string{"github.com/alecthomas/kong"},
 	},
 
-	"bench/fanout":  {level: 6, ours: []string{"internal/mqtt"}, foreign: []string{"golang.org/x/sys"}},
+	"bench/fanout":  {level: 6, ours: []string{"internal/mqtt", "internal/token"}, foreign: []string{"golang.org/x/sys"}},
 	"test/e2e":      {level: 6},
 	"test/scenario": {level: 6},
 	"test/summary":  {level: 6},

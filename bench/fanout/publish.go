@@ -17,12 +17,15 @@ import (
 
 // publishes measures how many messages a second are accepted that nobody
 // subscribes to: retained ones are on disk when they are.
-func (o *options) publishes(dir string) error {
+func (o *options) publishes(ts []named, dir string) error {
+	if len(own(ts)) == 0 {
+		return nil
+	}
 	data := filepath.Join(dir, "data")
 	if err := os.Mkdir(data, 0o700); err != nil {
 		return err
 	}
-	b, err := start(o.binary, o.holder, data)
+	b, err := startBroker(o, "", "--data-dir="+data)
 	if err != nil {
 		return err
 	}
@@ -109,13 +112,13 @@ func (o *options) publishPhase(b *broker, transport string, conns int, retain bo
 
 // post publishes by POST until end, one message after another.
 func (o *options) post(b *broker, i int, retain bool, end time.Time) (n int, err error) {
-	p, err := newPublisher(b, "bench/"+strconv.Itoa(i)+"&retain="+strconv.FormatBool(retain), o.size)
+	p, err := postPublisher(b.addr, "/events?topic=bench/"+strconv.Itoa(i)+"&retain="+strconv.FormatBool(retain), adminToken, o.size)
 	if err != nil {
 		return 0, err
 	}
 	defer p.close()
 	for ; time.Now().Before(end); n++ {
-		if err := p.publish(n); err != nil {
+		if err := p.publish(); err != nil {
 			return n, err
 		}
 	}
@@ -129,7 +132,7 @@ func (o *options) stream(b *broker, i int, retain bool, end time.Time) (n int, e
 		return 0, err
 	}
 	defer nc.Close()
-	if err := mqttDial(nc, "pub"+strconv.Itoa(i)); err != nil {
+	if err := shakeHands(nc, overWebSocket("/mqtt", []step{mqttConnect("pub"+strconv.Itoa(i), adminToken)})); err != nil {
 		return 0, err
 	}
 	p := mqtt.Publish{Topic: "bench/" + strconv.Itoa(i), Retain: retain, Payload: make([]byte, o.size)}

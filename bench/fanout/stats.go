@@ -15,8 +15,12 @@ func median(rs []result, f func(result) float64) float64 {
 	return medianOf(vs)
 }
 
+// medianOf returns the middle of vs; 0 for none.
 func medianOf(vs []float64) float64 {
-	slices.Sort(vs)
+	if len(vs) == 0 {
+		return 0
+	}
+	vs = slices.Sorted(slices.Values(vs))
 	if n := len(vs); n%2 == 0 {
 		return (vs[n/2-1] + vs[n/2]) / 2
 	}
@@ -31,6 +35,8 @@ func quantile(ds []time.Duration, q float64) time.Duration {
 	slices.Sort(ds)
 	return ds[min(len(ds)-1, int(q*float64(len(ds))))]
 }
+
+func milliseconds(d time.Duration) float64 { return d.Seconds() * 1e3 }
 
 func lost(rs []result) (n int) {
 	for _, r := range rs {

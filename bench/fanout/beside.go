@@ -1,0 +1,131 @@
+//go:build linux
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// besideSubscribers and besideRate are of the topic beside the large one.
+const (
+	besideSubscribers = 10
+	besideRate        = 50
+)
+
+// beside measures how long messages to a small topic take while a large one has
+// all that the machine can do.
+func (o *options) beside(ts []named, _ string) error {
+	var rows [][]string
+	for _, t := range own(ts) {
+		var quiet, loaded []time.Duration
+		var large []result
+		missing := 0
+		for round := range o.rounds {
+			progress("beside: round %d of %d, %s", round+1, o.rounds, t.transport)
+			q, l, r, err := o.besideLarge(t)
+			if err != nil {
+				return fmt.Errorf("%s: %w", t.transport, err)
+			}
+			quiet, loaded, large = append(quiet, q.ages...), append(loaded, l.ages...), append(large, r)
+			missing += q.lost + l.lost + r.lost
+		}
+		rows = append(rows,
+			append(ageCells(t.transport+", nothing else", quiet), "", ""),
+			append(ageCells(t.transport+", full load", loaded),
+				fmt.Sprintf("%.0f", median(large, func(r result) float64 { return float64(r.delivered) / r.took.Seconds() })), fmt.Sprint(missing)))
+	}
+	printTable(fmt.Sprintf("a topic of %d subscribers and %d messages/s beside one of %d subscribers and window %d: publish to receipt, ms; %d rounds",
+		besideSubscribers, besideRate, o.subscribers, o.window, o.rounds),
+		[]string{"median", "p99", "max", "deliveries/s of the large", "lost"}, rows)
+	return nil
+}
+
+// ages is what came of publishing to a pool that takes ages.
+type ages struct {
+	ages []time.Duration
+	lost int
+}
+
+func ageCells(name string, ds []time.Duration) []string {
+	cells := []string{name}
+	for _, q := range []float64{0.5, 0.99, 1} {
+		cells = append(cells, fmt.Sprintf("%.1f", milliseconds(quantile(ds, q))))
+	}
+	return cells
+}
+
+func (o *options) besideLarge(t *ours) (quiet, loaded ages, large result, err error) {
+	s, err := t.start("")
+	if err != nil {
+		return quiet, loaded, large, err
+	}
+	defer s.stop()
+	open := func(n int, name string, stamped bool) (*pool, *publisher, error) {
+		hs, err := s.handshakes(n, func(int) string { return name })
+		if err != nil {
+			return nil, nil, err
+		}
+		subs, _, err := connect(s.addr, hs, stamped)
+		if err != nil {
+			return nil, nil, err
+		}
+		p, err := s.publisher(name, o.size)
+		if err != nil {
+			subs.close()
+		}
+		return subs, p, err
+	}
+	many, toMany, err := open(o.subscribers, topic, false)
+	if err != nil {
+		return quiet, loaded, large, err
+	}
+	defer many.close()
+	defer toMany.close()
+	few, toFew, err := open(besideSubscribers, "beside", true)
+	if err != nil {
+		return quiet, loaded, large, err
+	}
+	defer few.close()
+	defer toFew.close()
+
+	enough := make(chan struct{})
+	time.AfterFunc(time.Duration(o.seconds)*time.Second, func() { close(enough) })
+	if quiet, err = paced(few, toFew, besideRate, enough); err != nil {
+		return quiet, loaded, large, err
+	}
+	enough = make(chan struct{})
+	failed := make(chan error, 1)
+	go func() {
+		defer close(enough)
+		var err error
+		large, err = o.phase(s, many, toMany, phase{window: o.window})
+		failed <- errors.Join(err, many.failed())
+	}()
+	loaded, err = paced(few, toFew, besideRate, enough)
+	if largeErr := <-failed; largeErr != nil {
+		err = largeErr
+	}
+	return quiet, loaded, large, err
+}
+
+// paced publishes rate messages a second until enough is closed.
+func paced(subs *pool, p *publisher, rate int, enough <-chan struct{}) (a ages, err error) {
+	subs.reset()
+	sent := 0
+	tick := time.NewTicker(time.Second / time.Duration(rate))
+	defer tick.Stop()
+	for {
+		select {
+		case <-enough:
+			subs.waitAll(sent, lossTimeout)
+			return ages{subs.takeAges(), sent*len(subs.conns) - subs.received()}, subs.failed()
+		case <-tick.C:
+			if err := p.publish(); err != nil {
+				return a, err
+			}
+			sent++
+		}
+	}
+}

@@ -1,0 +1,249 @@
+//go:build linux
+
+package main
+
+import (
+	"fmt"
+	"log"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// phase is a way of publishing: at a rate, or, with a window, as soon as the
+// slowest subscriber is less than window messages behind.
+type phase struct{ rate, window int }
+
+func (ph phase) String() string {
+	if ph.window > 0 {
+		return fmt.Sprintf("window %d", ph.window)
+	}
+	return fmt.Sprintf("%d messages/s", ph.rate)
+}
+
+// result is what one run of a phase gave.
+type result struct {
+	delivered, lost int
+	took, cpu       time.Duration
+	last            []time.Duration // from each publish to its last delivery
+}
+
+// row is what one target gave, round by round.
+type row struct {
+	name                             string
+	bytes, bytesAfter, connects, cpu []float64
+	phases                           [][]result // by phase
+}
+
+// fan compares the targets: many subscribers of one topic.
+func (o *options) fan(ts []named, dir string) error {
+	phases := []phase{{rate: 5}, {rate: o.rate}, {window: 1}, {window: o.window}}
+	rows := make([]row, len(ts))
+	for i := range rows {
+		rows[i] = row{name: ts[i].name, phases: make([][]result, len(phases))}
+	}
+	for round := range o.rounds {
+		for i, t := range ts {
+			progress("fan: round %d of %d, %s", round+1, o.rounds, t.name)
+			if err := o.fanOut(t, filepath.Join(dir, fmt.Sprintf("%s.%d", t.name, round)), phases, &rows[i]); err != nil {
+				return fmt.Errorf("%s: %w", t.name, err)
+			}
+		}
+	}
+	o.printFan(phases, rows)
+	return nil
+}
+
+// fanOut starts a target and adds what it gives to r.
+func (o *options) fanOut(t named, dir string, phases []phase, r *row) error {
+	if err := os.Mkdir(dir, 0o755); err != nil { // where a worker may be another user
+		return err
+	}
+	s, err := t.start(dir)
+	if err != nil {
+		return err
+	}
+	defer s.stop()
+	if err := o.warm(s); err != nil {
+		return err
+	}
+	before, err := s.memory()
+	if err != nil {
+		return err
+	}
+	hs, err := s.handshakes(o.subscribers, oneTopic)
+	if err != nil {
+		return err
+	}
+	subs, took, err := connect(s.addr, hs, false)
+	if err != nil {
+		return err
+	}
+	defer subs.close()
+	n := float64(o.subscribers)
+	r.connects = append(r.connects, n/took.Seconds())
+	after, err := s.memory()
+	if err != nil {
+		return err
+	}
+	r.bytes = append(r.bytes, (after-before)/n)
+	p, err := s.publisher(topic, o.size)
+	if err != nil {
+		return err
+	}
+	defer p.close()
+	for i, ph := range phases {
+		res, err := o.phase(s, subs, p, ph)
+		if err != nil {
+			return fmt.Errorf("%v: %w", ph, err)
+		}
+		r.phases[i] = append(r.phases[i], res)
+	}
+	if err := subs.failed(); err != nil {
+		log.Printf("%s: %v", t.name, err)
+	}
+	after, err = s.memory()
+	r.bytesAfter = append(r.bytesAfter, (after-before)/n)
+	if err != nil {
+		return err
+	}
+	// Now, because some are busy for a while when many have connected.
+	idle, err := s.idle(2 * time.Second)
+	r.cpu = append(r.cpu, idle)
+	return err
+}
+
+const topic = "fan"
+
+func oneTopic(int) string { return topic }
+
+// warm has a target do everything once, so that what it takes for the first time
+// does not count as a subscriber's.
+func (o *options) warm(s *server) error {
+	const few = 100
+	hs, err := s.handshakes(few, func(i int) string { return fmt.Sprint("warm", i%2) })
+	if err != nil {
+		return err
+	}
+	subs, _, err := connect(s.addr, hs, false)
+	if err != nil {
+		return err
+	}
+	defer subs.close()
+	for i := range 2 {
+		p, err := s.publisher(fmt.Sprint("warm", i), o.size)
+		if err != nil {
+			return err
+		}
+		defer p.close()
+		if err := p.publish(); err != nil {
+			return err
+		}
+	}
+	if !subs.waitAll(1, lossTimeout) {
+		return fmt.Errorf("%d of %d subscribers got the first message, and no more in %v", subs.received(), few, lossTimeout)
+	}
+	return nil
+}
+
+// idle returns the share of a core that the server takes.
+func (s *server) idle(span time.Duration) (float64, error) {
+	before, err := s.cpu()
+	if err != nil {
+		return 0, err
+	}
+	time.Sleep(span)
+	after, err := s.cpu()
+	return (after - before).Seconds() / span.Seconds(), err
+}
+
+// lossTimeout is how long nothing may arrive before what is missing counts as
+// lost.
+const lossTimeout = 5 * time.Second
+
+// phase publishes to the subscribers for a while.
+func (o *options) phase(s *server, subs *pool, p *publisher, ph phase) (r result, err error) {
+	subs.reset()
+	cpu, err := s.cpu()
+	if err != nil {
+		return r, err
+	}
+	var sent []time.Time
+	began := time.Now()
+	for end := began.Add(time.Duration(o.seconds) * time.Second); time.Now().Before(end); {
+		if ph.window == 0 {
+			time.Sleep(time.Until(began.Add(time.Duration(len(sent)) * time.Second / time.Duration(ph.rate))))
+		} else if !subs.waitAll(len(sent)-ph.window+1, lossTimeout) {
+			break // something is lost
+		}
+		sent = append(sent, time.Now())
+		if err := p.publish(); err != nil {
+			return r, err
+		}
+	}
+	subs.waitAll(len(sent), lossTimeout)
+	r.took = time.Since(began)
+	now, err := s.cpu()
+	r.cpu = now - cpu
+	r.delivered = subs.received()
+	r.lost = len(sent)*len(subs.conns) - r.delivered
+	r.last = subs.lastAfter(sent)
+	return r, err
+}
+
+func (o *options) printFan(phases []phase, rows []row) {
+	var base *row
+	for i := range rows {
+		if rows[i].name == baseline {
+			base = &rows[i]
+		}
+	}
+	// cell is the median of the rounds, and the ratio to the baseline's.
+	cell := func(format string, r row, of func(row) float64) string {
+		if base == nil {
+			return ratio(format, of(r), 0)
+		}
+		return ratio(format, of(r), of(*base))
+	}
+	var names []string
+	for _, ph := range phases {
+		names = append(names, ph.String())
+	}
+	var idle, cost, speed, last [][]string
+	for _, r := range rows {
+		idle = append(idle, []string{r.name,
+			fmt.Sprintf("%.0f", medianOf(r.bytes)),
+			fmt.Sprintf("%.0f", medianOf(r.bytesAfter)),
+			cell("%.0f", r, func(r row) float64 { return medianOf(r.connects) }),
+			fmt.Sprintf("%.2f %%", medianOf(r.cpu)*100),
+		})
+		c, v, l := []string{r.name}, []string{r.name}, []string{r.name}
+		missing := 0
+		for i, ph := range phases {
+			c = append(c, cell("%.2f", r, func(r row) float64 {
+				return median(r.phases[i], func(r result) float64 { return r.cpu.Seconds() / float64(r.delivered) * 1e6 })
+			}))
+			v = append(v, cell("%.0f", r, func(r row) float64 {
+				return median(r.phases[i], func(r result) float64 { return float64(r.delivered) / r.took.Seconds() })
+			}))
+			all := func(r row) (ds []time.Duration) {
+				for _, res := range r.phases[i] {
+					ds = append(ds, res.last...)
+				}
+				return ds
+			}
+			if ph.window <= 1 {
+				l = append(l, cell("%.1f", r, func(r row) float64 { return milliseconds(quantile(all(r), 0.5)) }),
+					fmt.Sprintf("%.1f", milliseconds(quantile(all(r), 0.99))))
+			}
+			missing += lost(r.phases[i])
+		}
+		cost, speed, last = append(cost, c), append(speed, append(v, fmt.Sprint(missing))), append(last, l)
+	}
+	fmt.Printf("\n%d subscribers of one topic, %d-byte messages; medians of %d rounds of %d s, in brackets: × the baseline\n", o.subscribers, o.size, o.rounds, o.seconds)
+	printTable("idle", []string{"bytes/subscriber", "after messages", "connects/s", "CPU of a core"}, idle)
+	printTable("CPU s per million deliveries", names, cost)
+	printTable("deliveries/s", append(names, "lost"), speed)
+	printTable(fmt.Sprintf("publish to the last of %d, ms", o.subscribers),
+		[]string{names[0], "p99", names[1], "p99", names[2], "p99"}, last)
+}

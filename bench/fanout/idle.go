@@ -1,0 +1,43 @@
+//go:build linux
+
+package main
+
+import (
+	"fmt"
+)
+
+// silence measures what subscribers cost that get nothing but keep-alives.
+func (o *options) silence(ts []named, _ string) error {
+	var rows [][]string
+	for _, t := range own(ts) {
+		progress("idle: %s", t.transport)
+		share, err := o.silent(t)
+		if err != nil {
+			return fmt.Errorf("%s: %w", t.transport, err)
+		}
+		rows = append(rows, []string{t.transport, fmt.Sprintf("%.2f %%", share*100)})
+	}
+	printTable(fmt.Sprintf("%d subscribers that get nothing for %v, keep-alives included", o.subscribers, o.idle), []string{"CPU of a core"}, rows)
+	return nil
+}
+
+func (o *options) silent(t *ours) (share float64, err error) {
+	s, err := t.start("")
+	if err != nil {
+		return 0, err
+	}
+	defer s.stop()
+	hs, err := s.handshakes(o.subscribers, oneTopic)
+	if err != nil {
+		return 0, err
+	}
+	subs, _, err := connect(s.addr, hs, false)
+	if err != nil {
+		return 0, err
+	}
+	defer subs.close()
+	if share, err = s.idle(o.idle); err != nil {
+		return 0, err
+	}
+	return share, subs.failed()
+}

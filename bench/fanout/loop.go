@@ -1,0 +1,47 @@
+//go:build linux
+
+package main
+
+import (
+	_ "embed"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+//go:embed loop/loop.c
+var loopSource []byte
+
+// loop is the baseline: loop/loop.c, which only writes to an array of sockets.
+type loop struct{ binary string }
+
+func (l *loop) prepare(_ *options, dir string) (version string, err error) {
+	source := filepath.Join(dir, "loop.c")
+	if err := os.WriteFile(source, loopSource, 0o600); err != nil {
+		return "", err
+	}
+	l.binary = filepath.Join(dir, "loop")
+	if out, err := exec.Command("cc", "-O2", "-o", l.binary, source).CombinedOutput(); err != nil {
+		return "", fmt.Errorf("cc: %w\n%s", err, out)
+	}
+	out, err := exec.Command("cc", "--version").Output()
+	version, _, _ = strings.Cut(string(out), "\n")
+	return "write(2) to an array of sockets, " + version, err
+}
+
+func (l *loop) start(string) (*server, error) {
+	addr, port, err := freeAddress()
+	if err != nil {
+		return nil, err
+	}
+	s := &server{addr: addr}
+	s.handshakes = func(n int, topic func(int) string) ([][]step, error) {
+		return handshakes(n, func(i int) []step { return sseSubscribe("/events?topic="+topic(i), "") }), nil
+	}
+	s.publisher = func(topic string, size int) (*publisher, error) {
+		return postPublisher(s.addr, "/events?topic="+topic, "", size)
+	}
+	return s, s.run(exec.Command(l.binary, port))
+}

@@ -1,0 +1,71 @@
+//go:build linux
+
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+// mosquitto is Debian's package of that name, spoken to in MQTT 5.0; the
+// publisher uses TCP.
+type mosquitto struct {
+	overWebSocket bool // the subscribers
+	binary        string
+}
+
+func (t *mosquitto) prepare(*options, string) (version string, err error) {
+	if t.binary, err = find("mosquitto"); err != nil {
+		return "", err
+	}
+	out, _ := exec.Command(t.binary, "-h").Output() // exits with 3
+	version, _, _ = strings.Cut(string(out), "\n")
+	return version, nil
+}
+
+const mosquittoConf = `
+allow_anonymous true
+persistence false
+sys_interval 0
+log_dest stderr
+log_type error
+set_tcp_nodelay true
+listener %s 127.0.0.1
+protocol mqtt
+listener %s 127.0.0.1
+protocol websockets
+socket_domain ipv4
+`
+
+func (t *mosquitto) start(dir string) (*server, error) {
+	tcp, tcpPort, err := freeAddress()
+	if err != nil {
+		return nil, err
+	}
+	ws, wsPort, err := freeAddress()
+	if err != nil {
+		return nil, err
+	}
+	conf := filepath.Join(dir, "mosquitto.conf")
+	if err := os.WriteFile(conf, fmt.Appendf(nil, mosquittoConf, tcpPort, wsPort), 0o600); err != nil {
+		return nil, err
+	}
+	s := &server{addr: tcp}
+	if t.overWebSocket {
+		s.addr = ws
+	}
+	s.handshakes = func(n int, topic func(int) string) ([][]step, error) {
+		return handshakes(n, func(i int) []step {
+			sub := mqttSubscribe(clientID(topic(i), i), "", topic(i))
+			if t.overWebSocket {
+				return overWebSocket("/mqtt", sub)
+			}
+			return sub
+		}), nil
+	}
+	s.publisher = func(topic string, size int) (*publisher, error) { return mqttPublisher(tcp, topic, size) }
+	return s, s.run(exec.Command(t.binary, "-c", conf))
+}

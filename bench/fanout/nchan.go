@@ -1,0 +1,88 @@
+//go:build linux
+
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+// nchan is nginx with the module Nchan, from Debian's packages nginx and
+// libnginx-mod-nchan: subscribers use EventSource, the publisher HTTP.
+type nchan struct{ nginx string }
+
+const nchanModule = "/usr/lib/nginx/modules/ngx_nchan_module.so"
+
+func (t *nchan) prepare(*options, string) (version string, err error) {
+	if t.nginx, err = find("nginx"); err != nil {
+		return "", err
+	}
+	if _, err := os.Stat(nchanModule); err != nil {
+		return "", err
+	}
+	nginx, err := exec.Command(t.nginx, "-v").CombinedOutput()
+	if err != nil {
+		return "", err
+	}
+	module, err := exec.Command("dpkg-query", "-W", "-f", "${Version}", "libnginx-mod-nchan").Output()
+	return fmt.Sprintf("Nchan %s, %s, 2 workers", module, strings.TrimSpace(string(nginx))), err
+}
+
+// The buffer is as long as the load may be ahead of a subscriber; it keeps only
+// what subscribers have not taken.
+const nchanConf = `
+load_module ` + nchanModule + `;
+daemon off;
+worker_processes 2;
+pid nginx.pid;
+error_log error.log error;
+events { worker_connections 19000; }
+http {
+	access_log off;
+	client_body_temp_path temp; proxy_temp_path temp; fastcgi_temp_path temp; uwsgi_temp_path temp; scgi_temp_path temp;
+	keepalive_requests 1000000000;
+	keepalive_timeout 1h;
+	tcp_nodelay on;
+	nchan_shared_memory_size 512M;
+	server {
+		listen %s reuseport backlog=4096;
+		location = /sub {
+			nchan_subscriber eventsource;
+			nchan_channel_id $arg_topic;
+			nchan_subscriber_first_message newest;
+		}
+		location = /pub {
+			nchan_publisher http;
+			nchan_channel_id $arg_topic;
+			nchan_message_buffer_length 1000;
+			nchan_message_timeout 1m;
+		}
+	}
+}
+`
+
+func (t *nchan) start(dir string) (*server, error) {
+	addr, _, err := freeAddress()
+	if err != nil {
+		return nil, err
+	}
+	conf := filepath.Join(dir, "nginx.conf")
+	if err := os.WriteFile(conf, fmt.Appendf(nil, nchanConf, addr), 0o600); err != nil {
+		return nil, err
+	}
+	s := &server{addr: addr}
+	s.handshakes = func(n int, topic func(int) string) ([][]step, error) {
+		return handshakes(n, func(i int) []step {
+			sub := sseSubscribe("/sub?topic="+topic(i), "")
+			sub[0].answer = until("\r\n\r\n: hi\n\n")
+			return sub
+		}), nil
+	}
+	s.publisher = func(topic string, size int) (*publisher, error) {
+		return postPublisher(addr, "/pub?topic="+topic, "", size)
+	}
+	return s, s.run(exec.Command(t.nginx, "-p", dir, "-c", conf, "-e", "error.log"))
+}

@@ -1,0 +1,416 @@
+//go:build linux
+
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// pool is many subscribers that connect and read as fast as they can, with one
+// goroutine and one epoll, so that the load takes little of the machine.
+type pool struct {
+	// immutable
+	addr    unix.SockaddrInet4
+	stamped bool // the age of each message is taken, too
+	epoll   int
+	done    chan struct{}
+
+	// owned by the goroutine run
+	conns   []conn
+	next    int // the first that has not begun to connect
+	pending int // connect at the moment
+	atOnce  int // the most that may
+
+	stopping atomic.Bool
+
+	mu sync.Mutex
+	// guarded by mu
+	err       error // of the first connection that failed
+	live      int   // handshakes that are complete
+	total     int
+	counts    []int           // messages received, by connection
+	reached   []int           // how many connections have received that many and more, by number less one
+	reachedAt []time.Time     // when the last one did
+	ages      []time.Duration // of the messages received, if stamped
+	changed   chan struct{}   // closed and made anew when live or reached has come to its end
+}
+
+// conn is a connection; its fields belong to the pool's goroutine.
+type conn struct {
+	fd     int
+	begun  bool   // the first step has been sent
+	steps  []step // what is left of the handshake
+	answer []byte // to the first of them, incomplete
+	// The end of what was read, as far as a stamp may begin in it.
+	tail [tailRoom]byte
+	kept int
+}
+
+// A message ends in a stamp, the nanoseconds from epoch to its publishing in
+// stampDigits digits, and the marker.
+const (
+	stampDigits = 16
+	marker      = "~M~"
+	tailRoom    = stampDigits + len(marker) - 1
+)
+
+// epoch is where stamps begin.
+var epoch = time.Now()
+
+// connectTimeout is how long there may be no new connection while some are
+// missing.
+const connectTimeout = 20 * time.Second
+
+// newPool begins to open a connection for each of the handshakes, atOnce at a
+// time.
+func newPool(addr string, handshakes [][]step, atOnce int, stamped bool) (*pool, error) {
+	ap, err := netip.ParseAddrPort(addr)
+	if err != nil {
+		return nil, err
+	}
+	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, err
+	}
+	p := &pool{
+		addr:    unix.SockaddrInet4{Port: int(ap.Port()), Addr: ap.Addr().As4()},
+		stamped: stamped, epoll: epoll, done: make(chan struct{}),
+		conns: make([]conn, len(handshakes)), atOnce: atOnce,
+	}
+	for i := range p.conns {
+		p.conns[i] = conn{fd: -1, steps: handshakes[i]}
+	}
+	p.resetCounts()
+	go p.run()
+	return p, nil
+}
+
+// connect opens a connection for each of the handshakes and returns when all are
+// complete, and how long that took.
+func connect(addr string, handshakes [][]step, stamped bool) (*pool, time.Duration, error) {
+	const atOnce = 128
+	began := time.Now()
+	p, err := newPool(addr, handshakes, atOnce, stamped)
+	if err != nil {
+		return nil, 0, err
+	}
+	if err := p.waitLive(); err != nil {
+		p.close()
+		return nil, 0, err
+	}
+	return p, time.Since(began), nil
+}
+
+func (p *pool) run() {
+	defer close(p.done)
+	events := make([]unix.EpollEvent, 512)
+	buf := make([]byte, tailRoom+256<<10)
+	for !p.stopping.Load() {
+		for p.next < len(p.conns) && p.pending < p.atOnce {
+			if err := p.begin(p.next); err != nil {
+				p.fail(p.next, err)
+			}
+			p.next++
+		}
+		n, err := unix.EpollWait(p.epoll, events, 100)
+		if err != nil && err != unix.EINTR {
+			p.fail(0, fmt.Errorf("epoll: %w", err))
+			return
+		}
+		for _, ev := range events[:max(n, 0)] {
+			p.serve(int(ev.Fd), buf)
+		}
+	}
+}
+
+// begin begins connection i. Its events are those of changes: that it is
+// connected, and that something has come.
+func (p *pool) begin(i int) error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	p.conns[i].fd = fd
+	p.pending++
+	if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil {
+		return err
+	}
+	// It is reset when it is closed, so that it leaves no port behind that waits.
+	if err := unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}); err != nil {
+		return err
+	}
+	// A source address for a few thousand each, because the ports of one are few.
+	source := unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, byte(1 + i>>13)}}
+	if err := unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1); err != nil {
+		return err
+	}
+	if err := unix.Bind(fd, &source); err != nil {
+		return err
+	}
+	if err := unix.Connect(fd, &p.addr); err != nil && err != unix.EINPROGRESS {
+		return err
+	}
+	ev := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | edgeTriggered, Fd: int32(i)}
+	return unix.EpollCtl(p.epoll, unix.EPOLL_CTL_ADD, fd, &ev)
+}
+
+const edgeTriggered = 1 << 31 // EPOLLET, which x/sys has as a negative number
+
+// serve goes on with connection i as far as it can without waiting. The
+// beginning of buf has room for a tail.
+func (p *pool) serve(i int, buf []byte) {
+	c := &p.conns[i]
+	if len(c.steps) > 0 && !c.begun {
+		// Connected, or not: then this fails.
+		c.begun = true
+		if err := c.send(); err != nil {
+			p.fail(i, err)
+			return
+		}
+	}
+	for c.fd >= 0 {
+		n, err := unix.Read(c.fd, buf[tailRoom:])
+		switch {
+		case err == unix.EAGAIN || err == unix.EINTR:
+			return
+		case err != nil:
+			p.fail(i, err)
+			return
+		case n == 0:
+			p.fail(i, errors.New("closed by the server"))
+			return
+		}
+		b := buf[tailRoom-c.kept : tailRoom+n]
+		copy(b, c.tail[:c.kept])
+		if len(c.steps) > 0 {
+			if b, err = p.shake(c, b); err != nil {
+				p.fail(i, err)
+				return
+			}
+		}
+		p.count(i, b)
+		if n < len(buf)-tailRoom {
+			return
+		}
+	}
+}
+
+// send sends what the handshake has next, which fits into an empty socket.
+func (c *conn) send() error {
+	_, err := unix.Write(c.fd, c.steps[0].send)
+	return err
+}
+
+// shake goes on with the handshake of c and returns what came behind it.
+func (p *pool) shake(c *conn, b []byte) (rest []byte, err error) {
+	b = append(c.answer, b...)
+	for {
+		n, err := c.steps[0].answer(b)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %q", err, b)
+		}
+		if n == 0 {
+			c.answer = b
+			return nil, nil
+		}
+		b, c.steps = b[n:], c.steps[1:]
+		if len(c.steps) == 0 {
+			c.answer = nil
+			p.lived()
+			return b, nil
+		}
+		if err := c.send(); err != nil {
+			return nil, err
+		}
+	}
+}
+
+func (p *pool) lived() {
+	p.pending--
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.live++
+	if p.live == len(p.conns) {
+		p.wake()
+	}
+}
+
+// wake must be called with mu held.
+func (p *pool) wake() {
+	close(p.changed)
+	p.changed = make(chan struct{})
+}
+
+// fail closes connection i.
+func (p *pool) fail(i int, err error) {
+	c := &p.conns[i]
+	if c.fd >= 0 {
+		unix.Close(c.fd)
+		c.fd = -1
+	}
+	if len(c.steps) > 0 {
+		p.pending--
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.err == nil {
+		p.err = fmt.Errorf("subscriber %d of %d: %w", i, len(p.conns), err)
+		p.wake()
+	}
+}
+
+// count counts the messages that end in b, which begins with the tail of what
+// was read before.
+func (p *pool) count(i int, b []byte) {
+	now := time.Since(epoch)
+	n := 0
+	for {
+		k := bytes.Index(b, []byte(marker))
+		if k < 0 {
+			break
+		}
+		if p.stamped && k >= stampDigits {
+			if at, err := strconv.ParseInt(string(b[k-stampDigits:k]), 10, 64); err == nil {
+				p.mu.Lock()
+				p.ages = append(p.ages, now-time.Duration(at))
+				p.mu.Unlock()
+			}
+		}
+		n++
+		b = b[k+len(marker):]
+	}
+	c := &p.conns[i]
+	c.kept = copy(c.tail[:], b[max(0, len(b)-len(c.tail)):])
+	if n > 0 {
+		p.add(i, n)
+	}
+}
+
+func (p *pool) add(i, n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.total += n
+	for range n {
+		k := p.counts[i]
+		p.counts[i]++
+		for len(p.reached) <= k {
+			p.reached = append(p.reached, 0)
+			p.reachedAt = append(p.reachedAt, time.Time{})
+		}
+		if p.reached[k]++; p.reached[k] == len(p.conns) {
+			p.reachedAt[k] = time.Now()
+			p.wake()
+		}
+	}
+}
+
+// reset forgets the messages that have come.
+func (p *pool) reset() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.resetCounts()
+}
+
+func (p *pool) resetCounts() {
+	p.total, p.reached, p.reachedAt, p.ages = 0, nil, nil, nil
+	p.counts = make([]int, len(p.conns))
+	p.changed = make(chan struct{})
+}
+
+// waitLive returns when all handshakes are complete.
+func (p *pool) waitLive() error {
+	for before := -1; ; {
+		p.mu.Lock()
+		live, err, changed := p.live, p.err, p.changed
+		p.mu.Unlock()
+		if err != nil || live == len(p.conns) {
+			return err
+		}
+		select {
+		case <-changed:
+		case <-time.After(connectTimeout):
+			if live == before {
+				return fmt.Errorf("%d of %d subscribers are connected, and no more since %v", live, len(p.conns), connectTimeout)
+			}
+			before = live
+		}
+	}
+}
+
+// waitAll returns when every connection has received n messages; false if for
+// timeout there is no progress, or if a connection has failed.
+func (p *pool) waitAll(n int, timeout time.Duration) bool {
+	for {
+		p.mu.Lock()
+		all := n <= 0 || len(p.reached) >= n && p.reached[n-1] == len(p.conns)
+		changed, before, err := p.changed, p.total, p.err
+		p.mu.Unlock()
+		if all || err != nil {
+			return all
+		}
+		select {
+		case <-changed:
+		case <-time.After(timeout):
+			if p.received() == before {
+				return false
+			}
+		}
+	}
+}
+
+func (p *pool) received() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.total
+}
+
+// takeAges returns how old the messages were that have come since the last call
+// and reset, and forgets them.
+func (p *pool) takeAges() []time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	ages := p.ages
+	p.ages = nil
+	return ages
+}
+
+// failed returns why a connection has ended.
+func (p *pool) failed() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.err
+}
+
+// lastAfter returns, for each message that all have received, how long after
+// being sent the last of them did.
+func (p *pool) lastAfter(sent []time.Time) []time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var ds []time.Duration
+	for i, at := range p.reachedAt {
+		if !at.IsZero() && i < len(sent) {
+			ds = append(ds, at.Sub(sent[i]))
+		}
+	}
+	return ds
+}
+
+func (p *pool) close() {
+	p.stopping.Store(true)
+	<-p.done
+	for i := range p.conns {
+		if p.conns[i].fd >= 0 {
+			unix.Close(p.conns[i].fd)
+		}
+	}
+	unix.Close(p.epoll)
+}

@@ -1,0 +1,102 @@
+//go:build linux
+
+package main
+
+import (
+	"fmt"
+	"time"
+)
+
+// stormConnected are connected before the storm and get stormRate messages a
+// second in it; stormClients are all, as far as a process may have descriptors.
+const (
+	stormConnected = 1000
+	stormRate      = 10
+	stormClients   = 19000
+)
+
+// storm measures what those who are connected notice of many who connect at
+// once.
+func (o *options) storm(ts []named, _ string) error {
+	limit, err := descriptors()
+	if err != nil {
+		return err
+	}
+	n := min(stormClients, limit-1000) - stormConnected
+	if n <= 0 {
+		return fmt.Errorf("a process may have only %d descriptors: raise ulimit -n", limit)
+	}
+	var rows [][]string
+	for _, t := range own(ts) {
+		var calm, stormy []time.Duration
+		var connects []float64
+		missing := 0
+		for round := range o.rounds {
+			progress("storm: round %d of %d, %s", round+1, o.rounds, t.transport)
+			c, s, took, err := o.stormOnce(t, n)
+			if err != nil {
+				return fmt.Errorf("%s: %w", t.transport, err)
+			}
+			calm, stormy, connects = append(calm, c.ages...), append(stormy, s.ages...), append(connects, float64(n)/took.Seconds())
+			missing += c.lost + s.lost
+		}
+		rows = append(rows,
+			append(ageCells(t.transport+", calm", calm), "", ""),
+			append(ageCells(t.transport+", storm", stormy), fmt.Sprintf("%.0f", medianOf(connects)), fmt.Sprint(missing)))
+	}
+	printTable(fmt.Sprintf("%d clients that get %d messages/s while %d connect at once: publish to receipt, ms; %d rounds", stormConnected, stormRate, n, o.rounds),
+		[]string{"median", "p99", "max", "connects/s", "lost"}, rows)
+	return nil
+}
+
+func (o *options) stormOnce(t *ours, n int) (calm, stormy ages, took time.Duration, err error) {
+	s, err := t.start("")
+	if err != nil {
+		return calm, stormy, 0, err
+	}
+	defer s.stop()
+	hs, err := s.handshakes(stormConnected+n, func(i int) string {
+		if i < stormConnected {
+			return topic
+		}
+		return "other"
+	})
+	if err != nil {
+		return calm, stormy, 0, err
+	}
+	connected, _, err := connect(s.addr, hs[:stormConnected], true)
+	if err != nil {
+		return calm, stormy, 0, err
+	}
+	defer connected.close()
+	p, err := s.publisher(topic, o.size)
+	if err != nil {
+		return calm, stormy, 0, err
+	}
+	defer p.close()
+	enough := make(chan struct{})
+	time.AfterFunc(time.Duration(o.seconds)*time.Second, func() { close(enough) })
+	if calm, err = paced(connected, p, stormRate, enough); err != nil {
+		return calm, stormy, 0, err
+	}
+
+	enough = make(chan struct{})
+	began := time.Now()
+	others, err := newPool(s.addr, hs[stormConnected:], n, false)
+	if err != nil {
+		return calm, stormy, 0, err
+	}
+	defer others.close()
+	failed := make(chan error, 1)
+	go func() {
+		defer close(enough)
+		err := others.waitLive()
+		took = time.Since(began)
+		failed <- err
+	}()
+	stormy, err = paced(connected, p, stormRate, enough)
+	if stormErr := <-failed; stormErr != nil {
+		err = stormErr
+	}
+	return calm, stormy, took, err
+}

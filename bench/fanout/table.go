@@ -1,0 +1,37 @@
+//go:build linux
+
+package main
+
+import (
+	"fmt"
+	"strings"
+	"unicode/utf8"
+)
+
+// printTable prints rows under their columns, aligned; the first cell of a row
+// is its name.
+func printTable(title string, columns []string, rows [][]string) {
+	widths := make([]int, len(columns)+1)
+	for _, row := range append([][]string{append([]string{""}, columns...)}, rows...) {
+		for i, cell := range row {
+			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
+		}
+	}
+	fmt.Printf("\n%s\n", title)
+	for _, row := range append([][]string{append([]string{""}, columns...)}, rows...) {
+		line := fmt.Sprintf("  %-*s", widths[0], row[0])
+		for i, cell := range row[1:] {
+			line += fmt.Sprintf("   %*s", widths[i+1], cell)
+		}
+		fmt.Println(strings.TrimRight(line, " "))
+	}
+}
+
+// ratio returns a value and, in brackets, how many times that of the baseline
+// it is; 0 is no baseline.
+func ratio(format string, value, baseline float64) string {
+	if baseline == 0 {
+		return fmt.Sprintf(format, value)
+	}
+	return fmt.Sprintf(format+" (%4.2f)", value, value/baseline)
+}

@@ -1,0 +1,65 @@
+//go:build linux
+
+package main
+
+import (
+	"fmt"
+	"time"
+)
+
+// topics measures subscribers that have a topic each.
+func (o *options) topics(ts []named, _ string) error {
+	var rows [][]string
+	for _, t := range own(ts) {
+		var bytes, inUse, connects []float64
+		for round := range o.rounds {
+			progress("topics: round %d of %d, %s", round+1, o.rounds, t.transport)
+			rss, used, took, err := o.topicEach(t)
+			if err != nil {
+				return fmt.Errorf("%s: %w", t.transport, err)
+			}
+			n := float64(o.subscribers)
+			bytes, inUse, connects = append(bytes, rss/n), append(inUse, used/n), append(connects, n/took.Seconds())
+		}
+		rows = append(rows, []string{t.transport,
+			fmt.Sprintf("%.0f", medianOf(bytes)), fmt.Sprintf("%.0f", medianOf(inUse)), fmt.Sprintf("%.0f", medianOf(connects))})
+	}
+	printTable(fmt.Sprintf("%d topics of one subscriber each; medians of %d rounds", o.subscribers, o.rounds),
+		[]string{"bytes/subscriber", "of them heap and stacks", "connects/s"}, rows)
+	return nil
+}
+
+// topicEach returns by how much resident memory, and the heap and the stacks in
+// it, grow, in bytes.
+func (o *options) topicEach(t *ours) (rss, inUse float64, took time.Duration, err error) {
+	b, err := startBroker(t.o, t.transport, "--in-memory")
+	if err != nil {
+		return 0, 0, 0, err
+	}
+	defer b.stop()
+	if err := o.warm(&b.server); err != nil {
+		return 0, 0, 0, err
+	}
+	measure := func() (rss, inUse float64, err error) {
+		if rss, err = b.memory(); err != nil {
+			return 0, 0, err
+		}
+		inUse, err = b.inUse()
+		return rss, inUse, err
+	}
+	rssBefore, inUseBefore, err := measure()
+	if err != nil {
+		return 0, 0, 0, err
+	}
+	hs, err := b.handshakes(o.subscribers, func(i int) string { return fmt.Sprintf("user/%d", i) })
+	if err != nil {
+		return 0, 0, 0, err
+	}
+	subs, took, err := connect(b.addr, hs, false)
+	if err != nil {
+		return 0, 0, 0, err
+	}
+	defer subs.close()
+	rss, inUse, err = measure()
+	return rss - rssBefore, inUse - inUseBefore, took, err
+}
