@@ -13,6 +13,7 @@ func TestGrant(t *testing.T) {
 	g := pubsub.NewGrant(read, write)
 	admin := pubsub.Grant{Admin: true}
 	var nothing pubsub.Grant
+	var none *pubsub.Grant
 	for _, tt := range []struct {
 		topic                 pubsub.Topic
 		read, write           bool
@@ -33,7 +34,7 @@ func TestGrant(t *testing.T) {
 		if admin.CanRead(tt.topic) != tt.adminRead || admin.CanWrite(tt.topic) != tt.adminWrite {
 			t.Errorf("admin, %q: read %v, write %v", tt.topic, admin.CanRead(tt.topic), admin.CanWrite(tt.topic))
 		}
-		if nothing.CanRead(tt.topic) || nothing.CanWrite(tt.topic) {
+		if nothing.CanRead(tt.topic) || nothing.CanWrite(tt.topic) || none.CanRead(tt.topic) || none.CanWrite(tt.topic) {
 			t.Errorf("the zero grant allows %q", tt.topic)
 		}
 	}

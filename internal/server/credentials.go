@@ -29,11 +29,14 @@ func (a *secret) matches(s string) bool {
 
 // credential is what a client has shown, verified.
 type credential struct {
-	pubsub.Grant
+	*pubsub.Grant // shared
 	// publisher stands for the kid and the subject, or for the token if it has no
 	// subject.
 	publisher publisher
 }
+
+// adminGrant is that of the admin token.
+var adminGrant = pubsub.Grant{Admin: true}
 
 // authError says why a client is not let in.
 type authError struct {
@@ -74,7 +77,7 @@ func (e *authError) Error() string {
 // Fastly-Key that is wrong is ignored.
 func (s *Server) authenticate(ctx context.Context, r *http.Request, queryAuth string) (credential, *authError) {
 	if s.hasAdminKey(r) {
-		return credential{Grant: pubsub.Grant{Admin: true}}, nil
+		return credential{Grant: &adminGrant}, nil
 	}
 	if queryAuth != "" {
 		return s.verify(ctx, queryAuth) // the admin token is not read from a query
@@ -89,7 +92,7 @@ func (s *Server) authenticate(ctx context.Context, r *http.Request, queryAuth st
 // authenticateToken finds out what the Bearer token or MQTT password raw allows.
 func (s *Server) authenticateToken(ctx context.Context, raw string) (credential, *authError) {
 	if s.admin.matches(raw) {
-		return credential{Grant: pubsub.Grant{Admin: true}}, nil
+		return credential{Grant: &adminGrant}, nil
 	}
 	return s.verify(ctx, raw)
 }

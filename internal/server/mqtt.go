@@ -23,14 +23,14 @@ type mqttConn struct {
 
 	// owned by the goroutine that reads
 	decoder  ws.Decoder
-	packet   []byte      // the part of a packet that has come so far
+	packet   *[]byte     // the part of a packet that has come so far; nil if there is none
 	stranger *netip.Addr // the client's, until its token has been read
 	begun    bool        // the first packet has come
 	deaf     bool        // nothing more is to be taken from the client
 
 	// set by the goroutine that reads, before it is subscribed to anything
 	maxPacket uint32 // to the client; 0 is no limit
-	cred      *credential
+	cred      credential
 
 	publishes atomic.Pointer[publishQueue] // nil before the first
 
@@ -153,9 +153,9 @@ func (m *mqttConn) hangUp(code ws.Code, reason string) {
 // data takes a piece of the stream of packets; false if nothing more is to be
 // taken.
 func (m *mqttConn) data(b []byte) bool {
-	if len(m.packet) > 0 {
-		m.packet = append(m.packet, b...)
-		b = m.packet
+	if m.packet != nil {
+		*m.packet = append(*m.packet, b...)
+		b = *m.packet
 	}
 	for len(b) > 0 {
 		n, err := mqtt.PacketLen(b, m.s.sessions.MaxPacketSize())
@@ -174,10 +174,14 @@ func (m *mqttConn) data(b []byte) bool {
 		}
 		b = b[n:]
 	}
-	if len(b) == 0 {
+	switch {
+	case len(b) == 0:
 		m.packet = nil
-	} else {
-		m.packet = append(m.packet[:0], b...)
+	case m.packet != nil:
+		*m.packet = append((*m.packet)[:0], b...)
+	default:
+		begun := append([]byte(nil), b...)
+		m.packet = &begun
 	}
 	return true
 }
@@ -282,8 +286,8 @@ func (m *mqttConn) authorize(token string) session.Event {
 		m.s.o.Events.Refused(transportMQTT, refusals[verdict])
 		return session.Authorized{Verdict: verdict}
 	}
-	m.cred = &cred
-	return session.Authorized{Verdict: verdict, Grant: &m.cred.Grant}
+	m.cred = cred
+	return session.Authorized{Verdict: verdict, Grant: cred.Grant}
 }
 
 // refusals are the reasons of Events.Refused.
@@ -306,7 +310,7 @@ func (m *mqttConn) settle() bool {
 
 // publish begins to publish msg, unless its publisher has had its share.
 func (m *mqttConn) publish(msg pubsub.Message) {
-	if _, ok := m.s.mayPublish(m.cred); !ok {
+	if _, ok := m.s.mayPublish(&m.cred); !ok {
 		m.s.o.Events.PublishDropped("rate-limit", string(msg.Topic))
 		return
 	}

@@ -4,6 +4,7 @@ package token
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -38,7 +39,8 @@ var ErrInvalid = errors.New("token: invalid")
 // exist.
 var errUnsigned = fmt.Errorf("%w: not signed by a known key", ErrInvalid)
 
-// Verifier checks tokens. Its methods may be called at the same time.
+// Verifier checks tokens. Its methods may be called at the same time. It must not
+// be copied or changed once it has been used.
 type Verifier struct {
 	// Key returns the value of the signing key that kid names, and
 	// [pubsub.ErrKeyNotFound] if there is none. Any other error means that it
@@ -49,6 +51,8 @@ type Verifier struct {
 	RequireExp bool
 	// EnforceExpiry has grants expire with their tokens.
 	EnforceExpiry bool
+
+	recent recent
 }
 
 // parser checks alg before it asks for the key. The times are checked here
@@ -59,7 +63,8 @@ var parser = jwt.NewParser(
 	jwt.WithoutClaimsValidation(),
 )
 
-// Verify returns what the token raw allows at now. An error that is [ErrInvalid]
+// Verify returns what the token raw allows at now; the grant may be shared and must
+// not be changed. An error that is [ErrInvalid]
 // refuses the token; any other says that its key could not be looked up.
 //
 // The secret is the bytes of the key's value as they stand. Expires of the grant
@@ -67,92 +72,119 @@ var parser = jwt.NewParser(
 // time, or if expiry is not enforced. Claims that are not named here are the
 // business of others: iat, too, is only information (RFC 7519 section 4.1.6), and
 // a token from a clock that is ahead works.
-func (v *Verifier) Verify(ctx context.Context, raw string, now time.Time) (pubsub.Grant, error) {
+func (v *Verifier) Verify(ctx context.Context, raw string, now time.Time) (*pubsub.Grant, error) {
 	if len(raw) > MaxBytes {
-		return pubsub.Grant{}, invalid("longer than %d bytes", MaxBytes)
+		return nil, invalid("longer than %d bytes", MaxBytes)
 	}
 	if strings.ContainsAny(raw, "\r\n") { // encoding/base64 would skip them
-		return pubsub.Grant{}, invalid("malformed")
+		return nil, invalid("malformed")
 	}
-	var kid string
+	id := sha256.Sum256([]byte(raw))
+	if t := v.recent.find(id); t != nil {
+		// The signature is good as long as the key is the same.
+		if secret, err := v.Key(ctx, t.grant.KeyID); err == nil && secret == t.secret {
+			return v.admit(t, now)
+		}
+	}
+	var kid, secret string
 	var keyErr error
 	var c claims
 	_, err := parser.ParseWithClaims(raw, &c, func(t *jwt.Token) (any, error) {
-		var secret []byte
 		kid, secret, keyErr = v.secret(ctx, t.Header)
-		return secret, keyErr
+		return []byte(secret), keyErr
 	})
 	switch {
 	case keyErr != nil:
-		return pubsub.Grant{}, keyErr
+		return nil, keyErr
 	case errors.Is(err, jwt.ErrSignatureInvalid):
-		return pubsub.Grant{}, errUnsigned
+		return nil, errUnsigned
 	case err != nil:
-		return pubsub.Grant{}, invalid("malformed, or its alg is not HS256")
+		return nil, invalid("malformed, or its alg is not HS256")
 	}
-	return v.grant(kid, c.MapClaims, now)
+	t, err := v.read(kid, c.MapClaims)
+	if err != nil {
+		return nil, err
+	}
+	t.secret = secret
+	g, err := v.admit(t, now)
+	if err == nil {
+		v.recent.add(id, t)
+	}
+	return g, err
 }
 
 // secret returns the kid of a header and its key. Its error is Verify's.
-func (v *Verifier) secret(ctx context.Context, header map[string]any) (kid string, secret []byte, err error) {
+func (v *Verifier) secret(ctx context.Context, header map[string]any) (kid, secret string, err error) {
 	if _, ok := header["crit"]; ok {
-		return "", nil, invalid("the crit header asks for extensions, and none is known")
+		return "", "", invalid("the crit header asks for extensions, and none is known")
 	}
 	kid, _ = header["kid"].(string)
 	if kid == "" {
-		return "", nil, invalid("the kid header must name a signing key")
+		return "", "", invalid("the kid header must name a signing key")
 	}
-	value, err := v.Key(ctx, kid)
+	secret, err = v.Key(ctx, kid)
 	switch {
 	case errors.Is(err, pubsub.ErrKeyNotFound):
-		return "", nil, errUnsigned
+		return "", "", errUnsigned
 	case err != nil:
-		return "", nil, fmt.Errorf("token: look up the signing key: %w", err)
-	case value == "":
-		return "", nil, errUnsigned // anybody can sign with an empty secret
+		return "", "", fmt.Errorf("token: look up the signing key: %w", err)
+	case secret == "":
+		return "", "", errUnsigned // anybody can sign with an empty secret
 	}
-	return kid, []byte(value), nil
+	return kid, secret, nil
 }
 
-// grant checks the claims of a token whose signature is good.
-func (v *Verifier) grant(kid string, c jwt.MapClaims, now time.Time) (pubsub.Grant, error) {
+// signed is a token whose signature is good.
+type signed struct {
+	grant    pubsub.Grant
+	secret   string // it was signed with
+	nbf, exp time.Time
+	hasExp   bool
+}
+
+// read checks the claims of a token whose signature is good.
+func (v *Verifier) read(kid string, c jwt.MapClaims) (*signed, error) {
 	if c == nil {
-		return pubsub.Grant{}, invalid("the claims are no JSON object")
+		return nil, invalid("the claims are no JSON object")
 	}
 	read, err := topics(c, claimRead)
 	if err != nil {
-		return pubsub.Grant{}, err
+		return nil, err
 	}
 	write, err := topics(c, claimWrite)
 	if err != nil {
-		return pubsub.Grant{}, err
+		return nil, err
 	}
-	g := pubsub.NewGrant(read, write)
-	g.KeyID = kid
+	t := &signed{grant: pubsub.NewGrant(read, write)}
+	t.grant.KeyID = strings.Clone(kid) // without the rest of the header
 	if sub, ok := c["sub"]; ok {
-		if g.Subject, ok = sub.(string); !ok {
-			return pubsub.Grant{}, invalid("sub must be a string")
+		if t.grant.Subject, ok = sub.(string); !ok {
+			return nil, invalid("sub must be a string")
 		}
 	}
-	nbf, _, err := date(c, "nbf")
-	if err != nil {
-		return pubsub.Grant{}, err
+	if t.nbf, _, err = date(c, "nbf"); err != nil {
+		return nil, err
 	}
-	exp, hasExp, err := date(c, "exp")
+	if t.exp, t.hasExp, err = date(c, "exp"); err != nil {
+		return nil, err
+	}
+	if t.hasExp && v.EnforceExpiry && t.exp.Before(farFuture) {
+		t.grant.Expires = t.exp.Add(Leeway)
+	}
+	return t, nil
+}
+
+// admit checks the times of t.
+func (v *Verifier) admit(t *signed, now time.Time) (*pubsub.Grant, error) {
 	switch {
-	case err != nil:
-		return pubsub.Grant{}, err
-	case now.Before(nbf.Add(-Leeway)):
-		return pubsub.Grant{}, invalid("not valid yet (nbf)")
-	case !hasExp && v.RequireExp:
-		return pubsub.Grant{}, invalid("exp is missing and require-exp is set")
-	case hasExp && !now.Before(exp.Add(Leeway)):
-		return pubsub.Grant{}, invalid("expired (exp)")
+	case now.Before(t.nbf.Add(-Leeway)):
+		return nil, invalid("not valid yet (nbf)")
+	case !t.hasExp && v.RequireExp:
+		return nil, invalid("exp is missing and require-exp is set")
+	case t.hasExp && !now.Before(t.exp.Add(Leeway)):
+		return nil, invalid("expired (exp)")
 	}
-	if hasExp && v.EnforceExpiry && exp.Before(farFuture) {
-		g.Expires = exp.Add(Leeway)
-	}
-	return g, nil
+	return &t.grant, nil
 }
 
 // topics returns the array of topics that a claim holds, none if it is missing.

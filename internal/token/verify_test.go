@@ -124,12 +124,12 @@ func TestTimes(t *testing.T) {
 			if tt.ok != (err == nil) || err != nil && !errors.Is(err, token.ErrInvalid) {
 				t.Fatalf("error %v", err)
 			}
-			if !g.Expires.Equal(tt.expires) {
+			if tt.ok && !g.Expires.Equal(tt.expires) {
 				t.Errorf("expires %v, want %v", g.Expires, tt.expires)
 			}
 			g, err = (&token.Verifier{Key: keys}).Verify(t.Context(), raw, now)
-			if tt.ok != (err == nil) || !g.Expires.IsZero() {
-				t.Errorf("expiry not enforced: expires %v, %v", g.Expires, err)
+			if tt.ok != (err == nil) || tt.ok && !g.Expires.IsZero() {
+				t.Errorf("expiry not enforced: %+v, %v", g, err)
 			}
 			_, err = (&token.Verifier{Key: keys, RequireExp: true}).Verify(t.Context(), raw, now)
 			if hasExp := strings.Contains(tt.claims, `"exp"`); (err == nil) != (tt.ok && hasExp) {
@@ -171,7 +171,7 @@ func TestTopicClaims(t *testing.T) {
 			if tt.ok != (err == nil) || err != nil && !errors.Is(err, token.ErrInvalid) {
 				t.Fatalf("error %v", err)
 			}
-			if g.CanRead("t") != tt.read || g.CanWrite("t") != tt.write || g.Admin {
+			if g.CanRead("t") != tt.read || g.CanWrite("t") != tt.write || g != nil && g.Admin {
 				t.Errorf("grant %+v", g)
 			}
 		})
@@ -292,7 +292,7 @@ func TestRefused(t *testing.T) {
 			if !errors.Is(err, token.ErrInvalid) {
 				t.Errorf("error %v", err)
 			}
-			if g.CanRead("t") || g.CanWrite("t") || g.KeyID != "" {
+			if g != nil {
 				t.Errorf("a refused token has the grant %+v", g)
 			}
 			if err != nil && (strings.Contains(err.Error(), secret) || len(err.Error()) > 200) {
