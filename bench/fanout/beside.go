@@ -91,7 +91,7 @@ func (o *options) besideLarge(t *ours) (quiet, loaded ages, large result, err er
 	defer toFew.close()
 
 	enough := make(chan struct{})
-	time.AfterFunc(time.Duration(o.seconds)*time.Second, func() { close(enough) })
+	time.AfterFunc(time.Second, func() { close(enough) })
 	if quiet, err = paced(few, toFew, besideRate, enough); err != nil {
 		return quiet, loaded, large, err
 	}

@@ -24,7 +24,7 @@ func (l *loop) prepare(_ *options, dir string) (version string, err error) {
 	}
 	l.binary = filepath.Join(dir, "loop")
 	if out, err := exec.Command("cc", "-O2", "-o", l.binary, source).CombinedOutput(); err != nil {
-		return "", fmt.Errorf("cc: %w\n%s", err, out)
+		return "", fmt.Errorf("cc: %w\n%s; apt-get install gcc libc6-dev", err, out)
 	}
 	out, err := exec.Command("cc", "--version").Output()
 	version, _, _ = strings.Cut(string(out), "\n")

@@ -26,6 +26,7 @@ type options struct {
 	binary      string
 	holder      string
 	serve       string
+	tokens      string
 	targets     string
 	parts       string
 	subscribers int
@@ -72,12 +73,13 @@ func main() {
 	flag.StringVar(&o.binary, "binary", "", "our broker's binary; built from this tree if empty")
 	flag.StringVar(&o.holder, "holder", "auto", "who holds our connections: auto or portable")
 	flag.StringVar(&o.serve, "serve", "", "further flags of pubsub serve, separated by spaces")
-	flag.StringVar(&o.targets, "targets", strings.Join(names, ","), "what fan measures; sse and mqtt are ours, and only they are in the other parts")
+	flag.StringVar(&o.tokens, "tokens", "own", "what our subscribers present: own, a JWT each, or admin, the admin token")
+	flag.StringVar(&o.targets, "targets", strings.Join(names, ","), "what fan measures; the other parts are of ours, sse and mqtt")
 	flag.StringVar(&o.parts, "parts", parts, "what is measured")
 	flag.IntVar(&o.subscribers, "subscribers", 10000, "subscribers; a process may need that many file descriptors")
 	flag.IntVar(&o.size, "size", 128, "bytes of a message, 32 at least")
 	flag.IntVar(&o.rate, "rate", 20, "messages a second of the faster paced phase")
-	flag.IntVar(&o.seconds, "seconds", 3, "how long a phase of deliveries lasts")
+	flag.IntVar(&o.seconds, "seconds", 2, "how long a phase of deliveries lasts")
 	flag.DurationVar(&o.idle, "idle", 30*time.Second, "how long nothing happens in the part idle")
 	flag.IntVar(&o.rounds, "rounds", 3, "how often everything is run, the targets in turn; medians are printed")
 	flag.IntVar(&o.window, "window", 32, "messages that the slowest subscriber may be behind in the unpaced phase")
@@ -146,7 +148,7 @@ func (o *options) prepare(dir string) (ts []named, err error) {
 			return nil, err
 		}
 		if err != nil {
-			fmt.Printf("  %-12s  skipped: %v\n", t.name, err)
+			fmt.Printf("  %-12s  skipped: %s\n", t.name, strings.Join(strings.Fields(err.Error()), " "))
 			continue
 		}
 		fmt.Printf("  %-12s  %s\n", t.name, version)

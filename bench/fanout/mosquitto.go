@@ -19,7 +19,7 @@ type mosquitto struct {
 
 func (t *mosquitto) prepare(*options, string) (version string, err error) {
 	if t.binary, err = find("mosquitto"); err != nil {
-		return "", err
+		return "", fmt.Errorf("%w; apt-get install mosquitto", err)
 	}
 	out, _ := exec.Command(t.binary, "-h").Output() // exits with 3
 	version, _, _ = strings.Cut(string(out), "\n")

@@ -18,10 +18,10 @@ const nchanModule = "/usr/lib/nginx/modules/ngx_nchan_module.so"
 
 func (t *nchan) prepare(*options, string) (version string, err error) {
 	if t.nginx, err = find("nginx"); err != nil {
-		return "", err
+		return "", fmt.Errorf("%w; apt-get install nginx libnginx-mod-nchan", err)
 	}
 	if _, err := os.Stat(nchanModule); err != nil {
-		return "", err
+		return "", fmt.Errorf("%w; apt-get install libnginx-mod-nchan", err)
 	}
 	nginx, err := exec.Command(t.nginx, "-v").CombinedOutput()
 	if err != nil {
@@ -31,8 +31,8 @@ func (t *nchan) prepare(*options, string) (version string, err error) {
 	return fmt.Sprintf("Nchan %s, %s, 2 workers", module, strings.TrimSpace(string(nginx))), err
 }
 
-// The buffer is as long as the load may be ahead of a subscriber; it keeps only
-// what subscribers have not taken.
+// The buffer is longer than a publisher is ever ahead of a subscriber, so that
+// none loses a message.
 const nchanConf = `
 load_module ` + nchanModule + `;
 daemon off;

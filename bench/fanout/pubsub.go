@@ -81,7 +81,9 @@ func startBroker(o *options, transport, store string) (*broker, error) {
 		b.stop()
 		return nil, fmt.Errorf("%w\n%s", err, b.output.Bytes())
 	}
-	b.handshakes = func(n int, topic func(int) string) ([][]step, error) { return b.subscribe(transport, n, topic) }
+	b.handshakes = func(n int, topic func(int) string) ([][]step, error) {
+		return b.subscribe(transport, o.tokens, n, topic)
+	}
 	b.publisher = func(topic string, size int) (*publisher, error) {
 		return postPublisher(addr, "/events?topic="+topic, adminToken, size)
 	}
@@ -106,22 +108,26 @@ func (b *broker) createKey() (pubsub.Key, error) {
 	return key, nil
 }
 
-// subscribe returns handshakes of n subscribers, each with a token of its own.
-func (b *broker) subscribe(transport string, n int, topic func(int) string) ([][]step, error) {
+// subscribe returns handshakes of n subscribers, each with a token of its own, or
+// all with the admin token.
+func (b *broker) subscribe(transport, tokens string, n int, topic func(int) string) ([][]step, error) {
 	expires := time.Now().Add(time.Hour)
-	var err error
+	var failed error
 	hs := handshakes(n, func(i int) []step {
-		id := clientID(topic(i), i)
-		raw, signErr := token.Sign(b.key, token.Claims{Read: []string{topic(i)}, Subject: id, Expires: expires})
-		if signErr != nil {
-			err = signErr
+		id, bearer := clientID(topic(i), i), adminToken
+		if tokens == "own" {
+			raw, err := token.Sign(b.key, token.Claims{Read: []string{topic(i)}, Subject: id, Expires: expires})
+			if err != nil {
+				failed = err
+			}
+			bearer = raw
 		}
 		if transport == "mqtt" {
-			return overWebSocket("/mqtt", mqttSubscribe(id, raw, topic(i)))
+			return overWebSocket("/mqtt", mqttSubscribe(id, bearer, topic(i)))
 		}
-		return sseSubscribe("/events?topic="+topic(i), raw)
+		return sseSubscribe("/events?topic="+topic(i), bearer)
 	})
-	return hs, err
+	return hs, failed
 }
 
 // metric returns the sum of the samples of a metric whose labels contain all of

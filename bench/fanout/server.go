@@ -122,12 +122,14 @@ func (s *server) cpu() (time.Duration, error) {
 // have collected their garbage. A page that two processes share counts once.
 func (s *server) memory() (float64, error) {
 	if s.profile != "" {
-		for range 2 {
+		// What is pooled goes with the second collection; the runtime takes a moment to
+		// give back what is free.
+		for range 3 {
 			if _, err := get(context.Background(), s.profile+"/debug/pprof/heap?gc=1"); err != nil {
 				return 0, err
 			}
+			time.Sleep(300 * time.Millisecond)
 		}
-		time.Sleep(500 * time.Millisecond) // until the runtime has given back what is free
 	}
 	var sum float64
 	for _, pid := range s.processes() {

@@ -16,7 +16,7 @@ const (
 )
 
 // storm measures what those who are connected notice of many who connect at
-// once.
+// once, with ours and with the baseline.
 func (o *options) storm(ts []named, _ string) error {
 	limit, err := descriptors()
 	if err != nil {
@@ -27,29 +27,32 @@ func (o *options) storm(ts []named, _ string) error {
 		return fmt.Errorf("a process may have only %d descriptors: raise ulimit -n", limit)
 	}
 	var rows [][]string
-	for _, t := range own(ts) {
+	for _, t := range ts {
+		if _, own := t.target.(*ours); !own && t.name != baseline {
+			continue
+		}
 		var calm, stormy []time.Duration
 		var connects []float64
 		missing := 0
 		for round := range o.rounds {
-			progress("storm: round %d of %d, %s", round+1, o.rounds, t.transport)
+			progress("storm: round %d of %d, %s", round+1, o.rounds, t.name)
 			c, s, took, err := o.stormOnce(t, n)
 			if err != nil {
-				return fmt.Errorf("%s: %w", t.transport, err)
+				return fmt.Errorf("%s: %w", t.name, err)
 			}
 			calm, stormy, connects = append(calm, c.ages...), append(stormy, s.ages...), append(connects, float64(n)/took.Seconds())
 			missing += c.lost + s.lost
 		}
 		rows = append(rows,
-			append(ageCells(t.transport+", calm", calm), "", ""),
-			append(ageCells(t.transport+", storm", stormy), fmt.Sprintf("%.0f", medianOf(connects)), fmt.Sprint(missing)))
+			append(ageCells(t.name+", calm", calm), "", ""),
+			append(ageCells(t.name+", storm", stormy), fmt.Sprintf("%.0f", medianOf(connects)), fmt.Sprint(missing)))
 	}
 	printTable(fmt.Sprintf("%d clients that get %d messages/s while %d connect at once: publish to receipt, ms; %d rounds", stormConnected, stormRate, n, o.rounds),
 		[]string{"median", "p99", "max", "connects/s", "lost"}, rows)
 	return nil
 }
 
-func (o *options) stormOnce(t *ours, n int) (calm, stormy ages, took time.Duration, err error) {
+func (o *options) stormOnce(t named, n int) (calm, stormy ages, took time.Duration, err error) {
 	s, err := t.start("")
 	if err != nil {
 		return calm, stormy, 0, err
