@@ -15,24 +15,33 @@ const (
 )
 
 // beside measures how long messages to a small topic take while a large one has
-// all that the machine can do.
+// all that the machine can do. With a broker of its own for the small topic, it
+// is only the machine that they share: what is left then is no broker's doing.
 func (o *options) beside(ts []named, _ string) error {
 	var rows [][]string
 	for _, t := range own(ts) {
-		var quiet, loaded []time.Duration
+		var quiet, loaded, apart []time.Duration
 		var large []result
 		missing := 0
 		for round := range o.rounds {
 			progress("beside: round %d of %d, %s", round+1, o.rounds, t.transport)
-			q, l, r, err := o.besideLarge(t)
-			if err != nil {
-				return fmt.Errorf("%s: %w", t.transport, err)
+			for _, own := range []bool{false, true} {
+				q, l, r, err := o.besideLarge(t, own)
+				if err != nil {
+					return fmt.Errorf("%s: %w", t.transport, err)
+				}
+				missing += q.lost + l.lost + r.lost
+				quiet = append(quiet, q.ages...)
+				if own {
+					apart = append(apart, l.ages...)
+				} else {
+					loaded, large = append(loaded, l.ages...), append(large, r)
+				}
 			}
-			quiet, loaded, large = append(quiet, q.ages...), append(loaded, l.ages...), append(large, r)
-			missing += q.lost + l.lost + r.lost
 		}
 		rows = append(rows,
 			append(ageCells(t.transport+", nothing else", quiet), "", ""),
+			append(ageCells(t.transport+", full load, a broker of its own", apart), "", ""),
 			append(ageCells(t.transport+", full load", loaded),
 				fmt.Sprintf("%.0f", median(large, func(r result) float64 { return float64(r.delivered) / r.took.Seconds() })), fmt.Sprint(missing)))
 	}
@@ -56,34 +65,26 @@ func ageCells(name string, ds []time.Duration) []string {
 	return cells
 }
 
-func (o *options) besideLarge(t *ours) (quiet, loaded ages, large result, err error) {
+func (o *options) besideLarge(t *ours, apart bool) (quiet, loaded ages, large result, err error) {
 	s, err := t.start("")
 	if err != nil {
 		return quiet, loaded, large, err
 	}
 	defer s.stop()
-	open := func(n int, name string, stamped bool) (*pool, *publisher, error) {
-		hs, err := s.handshakes(n, func(int) string { return name })
-		if err != nil {
-			return nil, nil, err
+	small := s
+	if apart {
+		if small, err = t.start(""); err != nil {
+			return quiet, loaded, large, err
 		}
-		subs, _, err := connect(s.addr, hs, stamped)
-		if err != nil {
-			return nil, nil, err
-		}
-		p, err := s.publisher(name, o.size)
-		if err != nil {
-			subs.close()
-		}
-		return subs, p, err
+		defer small.stop()
 	}
-	many, toMany, err := open(o.subscribers, topic, false)
+	many, toMany, err := o.audience(s, o.subscribers, topic, false)
 	if err != nil {
 		return quiet, loaded, large, err
 	}
 	defer many.close()
 	defer toMany.close()
-	few, toFew, err := open(besideSubscribers, "beside", true)
+	few, toFew, err := o.audience(small, besideSubscribers, "beside", true)
 	if err != nil {
 		return quiet, loaded, large, err
 	}
@@ -108,6 +109,24 @@ func (o *options) besideLarge(t *ours) (quiet, loaded ages, large result, err er
 		err = largeErr
 	}
 	return quiet, loaded, large, err
+}
+
+// audience connects n subscribers of a topic, and a publisher to it.
+func (o *options) audience(s *server, n int, topic string, stamped bool) (*pool, *publisher, error) {
+	hs, err := s.handshakes(n, func(int) string { return topic })
+	if err != nil {
+		return nil, nil, err
+	}
+	subs, _, err := connect(s.addr, hs, stamped)
+	if err != nil {
+		return nil, nil, err
+	}
+	p, err := s.publisher(topic, o.size)
+	if err != nil {
+		subs.close()
+		return nil, nil, err
+	}
+	return subs, p, nil
 }
 
 // paced publishes rate messages a second until enough is closed.
