@@ -33,7 +33,7 @@ func (t *ours) prepare(o *options, dir string) (version string, err error) {
 	t.o = o
 	if o.binary == "" {
 		o.binary = filepath.Join(dir, "pubsub")
-		if out, err := exec.Command("go", "build", "-o", o.binary, "pubsub/cmd/pubsub").CombinedOutput(); err != nil {
+		if out, err := exec.Command("go", "build", "-buildvcs=auto", "-o", o.binary, "pubsub/cmd/pubsub").CombinedOutput(); err != nil {
 			return "", fmt.Errorf("go build: %w\n%s", err, out)
 		}
 	}
