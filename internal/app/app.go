@@ -187,6 +187,7 @@ func (n *node) run(ctx context.Context) error {
 	}
 
 	wg.Go(func() { n.hub.Run(parts) })
+	wg.Go(func() { returnMemory(parts) })
 	if n.lot != nil {
 		wg.Go(func() { n.lot.Run(parts) })
 	}

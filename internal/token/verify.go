@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+	"unique"
 
 	"github.com/golang-jwt/jwt/v5"
 
@@ -136,7 +137,7 @@ func (v *Verifier) secret(ctx context.Context, header map[string]any) (kid, secr
 
 // signed is a token whose signature is good.
 type signed struct {
-	grant    pubsub.Grant
+	grant    *pubsub.Grant
 	secret   string // it was signed with
 	nbf, exp time.Time
 	hasExp   bool
@@ -155,10 +156,11 @@ func (v *Verifier) read(kid string, c jwt.MapClaims) (*signed, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &signed{grant: pubsub.NewGrant(read, write)}
-	t.grant.KeyID = strings.Clone(kid) // without the rest of the header
+	g := pubsub.NewGrant(read, write)
+	g.KeyID = unique.Make(kid).Value() // not one for each client
+	t := &signed{grant: &g}
 	if sub, ok := c["sub"]; ok {
-		if t.grant.Subject, ok = sub.(string); !ok {
+		if g.Subject, ok = sub.(string); !ok {
 			return nil, invalid("sub must be a string")
 		}
 	}
@@ -169,7 +171,7 @@ func (v *Verifier) read(kid string, c jwt.MapClaims) (*signed, error) {
 		return nil, err
 	}
 	if t.hasExp && v.EnforceExpiry && t.exp.Before(farFuture) {
-		t.grant.Expires = t.exp.Add(Leeway)
+		g.Expires = t.exp.Add(Leeway)
 	}
 	return t, nil
 }
@@ -184,7 +186,7 @@ func (v *Verifier) admit(t *signed, now time.Time) (*pubsub.Grant, error) {
 	case t.hasExp && !now.Before(t.exp.Add(Leeway)):
 		return nil, invalid("expired (exp)")
 	}
-	return &t.grant, nil
+	return t.grant, nil
 }
 
 // topics returns the array of topics that a claim holds, none if it is missing.
