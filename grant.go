@@ -24,7 +24,11 @@ type Grant struct {
 // NewGrant returns a grant to read and write the topics named; the slices are
 // copied. The other fields are for the caller to fill in.
 func NewGrant(read, write []string) Grant {
-	return Grant{read: sorted(read), write: sorted(write)}
+	g := Grant{read: sorted(read), write: sorted(write)}
+	if slices.Equal(g.read, g.write) {
+		g.write = g.read // there may be a grant for each client
+	}
+	return g
 }
 
 func sorted(s []string) []string {
