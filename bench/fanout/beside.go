@@ -25,14 +25,14 @@ func (o *options) beside(ts []named, _ string) error {
 		missing := 0
 		for round := range o.rounds {
 			progress("beside: round %d of %d, %s", round+1, o.rounds, t.transport)
-			for _, own := range []bool{false, true} {
-				q, l, r, err := o.besideLarge(t, own)
+			for _, alone := range []bool{false, true} {
+				q, l, r, err := o.besideLarge(t, alone)
 				if err != nil {
 					return fmt.Errorf("%s: %w", t.transport, err)
 				}
 				missing += q.lost + l.lost + r.lost
 				quiet = append(quiet, q.ages...)
-				if own {
+				if alone {
 					apart = append(apart, l.ages...)
 				} else {
 					loaded, large = append(loaded, l.ages...), append(large, r)
@@ -65,14 +65,14 @@ func ageCells(name string, ds []time.Duration) []string {
 	return cells
 }
 
-func (o *options) besideLarge(t *ours, apart bool) (quiet, loaded ages, large result, err error) {
+func (o *options) besideLarge(t *ours, alone bool) (quiet, loaded ages, large result, err error) {
 	s, err := t.start("")
 	if err != nil {
 		return quiet, loaded, large, err
 	}
 	defer s.stop()
 	small := s
-	if apart {
+	if alone {
 		if small, err = t.start(""); err != nil {
 			return quiet, loaded, large, err
 		}

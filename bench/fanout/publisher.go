@@ -53,7 +53,7 @@ func mqttPublisher(addr, topic string, size int) (*publisher, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := shakeHands(nc, []step{mqttConnect("publisher", "")}); err != nil {
+	if err := shakeHands(nc, []step{mqttConnect("publisher-"+topic, "")}); err != nil {
 		nc.Close()
 		return nil, err
 	}
