@@ -174,6 +174,7 @@ func refusedSSE(e *authError) *sseRefusal {
 // comes first.
 func (st *sseStream) subscribe(ctx context.Context, req *sseRequest) (opening []byte, err error) {
 	opening = sse.AppendStreamOpen(nil)
+	var first []*pubsub.Parcel // what is retained
 	positions := make([]sse.Position, len(req.topics))
 	if req.durable && len(positions) > 1 {
 		st.positions = &positions
@@ -193,11 +194,21 @@ func (st *sseStream) subscribe(ctx context.Context, req *sseRequest) (opening []
 		}
 		// A version that counts as none must not come back in an id: one ahead of
 		// the store would count once the store has passed it.
-		positions[i] = sse.Position{Topic: sub.Topic(), Version: seen}
+		has := seen
 		if retained != nil {
-			opening = st.appendDurable(opening, retained, positions)
+			first = append(first, retained)
+			if has = req.since[i]; has.Generation != seen.Generation || !seen.Newer(has) {
+				has = pubsub.Version{}
+			}
 		}
+		positions[i] = sse.Position{Topic: sub.Topic(), Version: has}
 		sub.Open(nil, seen)
+	}
+	// Only now is known what the client has of the later topics: the first id names
+	// that already.
+	for _, p := range first {
+		advance(positions, p)
+		opening = st.appendDurable(opening, p, positions)
 	}
 	return opening, nil
 }
@@ -271,7 +282,7 @@ func (st *sseStream) encode(w *writer, d *hub.Delivery, _ time.Time, last bool) 
 		w.bytes(st.durableFrame(p), last)
 	default:
 		// Of several topics the id is the stream's own; the data is not.
-		st.advance(p)
+		advance(*st.positions, p)
 		line, rest := sse.Split(st.frame(p))
 		w.setHead(sse.AppendID(append(w.head(), line...), *st.positions))
 		w.bytes(rest, last)
@@ -302,10 +313,10 @@ func (st *sseStream) appendDurable(dst []byte, p *pubsub.Parcel, positions []sse
 	return append(dst, rest...)
 }
 
-// advance notes that p is delivered.
-func (st *sseStream) advance(p *pubsub.Parcel) {
-	for i := range *st.positions {
-		if at := &(*st.positions)[i]; at.Topic == p.Topic {
+// advance notes in positions that p is delivered.
+func advance(positions []sse.Position, p *pubsub.Parcel) {
+	for i := range positions {
+		if at := &positions[i]; at.Topic == p.Topic {
 			at.Version = p.Version
 			return
 		}
