@@ -26,6 +26,9 @@ func (o *options) beside(ts []named, _ string) error {
 		for round := range o.rounds {
 			progress("beside: round %d of %d, %s", round+1, o.rounds, t.transport)
 			for _, alone := range []bool{false, true} {
+				if alone && round > 0 {
+					break // once shows what it is for
+				}
 				q, l, r, err := o.besideLarge(t, alone)
 				if err != nil {
 					return fmt.Errorf("%s: %w", t.transport, err)

@@ -84,7 +84,7 @@ func main() {
 	flag.IntVar(&o.rounds, "rounds", 3, "how often everything is run, the targets in turn; medians are printed")
 	flag.IntVar(&o.window, "window", 32, "messages that the slowest subscriber may be behind in the unpaced phase")
 	flag.IntVar(&o.publishers, "publishers", 64, "connections that publish")
-	flag.DurationVar(&o.publishing, "publishing", time.Second, "how long a phase of publishing lasts")
+	flag.DurationVar(&o.publishing, "publishing", 500*time.Millisecond, "how long a phase of publishing lasts")
 	flag.Parse()
 	if err := o.run(); err != nil {
 		log.Fatal("fanout: ", err)
