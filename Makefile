@@ -2,13 +2,14 @@
 # it installs its clients with apt-get and npm.
 
 FUZZTIME ?= 10s
+SOAK ?= 10m
 # Further flags for "go test", such as -v or -run=TestName.
 GOTESTFLAGS ?=
 # Flags of bench/fanout, such as -rounds=1 or -targets=baseline,sse.
 FANOUTFLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build test race check gofmt vet staticcheck vulncheck fuzz e2e bench bench-fanout ci clean FORCE
+.PHONY: help build test race check gofmt vet staticcheck vulncheck fuzz e2e bench bench-fanout soak ci clean FORCE
 
 help: ## List all targets
 	@echo 'make TARGET, where TARGET is one of:'
@@ -64,6 +65,9 @@ bench: ## Run the benchmarks of the parts
 
 bench-fanout: ## Compare whole brokers, in ten minutes; FANOUTFLAGS makes it less
 	go run ./bench/fanout $(FANOUTFLAGS)
+
+soak: bin/pubsub ## Have 5,000 subscribers come, go and stall for SOAK (10m), and check
+	go run ./test/soak -binary bin/pubsub -duration $(SOAK)
 
 ci: ## Run the gate that every change has to pass
 	.ci/run

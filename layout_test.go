@@ -62,6 +62,7 @@ var layout = map[string]struct {
 	"bench/fanout":  {level: 6, ours: []string{"internal/mqtt", "internal/token"}, foreign: []string{"golang.org/x/sys"}},
 	"test/e2e":      {level: 6},
 	"test/scenario": {level: 6},
+	"test/soak":     {level: 6, ours: []string{"internal/mqtt", "internal/token"}},
 	"test/summary":  {level: 6},
 }
 

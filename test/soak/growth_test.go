@@ -1,0 +1,158 @@
+//go:build linux
+
+package main
+
+import (
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+)
+
+// steady are samples of a process that only varies.
+func steady() (ss []sample) {
+	for i := range 90 {
+		v := float64(i % 7)
+		ss = append(ss, sample{resident: 100<<20 + v*1e6, heap: 20<<20 + v*5e5, goroutines: 30 + v, descriptors: 5030 + v, connections: 5000 + v})
+	}
+	return ss
+}
+
+func TestGrowth(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		grow func(s *sample, i float64)
+		want int
+	}{
+		{"steady", func(s *sample, i float64) {}, 0},
+		{"more subscribers", func(s *sample, i float64) { s.connections += i; s.descriptors += i }, 0},
+		{"at the beginning", func(s *sample, i float64) { s.resident += min(i, 30) * 1e6; s.heap += min(i, 30) * 1e6 }, 0},
+		{"resident", func(s *sample, i float64) { s.resident += i * 3e5 }, 1},
+		{"heap", func(s *sample, i float64) { s.heap += i * 1e5 }, 1},
+		{"goroutines", func(s *sample, i float64) { s.goroutines += i * 1.2 }, 1},
+		{"descriptors", func(s *sample, i float64) { s.descriptors += i * 1.2 }, 1},
+	} {
+		ss := steady()
+		for i := range ss {
+			c.grow(&ss[i], float64(i))
+		}
+		f := newFaults()
+		checkGrowth(ss, "auto", f)
+		if f.counts[faultGrowth] != c.want || len(f.counts) > c.want {
+			t.Errorf("%s: %v", c.name, f.texts)
+		}
+	}
+	// The portable holder has a goroutine for each connection.
+	ss := steady()
+	for i := range ss {
+		ss[i].connections += float64(i) * 10
+		ss[i].descriptors += float64(i) * 10
+		ss[i].goroutines = ss[i].connections + 30
+	}
+	f := newFaults()
+	checkGrowth(ss, "portable", f)
+	if f.any() {
+		t.Error(f.texts)
+	}
+	checkGrowth(ss, "auto", f)
+	if f.counts[faultGrowth] != 1 {
+		t.Error("goroutines that grow with the connections are not noticed")
+	}
+}
+
+func TestRest(t *testing.T) {
+	before := sample{goroutines: 30, descriptors: 20, m: metrics{}}
+	for _, c := range []struct {
+		name string
+		left sample
+		want int
+	}{
+		{"nothing", before, 0},
+		{"files", sample{goroutines: 35, descriptors: 28, m: metrics{}}, 0},
+		{"goroutines", sample{goroutines: 60, descriptors: 20, m: metrics{}}, 1},
+		{"descriptors", sample{goroutines: 30, descriptors: 50, m: metrics{}}, 1},
+		{"a connection", sample{goroutines: 30, descriptors: 20, m: metrics{`pubsub_connections{transport="sse"}`: 1}}, 1},
+		{"a subscription", sample{goroutines: 30, descriptors: 20, m: metrics{"pubsub_subscriptions": 1}}, 1},
+		{"a backlog", sample{goroutines: 30, descriptors: 20, m: metrics{"pubsub_backlog_bytes": 200}}, 1},
+	} {
+		f := newFaults()
+		checkRest(&before, &c.left, f)
+		if f.counts[faultGrowth] != c.want || len(f.counts) > c.want {
+			t.Errorf("%s: %v", c.name, f.texts)
+		}
+	}
+}
+
+// What the broker counts is held against what was done.
+func TestMetrics(t *testing.T) {
+	right := func() metrics {
+		return metrics{
+			`pubsub_messages_published_total{retain="false",transport="http"}`: 3,
+			`pubsub_messages_published_total{retain="true",transport="mqtt"}`:  2,
+			"pubsub_messages_dropped_total":                                    0,
+		}
+	}
+	for _, c := range []struct {
+		name  string
+		wrong func(metrics)
+		want  faultKind
+	}{
+		{"right", func(metrics) {}, ""},
+		{"one more", func(m metrics) { m[`pubsub_messages_published_total{retain="true",transport="http"}`] = 1 }, faultBroker},
+		{"one less", func(m metrics) { m[`pubsub_messages_published_total{retain="true",transport="mqtt"}`] = 1 }, faultBroker},
+		{"a publish dropped", func(m metrics) { m[`pubsub_publishes_dropped_total{reason="forbidden"}`] = 1 }, faultBroker},
+		{"a delivery dropped", func(m metrics) { m[`pubsub_deliveries_dropped_total{reason="too large"}`] = 1 }, faultBroker},
+		{"one refused", func(m metrics) { m[`pubsub_connections_refused_total{reason="forbidden"}`] = 1 }, faultBroker},
+		{"a failure", func(m metrics) { m["pubsub_failures_total"] = 1 }, faultBroker},
+		{"a loss that nobody had", func(m metrics) { m["pubsub_messages_dropped_total"] = 1 }, faultAccount},
+	} {
+		r := &run{faults: newFaults(), out: io.Discard}
+		r.http.plain.Store(3)
+		r.mqtt.retained.Store(2)
+		m := right()
+		c.wrong(m)
+		r.checkMetrics(m)
+		if c.want == "" && r.faults.any() || c.want != "" && (len(r.faults.counts) != 1 || r.faults.counts[c.want] != 1) {
+			t.Errorf("%s: %v", c.name, r.faults.texts)
+		}
+	}
+}
+
+// How the process ends, and what it has logged, counts.
+func TestEndOfProcess(t *testing.T) {
+	for _, c := range []struct {
+		name, script string
+		want         int
+	}{
+		{"well", `echo "{\"level\":\"INFO\"}" >&2; exit 0`, 0},
+		{"with an error in the log", `echo "{\"level\":\"ERROR\"}" >&2; exit 0`, 1},
+		{"with a panic", `echo "panic: bad" >&2; exit 0`, 1},
+		{"with a status", `exit 3`, 1},
+	} {
+		log, err := os.Create(filepath.Join(t.TempDir(), "log"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command("sh", "-c", "trap '"+c.script+"' TERM; echo ready; while :; do sleep 0.05; done")
+		cmd.Stderr = log
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		log.Close()
+		if _, err := io.ReadFull(out, make([]byte, len("ready\n"))); err != nil {
+			t.Fatal(err)
+		}
+		b := &broker{cmd: cmd, log: log.Name(), exited: make(chan error, 1)}
+		go func() { b.exited <- cmd.Wait() }()
+		f := newFaults()
+		b.stop(f)
+		if f.counts[faultBroker] != c.want || len(f.counts) > c.want {
+			t.Errorf("%s: %v", c.name, f.texts)
+		}
+	}
+}

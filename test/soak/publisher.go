@@ -1,0 +1,249 @@
+//go:build linux
+
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"pubsub/internal/mqtt"
+)
+
+// sender publishes over one connection.
+type sender interface {
+	// publish returns the version, if there is one to be known.
+	publish(topic string, data []byte, retain bool) (version, error)
+	// close returns once the broker has taken everything.
+	close() error
+	transport() string
+}
+
+// poster publishes by POST.
+type poster struct {
+	client *http.Client
+	url    string
+}
+
+func newPoster(b *broker) *poster {
+	return &poster{
+		client: &http.Client{Transport: &http.Transport{}, Timeout: time.Minute},
+		url:    "http://" + b.addr + "/events?topic=",
+	}
+}
+
+func (p *poster) publish(topic string, data []byte, retain bool) (v version, err error) {
+	req, err := http.NewRequest(http.MethodPost, p.url+url.QueryEscape(topic)+"&retain="+strconv.FormatBool(retain), bytes.NewReader(data))
+	if err != nil {
+		return v, err
+	}
+	req.Header.Set("Authorization", "Bearer "+adminToken)
+	resp, err := p.client.Do(req)
+	if err != nil {
+		return v, err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return v, err
+	}
+	if resp.StatusCode != http.StatusOK || string(body) != "Published\n" {
+		return v, fmt.Errorf("POST /events: %s %q", resp.Status, body)
+	}
+	if !retain {
+		return v, nil
+	}
+	return parseVersion(resp.Header.Get("Pubsub-Version"))
+}
+
+func (p *poster) close() error {
+	p.client.CloseIdleConnections()
+	return nil
+}
+
+func (p *poster) transport() string { return "http" }
+
+// mqttSender publishes over MQTT.
+type mqttSender struct {
+	c     *mqttConn
+	ended chan error // has what the reader ended with
+	pong  chan struct{}
+}
+
+func newMQTTSender(b *broker, clientID string) (*mqttSender, error) {
+	nc, err := net.Dial("tcp", b.addr)
+	if err != nil {
+		return nil, err
+	}
+	c, err := openSession(nc, adminToken, clientID)
+	if err != nil {
+		nc.Close()
+		return nil, err
+	}
+	s := &mqttSender{c: c, ended: make(chan error, 1), pong: make(chan struct{}, 1)}
+	go func() { s.ended <- s.read() }()
+	return s, nil
+}
+
+func (s *mqttSender) read() error {
+	for {
+		p, err := s.c.next()
+		if err != nil {
+			return err
+		}
+		if p.Type() != mqtt.TypePingresp {
+			return fmt.Errorf("to a publisher comes %s %+v", p.Type(), p)
+		}
+		s.pong <- struct{}{}
+	}
+}
+
+func (s *mqttSender) publish(topic string, data []byte, retain bool) (version, error) {
+	return version{}, s.c.send(&mqtt.Publish{Topic: topic, Payload: data, Retain: retain})
+}
+
+func (s *mqttSender) close() error {
+	defer s.c.nc.Close()
+	if err := s.c.send(&mqtt.Pingreq{}); err != nil {
+		return err
+	}
+	select {
+	case <-s.pong:
+	case err := <-s.ended:
+		return err
+	case <-time.After(time.Minute):
+		return fmt.Errorf("no PINGRESP for a minute")
+	}
+	s.c.leave()
+	<-s.ended
+	return nil
+}
+
+func (s *mqttSender) transport() string { return "mqtt" }
+
+// published counts what was sent.
+type published struct {
+	plain, retained atomic.Uint64
+}
+
+// publisher publishes numbered messages.
+type publisher struct {
+	// immutable
+	index  int
+	truth  *truth
+	sender sender
+	count  *published
+	rand   *rand.Rand
+	mine   []mine
+
+	// owned by its goroutine
+	seq, plain map[string]uint64
+	buf        []byte
+}
+
+// mine are the topics of a class that a publisher publishes to.
+type mine struct {
+	class  *class
+	topics []string
+	due    float64 // owned by the publisher's goroutine: messages that should have been sent by now
+}
+
+func newPublisher(index int, p *plan, t *truth, s sender, count *published, r *rand.Rand) *publisher {
+	pub := &publisher{index: index, truth: t, sender: s, count: count, rand: r, seq: make(map[string]uint64), plain: make(map[string]uint64)}
+	for _, c := range p.classes() {
+		if ts := c.of(index); len(ts) > 0 {
+			pub.mine = append(pub.mine, mine{class: c, topics: ts, due: r.Float64()})
+		}
+	}
+	return pub
+}
+
+// publishUntil publishes until stop is closed.
+func (p *publisher) publishUntil(stop <-chan struct{}) error {
+	pace := time.NewTicker(50 * time.Millisecond)
+	defer pace.Stop()
+	for last := time.Now(); ; {
+		select {
+		case now := <-pace.C:
+			passed := now.Sub(last).Seconds()
+			last = now
+			for i := range p.mine {
+				m := &p.mine[i]
+				for m.due += m.class.rate / publishers * passed; m.due >= 1; m.due-- {
+					if err := p.publishAny(m); err != nil {
+						return err
+					}
+				}
+			}
+		case <-stop:
+			return nil
+		}
+	}
+}
+
+// publishAny publishes to one of some topics; now and then it clears it.
+func (p *publisher) publishAny(m *mine) error {
+	topic := m.topics[p.rand.IntN(len(m.topics))]
+	retain := p.rand.Float64() < m.class.retained
+	if retain && p.rand.IntN(30) == 0 {
+		p.count.retained.Add(1)
+		_, err := p.sender.publish(topic, nil, true)
+		return err
+	}
+	size := m.class.size/2 + p.rand.IntN(m.class.size/2)
+	return p.publish(topic, retain, size)
+}
+
+func (p *publisher) publish(topic string, retain bool, size int) error {
+	p.seq[topic]++
+	if retain {
+		p.count.retained.Add(1)
+	} else {
+		p.count.plain.Add(1)
+		p.plain[topic]++
+		p.truth.topics[topic].begun[p.index].Store(p.plain[topic])
+	}
+	m := message{topic: topic, publisher: p.index, seq: p.seq[topic], plain: p.plain[topic], retain: retain}
+	p.buf = m.appendTo(p.buf[:0], size)
+	_, err := p.sender.publish(topic, p.buf, retain)
+	return err
+}
+
+// end publishes a last message to each topic, and returns once all is taken.
+func (p *publisher) end() error {
+	for i := range p.mine {
+		for _, topic := range p.mine[i].topics {
+			if err := p.publish(topic, false, 0); err != nil {
+				return err
+			}
+			p.truth.topics[topic].ended(p.index, p.seq[topic])
+		}
+	}
+	return p.sender.close()
+}
+
+// closeTopics publishes what is retained in the end: a message, or to one topic in
+// ten a clear.
+func closeTopics(topics []string, t *truth, s sender, count *published, r *rand.Rand) error {
+	for _, topic := range topics {
+		m := message{topic: topic, publisher: closer, seq: 1, retain: true}
+		name, data := m.name(), m.appendTo(nil, 0)
+		if r.IntN(10) == 0 {
+			name, data = cleared, nil
+		}
+		count.retained.Add(1)
+		v, err := s.publish(topic, data, true)
+		if err != nil {
+			return err
+		}
+		t.topics[topic].end(name, v)
+	}
+	return s.close()
+}

@@ -1,0 +1,329 @@
+//go:build linux
+
+package main
+
+import (
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"sync"
+	"time"
+
+	"pubsub"
+	"pubsub/internal/token"
+)
+
+// run is one soak.
+type run struct {
+	// immutable
+	settings
+	out    io.Writer
+	broker *broker
+	plan   *plan
+	truth  *truth
+	faults *faults
+	crowd  *crowd
+	subs   []*subscriber
+	begun  time.Time
+
+	http, mqtt published // what was sent
+
+	// owned by soak's goroutine
+	samples []sample
+}
+
+// soak runs a broker for a while and reports to out; ok says that nothing was
+// wrong. An error is one of the soak itself.
+func soak(s settings, out io.Writer) (ok bool, err error) {
+	dir, err := os.MkdirTemp("", "pubsub-soak")
+	if err != nil {
+		return false, err
+	}
+	defer os.RemoveAll(dir)
+	if s.binary == "" {
+		if s.binary, err = build(dir, s.race); err != nil {
+			return false, err
+		}
+	}
+	b, err := startBroker(s.binary, s.holder, dir)
+	if err != nil {
+		return false, err
+	}
+	r := &run{settings: s, out: out, broker: b, plan: newPlan(s.subscribers), faults: newFaults(), begun: time.Now()}
+	r.truth = newTruth(r.plan.topics(), publishers+1)
+	if err := r.all(); err != nil {
+		b.kill()
+		r.faults.report(out)
+		return false, err
+	}
+	b.stop(r.faults)
+	r.report()
+	return !r.faults.any(), nil
+}
+
+func (r *run) say(format string, args ...any) {
+	fmt.Fprintf(r.out, "%7.1f s  %s\n", time.Since(r.begun).Seconds(), fmt.Sprintf(format, args...))
+}
+
+// all is everything between the start of the broker and its end.
+func (r *run) all() error {
+	r.say("%d subscribers, %v, holder %s, seed %d", r.subscribers, r.duration, r.holder, r.seed)
+	if err := r.fillStore(); err != nil {
+		return err
+	}
+	rest, err := r.broker.sample()
+	if err != nil {
+		return err
+	}
+	key, err := r.broker.newKey()
+	if err != nil {
+		return err
+	}
+	var subscribers sync.WaitGroup
+	if err := r.subscribe(&subscribers, key); err != nil {
+		return err
+	}
+	r.say("all have come")
+	if err := r.publish(); err != nil {
+		return err
+	}
+	r.settle()
+	r.crowd.close(r.crowd.over)
+	for _, s := range r.subs {
+		s.leave(orderly)
+	}
+	subscribers.Wait()
+	after, err := r.rest()
+	if err != nil {
+		return err
+	}
+	checkRest(&rest, after, r.faults)
+	checkGrowth(r.samples, r.holder, r.faults)
+	return nil
+}
+
+// fillStore publishes more than the store keeps in memory before it writes that
+// out, so that its table has its whole size from the beginning.
+func (r *run) fillStore() error {
+	p := newPoster(r.broker)
+	defer p.close()
+	data := make([]byte, 32_000)
+	for range 600 {
+		r.http.retained.Add(1)
+		if _, err := p.publish("fill", data, true); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// subscribe starts the subscribers and returns once all are connected.
+func (r *run) subscribe(wg *sync.WaitGroup, key pubsub.Key) error {
+	r.crowd = newCrowd(r.broker.addr, r.duration, r.faults)
+	for i := range r.subscribers {
+		rnd := rand.New(rand.NewPCG(r.seed, uint64(i)))
+		h := r.plan.habits(i, rnd)
+		s := &subscriber{habits: h, crowd: r.crowd, rand: rnd, clientID: fmt.Sprint("subscriber-", i), token: adminToken}
+		if h.token {
+			var err error
+			if s.token, err = token.Sign(key, token.Claims{Read: h.topics, Subject: s.clientID}); err != nil {
+				return err
+			}
+		}
+		s.history = newHistory(fmt.Sprintf("subscriber %d (%v)", i, h.kind), h.kind, h.topics, r.truth, r.faults)
+		r.subs = append(r.subs, s)
+	}
+	for _, s := range r.subs {
+		wg.Go(s.run)
+	}
+	return gather(r.subs, 2*time.Minute, func(s *subscriber) bool { return s.came.Load() })
+}
+
+// publish has everybody publish for the duration, then end, and takes samples
+// meanwhile.
+func (r *run) publish() error {
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	var ps []*publisher
+	for i := range publishers {
+		var s sender = newPoster(r.broker)
+		count := &r.http
+		if i%2 == 1 {
+			var err error
+			if s, err = newMQTTSender(r.broker, fmt.Sprint("publisher-", i)); err != nil {
+				return err
+			}
+			count = &r.mqtt
+		}
+		ps = append(ps, newPublisher(i, r.plan, r.truth, s, count, rand.New(rand.NewPCG(r.seed, uint64(1_000_000+i)))))
+	}
+	for _, p := range ps {
+		wg.Go(func() {
+			if err := p.publishUntil(stop); err != nil {
+				r.faults.add(faultConnection, "publisher %d: %v", p.index, err)
+			}
+		})
+	}
+	err := r.watch()
+	close(stop)
+	wg.Wait()
+	if err != nil {
+		return err
+	}
+
+	r.say("nobody leaves or stalls any more")
+	r.crowd.close(r.crowd.finishing)
+	if err := gather(r.subs, time.Minute, func(s *subscriber) bool { return s.live.Load() }); err != nil {
+		r.faults.add(faultConnection, "%v", err)
+	}
+	for _, p := range ps {
+		wg.Go(func() {
+			if err := p.end(); err != nil {
+				r.faults.add(faultConnection, "publisher %d, at its end: %v", p.index, err)
+			}
+		})
+	}
+	wg.Wait()
+	topics := r.plan.topics()
+	for i := range publishers {
+		wg.Go(func() {
+			from, to := i*len(topics)/publishers, (i+1)*len(topics)/publishers
+			rnd := rand.New(rand.NewPCG(r.seed, uint64(2_000_000+i)))
+			if err := closeTopics(topics[from:to], r.truth, newPoster(r.broker), &r.http, rnd); err != nil {
+				r.faults.add(faultConnection, "publishing what is retained in the end: %v", err)
+			}
+		})
+	}
+	wg.Wait()
+	r.say("all is published")
+	return nil
+}
+
+// watch takes samples for the duration.
+func (r *run) watch() error {
+	every := min(max(r.duration/120, 500*time.Millisecond), 5*time.Second)
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	told := time.Now()
+	for end := time.Now().Add(r.duration); time.Now().Before(end); <-tick.C {
+		s, err := r.broker.sample()
+		if err != nil {
+			return err
+		}
+		r.samples = append(r.samples, s)
+		if time.Since(told) > time.Minute {
+			told = time.Now()
+			r.say("%.0f connected, %.0f delivered, %.0f dropped; %.1f MiB resident, %.1f MiB heap, %.0f goroutines",
+				s.connections, s.m.sum("pubsub_messages_delivered_total"), s.m.sum("pubsub_messages_dropped_total"),
+				s.resident/(1<<20), s.heap/(1<<20), s.goroutines)
+		}
+	}
+	return nil
+}
+
+// settle waits until everybody has everything, then checks the accounts.
+func (r *run) settle() {
+	for begun := time.Now(); time.Since(begun) < time.Minute; time.Sleep(100 * time.Millisecond) {
+		waiting := 0
+		for _, s := range r.subs {
+			if !s.history.converged() {
+				waiting++
+			}
+		}
+		if waiting == 0 {
+			r.say("all have the newest of everything")
+			break
+		}
+	}
+	for _, s := range r.subs {
+		s.history.end()
+	}
+}
+
+// rest returns what the broker takes once all have left, or what it still takes
+// half a minute later.
+func (r *run) rest() (*sample, error) {
+	for begun := time.Now(); ; time.Sleep(200 * time.Millisecond) {
+		s, err := r.broker.sample()
+		if err != nil {
+			return nil, err
+		}
+		left := s.connections + s.m.sum("pubsub_subscriptions") + s.m.sum("pubsub_backlog_bytes")
+		if left == 0 || time.Since(begun) > 30*time.Second {
+			r.checkMetrics(s.m)
+			return &s, nil
+		}
+	}
+}
+
+// checkMetrics compares what the broker has counted with what was done.
+func (r *run) checkMetrics(m metrics) {
+	for _, c := range []struct {
+		transport, retain string
+		sent              uint64
+	}{
+		{"http", "false", r.http.plain.Load()}, {"http", "true", r.http.retained.Load()},
+		{"mqtt", "false", r.mqtt.plain.Load()}, {"mqtt", "true", r.mqtt.retained.Load()},
+	} {
+		got := m.sum("pubsub_messages_published_total", `transport="`+c.transport+`"`, `retain="`+c.retain+`"`)
+		if got != float64(c.sent) {
+			r.faults.add(faultBroker, "it has counted %.0f messages over %s, retained %s, and %d were sent", got, c.transport, c.retain, c.sent)
+		}
+	}
+	for _, name := range []string{"pubsub_publishes_dropped_total", "pubsub_deliveries_dropped_total", "pubsub_messages_expired_total", "pubsub_failures_total", "pubsub_connections_refused_total"} {
+		if v := m.sum(name); v != 0 {
+			r.faults.add(faultBroker, "%s is %v", name, v)
+		}
+	}
+	r.account().check(uint64(m.sum("pubsub_messages_dropped_total")), r.faults)
+}
+
+func (r *run) account() *account {
+	var a account
+	for _, s := range r.subs {
+		a.add(s.history)
+	}
+	return &a
+}
+
+func (r *run) report() {
+	var streams, durable, sessions, churn, stall int
+	for _, s := range r.subs {
+		switch s.kind {
+		case plainStream:
+			streams++
+		case durableStream:
+			durable++
+		case session:
+			sessions++
+		}
+		if s.churns {
+			churn++
+		}
+		if s.stalls {
+			stall++
+		}
+	}
+	a := r.account()
+	fmt.Fprintf(r.out, "\nSoak of %v, seed %d\n", r.duration, r.seed)
+	fmt.Fprintf(r.out, "  subscribers     %d: %d SSE, %d durable SSE, %d MQTT; %d leave and come back, %d stall\n", len(r.subs), streams, durable, sessions, churn, stall)
+	fmt.Fprintf(r.out, "  topics          %d\n", len(r.truth.topics))
+	fmt.Fprintf(r.out, "  published       %d plain and %d retained by POST, %d and %d over MQTT\n",
+		r.http.plain.Load(), r.http.retained.Load(), r.mqtt.plain.Load(), r.mqtt.retained.Load())
+	fmt.Fprintf(r.out, "  received        %d\n", a.received)
+	fmt.Fprintf(r.out, "  connections     %d, %d resumed with Last-Event-ID, %d closed by the broker after taking nothing\n",
+		r.crowd.connected.Load(), r.crowd.resumed.Load(), r.crowd.cutOffs.Load())
+	fmt.Fprintf(r.out, "  lost            in %d stalls: %d announced over SSE, %d found missing over MQTT; %d streams knew of each lost message in the end\n",
+		r.crowd.stalls.Load(), a.announced, a.missing, a.accounted)
+	for _, q := range quantities(r.holder) {
+		middle, last := q.thirds(r.samples)
+		fmt.Fprintf(r.out, "  %-36s middle third %.1f, last third %.1f\n", q.name, middle/q.unit, last/q.unit)
+	}
+	if r.faults.any() {
+		fmt.Fprintln(r.out)
+		r.faults.report(r.out)
+		return
+	}
+	fmt.Fprintln(r.out, "Nothing was out of order, lost without account, or left behind.")
+}

@@ -1,0 +1,276 @@
+//go:build linux
+
+package main
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// client is a connection that is subscribed.
+type client interface {
+	// read hands the next message to the subscriber's history.
+	read(*subscriber) error
+	leave()
+}
+
+// crowd is all subscribers.
+type crowd struct {
+	// immutable
+	addr    string
+	longest time.Duration // that one stays or stays away
+	faults  *faults
+	dialing chan struct{} // holds a token for each connection that is being opened
+
+	// finishing is closed when nobody leaves or stalls any more, over when all are
+	// to go. mu is held while somebody leaves, for reading, and to close them.
+	mu              sync.RWMutex
+	finishing, over chan struct{}
+
+	connected, resumed, stalls, cutOffs atomic.Uint64
+}
+
+func newCrowd(addr string, duration time.Duration, f *faults) *crowd {
+	return &crowd{
+		addr: addr, longest: min(40*time.Second, duration/3), faults: f,
+		dialing:   make(chan struct{}, 64),
+		finishing: make(chan struct{}), over: make(chan struct{}),
+	}
+}
+
+func closed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// close closes one of the crowd's channels.
+func (c *crowd) close(ch chan struct{}) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	close(ch)
+}
+
+// subscriber is one of the crowd.
+type subscriber struct {
+	// immutable
+	habits
+	crowd    *crowd
+	token    string
+	clientID string
+	rand     *rand.Rand
+	history  *history
+
+	came atomic.Bool // it has been subscribed
+	live atomic.Bool // it is
+
+	// owned by its goroutine
+	lastID string
+	nc     *net.TCPConn
+	stall  stall
+
+	mu sync.Mutex
+	// guarded by mu
+	client client // nil while there is none
+	left   bool   // by itself
+}
+
+// stall is when a subscriber reads nothing.
+type stall struct {
+	next   time.Time     // when the next one begins
+	ended  time.Time     // when the last one on this connection did
+	lasted time.Duration // how long that was
+}
+
+// run comes and goes until all is over.
+func (s *subscriber) run() {
+	for first := true; !closed(s.crowd.over); first = false {
+		if err := s.connect(); err != nil {
+			s.history.fault(faultConnection, "it cannot connect: %v", err)
+			s.pause(time.Second)
+			continue
+		}
+		s.crowd.connected.Add(1)
+		if !first && s.lastID != "" {
+			s.crowd.resumed.Add(1)
+		}
+		s.stay()
+		s.pause(time.Duration(s.rand.Int64N(int64(s.crowd.longest / 8))))
+	}
+}
+
+// pause waits, unless it is time to finish.
+func (s *subscriber) pause(d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-s.crowd.finishing:
+	}
+}
+
+func (s *subscriber) connect() error {
+	s.crowd.dialing <- struct{}{}
+	defer func() { <-s.crowd.dialing }()
+	nc, err := net.DialTimeout("tcp", s.crowd.addr, handshakeTimeout)
+	if err != nil {
+		return err
+	}
+	s.nc = nc.(*net.TCPConn)
+	if s.stalls {
+		// So that what it does not read is soon the broker's. With much less than two
+		// segments of loopback, 64 KiB each, the kernel sends the little that fits only
+		// now and then, and that later and later.
+		if err := s.nc.SetReadBuffer(128 << 10); err != nil {
+			return err
+		}
+	}
+	c, err := s.open()
+	if err != nil {
+		nc.Close()
+		return err
+	}
+	s.history.open()
+	s.stall = stall{next: time.Now().Add(time.Second + time.Duration(s.rand.Int64N(int64(4*time.Second))))}
+	s.mu.Lock()
+	s.client, s.left = c, closed(s.crowd.over)
+	if s.left {
+		c.leave()
+	}
+	s.mu.Unlock()
+	s.came.Store(true)
+	s.live.Store(true)
+	return nil
+}
+
+func (s *subscriber) open() (client, error) {
+	if s.history.kind != session {
+		c, err := openStream(s.nc, s)
+		if err != nil {
+			return nil, err
+		}
+		return c, nil
+	}
+	c, err := openSession(s.nc, s.token, s.clientID)
+	if err != nil {
+		return nil, err
+	}
+	return c, c.subscribe(s.topics)
+}
+
+// stay reads until the connection ends.
+func (s *subscriber) stay() {
+	if s.churns {
+		stays := time.Second + time.Duration(s.rand.Int64N(int64(s.crowd.longest)))
+		how := manner(s.rand.IntN(int(manners)))
+		timer := time.AfterFunc(stays, func() { s.leave(how) })
+		defer timer.Stop()
+	}
+	err := s.readAll()
+	s.mu.Lock()
+	left := s.left
+	s.client = nil
+	s.mu.Unlock()
+	s.live.Store(false)
+	s.nc.Close()
+	// Who has read nothing for so long may be closed.
+	cutOff := !left && s.stall.lasted >= writeTimeout*4/5
+	s.history.closed(cutOff)
+	switch {
+	case isUnexpected(err):
+		s.history.fault(faultContent, "%v", err)
+	case cutOff:
+		s.crowd.cutOffs.Add(1)
+	case !left:
+		s.history.fault(faultConnection, "its connection has ended, while it was reading, with %v", err)
+	}
+}
+
+// readAll reads, and stalls now and then.
+func (s *subscriber) readAll() error {
+	for {
+		if err := s.client.read(s); err != nil {
+			return err
+		}
+		if !s.stalls {
+			continue
+		}
+		if s.freezes && s.stall.lasted >= writeTimeout && time.Since(s.stall.ended) > writeTimeout {
+			s.history.fault(faultConnection, "it has taken nothing for %v and was not closed", s.stall.lasted)
+			s.stall.lasted = 0
+		}
+		if time.Now().After(s.stall.next) && !closed(s.crowd.finishing) && s.history.primed() {
+			s.readNothing()
+		}
+	}
+}
+
+// readNothing is one stall.
+func (s *subscriber) readNothing() {
+	d := 2*time.Second + time.Duration(s.rand.Int64N(int64(writeTimeout/4)))
+	if s.freezes {
+		d = writeTimeout + writeTimeout/2
+	}
+	s.crowd.stalls.Add(1)
+	s.history.stall()
+	begun := time.Now()
+	s.pause(d)
+	s.stall.ended = time.Now()
+	s.stall.lasted = s.stall.ended.Sub(begun)
+	s.stall.next = s.stall.ended.Add(2*time.Second + time.Duration(s.rand.Int64N(int64(6*time.Second))))
+}
+
+// manner is how a client leaves.
+type manner int
+
+const (
+	orderly manner = iota // as its protocol has it
+	silent                // by closing the connection
+	reset
+	manners
+)
+
+// leave ends the connection.
+func (s *subscriber) leave(how manner) {
+	s.crowd.mu.RLock()
+	defer s.crowd.mu.RUnlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.client == nil || s.left || closed(s.crowd.finishing) && !closed(s.crowd.over) {
+		return
+	}
+	s.left = true
+	s.live.Store(false)
+	switch how {
+	case reset:
+		s.nc.SetLinger(0)
+		s.nc.Close()
+	case silent:
+		s.nc.Close()
+	case orderly:
+		s.client.leave()
+	}
+}
+
+// gather returns once all are there.
+func gather(subs []*subscriber, patience time.Duration, there func(*subscriber) bool) error {
+	for begun := time.Now(); ; time.Sleep(50 * time.Millisecond) {
+		missing := 0
+		for _, s := range subs {
+			if !there(s) {
+				missing++
+			}
+		}
+		if missing == 0 {
+			return nil
+		}
+		if time.Since(begun) > patience {
+			return fmt.Errorf("%d of %d subscribers are not connected after %v", missing, len(subs), patience)
+		}
+	}
+}
