@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
+	"time"
 )
 
 // steady are samples of a process that only varies.
@@ -115,6 +116,23 @@ func TestMetrics(t *testing.T) {
 		r.checkMetrics(m)
 		if c.want == "" && r.faults.any() || c.want != "" && (len(r.faults.counts) != 1 || r.faults.counts[c.want] != 1) {
 			t.Errorf("%s: %v", c.name, r.faults.texts)
+		}
+	}
+}
+
+// A subscriber that takes nothing is to be closed, where the broker can know.
+func TestCutOffs(t *testing.T) {
+	for _, c := range []struct {
+		holder           string
+		freezes, cutOffs uint64
+		fine             bool
+	}{{"auto", 0, 0, true}, {"auto", 3, 2, true}, {"auto", 3, 0, false}, {"portable", 3, 0, true}} {
+		crowd := newCrowd("", time.Minute, newFaults())
+		crowd.freezes.Store(c.freezes)
+		crowd.cutOffs.Store(c.cutOffs)
+		crowd.checkCutOffs(c.holder)
+		if crowd.faults.any() == c.fine {
+			t.Errorf("%+v: %v", c, crowd.faults.texts)
 		}
 	}
 }

@@ -34,6 +34,7 @@ type plan struct {
 	groups class // a topic for some dozens of them
 	all    class // a topic for half of them
 	heavy  class // topics with more than a stalled reader can be kept
+	raced  class // topics of which all publishers change the retained message all the time
 }
 
 func newPlan(subscribers int) *plan {
@@ -49,10 +50,11 @@ func newPlan(subscribers int) *plan {
 		groups: class{topics: names("group/%d", groups), sharers: 3, rate: float64(groups) * 0.4, size: 1500, retained: 0.5},
 		all:    class{topics: names("all/%d", 1), sharers: publishers, rate: 0.5, size: 300, retained: 0.2},
 		heavy:  class{topics: names("heavy/%d", 4), sharers: 2, rate: 20, size: 32_000, retained: 0.1},
+		raced:  class{topics: names("raced/%d", 2), sharers: publishers, rate: 100, size: 200, retained: 0.9},
 	}
 }
 
-func (p *plan) classes() []*class { return []*class{&p.users, &p.groups, &p.all, &p.heavy} }
+func (p *plan) classes() []*class { return []*class{&p.users, &p.groups, &p.all, &p.heavy, &p.raced} }
 
 // topics returns the names of all topics.
 func (p *plan) topics() (ts []string) {
@@ -109,6 +111,9 @@ func (p *plan) habits(i int, r *rand.Rand) habits {
 	}
 	if i%100 == 1 { // beside those who stall
 		h.topics = append(h.topics, p.heavy.topics[r.IntN(len(p.heavy.topics))])
+	}
+	if i%100 == 2 || i%100 == 3 {
+		h.topics = append(h.topics, p.raced.topics[r.IntN(len(p.raced.topics))])
 	}
 	return h
 }

@@ -21,9 +21,10 @@ import (
 type sender interface {
 	// publish returns the version, if there is one to be known.
 	publish(topic string, data []byte, retain bool) (version, error)
-	// close returns once the broker has taken everything.
-	close() error
-	transport() string
+	// sync returns once the broker has taken everything.
+	sync() error
+	// close ends the connection.
+	close()
 }
 
 // poster publishes by POST.
@@ -63,12 +64,9 @@ func (p *poster) publish(topic string, data []byte, retain bool) (v version, err
 	return parseVersion(resp.Header.Get("Pubsub-Version"))
 }
 
-func (p *poster) close() error {
-	p.client.CloseIdleConnections()
-	return nil
-}
+func (p *poster) sync() error { return nil } // publish has waited
 
-func (p *poster) transport() string { return "http" }
+func (p *poster) close() { p.client.CloseIdleConnections() }
 
 // mqttSender publishes over MQTT.
 type mqttSender struct {
@@ -109,24 +107,24 @@ func (s *mqttSender) publish(topic string, data []byte, retain bool) (version, e
 	return version{}, s.c.send(&mqtt.Publish{Topic: topic, Payload: data, Retain: retain})
 }
 
-func (s *mqttSender) close() error {
-	defer s.c.nc.Close()
+func (s *mqttSender) sync() error {
 	if err := s.c.send(&mqtt.Pingreq{}); err != nil {
 		return err
 	}
 	select {
 	case <-s.pong:
+		return nil
 	case err := <-s.ended:
 		return err
 	case <-time.After(time.Minute):
 		return fmt.Errorf("no PINGRESP for a minute")
 	}
-	s.c.leave()
-	<-s.ended
-	return nil
 }
 
-func (s *mqttSender) transport() string { return "mqtt" }
+func (s *mqttSender) close() {
+	s.c.leave()
+	<-s.ended
+}
 
 // published counts what was sent.
 type published struct {
@@ -216,6 +214,21 @@ func (p *publisher) publish(topic string, retain bool, size int) error {
 	return err
 }
 
+// pour publishes plain messages to its heavy topics, together more than the broker
+// and the system keep for a reader that takes nothing, and returns once all that it
+// has ever published is taken.
+func (p *publisher) pour(heavy *class) error {
+	const enough = 2 << 20
+	for _, topic := range heavy.of(p.index) {
+		for range enough / heavy.size / heavy.sharers {
+			if err := p.publish(topic, false, heavy.size); err != nil {
+				return err
+			}
+		}
+	}
+	return p.sender.sync()
+}
+
 // end publishes a last message to each topic, and returns once all is taken.
 func (p *publisher) end() error {
 	for i := range p.mine {
@@ -226,12 +239,14 @@ func (p *publisher) end() error {
 			p.truth.topics[topic].ended(p.index, p.seq[topic])
 		}
 	}
-	return p.sender.close()
+	defer p.sender.close()
+	return p.sender.sync()
 }
 
 // closeTopics publishes what is retained in the end: a message, or to one topic in
 // ten a clear.
-func closeTopics(topics []string, t *truth, s sender, count *published, r *rand.Rand) error {
+func closeTopics(topics []string, t *truth, s *poster, count *published, r *rand.Rand) error {
+	defer s.close()
 	for _, topic := range topics {
 		m := message{topic: topic, publisher: closer, seq: 1, retain: true}
 		name, data := m.name(), m.appendTo(nil, 0)
@@ -245,5 +260,5 @@ func closeTopics(topics []string, t *truth, s sender, count *published, r *rand.
 		}
 		t.topics[topic].end(name, v)
 	}
-	return s.close()
+	return nil
 }

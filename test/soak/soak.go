@@ -98,6 +98,7 @@ func (r *run) all() error {
 	if err != nil {
 		return err
 	}
+	r.crowd.checkCutOffs(r.holder)
 	checkRest(&rest, after, r.faults)
 	checkGrowth(r.samples, r.holder, r.faults)
 	return nil
@@ -166,38 +167,64 @@ func (r *run) publish() error {
 		})
 	}
 	err := r.watch()
+	if err == nil {
+		r.fallAsleep()
+	}
 	close(stop)
 	wg.Wait()
 	if err != nil {
 		return err
 	}
+	r.finish(ps)
+	return nil
+}
 
-	r.say("nobody leaves or stalls any more")
+// fallAsleep returns, while messages still come, when nobody leaves any more and
+// those who stall have stopped to read for the last time.
+func (r *run) fallAsleep() {
 	r.crowd.close(r.crowd.finishing)
-	if err := gather(r.subs, time.Minute, func(s *subscriber) bool { return s.live.Load() }); err != nil {
+	ready := func(s *subscriber) bool { return s.live.Load() && (s.asleep.Load() || !s.stalls) }
+	if err := gather(r.subs, time.Minute, ready); err != nil {
 		r.faults.add(faultConnection, "%v", err)
 	}
-	for _, p := range ps {
-		wg.Go(func() {
-			if err := p.end(); err != nil {
-				r.faults.add(faultConnection, "publisher %d, at its end: %v", p.index, err)
-			}
-		})
+	r.say("nobody leaves any more")
+}
+
+// finish publishes the last messages. Of the heavy topics what is retained in the
+// end comes when nothing more fits into the sockets of those who do not read, and
+// is followed by so much that it is cut off for them; they must get it all the
+// same.
+func (r *run) finish(ps []*publisher) {
+	together := func(what string, of func(*publisher) error) {
+		var wg sync.WaitGroup
+		for _, p := range ps {
+			wg.Go(func() {
+				if err := of(p); err != nil {
+					r.faults.add(faultConnection, "publisher %d, %s: %v", p.index, what, err)
+				}
+			})
+		}
+		wg.Wait()
 	}
-	wg.Wait()
-	topics := r.plan.topics()
-	for i := range publishers {
-		wg.Go(func() {
-			from, to := i*len(topics)/publishers, (i+1)*len(topics)/publishers
-			rnd := rand.New(rand.NewPCG(r.seed, uint64(2_000_000+i)))
-			if err := closeTopics(topics[from:to], r.truth, newPoster(r.broker), &r.http, rnd); err != nil {
-				r.faults.add(faultConnection, "publishing what is retained in the end: %v", err)
-			}
-		})
+	heavy := &r.plan.heavy
+	pour := func(p *publisher) error { return p.pour(heavy) }
+	closeSome := func(topics []string) func(p *publisher) error {
+		return func(p *publisher) error {
+			from, to := p.index*len(topics)/publishers, (p.index+1)*len(topics)/publishers
+			return closeTopics(topics[from:to], r.truth, newPoster(r.broker), &r.http, p.rand)
+		}
 	}
-	wg.Wait()
+	together("filling sockets", pour)
+	together("publishing what is retained in the end", closeSome(heavy.topics))
+	together("filling buffers", pour)
+	r.crowd.close(r.crowd.awake)
+	for _, c := range r.plan.classes() {
+		if c != heavy {
+			together("publishing what is retained in the end", closeSome(c.topics))
+		}
+	}
+	together("ending", (*publisher).end)
 	r.say("all is published")
-	return nil
 }
 
 // watch takes samples for the duration.
@@ -277,6 +304,14 @@ func (r *run) checkMetrics(m metrics) {
 		}
 	}
 	r.account().check(uint64(m.sum("pubsub_messages_dropped_total")), r.faults)
+}
+
+// checkCutOffs finds fault with a broker that bears everything. With the portable
+// holder the system may take all for a client that reads nothing.
+func (c *crowd) checkCutOffs(holder string) {
+	if holder == "auto" && c.freezes.Load() > 0 && c.cutOffs.Load() == 0 {
+		c.faults.add(faultConnection, "%d times a subscriber has taken nothing for longer than %v, and none was closed", c.freezes.Load(), writeTimeout)
+	}
 }
 
 func (r *run) account() *account {

@@ -26,19 +26,21 @@ type crowd struct {
 	faults  *faults
 	dialing chan struct{} // holds a token for each connection that is being opened
 
-	// finishing is closed when nobody leaves or stalls any more, over when all are
-	// to go. mu is held while somebody leaves, for reading, and to close them.
-	mu              sync.RWMutex
-	finishing, over chan struct{}
+	// finishing is closed when nobody leaves any more and those who stall do so for
+	// a last time, until awake is; over when all are to go. mu is held while somebody
+	// leaves, for reading, and to close them.
+	mu                     sync.RWMutex
+	finishing, awake, over chan struct{}
 
-	connected, resumed, stalls, cutOffs atomic.Uint64
+	// freezes are the stalls that lasted longer than the broker bears.
+	connected, resumed, stalls, freezes, cutOffs atomic.Uint64
 }
 
 func newCrowd(addr string, duration time.Duration, f *faults) *crowd {
 	return &crowd{
 		addr: addr, longest: min(40*time.Second, duration/3), faults: f,
 		dialing:   make(chan struct{}, 64),
-		finishing: make(chan struct{}), over: make(chan struct{}),
+		finishing: make(chan struct{}), awake: make(chan struct{}), over: make(chan struct{}),
 	}
 }
 
@@ -70,6 +72,8 @@ type subscriber struct {
 
 	came atomic.Bool // it has been subscribed
 	live atomic.Bool // it is
+	// asleep is set once it has begun to stall for the last time.
+	asleep atomic.Bool
 
 	// owned by its goroutine
 	lastID string
@@ -85,8 +89,7 @@ type subscriber struct {
 // stall is when a subscriber reads nothing.
 type stall struct {
 	next   time.Time     // when the next one begins
-	ended  time.Time     // when the last one on this connection did
-	lasted time.Duration // how long that was
+	lasted time.Duration // how long the last one on this connection did
 }
 
 // run comes and goes until all is over.
@@ -200,19 +203,28 @@ func (s *subscriber) readAll() error {
 		if !s.stalls {
 			continue
 		}
-		if s.freezes && s.stall.lasted >= writeTimeout && time.Since(s.stall.ended) > writeTimeout {
-			s.history.fault(faultConnection, "it has taken nothing for %v and was not closed", s.stall.lasted)
-			s.stall.lasted = 0
-		}
-		if time.Now().After(s.stall.next) && !closed(s.crowd.finishing) && s.history.primed() {
+		switch {
+		case !s.history.primed() || s.asleep.Load():
+		case closed(s.crowd.finishing):
+			s.sleep()
+		case time.Now().After(s.stall.next):
 			s.readNothing()
 		}
 	}
 }
 
+// sleep is the last stall.
+func (s *subscriber) sleep() {
+	s.history.stall()
+	begun := time.Now()
+	s.asleep.Store(true)
+	<-s.crowd.awake
+	s.stall.lasted = time.Since(begun)
+}
+
 // readNothing is one stall.
 func (s *subscriber) readNothing() {
-	d := 2*time.Second + time.Duration(s.rand.Int64N(int64(writeTimeout/4)))
+	d := writeTimeout/4 + time.Duration(s.rand.Int64N(int64(writeTimeout/4)))
 	if s.freezes {
 		d = writeTimeout + writeTimeout/2
 	}
@@ -220,9 +232,11 @@ func (s *subscriber) readNothing() {
 	s.history.stall()
 	begun := time.Now()
 	s.pause(d)
-	s.stall.ended = time.Now()
-	s.stall.lasted = s.stall.ended.Sub(begun)
-	s.stall.next = s.stall.ended.Add(2*time.Second + time.Duration(s.rand.Int64N(int64(6*time.Second))))
+	s.stall.lasted = time.Since(begun)
+	if s.stall.lasted >= writeTimeout {
+		s.crowd.freezes.Add(1)
+	}
+	s.stall.next = time.Now().Add(2*time.Second + time.Duration(s.rand.Int64N(int64(6*time.Second))))
 }
 
 // manner is how a client leaves.
