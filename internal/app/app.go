@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"runtime"
 	"sync"
 	"time"
 
@@ -71,6 +72,8 @@ func Run(ctx context.Context, cfg *config.Config, o Options) error {
 	if err := n.openLot(); err != nil {
 		return err
 	}
+	n.openRings()
+	defer n.closeRings()
 	n.build(adminToken)
 	return n.run(ctx)
 }
@@ -86,7 +89,8 @@ type node struct {
 	backplane *local.Backplane
 	hub       *hub.Hub
 	server    *server.Server
-	lot       *park.Lot // nil if connections are not parked
+	lot       *park.Lot    // nil if connections are not parked
+	rings     []*park.Ring // one for each shard of the hub; none if it is not to use them
 	public    net.Listener
 	ops       net.Listener // nil if it is switched off
 	certs     *certificates
@@ -128,10 +132,38 @@ func (n *node) openLot() error {
 	return nil
 }
 
+// openRings makes what messages are sent through, if that is wanted and can be.
+func (n *node) openRings() {
+	if n.cfg.IO != "uring" || n.lot == nil {
+		return
+	}
+	for range runtime.GOMAXPROCS(0) {
+		r, err := park.NewRing()
+		if err != nil {
+			n.log.Warn("io_uring cannot be used, messages are sent without it: it needs Linux 5.18, a container whose seccomp profile allows it, and sysctl kernel.io_uring_disabled=0", "error", err)
+			n.closeRings()
+			return
+		}
+		n.rings = append(n.rings, r)
+	}
+}
+
+func (n *node) closeRings() {
+	for _, r := range n.rings {
+		r.Close()
+	}
+	n.rings = nil
+}
+
 func (n *node) build(adminToken string) {
 	n.metrics = newMetrics(n.o.Version)
+	var outboxes []hub.Outbox
+	for _, r := range n.rings {
+		outboxes = append(outboxes, r)
+	}
 	n.hub = hub.New(hub.Options{
 		Backplane:        n.backplane,
+		Outboxes:         outboxes,
 		SubscriberBuffer: int(n.cfg.SubscriberBuffer),
 		BacklogMemory:    int64(n.cfg.BacklogMemory),
 	})

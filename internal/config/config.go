@@ -79,6 +79,11 @@ type Config struct {
 	// goroutine to each of the others; portable does so for all. Default auto.
 	Holder string `name:"holder" default:"auto" enum:"auto,portable" group:"Protocols" help:"How connections are held: auto parks those of plain HTTP/1.1 on Linux, at a fraction of the memory; portable leaves a goroutine to each."`
 
+	// IO says how what is sent to parked connections is handed to the kernel:
+	// epoll, with a call for each; uring, by io_uring in one call for many, at less
+	// of the processor, where the kernel lets the broker use it. Default epoll.
+	IO string `name:"io" default:"epoll" enum:"epoll,uring" group:"Protocols" help:"How messages are handed to the kernel on Linux: epoll takes a call for each connection; uring takes one for many, by io_uring, at less CPU. Where the kernel refuses that, the broker warns and does without."`
+
 	// MaxMessageSize is the size of the largest message, in bytes of content.
 	// Default 32512; 1 byte to 16 MiB.
 	MaxMessageSize Size `name:"max-message-size" default:"32512" min:"1" max:"16MiB" group:"Limits" help:"Largest message."`

@@ -34,8 +34,8 @@ func TestDefaults(t *testing.T) {
 		WriteTimeout:     30 * time.Second,
 		HandshakeTimeout: 10 * time.Second,
 		DrainTimeout:     10 * time.Second,
-		Holder:           "auto", LogLevel: "info",
-		LogFormat: "text",
+		Holder:           "auto", IO: "epoll",
+		LogLevel: "info", LogFormat: "text",
 	}
 	got := Default()
 	if !reflect.DeepEqual(got, want) {

@@ -31,6 +31,9 @@ type Options struct {
 	// Shards is the number of goroutines that wake members: 1 to 256, by default
 	// GOMAXPROCS.
 	Shards int
+	// Outboxes are what each shard gives to those that it serves; Shards is then
+	// how many there are. Default none.
+	Outboxes []Outbox
 	// SubscriberBuffer is how many bytes of one topic may be unread by a member
 	// before it loses the oldest. Default 256 KiB.
 	SubscriberBuffer int
@@ -51,6 +54,9 @@ type Backplane interface {
 }
 
 func (o *Options) setDefaults() {
+	if len(o.Outboxes) > 0 {
+		o.Shards = len(o.Outboxes)
+	}
 	if o.Shards <= 0 {
 		o.Shards = runtime.GOMAXPROCS(0)
 	}
@@ -85,8 +91,12 @@ func New(o Options) *Hub {
 	h := &Hub{opts: o}
 	h.index.init()
 	h.backlog.limit = o.BacklogMemory
-	for range o.Shards {
-		h.shards = append(h.shards, newShard(h))
+	for i := range o.Shards {
+		var out Outbox
+		if len(o.Outboxes) > 0 {
+			out = o.Outboxes[i]
+		}
+		h.shards = append(h.shards, newShard(h, out))
 	}
 	return h
 }

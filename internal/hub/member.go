@@ -24,8 +24,17 @@ type Holder interface {
 type ShardHolder interface {
 	Holder
 	// Serve calls Member.Read until that says asleep, or stops before; then it
-	// has Member.Run called when it can go on.
-	Serve()
+	// has Member.Run called when it can go on. What it writes may go through the
+	// shard's outbox, if it has one.
+	Serve(Outbox)
+}
+
+// Outbox gathers what the members of a shard write, so that it is sent in one
+// piece. Only the shard's goroutine uses it.
+type Outbox interface {
+	// Flush sends what was gathered. It is called before the shard turns to
+	// anything else than members that it serves.
+	Flush()
 }
 
 // Member is one connection's place in the hub.
@@ -292,7 +301,7 @@ func (m *Member) notify(s *Subscription) {
 		return
 	}
 	if h, served := m.holder.(ShardHolder); served {
-		h.Serve() // this is the shard's goroutine
+		h.Serve(m.shard.outbox) // this is the shard's goroutine
 	} else {
 		m.holder.Wake()
 	}

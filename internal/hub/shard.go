@@ -17,6 +17,7 @@ const sliceSize = 128
 type shard struct {
 	// immutable
 	hub    *Hub
+	outbox Outbox        // nil if there is none
 	wake   chan struct{} // has one when there are jobs
 	wheel  *wheel
 	ticker *time.Ticker // in step with wheel
@@ -30,9 +31,10 @@ type shard struct {
 	firstRun, lastRun *Member
 }
 
-func newShard(h *Hub) *shard {
+func newShard(h *Hub, o Outbox) *shard {
 	return &shard{
 		hub:    h,
+		outbox: o,
 		wake:   make(chan struct{}, 1),
 		wheel:  newWheel(time.Now()), // before the ticker: no tick is too early for it
 		ticker: time.NewTicker(tick),
@@ -99,7 +101,7 @@ func (s *shard) serve(n int) (any bool) {
 		}
 		m.nextRun, m.runs = nil, false
 		s.mu.Unlock()
-		m.holder.(ShardHolder).Serve()
+		m.holder.(ShardHolder).Serve(s.outbox)
 		any = true
 	}
 	return any
@@ -131,6 +133,9 @@ func (s *shard) run(ctx context.Context) {
 		case <-s.wake:
 		}
 		for s.slice() {
+			if s.outbox != nil {
+				s.outbox.Flush()
+			}
 			select {
 			case <-ctx.Done():
 				return

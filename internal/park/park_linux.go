@@ -190,6 +190,7 @@ type Conn struct {
 	fd      int32   // -1 once closed
 	reading bool    // Readable was called and Resume was not
 	broken  bool    // nothing can be written any more
+	queued  bool    // a ring is about to send over fd, and to close it if fd is -1 then
 	kept    *[]byte // what the kernel has not taken yet; nil if there is nothing
 }
 
@@ -319,7 +320,7 @@ func (c *Conn) happened(events uint32) {
 		c.mu.Unlock()
 		return
 	}
-	if c.kept != nil && events&(unix.EPOLLOUT|unix.EPOLLERR|unix.EPOLLHUP) != 0 {
+	if c.kept != nil && !c.queued && events&(unix.EPOLLOUT|unix.EPOLLERR|unix.EPOLLHUP) != 0 {
 		writable = c.flush()
 	}
 	if !c.reading && events&^unix.EPOLLOUT != 0 {
@@ -374,11 +375,20 @@ func (c *Conn) write(b []byte) (int, error) {
 func (c *Conn) Write(b []byte) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	return c.put(b)
+}
+
+// put is Write; mu is held.
+func (c *Conn) put(b []byte) (int, error) {
 	switch {
 	case c.fd < 0 || c.broken:
 		return 0, net.ErrClosed
 	case c.kept != nil:
 		*c.kept = append(*c.kept, b...)
+		return len(b), nil
+	case c.queued: // sent sees to it
+		kept := append([]byte(nil), b...)
+		c.kept = &kept
 		return len(b), nil
 	}
 	n, err := c.write(b)
@@ -387,12 +397,16 @@ func (c *Conn) Write(b []byte) (int, error) {
 		return n, err
 	}
 	if n < len(b) {
-		kept := append([]byte(nil), b[n:]...)
-		c.kept = &kept
-		c.overdueAfter(c.poller.opts.WriteTimeout)
-		c.arm()
+		c.keep(append([]byte(nil), b[n:]...))
 	}
 	return len(b), nil
+}
+
+// keep has b written once the kernel takes more; mu is held.
+func (c *Conn) keep(b []byte) {
+	c.kept = &b
+	c.overdueAfter(c.poller.opts.WriteTimeout)
+	c.arm()
 }
 
 // Blocked reports whether something is kept that the kernel has not taken:
@@ -483,7 +497,7 @@ func (c *Conn) notDue() {
 // that is under way.
 func (c *Conn) Close() error {
 	c.mu.Lock()
-	fd := c.fd
+	fd, queued := c.fd, c.queued
 	c.fd, c.kept = -1, nil
 	c.mu.Unlock()
 	if fd < 0 {
@@ -495,5 +509,8 @@ func (c *Conn) Close() error {
 	p.slots[c.slot].conn = nil
 	p.free = append(p.free, c.slot)
 	p.mu.Unlock()
+	if queued {
+		return nil // the ring closes it, lest it send to whoever has the number next
+	}
 	return unix.Close(int(fd)) // which takes it out of epoll
 }

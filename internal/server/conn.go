@@ -43,7 +43,7 @@ type conn struct {
 
 // portable is what a connection needs that goroutines serve.
 type portable struct {
-	serve   func()        // conn.serve, so that starting it allocates nothing
+	serve   func()        // conn.serveAlone, so that starting it allocates nothing
 	writing sync.Mutex    // held by the goroutine that writes
 	done    chan struct{} // closed when the connection is
 }
@@ -98,7 +98,7 @@ func (c *conn) join(park bool) {
 		c.member = c.s.o.Hub.NewMember((*parkedHolder)(c), "")
 		return
 	}
-	c.portable = &portable{serve: c.serve, done: make(chan struct{})}
+	c.portable = &portable{serve: c.serveAlone, done: make(chan struct{})}
 	c.member = c.s.o.Hub.NewMember(c, "")
 }
 
@@ -178,14 +178,20 @@ func (c *conn) Wake() {
 	}
 }
 
-// serve writes until there is nothing left to write. Of a connection that has
-// ended it only puts the member to sleep.
-func (c *conn) serve() {
-	if p := c.portable; p != nil {
-		p.writing.Lock()
-		defer p.writing.Unlock()
-	}
+// serveAlone is serve in a goroutine of the connection's own.
+func (c *conn) serveAlone() {
+	c.portable.writing.Lock()
+	defer c.portable.writing.Unlock()
+	c.serve(nil)
+}
+
+// serve writes until there is nothing left to write, by ring if that is not nil. Of
+// a connection that has ended it only puts the member to sleep.
+func (c *conn) serve(ring *park.Ring) {
 	w := newWriter(c.out)
+	if ring != nil {
+		w.ring, w.parked = ring, c.parked
+	}
 	defer w.free()
 	for !c.blocked() {
 		now := c.s.o.Now()
@@ -214,6 +220,8 @@ func (c *conn) serve() {
 			w.err = nil
 		case c.blocked():
 			return
+		case w.gathered && (state == connEnding || asleep && c.awaited()):
+			w.settle() // and see whether all was taken
 		case state == connEnding:
 			c.finish()
 		case asleep:
@@ -309,6 +317,13 @@ func (c *conn) waitWritten() bool {
 		c.waitChange()
 	}
 	return c.state == connOpen
+}
+
+// awaited reports whether somebody waits for what is being written.
+func (c *conn) awaited() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.unwritten
 }
 
 // written notes that there is nothing left to write.

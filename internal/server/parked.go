@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 
+	"pubsub/internal/hub"
 	"pubsub/internal/park"
 )
 
@@ -16,9 +17,10 @@ type parkedHolder conn
 func (c *parkedHolder) Wake() {}
 
 // Serve writes what there is to write.
-func (c *parkedHolder) Serve() {
+func (c *parkedHolder) Serve(o hub.Outbox) {
 	if (*conn)(c).started.Load() {
-		(*conn)(c).serve()
+		ring, _ := o.(*park.Ring)
+		(*conn)(c).serve(ring)
 	}
 }
 

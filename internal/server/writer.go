@@ -4,6 +4,7 @@ import (
 	"sync"
 
 	"pubsub/internal/hub"
+	"pubsub/internal/park"
 )
 
 const (
@@ -20,6 +21,9 @@ type writer struct {
 	deliveries [writerDeliveries]hub.Delivery
 	buf        []byte
 	out        transport
+	ring       *park.Ring // if it is not nil, it writes to parked, which is out
+	parked     *park.Conn
+	gathered   bool      // the ring may hold something for parked
 	err        error     // the first that out returned
 	wrote      bool      // since it was last asked
 	ids        [1]uint32 // of an MQTT packet's subscription; here, so that it costs no allocation
@@ -40,7 +44,7 @@ func (w *writer) free() {
 		w.buf = make([]byte, 0, writerBuffer)
 	}
 	w.buf = w.buf[:0]
-	w.out = nil
+	w.out, w.ring, w.parked, w.gathered = nil, nil, nil, false
 	writers.Put(w)
 }
 
@@ -83,5 +87,16 @@ func (w *writer) write(b []byte) {
 		return
 	}
 	w.wrote = true
+	if w.ring != nil {
+		w.gathered = true
+		_, w.err = w.ring.Write(w.parked, b)
+		return
+	}
 	_, w.err = w.out.Write(b)
+}
+
+// settle has written what the ring has gathered, for others, too.
+func (w *writer) settle() {
+	w.ring.Flush()
+	w.gathered = false
 }
