@@ -306,6 +306,16 @@ func (h *churner) close() {
 // they have been closed. Nobody ever reads what was meant for somebody else, and
 // no descriptor is left over or closed twice: that would be another's.
 func TestChurn(t *testing.T) {
+	t.Run("a call for each", func(t *testing.T) { churn(t, nil) })
+	t.Run("a ring", func(t *testing.T) {
+		if r := newRing(t); r != nil {
+			churn(t, r)
+		}
+	})
+}
+
+// churn has the others write by ring, if that is not nil.
+func churn(t *testing.T, ring *Ring) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	l := newLot(t, Options{WriteTimeout: time.Minute, Linger: time.Second})
@@ -346,12 +356,19 @@ func TestChurn(t *testing.T) {
 		for {
 			select {
 			case <-stop:
+				if ring != nil {
+					ring.Flush()
+				}
 				return
 			default:
 			}
 			all.Range(func(k, _ any) bool {
 				h := k.(*churner)
-				h.c.Write(h.name)
+				if ring == nil {
+					h.c.Write(h.name)
+				} else if ring.Write(h.c, h.name); rnd.IntN(30) == 0 {
+					ring.Flush()
+				}
 				if rnd.IntN(20) == 0 {
 					h.close()
 				}

@@ -30,10 +30,11 @@ const patience = 30 * time.Second
 var (
 	seed   = flag.Uint64("seed", rand.Uint64(), "of everything random in this run")
 	holder = flag.String("holder", "", "who holds connections: auto or portable; both, one after the other, if empty")
+	ioMode = flag.String("io", "epoll", "how parked connections are written to: epoll or uring")
 )
 
 // TestMain runs everything with each holder: parked connections, where the system
-// has them, and a goroutine for each.
+// has them, written to in both ways, and a goroutine for each.
 func TestMain(m *testing.M) {
 	flag.Parse()
 	fmt.Fprintf(os.Stderr, "seed %d (repeat with -seed)\n", *seed)
@@ -45,19 +46,22 @@ func TestMain(m *testing.M) {
 		if both && code == 0 {
 			code = again("-holder=portable")
 		}
+		if both && code == 0 {
+			code = again("-holder=auto", "-io=uring")
+		}
 		os.Exit(code)
 	}))
 }
 
-// again runs this test binary once more, with one more argument.
-func again(arg string) int {
+// again runs this test binary once more, with more arguments.
+func again(more ...string) int {
 	args := slices.DeleteFunc(slices.Clone(os.Args[1:]), func(a string) bool {
 		return strings.HasPrefix(a, "-test.testlogfile") // it is the first run's
 	})
-	cmd := exec.Command(os.Args[0], append(args, arg)...)
+	cmd := exec.Command(os.Args[0], append(args, more...)...)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	if err := cmd.Run(); err != nil {
-		fmt.Fprintln(os.Stderr, arg, err)
+		fmt.Fprintln(os.Stderr, more, err)
 		return 1
 	}
 	return 0

@@ -52,7 +52,7 @@ func start(t testing.TB, settings ...func(*config.Config)) *node {
 	cfg.AdminToken = adminToken
 	cfg.DrainTimeout = 0
 	cfg.LogLevel = "debug"
-	cfg.Holder = *holder
+	cfg.Holder, cfg.IO = *holder, *ioMode
 	for _, set := range settings {
 		set(cfg)
 	}

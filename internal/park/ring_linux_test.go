@@ -1,0 +1,175 @@
+package park
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// newRing returns a ring that lasts as long as the test; nil where the kernel
+// refuses it, as many containers have it do.
+func newRing(t *testing.T) *Ring {
+	t.Helper()
+	r, err := NewRing()
+	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EINVAL) {
+		t.Log("there is nothing to test:", err)
+		return nil
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(r.Close)
+	return r
+}
+
+// parked returns a parked connection, and its client's side.
+func parked(t *testing.T, l *Lot) (*Conn, net.Conn, *events) {
+	t.Helper()
+	client, server := pair(t)
+	t.Cleanup(func() { client.Close() })
+	ev := newEvents()
+	c, _, err := l.Park(server, ev)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c, client, ev
+}
+
+// More is written than a ring holds, to more connections than it serves at once.
+func TestRingSendsToMany(t *testing.T) {
+	l, r := newLot(t, Options{}), newRing(t)
+	if r == nil {
+		return
+	}
+	const conns, size = ringSends + 50, 2000
+	var clients []net.Conn
+	message := func(i int) []byte { return bytes.Repeat(fmt.Appendf(nil, "%08d", i), size/8) }
+	b := make([]byte, size)
+	for i := range conns {
+		c, client, _ := parked(t, l)
+		clients = append(clients, client)
+		copy(b, message(i)) // what a caller does with its buffer afterwards is its own business
+		if n, err := r.Write(c, b); n != size || err != nil {
+			t.Fatal(n, err)
+		}
+	}
+	r.Flush()
+	for i, client := range clients {
+		if _, err := io.ReadFull(client, b); err != nil || !bytes.Equal(b, message(i)) {
+			t.Fatalf("connection %d: %.20q, %v", i, b, err)
+		}
+	}
+}
+
+// What is written is in order, whether it is gathered, too large for that, or kept
+// because the peer takes no more.
+func TestRingKeepsTheOrder(t *testing.T) {
+	l, r := newLot(t, Options{WriteTimeout: time.Minute}), newRing(t)
+	if r == nil {
+		return
+	}
+	c, client, ev := parked(t, l)
+	c.Resume()
+	var sent bytes.Buffer
+	for i := 0; !c.Blocked(); i++ {
+		piece := bytes.Repeat([]byte{byte(i)}, []int{100, ringMax, ringMax + 1}[i%3])
+		sent.Write(piece)
+		if n, err := r.Write(c, piece); n != len(piece) || err != nil {
+			t.Fatal(n, err)
+		}
+		if i%5 == 0 {
+			r.Flush()
+		}
+		if sent.Len() > 64<<20 {
+			t.Fatal("a peer that reads nothing has taken 64 MiB")
+		}
+	}
+	sent.WriteString("the end")
+	r.Write(c, []byte("the end"))
+	r.Flush()
+	got := make([]byte, sent.Len())
+	if _, err := io.ReadFull(client, got); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got, sent.Bytes()) {
+		t.Error("what came is not what was sent")
+	}
+	wait(t, "Writable", ev.writable)
+	if c.Blocked() {
+		t.Error("still blocked")
+	}
+}
+
+// A connection is closed while something is gathered for it. Its descriptor is not
+// another's before that has been sent.
+func TestRingAndClose(t *testing.T) {
+	l, r := newLot(t, Options{}), newRing(t)
+	if r == nil {
+		return
+	}
+	first, client, _ := parked(t, l)
+	fd := first.fd
+	r.Write(first, []byte("first"))
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	second, other, _ := parked(t, l)
+	if second.fd == fd {
+		t.Fatal("the descriptor is another's already")
+	}
+	if _, err := r.Write(first, []byte("x")); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("Write after Close gave %v", err)
+	}
+	r.Write(second, []byte("second"))
+	r.Flush()
+	if b, err := io.ReadAll(client); string(b) != "first" || err != nil {
+		t.Errorf("%q, %v", b, err)
+	}
+	second.Close()
+	if b, err := io.ReadAll(other); string(b) != "second" || err != nil {
+		t.Errorf("%q, %v", b, err)
+	}
+}
+
+func TestRingAndBrokenConnection(t *testing.T) {
+	l, r := newLot(t, Options{}), newRing(t)
+	if r == nil {
+		return
+	}
+	c, client, ev := parked(t, l)
+	c.Resume()
+	client.(*net.TCPConn).SetLinger(0)
+	client.Close()
+	wait(t, "Readable", ev.readable)
+	if n, err := r.Write(c, []byte("x")); n != 1 || err != nil {
+		t.Fatal(n, err)
+	}
+	r.Flush()
+	wait(t, "Writable", ev.writable)
+	if _, err := r.Write(c, []byte("x")); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("Write gave %v", err)
+	}
+}
+
+func TestRingAllocatesNothing(t *testing.T) {
+	l, r := newLot(t, Options{}), newRing(t)
+	if r == nil {
+		return
+	}
+	c, client, _ := parked(t, l)
+	b, got := []byte("a message"), make([]byte, 9)
+	if n := testing.AllocsPerRun(100, func() {
+		r.Write(c, b)
+		r.Flush()
+		io.ReadFull(client, got)
+	}); n > 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
