@@ -356,9 +356,6 @@ func churn(t *testing.T, ring *Ring) {
 		for {
 			select {
 			case <-stop:
-				if ring != nil {
-					ring.Flush()
-				}
 				return
 			default:
 			}
@@ -366,8 +363,8 @@ func churn(t *testing.T, ring *Ring) {
 				h := k.(*churner)
 				if ring == nil {
 					h.c.Write(h.name)
-				} else if ring.Write(h.c, h.name); rnd.IntN(30) == 0 {
-					ring.Flush()
+				} else {
+					ring.Write(h.c, h.name)
 				}
 				if rnd.IntN(20) == 0 {
 					h.close()
@@ -377,6 +374,9 @@ func churn(t *testing.T, ring *Ring) {
 				}
 				return true
 			})
+			if ring != nil {
+				ring.Flush()
+			}
 		}
 	})
 	var clients sync.WaitGroup
