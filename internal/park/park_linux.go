@@ -100,8 +100,10 @@ func (l *Lot) Run(ctx context.Context) {
 	var wg sync.WaitGroup
 	for _, p := range l.pollers {
 		wg.Go(func() { p.run(ctx) })
-		stop := context.AfterFunc(ctx, p.wake)
-		defer stop()
+		wg.Go(func() {
+			<-ctx.Done()
+			p.wake() // before l.close, which gives the waker's number to whoever opens next
+		})
 	}
 	wg.Wait()
 	l.close()
