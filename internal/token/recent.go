@@ -6,7 +6,7 @@ import (
 )
 
 // maxRecent is how many tokens are remembered.
-const maxRecent = 1024
+const maxRecent = 256
 
 // recent remembers tokens whose signature was good. A public stream has one token
 // for all its clients: they come back without it being read again, and share its
