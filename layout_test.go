@@ -35,6 +35,7 @@ var layout = map[string]struct {
 	"internal/token":                   {level: 1, foreign: []string{"github.com/golang-jwt/jwt/v5"}},
 	"internal/config":                  {level: 1, foreign: []string{"go.yaml.in/yaml/v3"}},
 	"internal/backplane/local":         {level: 1, foreign: []string{"github.com/cockroachdb/pebble/v2"}},
+	"internal/backplane/nats":          {level: 1, foreign: []string{"github.com/nats-io/nats.go"}},
 	"internal/backplane/backplanetest": {level: 1},
 	"internal/session":                 {level: 2, ours: []string{"internal/mqtt"}},
 	"internal/client": {
