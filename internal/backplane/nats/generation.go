@@ -136,12 +136,12 @@ func (l *link) position(ctx context.Context) (last uint64, err error) {
 			if !passing(err) || ctx.Err() != nil {
 				return 0, err
 			}
-		case info.State.LastSeq >= l.epoch.seen.Load():
-			if g, ok := l.names.generationOf(&info.Config); ok && g != l.epoch.current() {
-				if err := l.renew(ctx, false); err != nil {
-					return 0, err
-				}
+		case l.isAnother(info):
+			if err := l.renew(ctx, false); err != nil {
+				return 0, err
 			}
+			continue
+		case info.State.LastSeq >= l.epoch.seen.Load():
 			return info.State.LastSeq, nil
 		default:
 			if short.IsZero() {
@@ -161,6 +161,13 @@ func (l *link) position(ctx context.Context) (last uint64, err error) {
 			return 0, fmt.Errorf("%w: %w", err, context.Cause(ctx))
 		}
 	}
+}
+
+// isAnother reports whether the stream announces another generation than this node
+// knows.
+func (l *link) isAnother(info *jetstream.StreamInfo) bool {
+	g, ok := l.names.generationOf(&info.Config)
+	return ok && g != l.epoch.current()
 }
 
 // renew finds out the stream's generation and takes it up. It begins a new one,

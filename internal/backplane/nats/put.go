@@ -55,6 +55,7 @@ type put struct {
 	msg      *natsgo.Msg
 	topic    pubsub.Topic
 	seen     uint64 // how far the stream was known to have come
+	epoch    uint64 // the generation it was known to be of
 	deadline time.Time
 
 	done chan struct{} // closed when v and err are set
@@ -65,6 +66,7 @@ type put struct {
 	older *put // the one of the same topic before it that was not done
 	newer bool // there is a later one of the same topic
 	sent  bool
+	seq   uint64    // not 0: it is stored, and its generation is to be found out
 	again time.Time // when it is sent again
 	cause error     // why it had to be, the last time
 }
@@ -89,6 +91,7 @@ func (p *puts) begin(ctx context.Context, m *pubsub.Message) (*put, error) {
 	one := &put{
 		topic:    m.Topic,
 		msg:      natsgo.NewMsg(l.names.stored(m.Topic)),
+		epoch:    l.epoch.current(),
 		seen:     l.epoch.seen.Load(),
 		deadline: now.Add(l.o.Wait),
 		done:     make(chan struct{}),
@@ -261,13 +264,17 @@ func (p *puts) check(now time.Time, all bool) (more bool) {
 		switch {
 		case failed != nil:
 			p.finish(one, pubsub.Version{}, failed)
+		case one.seq > 0:
+			if g := l.epoch.current(); g != one.epoch || !now.Before(one.deadline) {
+				p.finish(one, pubsub.Version{Generation: g, Seq: one.seq}, nil)
+			}
 		case !now.Before(one.deadline):
 			cause := one.cause
 			if cause == nil {
 				cause = context.DeadlineExceeded
 			}
 			p.finish(one, pubsub.Version{}, fmt.Errorf("%w: not acknowledged by JetStream: %w", pubsub.ErrUnavailable, cause))
-		case one.sent && !one.newer && (all || !now.Before(one.again)):
+		case one.sent && !one.newer && one.seq == 0 && (all || !now.Before(one.again)):
 			due = append(due, one)
 		}
 	}
@@ -315,16 +322,19 @@ func (p *puts) acknowledged(m *natsgo.Msg) {
 		return
 	}
 	v := pubsub.Version{Generation: l.epoch.current(), Seq: ack.Seq}
+	if v.Generation == one.epoch && ack.Seq <= one.seen && !ack.Duplicate {
+		// The stream was longer before: it is another, or has lost messages.
+		one.seq = ack.Seq
+		p.mu.Unlock()
+		l.missed("the stream was longer before")
+		return
+	}
 	p.finish(one, v, nil)
 	p.mu.Unlock()
-	switch {
-	case ack.Duplicate:
+	l.epoch.within(v.Generation, func() { l.epoch.see(ack.Seq) })
+	if ack.Duplicate {
 		// JetStream may have announced it the first time, or not.
 		l.announce(one, v)
-	case ack.Seq <= one.seen:
-		l.missed("the stream was longer before")
-	default:
-		l.epoch.see(ack.Seq)
 	}
 }
 

@@ -1,17 +1,14 @@
 package nats
 
 import (
-	"context"
 	"fmt"
 	"net"
 	"net/url"
 	"strconv"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
-	"github.com/nats-io/nats.go/jetstream"
 )
 
 // natsServer is a real NATS server in this process, on loopback ports that it
@@ -179,16 +176,4 @@ func open(t testing.TB, o Options) *Backplane {
 		t.Fatal(err)
 	}
 	return b
-}
-
-// removeAll deletes what a broker has on a server.
-func removeAll(t testing.TB, b *Backplane) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	for _, stream := range []string{b.link.names.stream(), b.link.names.keysStream()} {
-		if err := b.link.js.DeleteStream(ctx, stream); err != nil && !strings.Contains(err.Error(), jetstream.ErrStreamNotFound.Error()) {
-			t.Errorf("deleting %s: %v", stream, err)
-		}
-	}
 }
