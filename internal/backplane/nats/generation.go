@@ -93,8 +93,14 @@ func (l *link) info(ctx context.Context) (*jetstream.StreamInfo, error) {
 	return l.infoOf(ctx, l.names.stream())
 }
 
+// infoTimeout is how long the leader of a stream has to answer: while there is none,
+// nobody does.
+const infoTimeout = time.Second
+
 func (l *link) infoOf(ctx context.Context, stream string, options ...jetstream.StreamInfoOpt) (*jetstream.StreamInfo, error) {
-	s, err := l.js.Stream(ctx, stream)
+	soon, cancel := context.WithTimeout(ctx, infoTimeout)
+	defer cancel()
+	s, err := l.js.Stream(soon, stream)
 	if err != nil {
 		return nil, err
 	}
@@ -286,7 +292,9 @@ func (l *link) readAtLeader(ctx context.Context, stream, subject string) (*recor
 	if err != nil {
 		return nil, err
 	}
-	reply, err := l.nc.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+stream, request)
+	soon, cancel := context.WithTimeout(ctx, infoTimeout)
+	defer cancel()
+	reply, err := l.nc.RequestWithContext(soon, "$JS.API.STREAM.MSG.GET."+stream, request)
 	if err != nil {
 		return nil, err
 	}

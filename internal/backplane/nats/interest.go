@@ -199,12 +199,15 @@ func (w *interest) roundTrip(f *flush) {
 	kick(w.joined)
 }
 
+// dropPiece is how many topics are forgotten before others get a turn.
+const dropPiece = 256
+
 // forgetDropped ends the subscriptions that are due, and returns when the next one
 // is; 0 if there is none.
 func (w *interest) forgetDropped(now time.Time) time.Duration {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for _, t := range due(&w.dropped, now) {
+	for _, t := range due(&w.dropped, now, dropPiece) {
 		one := w.topics[t]
 		if one == nil || one.wants > 0 {
 			continue
@@ -226,7 +229,7 @@ func (w *interest) forgetDropped(now time.Time) time.Duration {
 func (w *interest) lookAgain(now time.Time) ([]pubsub.Topic, time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	topics := due(&w.again, now)
+	topics := due(&w.again, now, len(w.again))
 	if len(w.again) == 0 {
 		w.again = nil
 		return topics, 0
@@ -234,10 +237,10 @@ func (w *interest) lookAgain(now time.Time) ([]pubsub.Topic, time.Duration) {
 	return topics, max(1, w.again[0].at.Sub(now))
 }
 
-// due takes from the beginning of queue the topics whose time has come.
-func due(queue *[]timed, now time.Time) (topics []pubsub.Topic) {
+// due takes from the beginning of queue up to limit topics whose time has come.
+func due(queue *[]timed, now time.Time, limit int) (topics []pubsub.Topic) {
 	n := 0
-	for n < len(*queue) && !now.Before((*queue)[n].at) {
+	for n < len(*queue) && n < limit && !now.Before((*queue)[n].at) {
 		topics = append(topics, (*queue)[n].topic)
 		n++
 	}

@@ -30,15 +30,24 @@ func (k *keyring) call(ctx context.Context, f func(ctx context.Context, kv jetst
 	for {
 		err := l.await(bounded)
 		if err == nil {
-			var kv jetstream.KeyValue
-			if kv, err = l.js.KeyValue(bounded, l.names.bucket()); err == nil {
-				err = f(bounded, kv)
-			}
+			err = k.attempt(bounded, f)
 		}
 		if err == nil || !passing(err) || !pause(bounded, 50*time.Millisecond) {
 			return l.failure(ctx, err)
 		}
 	}
+}
+
+// attempt runs f once. While the bucket has no leader nobody answers, so it does
+// not take all the time there is.
+func (k *keyring) attempt(ctx context.Context, f func(ctx context.Context, kv jetstream.KeyValue) error) error {
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	kv, err := k.link.js.KeyValue(ctx, k.link.names.bucket())
+	if err != nil {
+		return err
+	}
+	return f(ctx, kv)
 }
 
 // PutKey implements [pubsub.Keyring].

@@ -177,3 +177,6 @@ func open(t testing.TB, o Options) *Backplane {
 	}
 	return b
 }
+
+// withoutSync lets a server acknowledge what is not on its disk yet.
+func withoutSync(o *server.Options) { o.SyncAlways = false }
