@@ -120,7 +120,13 @@ func connectOptions(o *Options) ([]natsgo.Option, error) {
 
 // connect begins to connect, and goes on trying for as long as it takes.
 func (l *link) connect(options []natsgo.Option) error {
-	connected := func(nc *natsgo.Conn) { l.connected(nc.ConnectedUrlRedacted()) }
+	connected := func(nc *natsgo.Conn) {
+		l.connected(nc.ConnectedUrlRedacted())
+		// At start this is fatal, later it is only to be known.
+		if err := checkServer(nc.ConnectedServerVersion(), nc.MaxPayload(), l.o.MaxMessageSize); err != nil && l.isReady() {
+			l.report(err)
+		}
+	}
 	options = append(options,
 		natsgo.ConnectHandler(connected),
 		natsgo.ReconnectHandler(connected),
@@ -187,6 +193,29 @@ func (l *link) watchConnections(c chan<- struct{}) (stop func()) {
 		l.mu.Lock()
 		delete(l.watchers, c)
 		l.mu.Unlock()
+	}
+}
+
+// isUp reports whether there is a connection. Who asks the library may have to
+// wait while it connects.
+func (l *link) isUp() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	select {
+	case <-l.up:
+		return true
+	default:
+		return false
+	}
+}
+
+// isReady reports whether all has been set up.
+func (l *link) isReady() bool {
+	select {
+	case <-l.ready:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -277,7 +306,7 @@ func passing(err error) bool {
 		}
 	}
 	var api *jetstream.APIError
-	return errors.As(err, &api) && api.Code == 503
+	return errors.As(err, &api) && (api.Code == 503 || api.Code == 429)
 }
 
 // publish sends m, waiting for a connection if there is none.

@@ -14,7 +14,7 @@ import (
 const (
 	// inboxMessages is how many messages may wait for this node to take them; with
 	// more, it is slow and they are lost.
-	inboxMessages = 16384
+	inboxMessages = 8192
 	// lookAgainAfter is when a topic is read once more after this node has begun to
 	// want it: meanwhile the interest has reached all servers.
 	lookAgainAfter = 2 * time.Second
@@ -162,7 +162,11 @@ func (w *interest) run() {
 		if f != nil {
 			w.roundTrip(f)
 		}
-		if next := w.forgetDropped(time.Now()); next > 0 {
+		next := w.link.o.Linger
+		if w.link.isUp() { // the library does not wait for a connection
+			next = w.forgetDropped(time.Now())
+		}
+		if next > 0 {
 			linger.Reset(next)
 		}
 	}
@@ -181,13 +185,22 @@ func (w *interest) roundTrip(f *flush) {
 		return
 	}
 	var last uint64
+	generation := w.link.epoch.current()
 	if last, f.err = w.link.position(ctx); f.err != nil {
 		return
 	}
+	if !w.link.epoch.within(generation, func() { w.confirm(f.topics, last) }) {
+		f.err = errStale // last is a number of another generation
+	}
+}
+
+// confirm notes that the server has the subscriptions of topics, and that what the
+// stream has up to last is no news of them.
+func (w *interest) confirm(topics []pubsub.Topic, last uint64) {
 	at := time.Now().Add(lookAgainAfter)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for _, t := range f.topics {
+	for _, t := range topics {
 		one := w.topics[t]
 		if one == nil || one.confirmed {
 			continue

@@ -170,7 +170,7 @@ func (b *Backplane) Health(ctx context.Context) error {
 // Stats returns the figures of now.
 func (b *Backplane) Stats() Stats {
 	return Stats{
-		Connected:  b.link.nc.IsConnected(),
+		Connected:  b.link.isUp(),
 		Wanted:     b.bus.interest.count(),
 		Nodes:      b.bus.nodes.count(),
 		Reconnects: b.link.nc.Stats().Reconnects,

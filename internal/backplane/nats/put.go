@@ -124,16 +124,6 @@ func (p *puts) begin(ctx context.Context, m *pubsub.Message) (*put, error) {
 	return one, nil
 }
 
-// isReady reports whether all has been set up.
-func (l *link) isReady() bool {
-	select {
-	case <-l.ready:
-		return true
-	default:
-		return false
-	}
-}
-
 // sendFirst sends those that were never sent, in their order, as far as that
 // works; mu is held.
 func (p *puts) sendFirst(now time.Time) {
@@ -154,6 +144,10 @@ func (p *puts) sendFirst(now time.Time) {
 // send sends one, for the first time or again; mu is held, which keeps the order.
 // It is false if one may be sent later.
 func (p *puts) send(one *put, now time.Time) bool {
+	if !p.link.isUp() {
+		one.cause = natsgo.ErrDisconnected
+		return false
+	}
 	one.msg.Reply = p.inbox + "." + one.id
 	one.again = now.Add(putAgain)
 	err := p.link.nc.PublishMsg(one.msg)
