@@ -165,6 +165,7 @@ type proxy struct {
 	wg    sync.WaitGroup
 
 	deaf atomic.Bool // what the server sends is thrown away
+	mute atomic.Bool // what the node sends is thrown away
 }
 
 func newProxy(t testing.TB, s *natsServer) *proxy {
@@ -199,7 +200,7 @@ func (p *proxy) accept() {
 		if !p.add(c, s) {
 			continue
 		}
-		p.wg.Go(func() { p.copy(s, c, nil) })
+		p.wg.Go(func() { p.copy(s, c, &p.mute) })
 		p.wg.Go(func() { p.copy(c, s, &p.deaf) })
 	}
 }
@@ -217,7 +218,7 @@ func (p *proxy) add(conns ...net.Conn) bool {
 	return !p.cut
 }
 
-func (p *proxy) copy(dst, src net.Conn, deaf *atomic.Bool) {
+func (p *proxy) copy(dst, src net.Conn, lost *atomic.Bool) {
 	defer func() {
 		dst.Close()
 		src.Close()
@@ -229,7 +230,7 @@ func (p *proxy) copy(dst, src net.Conn, deaf *atomic.Bool) {
 	b := make([]byte, 64<<10)
 	for {
 		k, err := src.Read(b)
-		if k > 0 && (deaf == nil || !deaf.Load()) {
+		if k > 0 && !lost.Load() {
 			if _, err := dst.Write(b[:k]); err != nil {
 				return
 			}
@@ -252,7 +253,8 @@ func (p *proxy) setCut(cut bool) {
 	}
 }
 
-// settled waits until nothing is to be looked at for a second time.
+// settled waits until nothing is to be looked at for a second time, and the sweeper
+// is idle.
 func (n *node) settled() {
 	n.t.Helper()
 	eventually(n.t, "the second look", func() bool {
@@ -260,4 +262,7 @@ func (n *node) settled() {
 		defer n.bus.interest.mu.Unlock()
 		return len(n.bus.interest.again) == 0
 	})
+	before := n.Stats().Sweeps
+	n.bus.sweeper.kick("test")
+	eventually(n.t, "a sweep", func() bool { return n.Stats().Sweeps > before })
 }

@@ -101,6 +101,7 @@ func TestSlowNode(t *testing.T) {
 	a := newNode(t, Options{URLs: []string{s.url()}})
 	b := newNode(t, Options{URLs: []string{s.url()}, SyncInterval: time.Hour})
 	b.want("t", "u")
+	b.settled()
 	release := make(chan struct{})
 	b.blocked.Store(&release)
 	v := a.put("t", "first")
