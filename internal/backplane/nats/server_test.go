@@ -90,8 +90,9 @@ type natsCluster struct {
 	servers []*natsServer
 }
 
-// newCluster returns a running cluster of n servers with a leader.
-func newCluster(t testing.TB, n int) *natsCluster {
+// newCluster returns a running cluster of n servers with a leader; change changes
+// the options of each before.
+func newCluster(t testing.TB, n int, change ...func(*server.Options)) *natsCluster {
 	t.Helper()
 	c := &natsCluster{t: t}
 	var ports []int
@@ -106,6 +107,9 @@ func newCluster(t testing.TB, n int) *natsCluster {
 		s.options.ServerName = fmt.Sprintf("s%d", i)
 		s.options.Cluster = server.ClusterOpts{Name: "test", Host: "127.0.0.1", Port: ports[i]}
 		s.options.Routes = routes
+		for _, c := range change {
+			c(&s.options)
+		}
 		c.servers = append(c.servers, s)
 	}
 	for _, s := range c.servers {
