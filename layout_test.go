@@ -50,16 +50,17 @@ var layout = map[string]struct {
 	},
 	"internal/app": {
 		level: 4,
-		ours: []string{"internal/backplane/local", "internal/config", "internal/hub", "internal/park", "internal/server",
-			"internal/token"},
+		ours: []string{"internal/backplane/local", "internal/backplane/nats", "internal/config", "internal/hub", "internal/park",
+			"internal/server", "internal/token"},
 		foreign: []string{"github.com/prometheus/client_golang"},
 	},
 	"cmd/pubsub": {
 		level:   5,
-		ours:    []string{"internal/app", "internal/client", "internal/config", "internal/token"},
+		ours:    []string{"internal/app", "internal/backplane/nats", "internal/client", "internal/config", "internal/token"},
 		foreign: []string{"github.com/alecthomas/kong"},
 	},
 
+	"deploy":        {level: 6},
 	"bench/fanout":  {level: 6, ours: []string{"internal/mqtt"}, foreign: []string{"golang.org/x/sys"}},
 	"test/e2e":      {level: 6},
 	"test/scenario": {level: 6},
