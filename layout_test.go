@@ -37,6 +37,7 @@ var layout = map[string]struct {
 	"internal/backplane/local":         {level: 1, foreign: []string{"github.com/cockroachdb/pebble/v2"}},
 	"internal/backplane/nats":          {level: 1, foreign: []string{"github.com/nats-io/nats.go"}},
 	"internal/backplane/backplanetest": {level: 1},
+	"internal/transfer":                {level: 1},
 	"internal/session":                 {level: 2, ours: []string{"internal/mqtt"}},
 	"internal/client": {
 		level:   2,
@@ -55,8 +56,9 @@ var layout = map[string]struct {
 		foreign: []string{"github.com/prometheus/client_golang"},
 	},
 	"cmd/pubsub": {
-		level:   5,
-		ours:    []string{"internal/app", "internal/backplane/nats", "internal/client", "internal/config", "internal/token"},
+		level: 5,
+		ours: []string{"internal/app", "internal/backplane/local", "internal/backplane/nats", "internal/client", "internal/config",
+			"internal/token", "internal/transfer"},
 		foreign: []string{"github.com/alecthomas/kong"},
 	},
 

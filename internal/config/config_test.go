@@ -153,9 +153,6 @@ func TestSettings(t *testing.T) {
 		}
 		file := write(t, dir, "pubsub.yaml", fmt.Sprintf("%s: %q\n", tt.name, tt.text))
 		var with []Flag // what the setting is not allowed without
-		if strings.HasPrefix(tt.name, "nats") {
-			with = append(with, Flag{"admin-token", "s3cret"})
-		}
 		if strings.HasPrefix(tt.name, "nats-") {
 			with = append(with, Flag{"nats", "nats://a"})
 		}
@@ -366,19 +363,16 @@ func TestAdminTokenFile(t *testing.T) {
 func TestValidateCluster(t *testing.T) {
 	const spelled = "addresses like nats://host:4222 (or tls://, ws://, wss://), without user, password or path: credentials have settings of their own"
 	missing := filepath.Join(t.TempDir(), "missing")
-	token := Flag{"admin-token", "t"}
 	url := Flag{"nats", "nats://a:4222"}
 	for _, tt := range []struct {
 		flags []Flag
 		want  []string // none: it is allowed
 	}{
-		{[]Flag{url, token}, nil},
-		{[]Flag{url, token, {"in-memory", "false"}, {"dev", "false"}, {"data-dir", ""}, {"nats-creds", ""}}, []string{`data-dir "" (--data-dir) is not allowed; it takes the path of a directory`}},
-		{[]Flag{url, token, {"in-memory", "false"}, {"dev", "false"}}, nil},
-		{[]Flag{url, {"admin", "false"}}, nil},
-		{[]Flag{url, token, {"nats", "tls://b"}}, nil},
-		{[]Flag{url}, []string{"admin-token is missing, with nats set: give all nodes the same one, with $PUBSUB_ADMIN_TOKEN or admin-token-file, or set admin to false"}},
-		{[]Flag{url, token, {"in-memory", "true"}, {"data-dir", "./pubsub-data"}, {"disk-reserve", "1MiB"}, {"dev", "true"}}, []string{
+		{[]Flag{url}, nil},
+		{[]Flag{url, {"in-memory", "false"}, {"dev", "false"}, {"data-dir", ""}, {"nats-creds", ""}}, []string{`data-dir "" (--data-dir) is not allowed; it takes the path of a directory`}},
+		{[]Flag{url, {"in-memory", "false"}, {"dev", "false"}}, nil},
+		{[]Flag{url, {"nats", "tls://b"}}, nil},
+		{[]Flag{url, {"in-memory", "true"}, {"data-dir", "./pubsub-data"}, {"disk-reserve", "1MiB"}, {"dev", "true"}}, []string{
 			"dev (--dev) is not allowed with nats set: it is a broker alone; give one of them",
 			"data-dir (--data-dir) is not allowed with nats set: a cluster keeps everything in NATS; give one of them",
 			"in-memory (--in-memory) is not allowed with nats set: a cluster keeps everything in NATS; give one of them",
@@ -388,31 +382,31 @@ func TestValidateCluster(t *testing.T) {
 			"nats-prefix (--nats-prefix) is not allowed without nats set; give the addresses of the NATS servers, too",
 			"nats-token (--nats-token) is not allowed without nats set; give the addresses of the NATS servers, too",
 		}},
-		{[]Flag{url, token, {"nats-prefix", "a.b"}, {"nats-replicas", "2"}, {"nats-sync-interval", "0s"}, {"nats-password", "s3cret\n"}}, []string{
+		{[]Flag{url, {"nats-prefix", "a.b"}, {"nats-replicas", "2"}, {"nats-sync-interval", "0s"}, {"nats-password", "s3cret\n"}}, []string{
 			`nats-prefix "a.b" (--nats-prefix) is not allowed; it takes 1 to 32 of A-Z, a-z, 0-9, - and _`,
 			`nats-replicas "2" (--nats-replicas) is not allowed; it takes an odd number from 1 to 5; 0 means what is there, or else 3 in a cluster of NATS servers`,
 			`nats-sync-interval "0s" (--nats-sync-interval) is not allowed; it takes a duration, like 30s or 1m30s (units: ms, s, m, h), from 1s to 24h`,
 			`nats-password (--nats-password) is not allowed; it takes 1 to 1024 bytes of UTF-8 without control characters`,
 			`nats-user "" is not allowed with nats-password set; give both, or neither`,
 		}},
-		{[]Flag{url, token, {"nats-user", "me"}, {"nats-token", "s3cret"}, {"nats-cert", "c.pem"}}, []string{
+		{[]Flag{url, {"nats-user", "me"}, {"nats-token", "s3cret"}, {"nats-cert", "c.pem"}}, []string{
 			"nats-password is not allowed with nats-user set; give both, or neither",
 			`nats-key "" is not allowed with nats-cert set; give both, or neither`,
 			"nats-user and nats-token are not allowed together; give one of them",
 		}},
-		{[]Flag{url, token, {"nats-creds", missing}, {"nats-ca", missing}}, []string{
+		{[]Flag{url, {"nats-creds", missing}, {"nats-ca", missing}}, []string{
 			fmt.Sprintf("nats-creds %q (--nats-creds) cannot be read (no such file or directory); it takes the path of a file", missing),
 			fmt.Sprintf("nats-ca %q (--nats-ca) cannot be read (no such file or directory); it takes the path of a file", missing),
 		}},
-		{[]Flag{url, token, {"nats-user", "me"}, {"nats-password-file", missing}}, []string{
+		{[]Flag{url, {"nats-user", "me"}, {"nats-password-file", missing}}, []string{
 			fmt.Sprintf("nats-password-file %q (--nats-password-file) cannot be read (no such file or directory); it takes the path of a file with the password on its only line", missing),
 			"nats-password is not allowed with nats-user set; give both, or neither",
 		}},
-		{[]Flag{token, {"nats", "nats://me:s3cret@a"}}, []string{"nats (--nats) is not allowed; it takes " + spelled}},
-		{[]Flag{token, {"nats", "a:4222"}}, []string{"nats (--nats) is not allowed; it takes " + spelled}},
-		{[]Flag{token, {"nats", "http://a"}}, []string{"nats (--nats) is not allowed; it takes " + spelled}},
-		{[]Flag{token, {"nats", "nats://a/x"}}, []string{"nats (--nats) is not allowed; it takes " + spelled}},
-		{[]Flag{token, {"nats", "nats://:4222"}}, []string{"nats (--nats) is not allowed; it takes " + spelled}},
+		{[]Flag{{"nats", "nats://me:s3cret@a"}}, []string{"nats (--nats) is not allowed; it takes " + spelled}},
+		{[]Flag{{"nats", "a:4222"}}, []string{"nats (--nats) is not allowed; it takes " + spelled}},
+		{[]Flag{{"nats", "http://a"}}, []string{"nats (--nats) is not allowed; it takes " + spelled}},
+		{[]Flag{{"nats", "nats://a/x"}}, []string{"nats (--nats) is not allowed; it takes " + spelled}},
+		{[]Flag{{"nats", "nats://:4222"}}, []string{"nats (--nats) is not allowed; it takes " + spelled}},
 	} {
 		_, _, err := Load(Inputs{Flags: tt.flags})
 		var got []string
@@ -468,8 +462,8 @@ func TestChanges(t *testing.T) {
 			[]string{"allowed-origins", "max-connections", "max-connections-per-ip", "publish-rate", "log-level"}, nil},
 		{"the rest", nil, []Flag{{"listen", ":1"}, {"data-dir", "x"}, {"log-format", "json"}}, nil, []string{"listen", "data-dir", "log-format"}},
 		{"a secret", []Flag{{"admin-token", "a"}}, []Flag{{"admin-token", "b"}}, nil, []string{"admin-token"}},
-		{"a password", []Flag{{"nats", "nats://a"}, {"admin-token", "a"}, {"nats-user", "u"}, {"nats-password", "a"}},
-			[]Flag{{"nats", "nats://a"}, {"admin-token", "a"}, {"nats-user", "u"}, {"nats-password", "b"}}, nil, []string{"nats-password"}},
+		{"a password", []Flag{{"nats", "nats://a"}, {"nats-user", "u"}, {"nats-password", "a"}},
+			[]Flag{{"nats", "nats://a"}, {"nats-user", "u"}, {"nats-password", "b"}}, nil, []string{"nats-password"}},
 		{"certificates", tls, tls2, []string{"tls-cert", "tls-key"}, nil},
 		{"TLS on", nil, tls, nil, []string{"tls-cert", "tls-key"}},
 		{"TLS off", tls, nil, nil, []string{"tls-cert", "tls-key"}},

@@ -98,10 +98,6 @@ func (c *Config) validateCluster() error {
 			errs = append(errs, &Problem{f.Name, text + " is not allowed with nats set: it is a broker alone; give one of them"})
 		}
 	}
-	if cluster && c.Admin && c.AdminToken == "" && c.AdminTokenFile == "" {
-		errs = append(errs, &Problem{"admin-token", "admin-token is missing, with nats set: give all nodes the same one, with $" +
-			Variable("admin-token") + " or admin-token-file, or set admin to false"})
-	}
 	return errors.Join(errs...)
 }
 
