@@ -23,6 +23,7 @@ type cli struct {
 	Token      tokenCmd      `cmd:"" help:"Sign a token with a key."`
 	Pub        pubCmd        `cmd:"" help:"Publish a message."`
 	Sub        subCmd        `cmd:"" help:"Subscribe, and print each message."`
+	Store      storeCmd      `cmd:"" help:"Take what a store keeps to another."`
 	Version    versionCmd    `cmd:"" help:"Show the version."`
 	Completion completionCmd `cmd:"" help:"Print completions for a shell."`
 }
@@ -68,6 +69,7 @@ func newParser(c *cli, p *process) (*kong.Kong, error) {
 		kong.Help(printHelp),
 		kong.Writers(p.stdout, p.stderr),
 		kong.PostBuild(c.Serve.addSettings),
+		kong.PostBuild(c.Store.addSettings),
 		kong.Resolvers(r),
 		kong.Bind(p, c),
 	)

@@ -2,6 +2,7 @@ package transfer_test
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -109,8 +110,9 @@ func importAll(t testing.TB, file []byte, b transfer.Store, o transfer.Options) 
 	return r
 }
 
-// kept returns all that b keeps, without versions, in words.
-func kept(t testing.TB, b transfer.Store) string {
+// kept returns all that b keeps, in words, without versions and without the topics
+// of but.
+func kept(t testing.TB, b transfer.Store, but map[pubsub.Topic]pubsub.Version) string {
 	t.Helper()
 	var s strings.Builder
 	list, err := b.List(t.Context(), "", "", 1<<20)
@@ -118,21 +120,21 @@ func kept(t testing.TB, b transfer.Store) string {
 		t.Fatal(err)
 	}
 	for _, l := range list {
+		if _, ok := but[l.Topic]; ok {
+			continue
+		}
 		m, ok, err := b.Last(t.Context(), l.Topic, pubsub.Version{})
 		if err != nil || !ok {
 			t.Fatalf("Last(%q): %v, %v", l.Topic, ok, err)
 		}
-		m.Version = pubsub.Version{}
-		m.Published = m.Published.UTC()
-		fmt.Fprintf(&s, "%+q\n", fmt.Sprintf("%+v", m))
+		fmt.Fprintf(&s, "%+q %x %v %v %d %q %x\n", m.Topic, sha256.Sum256(m.Data), m.Published.UTC(), m.HasTTL, m.TTL, m.Sender, m.Properties)
 	}
 	keys, err := b.Keys(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, k := range keys {
-		k.Created = k.Created.UTC()
-		fmt.Fprintf(&s, "%+q\n", fmt.Sprintf("%+v", k))
+		fmt.Fprintf(&s, "%+q %+q %v\n", k.ID, k.Value, k.Created.UTC())
 	}
 	return s.String()
 }
