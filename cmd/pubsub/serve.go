@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -11,6 +12,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"pubsub/internal/app"
+	"pubsub/internal/backplane/nats"
 	"pubsub/internal/config"
 )
 
@@ -38,6 +40,7 @@ SIGHUP: take up changed certificates, log level, allowed origins and limits.
 Examples:
   pubsub serve --dev
   pubsub serve --data-dir /var/lib/pubsub --tls-cert cert.pem --tls-key key.pem
+  PUBSUB_ADMIN_TOKEN=... pubsub serve --nats nats://a:4222,nats://b:4222
   PUBSUB_ADMIN_TOKEN=... pubsub serve --config pubsub.yaml`
 }
 
@@ -138,11 +141,24 @@ func (c *serveCmd) Run(p *process, all *cli, ctx *kong.Context) error {
 		<-handled
 		cancel()
 	}()
-	return app.Run(running, cfg, app.Options{
+	return adviseServe(app.Run(running, cfg, app.Options{
 		Stdout: p.stdout, Stderr: p.stderr, Version: buildVersion(), Reload: reload,
 		ConfigReload: func() (*config.Config, error) {
 			next, _, err := config.Load(in)
 			return next, err
 		},
-	})
+	}))
+}
+
+// adviseServe adds to the error of a broker whether it is wrong use, and what to do
+// next.
+func adviseServe(err error) error {
+	var problem *config.Problem
+	switch {
+	case errors.As(err, &problem), errors.Is(err, nats.ErrOptions):
+		return &usageError{err}
+	case errors.Is(err, nats.ErrSettings):
+		return &hintedError{err, `"pubsub cluster check" shows this as a table, with the same settings.`}
+	}
+	return err
 }
