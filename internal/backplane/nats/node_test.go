@@ -28,6 +28,7 @@ type node struct {
 	got map[pubsub.Topic][]pubsub.Message // guarded by mu: in the order of delivery
 
 	blocked atomic.Pointer[chan struct{}] // if set, Deliver waits for it
+	heard   atomic.Pointer[chan struct{}] // if set, it is told of each message
 }
 
 // newNode opens a backplane and runs it until the test is over.
@@ -69,8 +70,11 @@ func (n *node) delivered(p *pubsub.Parcel) {
 		<-*c
 	}
 	n.mu.Lock()
-	defer n.mu.Unlock()
 	n.got[p.Topic] = append(n.got[p.Topic], p.Message)
+	n.mu.Unlock()
+	if c := n.heard.Load(); c != nil {
+		*c <- struct{}{}
+	}
 }
 
 func ctxFor(t testing.TB) context.Context {
