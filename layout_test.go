@@ -35,7 +35,9 @@ var layout = map[string]struct {
 	"internal/token":                   {level: 1, foreign: []string{"github.com/golang-jwt/jwt/v5"}},
 	"internal/config":                  {level: 1, foreign: []string{"go.yaml.in/yaml/v3"}},
 	"internal/backplane/local":         {level: 1, foreign: []string{"github.com/cockroachdb/pebble/v2"}},
+	"internal/backplane/nats":          {level: 1, foreign: []string{"github.com/nats-io/nats.go"}},
 	"internal/backplane/backplanetest": {level: 1},
+	"internal/transfer":                {level: 1},
 	"internal/session":                 {level: 2, ours: []string{"internal/mqtt"}},
 	"internal/client": {
 		level:   2,
@@ -49,16 +51,18 @@ var layout = map[string]struct {
 	},
 	"internal/app": {
 		level: 4,
-		ours: []string{"internal/backplane/local", "internal/config", "internal/hub", "internal/park", "internal/server",
-			"internal/token"},
+		ours: []string{"internal/backplane/local", "internal/backplane/nats", "internal/config", "internal/hub", "internal/park",
+			"internal/server", "internal/token"},
 		foreign: []string{"github.com/prometheus/client_golang"},
 	},
 	"cmd/pubsub": {
-		level:   5,
-		ours:    []string{"internal/app", "internal/client", "internal/config", "internal/token"},
+		level: 5,
+		ours: []string{"internal/app", "internal/backplane/local", "internal/backplane/nats", "internal/client", "internal/config",
+			"internal/token", "internal/transfer"},
 		foreign: []string{"github.com/alecthomas/kong"},
 	},
 
+	"deploy":        {level: 6},
 	"bench/fanout":  {level: 6, ours: []string{"internal/mqtt", "internal/token"}, foreign: []string{"golang.org/x/sys"}},
 	"test/e2e":      {level: 6},
 	"test/scenario": {level: 6},

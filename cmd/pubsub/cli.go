@@ -12,8 +12,8 @@ import (
 	"pubsub/internal/config"
 )
 
-// cli is the command line. The flags of serve are not here: they are the
-// settings that internal/config declares.
+// cli is the command line. Flags that are settings are not here: internal/config
+// declares them.
 type cli struct {
 	Help   helpFlag `short:"h" help:"Show help."`
 	Config string   `placeholder:"FILE" help:"YAML file with a line \"name: value\" for each flag to set."`
@@ -23,6 +23,8 @@ type cli struct {
 	Token      tokenCmd      `cmd:"" help:"Sign a token with a key."`
 	Pub        pubCmd        `cmd:"" help:"Publish a message."`
 	Sub        subCmd        `cmd:"" help:"Subscribe, and print each message."`
+	Store      storeCmd      `cmd:"" help:"Take what a store keeps to another."`
+	Cluster    clusterCmd    `cmd:"" help:"Look after a cluster: many nodes over NATS."`
 	Version    versionCmd    `cmd:"" help:"Show the version."`
 	Completion completionCmd `cmd:"" help:"Print completions for a shell."`
 }
@@ -68,6 +70,8 @@ func newParser(c *cli, p *process) (*kong.Kong, error) {
 		kong.Help(printHelp),
 		kong.Writers(p.stdout, p.stderr),
 		kong.PostBuild(c.Serve.addSettings),
+		kong.PostBuild(c.Cluster.Check.addSettings),
+		kong.PostBuild(c.Store.addSettings),
 		kong.Resolvers(r),
 		kong.Bind(p, c),
 	)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -14,6 +15,9 @@ import (
 	"testing"
 	"time"
 
+	natsserver "github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
@@ -32,7 +36,10 @@ func TestMain(m *testing.M) {
 //   - draining ADDRESS waits until the server there refuses messages;
 //   - await FILE TEXT waits until the file holds the text;
 //   - subscribers ADDRESS TOPIC N waits until the topic has N subscribers, as
-//     the admin token "admin" is told.
+//     the admin token "admin" is told;
+//   - nats NAME starts a NATS server and sets the variable NAME to its URL;
+//   - spoil URL STREAM changes a stream there so that a broker cannot use it, and
+//     mend URL STREAM changes it back.
 func TestScript(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:           "testdata/script",
@@ -51,6 +58,9 @@ func TestScript(t *testing.T) {
 			"draining":    cmdDraining,
 			"await":       cmdAwait,
 			"subscribers": cmdSubscribers,
+			"nats":        cmdNATS,
+			"spoil":       func(ts *testscript.TestScript, neg bool, args []string) { editStream(ts, neg, args, 5, false) },
+			"mend":        func(ts *testscript.TestScript, neg bool, args []string) { editStream(ts, neg, args, 1, true) },
 		},
 	})
 }
@@ -156,6 +166,45 @@ func cmdSubscribers(ts *testscript.TestScript, neg bool, args []string) {
 		}
 		return got == want
 	})
+}
+
+func cmdNATS(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: nats NAME")
+	}
+	s, err := natsserver.NewServer(&natsserver.Options{
+		Host: "127.0.0.1", Port: natsserver.RANDOM_PORT, JetStream: true, StoreDir: ts.MkAbs("nats"), NoLog: true, NoSigs: true,
+	})
+	ts.Check(err)
+	s.Start()
+	ts.Defer(func() {
+		s.Shutdown()
+		s.WaitForShutdown()
+	})
+	if !s.ReadyForConnections(20 * time.Second) {
+		ts.Fatalf("the NATS server does not start")
+	}
+	ts.Setenv(args[0], s.ClientURL())
+}
+
+// editStream sets what a broker depends on.
+func editStream(ts *testscript.TestScript, neg bool, args []string, perSubject int64, direct bool) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: spoil or mend URL STREAM")
+	}
+	nc, err := nats.Connect(args[0])
+	ts.Check(err)
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	ts.Check(err)
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	stream, err := js.Stream(ctx, args[1])
+	ts.Check(err)
+	c := stream.CachedInfo().Config
+	c.MaxMsgsPerSubject, c.AllowDirect = perSubject, direct
+	_, err = js.UpdateStream(ctx, c)
+	ts.Check(err)
 }
 
 // poll waits for something that another process does.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -11,6 +12,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"pubsub/internal/app"
+	"pubsub/internal/backplane/nats"
 	"pubsub/internal/config"
 )
 
@@ -18,7 +20,7 @@ type serveCmd struct {
 	settings []setting `kong:"-"`
 }
 
-// setting is a flag of serve and the values that were given.
+// setting is a flag that is a setting, and the values that were given.
 type setting struct {
 	name   string
 	values []string
@@ -38,17 +40,23 @@ SIGHUP: take up changed certificates, log level, allowed origins and limits.
 Examples:
   pubsub serve --dev
   pubsub serve --data-dir /var/lib/pubsub --tls-cert cert.pem --tls-key key.pem
+  PUBSUB_ADMIN_TOKEN=... pubsub serve --nats nats://a:4222,nats://b:4222
   PUBSUB_ADMIN_TOKEN=... pubsub serve --config pubsub.yaml`
 }
 
 // addSettings makes a flag of every setting.
 func (c *serveCmd) addSettings(k *kong.Kong) error {
-	serve := childNamed(k.Model.Node, "serve")
-	all := config.Settings()
-	c.settings = make([]setting, len(all))
-	for i, s := range all {
-		c.settings[i].name = s.Name
-		target := reflect.ValueOf(&c.settings[i].values).Elem()
+	c.settings = settingFlags(childNamed(k.Model.Node, "serve"), config.Settings())
+	return nil
+}
+
+// settingFlags gives a command a flag for each of some settings. The values will
+// be in what it returns.
+func settingFlags(n *kong.Node, some []config.Setting) []setting {
+	given := make([]setting, len(some))
+	for i, s := range some {
+		given[i].name = s.Name
+		target := reflect.ValueOf(&given[i].values).Elem()
 		help := s.Help
 		if s.Zero != "" {
 			help += " 0 means " + s.Zero + "."
@@ -66,28 +74,43 @@ func (c *serveCmd) addSettings(k *kong.Kong) error {
 			f.PlaceHolder += ",..."
 		}
 		f.Flag = f
-		serve.Flags = append(serve.Flags, f)
+		n.Flags = append(n.Flags, f)
 	}
-	return nil
+	return given
 }
 
-// Run runs the broker until a signal ends it.
-func (c *serveCmd) Run(p *process, all *cli, ctx *kong.Context) error {
+// inputs returns where the settings of a command come from.
+func inputs(p *process, all *cli, ctx *kong.Context, given []setting) config.Inputs {
 	in := config.Inputs{Environ: p.environ, Others: flagNames(ctx.Model.Node)}
 	if all.Config != "" {
 		in.Flags = append(in.Flags, config.Flag{Name: "config", Value: all.Config})
 	}
-	for _, s := range c.settings {
+	for _, s := range given {
 		for _, v := range s.values {
 			in.Flags = append(in.Flags, config.Flag{Name: s.name, Value: v})
 		}
 	}
+	return in
+}
+
+// load returns the settings of in and prints the warnings.
+func load(p *process, in config.Inputs) (*config.Config, error) {
 	cfg, warnings, err := config.Load(in)
 	for _, w := range warnings {
 		fmt.Fprintln(p.stderr, "pubsub: warning:", w)
 	}
 	if err != nil {
-		return &usageError{err}
+		return nil, &usageError{err}
+	}
+	return cfg, nil
+}
+
+// Run runs the broker until a signal ends it.
+func (c *serveCmd) Run(p *process, all *cli, ctx *kong.Context) error {
+	in := inputs(p, all, ctx, c.settings)
+	cfg, err := load(p, in)
+	if err != nil {
+		return err
 	}
 
 	signals := make(chan os.Signal, 4)
@@ -118,11 +141,24 @@ func (c *serveCmd) Run(p *process, all *cli, ctx *kong.Context) error {
 		<-handled
 		cancel()
 	}()
-	return app.Run(running, cfg, app.Options{
+	return adviseServe(app.Run(running, cfg, app.Options{
 		Stdout: p.stdout, Stderr: p.stderr, Version: buildVersion(), Reload: reload,
 		ConfigReload: func() (*config.Config, error) {
 			next, _, err := config.Load(in)
 			return next, err
 		},
-	})
+	}))
+}
+
+// adviseServe adds to the error of a broker whether it is wrong use, and what to do
+// next.
+func adviseServe(err error) error {
+	var problem *config.Problem
+	switch {
+	case errors.As(err, &problem), errors.Is(err, nats.ErrOptions):
+		return &usageError{err}
+	case errors.Is(err, nats.ErrSettings):
+		return &hintedError{err, `"pubsub cluster check" shows this as a table, with the same settings.`}
+	}
+	return err
 }

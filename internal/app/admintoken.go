@@ -17,10 +17,18 @@ const adminTokenFile = "admin-token"
 
 // adminToken returns the admin token: the one that was given, else the one kept
 // in the data directory, which is made if it is not there. In memory one is made
-// for the run, and printed.
+// for the run, and printed. In a cluster none is made, for all nodes must have the
+// same; the error is a [*config.Problem].
 func (n *node) adminToken() (string, error) {
 	if n.cfg.AdminToken != "" {
 		return string(n.cfg.AdminToken), nil
+	}
+	if n.clustered() {
+		if !n.cfg.Admin {
+			return "", nil // nobody is an administrator on this node
+		}
+		return "", &config.Problem{Name: "admin-token", Text: "admin-token is missing, which all nodes of a cluster must be given, the same; " +
+			"set $" + config.Variable("admin-token") + " or admin-token-file, or admin to false"}
 	}
 	if n.cfg.InMemory {
 		token := rand.Text()

@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"pubsub"
-	"pubsub/internal/backplane/local"
 	"pubsub/internal/config"
 	"pubsub/internal/hub"
 	"pubsub/internal/park"
@@ -39,17 +38,24 @@ type Options struct {
 	ConfigReload func() (*config.Config, error)
 }
 
-// readyTimeout bounds how long the backplane may take to work after it has been
-// opened.
-const readyTimeout = 10 * time.Second
+const (
+	// readyTimeout bounds how long the embedded store may take to work after it has
+	// been opened.
+	readyTimeout = 10 * time.Second
+	// clusterWait is how long a node of a cluster waits for NATS before it answers
+	// its clients all the same: that it is not ready, or that the backplane is
+	// unavailable.
+	clusterWait = time.Second
+)
 
 // Run serves until ctx is done, then drains and returns nil. Its error says why
-// the broker could not start, or why it had to stop.
+// the broker could not start, or why it had to stop; it is a [*config.Problem] or a
+// [nats.ErrOptions] if that is a setting.
 func Run(ctx context.Context, cfg *config.Config, o Options) error {
 	if cfg.Dev {
 		cfg = devConfig(cfg)
 	}
-	n := &node{cfg: cfg, o: o, logLevel: new(slog.LevelVar)}
+	n := &node{cfg: cfg, o: o, logLevel: new(slog.LevelVar), metrics: newMetrics(o.Version)}
 	n.log = newLogger(o.Stderr, cfg, n.logLevel)
 	n.throttle = newThrottle(n.log)
 
@@ -62,7 +68,7 @@ func Run(ctx context.Context, cfg *config.Config, o Options) error {
 	}
 	defer func() {
 		if err := n.backplane.Close(); err != nil {
-			n.log.Error("closing the store", "error", err)
+			n.log.Error("closing the backplane", "error", err)
 		}
 	}()
 	adminToken, err := n.adminToken()
@@ -86,7 +92,7 @@ type node struct {
 	logLevel  *slog.LevelVar
 	throttle  *throttle
 	metrics   *metrics
-	backplane *local.Backplane
+	backplane pubsub.Backplane
 	hub       *hub.Hub
 	server    *server.Server
 	lot       *park.Lot    // nil if connections are not parked
@@ -96,24 +102,6 @@ type node struct {
 	certs     *certificates
 
 	cfg *config.Config // owned by run's goroutine
-}
-
-func (n *node) openBackplane() error {
-	reserve := int64(n.cfg.DiskReserve)
-	if reserve == 0 {
-		reserve = 1 // 0 would be the store's default
-	}
-	b, err := local.Open(local.Options{
-		Dir:         n.cfg.DataDir,
-		InMemory:    n.cfg.InMemory,
-		DiskReserve: reserve,
-		Events:      n.storeEvents(),
-	})
-	if err != nil {
-		return fmt.Errorf("cannot open the store: %w", err)
-	}
-	n.backplane = b
-	return nil
 }
 
 // openLot makes the lot that holds connections, where there can be one.
@@ -156,7 +144,6 @@ func (n *node) closeRings() {
 }
 
 func (n *node) build(adminToken string) {
-	n.metrics = newMetrics(n.o.Version)
 	var outboxes []hub.Outbox
 	for _, r := range n.rings {
 		outboxes = append(outboxes, r)
@@ -169,6 +156,7 @@ func (n *node) build(adminToken string) {
 	})
 	n.server = server.New(server.Options{
 		Backplane:        n.backplane,
+		BackplaneMayWait: n.clustered(),
 		Hub:              n.hub,
 		Lot:              n.lot,
 		AdminToken:       adminToken,
@@ -189,7 +177,7 @@ func (n *node) build(adminToken string) {
 		Limits:           limitsOf(n.cfg),
 		Events:           n.serverEvents(),
 	})
-	n.metrics.observe(n.hub, n.backplane)
+	n.metrics.observeHub(n.hub)
 }
 
 func limitsOf(cfg *config.Config) server.Limits {
@@ -232,20 +220,13 @@ func (n *node) run(ctx context.Context) error {
 		})
 	})
 	start("server", func() error { return n.server.Run(parts) })
-	select {
-	case <-ready:
-	case err := <-failed:
-		return err
-	case <-time.After(readyTimeout):
-		return errors.New("the backplane does not get ready")
-	case <-ctx.Done():
-		return nil
-	}
-
 	if n.ops != nil {
 		ops := &http.Server{Handler: n.server.OpsHandler(n.metrics.handler()), ReadHeaderTimeout: n.cfg.HandshakeTimeout, ErrorLog: n.httpLog()}
 		start("ops listener", func() error { return serve(ops, n.ops) })
 		defer ops.Close()
+	}
+	if err := n.awaitBackplane(ctx, ready, failed); err != nil || ctx.Err() != nil {
+		return err
 	}
 	fresh := newNewcomers()
 	public := n.httpServer()
@@ -255,6 +236,9 @@ func (n *node) run(ctx context.Context) error {
 
 	n.tellListening()
 	n.log.Info("listening", "address", n.public.Addr().String(), "tls", n.certs != nil, "store", n.storeName(), "version", n.o.Version)
+	if n.clustered() {
+		wg.Go(func() { n.tellReady(parts, ready) })
+	}
 	if n.cfg.Dev {
 		if err := n.greet(parts); err != nil {
 			return err
@@ -301,13 +285,6 @@ func (n *node) wait(ctx context.Context, failed <-chan error) error {
 			n.reload()
 		}
 	}
-}
-
-func (n *node) storeName() string {
-	if n.cfg.InMemory {
-		return "memory"
-	}
-	return n.cfg.DataDir
 }
 
 // reload takes up the settings that can change while the node runs.

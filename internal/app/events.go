@@ -1,10 +1,12 @@
 package app
 
 import (
+	"fmt"
 	"strconv"
 	"time"
 
 	"pubsub/internal/backplane/local"
+	"pubsub/internal/backplane/nats"
 	"pubsub/internal/server"
 )
 
@@ -39,6 +41,25 @@ func (n *node) serverEvents() server.Events {
 			m.failures.Inc()
 			n.throttle.error(what, err)
 		},
+	}
+}
+
+// natsEvents make logs and metrics of what the backplane of a cluster has to say.
+func (n *node) natsEvents() nats.Events {
+	m := n.metrics
+	return nats.Events{
+		Waiting:      func(err error) { n.throttle.warn("NATS is away", err) },
+		Connected:    func(server string) { n.log.Info("connected to NATS", "server", server) },
+		Disconnected: func(err error) { n.log.Warn("the connection to NATS is lost", "error", err) },
+		Swept: func(why string, count int) {
+			n.log.Debug("looked for what was missed", "why", why, "messages", count)
+		},
+		Generation: func(from, to uint64) {
+			m.generations.Inc()
+			n.log.Warn("the retained messages in NATS are of another generation: the stream was made anew or restored, or has lost messages",
+				"before", fmt.Sprintf("%016x", from), "now", fmt.Sprintf("%016x", to))
+		},
+		Error: func(err error) { n.throttle.error("the cluster", err) },
 	}
 }
 

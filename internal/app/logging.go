@@ -1,6 +1,7 @@
 package app
 
 import (
+	"context"
 	"io"
 	"log/slog"
 	"sync"
@@ -26,11 +27,15 @@ func setLevel(v *slog.LevelVar, level string) {
 	}
 }
 
-// logEvery is how often one kind of trouble is logged.
-const logEvery = time.Second
+const (
+	// logEvery is how often one kind of trouble is logged.
+	logEvery = time.Second
+	// warnEvery is how often one thing is logged that lasts.
+	warnEvery = 10 * time.Second
+)
 
-// throttle logs what can happen for every message: of each kind one line a second
-// at most, which says how many it stands for.
+// throttle logs what can happen for every message, or goes on for long: of each
+// kind one line in a while at most, which says how many it stands for.
 type throttle struct {
 	log *slog.Logger // immutable
 
@@ -49,12 +54,19 @@ func newThrottle(log *slog.Logger) *throttle {
 
 // error logs that what failed; there are few different ones.
 func (t *throttle) error(what string, err error) {
+	t.line(slog.LevelError, what+" failed", err, logEvery)
+}
+
+// warn logs what goes on; there are few different ones.
+func (t *throttle) warn(what string, err error) { t.line(slog.LevelWarn, what, err, warnEvery) }
+
+func (t *throttle) line(level slog.Level, text string, err error, every time.Duration) {
 	now := time.Now()
 	t.mu.Lock()
-	k := t.kinds[what]
+	k := t.kinds[text]
 	if k == nil {
 		k = &kind{}
-		t.kinds[what] = k
+		t.kinds[text] = k
 	}
 	if now.Before(k.next) {
 		k.skipped++
@@ -62,7 +74,7 @@ func (t *throttle) error(what string, err error) {
 		return
 	}
 	skipped := k.skipped
-	*k = kind{next: now.Add(logEvery)}
+	*k = kind{next: now.Add(every)}
 	t.mu.Unlock()
-	t.log.Error(what+" failed", "error", err, "unlogged_before", skipped)
+	t.log.Log(context.Background(), level, text, "error", err, "unlogged_before", skipped)
 }

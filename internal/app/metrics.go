@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"pubsub/internal/backplane/local"
+	"pubsub/internal/backplane/nats"
 	"pubsub/internal/hub"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -29,6 +30,7 @@ type metrics struct {
 	dropped     *prometheus.CounterVec
 	undelivered *prometheus.CounterVec
 	failures    prometheus.Counter
+	generations prometheus.Counter // of a cluster only
 }
 
 func newMetrics(version string) *metrics {
@@ -48,6 +50,7 @@ func newMetrics(version string) *metrics {
 		undelivered: counterVec("deliveries_dropped_total", "Messages not handed to a client for a reason other than its being slow.", "reason"),
 		dropped:     counterVec("publishes_dropped_total", "Messages of MQTT clients that were not accepted.", "reason"),
 		failures:    prometheus.NewCounter(prometheus.CounterOpts{Namespace: "pubsub", Name: "failures_total", Help: "Things that failed and were logged as errors."}),
+		generations: prometheus.NewCounter(prometheus.CounterOpts{Namespace: "pubsub", Name: "nats_generation_changes_total", Help: "Times that the stream of retained messages was made anew, restored, or has lost messages."}),
 	}
 	m.registry.MustRegister(
 		collectors.NewGoCollector(),
@@ -69,32 +72,52 @@ func counterVec(name, help string, labels ...string) *prometheus.CounterVec {
 	return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "pubsub", Name: name, Help: help}, labels)
 }
 
-// observe adds what the hub and the store count themselves.
-func (m *metrics) observe(h *hub.Hub, b *local.Backplane) {
-	add := func(counter bool, name, help string, value func() float64) {
-		o := prometheus.Opts{Namespace: "pubsub", Name: name, Help: help}
-		if counter {
-			m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts(o), value))
-		} else {
-			m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts(o), value))
+// gauge adds what somebody else knows.
+func (m *metrics) gauge(name, help string, value func() float64) {
+	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "pubsub", Name: name, Help: help}, value))
+}
+
+// counter adds what somebody else counts.
+func (m *metrics) counter(name, help string, value func() float64) {
+	m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: "pubsub", Name: name, Help: help}, value))
+}
+
+// observeHub adds what the hub counts itself.
+func (m *metrics) observeHub(h *hub.Hub) {
+	m.gauge("subscriptions", "Topics subscribed to now, over all clients.", func() float64 { return float64(h.Stats().Subscriptions) })
+	m.gauge("backlog_bytes", "Messages that some subscriber has not read yet.", func() float64 { return float64(h.Stats().BacklogBytes) })
+	m.counter("messages_delivered_total", "Messages handed to subscribers.", func() float64 { return float64(h.Stats().Delivered) })
+	m.counter("messages_dropped_total", "Messages, not retained, that a slow subscriber lost.", func() float64 { return float64(h.Stats().Dropped) })
+	m.counter("messages_expired_total", "Messages not handed to a subscriber because they had expired.", func() float64 { return float64(h.Stats().Expired) })
+}
+
+// observeLocal adds what the embedded store counts itself.
+func (m *metrics) observeLocal(b *local.Backplane) {
+	m.gauge("retained_messages", "Retained messages.", func() float64 { return float64(b.Stats().Retained) })
+	m.gauge("retained_bytes", "Size of the retained messages.", func() float64 { return float64(b.Stats().RetainedBytes) })
+	m.gauge("retained_markers", "Markers of topics cleared lately.", func() float64 { return float64(b.Stats().Markers) })
+	m.gauge("signing_keys", "Signing keys.", func() float64 { return float64(b.Stats().Keys) })
+	m.counter("retained_swept_total", "Expired messages and old markers removed.", func() float64 { return float64(b.Stats().Swept) })
+	m.counter("retained_swept_bytes_total", "Size of what was removed.", func() float64 { return float64(b.Stats().SweptBytes) })
+	m.gauge("disk_free_bytes", "Free space on the data directory's disk, -1 if there is none.", func() float64 { return float64(b.Stats().DiskFree) })
+}
+
+// observeNATS adds what the backplane of a cluster counts itself.
+func (m *metrics) observeNATS(b *nats.Backplane) {
+	m.registry.MustRegister(m.generations)
+	m.gauge("nats_connected", "1 if this node is connected to NATS, else 0.", func() float64 {
+		if b.Stats().Connected {
+			return 1
 		}
-	}
-	gauge := func(name, help string, value func() float64) { add(false, name, help, value) }
-	counter := func(name, help string, value func() float64) { add(true, name, help, value) }
-
-	gauge("subscriptions", "Topics subscribed to now, over all clients.", func() float64 { return float64(h.Stats().Subscriptions) })
-	gauge("backlog_bytes", "Messages that some subscriber has not read yet.", func() float64 { return float64(h.Stats().BacklogBytes) })
-	counter("messages_delivered_total", "Messages handed to subscribers.", func() float64 { return float64(h.Stats().Delivered) })
-	counter("messages_dropped_total", "Messages, not retained, that a slow subscriber lost.", func() float64 { return float64(h.Stats().Dropped) })
-	counter("messages_expired_total", "Messages not handed to a subscriber because they had expired.", func() float64 { return float64(h.Stats().Expired) })
-
-	gauge("retained_messages", "Retained messages.", func() float64 { return float64(b.Stats().Retained) })
-	gauge("retained_bytes", "Size of the retained messages.", func() float64 { return float64(b.Stats().RetainedBytes) })
-	gauge("retained_markers", "Markers of topics cleared lately.", func() float64 { return float64(b.Stats().Markers) })
-	gauge("signing_keys", "Signing keys.", func() float64 { return float64(b.Stats().Keys) })
-	counter("retained_swept_total", "Expired messages and old markers removed.", func() float64 { return float64(b.Stats().Swept) })
-	counter("retained_swept_bytes_total", "Size of what was removed.", func() float64 { return float64(b.Stats().SweptBytes) })
-	gauge("disk_free_bytes", "Free space on the data directory's disk, -1 if there is none.", func() float64 { return float64(b.Stats().DiskFree) })
+		return 0
+	})
+	m.gauge("nats_nodes", "Nodes of the cluster that this one knows, itself included.", func() float64 { return float64(b.Stats().Nodes) })
+	m.gauge("nats_wanted_topics", "Topics that this node has NATS send it, those left lately included.", func() float64 { return float64(b.Stats().Wanted) })
+	m.counter("nats_reconnects_total", "Connections to NATS after the first.", func() float64 { return float64(b.Stats().Reconnects) })
+	m.counter("nats_sweeps_total", "Searches for retained messages that this node was not told of.", func() float64 { return float64(b.Stats().Sweeps) })
+	m.counter("nats_repaired_total", "Retained messages that such a search has found.", func() float64 { return float64(b.Stats().Repaired) })
+	m.counter("nats_slow_total", "Times that NATS dropped messages because this node was slow to take them.", func() float64 { return float64(b.Stats().Slow) })
+	m.counter("nats_publishes_repeated_total", "Retained messages sent to NATS again because no answer came.", func() float64 { return float64(b.Stats().PutsAgain) })
 }
 
 func (m *metrics) handler() http.Handler {

@@ -13,7 +13,7 @@ func (c *Config) Changes(next *Config) (live, restart []string) {
 	switchesTLS := (c.TLSCert == "") != (next.TLSCert == "")
 	for i := range fields {
 		f := &fields[i]
-		if f.get(c) == f.get(next) && (!f.secret || c.AdminToken == next.AdminToken) {
+		if f.get(c) == f.get(next) && (!f.secret || *f.target(c).(*Secret) == *f.target(next).(*Secret)) {
 			continue
 		}
 		if f.live && !(switchesTLS && (f.Name == "tls-cert" || f.Name == "tls-key")) {

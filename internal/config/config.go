@@ -49,6 +49,50 @@ type Config struct {
 	// most 1 TiB.
 	DiskReserve Size `name:"disk-reserve" default:"64MiB" max:"1024GiB" zero:"no reserve" group:"Storage" help:"Space kept free on the data directory's disk; below it, retained messages are refused."`
 
+	// NATS are the addresses of NATS servers: with them the node is one of a
+	// cluster, which keeps everything in NATS. Default none: the node is a broker
+	// alone. Credentials do not stand in them.
+	NATS []string `name:"nats" group:"Cluster" help:"Addresses of NATS servers, such as nats://host:4222 or tls://host:4222: all nodes that are given the same NATS are one broker, which keeps everything there, in place of --data-dir. Its other servers are found by themselves."`
+	// NATSPrefix begins the names of all that the broker has in NATS: brokers that
+	// share one NATS have different ones. Default "pubsub".
+	NATSPrefix string `name:"nats-prefix" default:"pubsub" group:"Cluster" help:"Begins the names of all that the broker has in NATS: brokers that share one NATS have different ones."`
+	// NATSReplicas is how many NATS servers keep each retained message and signing
+	// key: 1, 3 or 5. Default 0, which takes what is there, and makes 3 where there
+	// are that many servers, else 1.
+	NATSReplicas int `name:"nats-replicas" default:"0" min:"1" max:"5" zero:"what is there, or else 3 in a cluster of NATS servers" group:"Cluster" help:"NATS servers that keep each retained message and signing key: 1, 3 or 5."`
+	// NATSSyncInterval is the time between two searches for retained messages that
+	// this node was not told of. Default 2 min; 1 s to 24 h.
+	NATSSyncInterval time.Duration `name:"nats-sync-interval" default:"2m" min:"1s" max:"24h" group:"Cluster" help:"Time between two searches for retained messages that this node was not told of."`
+	// NATSCreds is the file with the JWT and seed of a NATS user. Default none. It
+	// is read again at every connection.
+	NATSCreds string `name:"nats-creds" group:"Cluster" help:"File with the JWT and the seed of a NATS user."`
+	// NATSNKey is the file with the seed of a NATS NKey. Default none. It is read
+	// again at every connection.
+	NATSNKey string `name:"nats-nkey" group:"Cluster" help:"File with the seed of a NATS NKey."`
+	// NATSUser and NATSPassword are the name and password of a NATS user. Default
+	// none. The password is 1 to 1024 bytes; [Load] fills it in from
+	// NATSPasswordFile.
+	NATSUser string `name:"nats-user" group:"Cluster" help:"Name of a NATS user, with its password."`
+	// NATSPassword is the password of NATSUser.
+	NATSPassword Secret `name:"nats-password" group:"Cluster" help:"Password of --nats-user. Prefer the environment or --nats-password-file: other users of the machine can see flags."`
+	// NATSPasswordFile is a file that holds the password on its only line. Default
+	// none. It excludes NATSPassword.
+	NATSPasswordFile string `name:"nats-password-file" group:"Cluster" help:"File that holds the password of --nats-user on its only line."`
+	// NATSToken is a token that NATS servers ask for. Default none. [Load] fills it
+	// in from NATSTokenFile.
+	NATSToken Secret `name:"nats-token" group:"Cluster" help:"Token that the NATS servers ask for. Prefer the environment or --nats-token-file: other users of the machine can see flags."`
+	// NATSTokenFile is a file that holds the token on its only line. Default none.
+	// It excludes NATSToken.
+	NATSTokenFile string `name:"nats-token-file" group:"Cluster" help:"File that holds the token for the NATS servers on its only line."`
+	// NATSCert is the file with the PEM certificate that this node shows to NATS
+	// servers. Default none. It goes with NATSKey.
+	NATSCert string `name:"nats-cert" group:"Cluster" help:"File with the PEM certificate to show to the NATS servers."`
+	// NATSKey is the file with the PEM private key of NATSCert. Default none.
+	NATSKey string `name:"nats-key" group:"Cluster" help:"File with the PEM private key of --nats-cert."`
+	// NATSCA is the file with the PEM certificates of the authorities that the
+	// certificates of NATS servers are checked against. Default none: the system's.
+	NATSCA string `name:"nats-ca" group:"Cluster" help:"File with the PEM certificates of the authorities of the NATS servers; without it, those of the system."`
+
 	// SSE switches subscribing by server-sent events. Default true.
 	SSE bool `name:"sse" default:"true" group:"Protocols" help:"Subscribing by server-sent events: GET /events."`
 	// HTTPPublish switches publishing by POST. Default true.
@@ -59,9 +103,9 @@ type Config struct {
 	Admin bool `name:"admin" default:"true" group:"Protocols" help:"The admin API: /admin/."`
 
 	// AdminToken may do everything. Default none: AdminTokenFile, else one is
-	// made. 1 to 1024 printable ASCII characters without spaces. [Load] fills it
-	// in from AdminTokenFile.
-	AdminToken Secret `name:"admin-token" group:"Access" help:"Token that may do everything. On the command line other users of the machine can see it: prefer the environment or --admin-token-file. With neither, one is made and kept in the data directory."`
+	// made, but with NATS: there all nodes must have the same. 1 to 1024 printable
+	// ASCII characters without spaces. [Load] fills it in from AdminTokenFile.
+	AdminToken Secret `name:"admin-token" group:"Access" help:"Token that may do everything. On the command line other users of the machine can see it: prefer the environment or --admin-token-file. With neither, one is made and kept in the data directory; all nodes of a cluster are given the same."`
 	// AdminTokenFile is a file that holds the admin token on its only line.
 	// Default none. It excludes AdminToken.
 	AdminTokenFile string `name:"admin-token-file" group:"Access" help:"File that holds the admin token on its only line."`

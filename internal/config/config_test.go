@@ -21,6 +21,8 @@ func TestDefaults(t *testing.T) {
 		OpsListen:        "127.0.0.1:7677",
 		DataDir:          "./pubsub-data",
 		DiskReserve:      64 << 20,
+		NATSPrefix:       "pubsub",
+		NATSSyncInterval: 2 * time.Minute,
 		SSE:              true,
 		HTTPPublish:      true,
 		MQTT:             true,
@@ -85,6 +87,10 @@ func TestSettings(t *testing.T) {
 	dir := t.TempDir()
 	token := write(t, dir, "token", "s3cret\n")
 	cert, key := writeCertificate(t, dir)
+	natsPair := map[string]Flag{
+		"nats-user": {"nats-password", "s3cret"}, "nats-password": {"nats-user", "me"}, "nats-password-file": {"nats-user", "me"},
+		"nats-cert": {"nats-key", key}, "nats-key": {"nats-cert", cert},
+	}
 	for _, tt := range []struct{ name, text, want string }{
 		{"listen", "127.0.0.1:0", ""},
 		{"listen", "[::1]:7676", ""},
@@ -98,6 +104,22 @@ func TestSettings(t *testing.T) {
 		{"in-memory", "true", ""},
 		{"disk-reserve", "0", ""},
 		{"disk-reserve", "1GiB", ""},
+		{"nats", "nats://a:4222", ""},
+		{"nats", "tls://a.example:4222, wss://[::1]/", "tls://a.example:4222,wss://[::1]/"},
+		{"nats-prefix", "Broker_2-", ""},
+		{"nats-replicas", "0", ""},
+		{"nats-replicas", "5", ""},
+		{"nats-sync-interval", "1h", ""},
+		{"nats-creds", token, ""},
+		{"nats-nkey", token, ""},
+		{"nats-user", "a b é", ""},
+		{"nats-password", "s3cret and spaces", "(hidden)"},
+		{"nats-password-file", token, ""},
+		{"nats-token", "s3cret", "(hidden)"},
+		{"nats-token-file", token, ""},
+		{"nats-cert", cert, ""},
+		{"nats-key", key, ""},
+		{"nats-ca", cert, ""},
 		{"dev", "yes", "true"},
 		{"sse", "false", ""},
 		{"http-publish", "0", "false"},
@@ -130,10 +152,17 @@ func TestSettings(t *testing.T) {
 			want = tt.text
 		}
 		file := write(t, dir, "pubsub.yaml", fmt.Sprintf("%s: %q\n", tt.name, tt.text))
+		var with []Flag // what the setting is not allowed without
+		if strings.HasPrefix(tt.name, "nats-") {
+			with = append(with, Flag{"nats", "nats://a"})
+		}
+		if f, ok := natsPair[tt.name]; ok {
+			with = append(with, f)
+		}
 		for source, in := range map[Source]Inputs{
-			FromFlag:        {Flags: []Flag{{tt.name, tt.text}}},
-			FromEnvironment: {Environ: []string{Variable(tt.name) + "=" + tt.text}},
-			FromFile:        {Flags: []Flag{{"config", file}}},
+			FromFlag:        {Flags: append(slices.Clone(with), Flag{tt.name, tt.text})},
+			FromEnvironment: {Flags: with, Environ: []string{Variable(tt.name) + "=" + tt.text}},
+			FromFile:        {Flags: append(slices.Clone(with), Flag{"config", file})},
 		} {
 			c, warnings, err := Load(in)
 			if err != nil || warnings != nil {
@@ -275,9 +304,9 @@ func TestValidateOrigin(t *testing.T) {
 }
 
 func TestSecretsAreHidden(t *testing.T) {
-	c, _, err := Load(Inputs{Environ: []string{"PUBSUB_ADMIN_TOKEN=s3cret"}})
-	if err != nil || c.AdminToken != "s3cret" {
-		t.Fatalf("AdminToken = %q, %v", string(c.AdminToken), err)
+	c, _, err := Load(Inputs{Environ: []string{"PUBSUB_ADMIN_TOKEN=s3cret", "PUBSUB_NATS=nats://a", "PUBSUB_NATS_USER=me", "PUBSUB_NATS_PASSWORD=s3cret"}})
+	if err != nil || c.AdminToken != "s3cret" || c.NATSPassword != "s3cret" {
+		t.Fatalf("AdminToken = %q, NATSPassword = %q, %v", string(c.AdminToken), string(c.NATSPassword), err)
 	}
 	j, err := json.Marshal(c)
 	if err != nil {
@@ -288,14 +317,14 @@ func TestSecretsAreHidden(t *testing.T) {
 			t.Errorf("the admin token shows in %s", s)
 		}
 	}
-	if got, want := c.String(), `admin-token="(hidden)"`; got != want {
+	if got, want := c.String(), `nats="nats://a" nats-user="me" nats-password="(hidden)" admin-token="(hidden)"`; got != want {
 		t.Errorf("String() = %s, want %s", got, want)
 	}
 }
 
 func TestAdminTokenFile(t *testing.T) {
 	dir := t.TempDir()
-	long := strings.Repeat("x", maxTokenBytes)
+	long := strings.Repeat("x", maxSecretBytes)
 	for _, tt := range []struct{ content, token string }{
 		{"abc\n", "abc"}, {"abc", "abc"}, {"abc\r\n", "abc"}, {long + "\r\n", long},
 		{"", ""}, {"\n", ""}, {"s3cret\ns3cret\n", ""}, {"s3cret s3cret", ""}, {long + "s3cret", ""}, {"s3cret\x00", ""},
@@ -325,6 +354,70 @@ func TestAdminTokenFile(t *testing.T) {
 	} {
 		if _, _, err := Load(tt.in); err == nil || err.Error() != tt.want {
 			t.Errorf("got %v, want %s", err, tt.want)
+		}
+	}
+}
+
+// A cluster's settings are not for a node alone, nor the other way round; what
+// cannot be used is said all at once, and no secret with it.
+func TestValidateCluster(t *testing.T) {
+	const spelled = "addresses like nats://host:4222 (or tls://, ws://, wss://), without user, password or path: credentials have settings of their own"
+	missing := filepath.Join(t.TempDir(), "missing")
+	url := Flag{"nats", "nats://a:4222"}
+	for _, tt := range []struct {
+		flags []Flag
+		want  []string // none: it is allowed
+	}{
+		{[]Flag{url}, nil},
+		{[]Flag{url, {"in-memory", "false"}, {"dev", "false"}, {"data-dir", ""}, {"nats-creds", ""}}, []string{`data-dir "" (--data-dir) is not allowed; it takes the path of a directory`}},
+		{[]Flag{url, {"in-memory", "false"}, {"dev", "false"}}, nil},
+		{[]Flag{url, {"nats", "tls://b"}}, nil},
+		{[]Flag{url, {"in-memory", "true"}, {"data-dir", "./pubsub-data"}, {"disk-reserve", "1MiB"}, {"dev", "true"}}, []string{
+			"dev (--dev) is not allowed with nats set: it is a broker alone; give one of them",
+			"data-dir (--data-dir) is not allowed with nats set: a cluster keeps everything in NATS; give one of them",
+			"in-memory (--in-memory) is not allowed with nats set: a cluster keeps everything in NATS; give one of them",
+			"disk-reserve (--disk-reserve) is not allowed with nats set: a cluster keeps everything in NATS; give one of them",
+		}},
+		{[]Flag{{"nats-prefix", "x"}, {"nats-token", "s3cret"}}, []string{
+			"nats-prefix (--nats-prefix) is not allowed without nats set; give the addresses of the NATS servers, too",
+			"nats-token (--nats-token) is not allowed without nats set; give the addresses of the NATS servers, too",
+		}},
+		{[]Flag{url, {"nats-prefix", "a.b"}, {"nats-replicas", "2"}, {"nats-sync-interval", "0s"}, {"nats-password", "s3cret\n"}}, []string{
+			`nats-prefix "a.b" (--nats-prefix) is not allowed; it takes 1 to 32 of A-Z, a-z, 0-9, - and _`,
+			`nats-replicas "2" (--nats-replicas) is not allowed; it takes an odd number from 1 to 5; 0 means what is there, or else 3 in a cluster of NATS servers`,
+			`nats-sync-interval "0s" (--nats-sync-interval) is not allowed; it takes a duration, like 30s or 1m30s (units: ms, s, m, h), from 1s to 24h`,
+			`nats-password (--nats-password) is not allowed; it takes 1 to 1024 bytes of UTF-8 without control characters`,
+			`nats-user "" is not allowed with nats-password set; give both, or neither`,
+		}},
+		{[]Flag{url, {"nats-user", "me"}, {"nats-token", "s3cret"}, {"nats-cert", "c.pem"}}, []string{
+			"nats-password is not allowed with nats-user set; give both, or neither",
+			`nats-key "" is not allowed with nats-cert set; give both, or neither`,
+			"nats-user and nats-token are not allowed together; give one of them",
+		}},
+		{[]Flag{url, {"nats-creds", missing}, {"nats-ca", missing}}, []string{
+			fmt.Sprintf("nats-creds %q (--nats-creds) cannot be read (no such file or directory); it takes the path of a file", missing),
+			fmt.Sprintf("nats-ca %q (--nats-ca) cannot be read (no such file or directory); it takes the path of a file", missing),
+		}},
+		{[]Flag{url, {"nats-user", "me"}, {"nats-password-file", missing}}, []string{
+			fmt.Sprintf("nats-password-file %q (--nats-password-file) cannot be read (no such file or directory); it takes the path of a file with the password on its only line", missing),
+			"nats-password is not allowed with nats-user set; give both, or neither",
+		}},
+		{[]Flag{{"nats", "nats://me:s3cret@a"}}, []string{"nats (--nats) is not allowed; it takes " + spelled}},
+		{[]Flag{{"nats", "a:4222"}}, []string{"nats (--nats) is not allowed; it takes " + spelled}},
+		{[]Flag{{"nats", "http://a"}}, []string{"nats (--nats) is not allowed; it takes " + spelled}},
+		{[]Flag{{"nats", "nats://a/x"}}, []string{"nats (--nats) is not allowed; it takes " + spelled}},
+		{[]Flag{{"nats", "nats://:4222"}}, []string{"nats (--nats) is not allowed; it takes " + spelled}},
+	} {
+		_, _, err := Load(Inputs{Flags: tt.flags})
+		var got []string
+		if err != nil {
+			got = strings.Split(err.Error(), "\n")
+		}
+		if !slices.Equal(got, tt.want) {
+			t.Errorf("%q:\n%s\nwant:\n%s", tt.flags, strings.Join(got, "\n"), strings.Join(tt.want, "\n"))
+		}
+		if err != nil && strings.Contains(err.Error(), "s3cret") {
+			t.Errorf("%q: a secret is in the error", tt.flags)
 		}
 	}
 }
@@ -369,6 +462,8 @@ func TestChanges(t *testing.T) {
 			[]string{"allowed-origins", "max-connections", "max-connections-per-ip", "publish-rate", "log-level"}, nil},
 		{"the rest", nil, []Flag{{"listen", ":1"}, {"data-dir", "x"}, {"log-format", "json"}}, nil, []string{"listen", "data-dir", "log-format"}},
 		{"a secret", []Flag{{"admin-token", "a"}}, []Flag{{"admin-token", "b"}}, nil, []string{"admin-token"}},
+		{"a password", []Flag{{"nats", "nats://a"}, {"nats-user", "u"}, {"nats-password", "a"}},
+			[]Flag{{"nats", "nats://a"}, {"nats-user", "u"}, {"nats-password", "b"}}, nil, []string{"nats-password"}},
 		{"certificates", tls, tls2, []string{"tls-cert", "tls-key"}, nil},
 		{"TLS on", nil, tls, nil, []string{"tls-cert", "tls-key"}},
 		{"TLS off", tls, nil, nil, []string{"tls-cert", "tls-key"}},

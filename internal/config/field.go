@@ -98,12 +98,22 @@ func declared() []field {
 			f.Value, f.List = "CIDR", true
 		case []string:
 			f.Value, f.List = "ORIGIN", true
+			if f.Name == "nats" {
+				f.Value = "URL"
+			}
 		case Secret:
 			f.Value, f.secret = "TOKEN", true
+			if strings.HasSuffix(f.Name, "password") {
+				f.Value = "PASSWORD"
+			}
 		case string:
 			switch {
 			case f.enum != nil:
 				f.Value = strings.Join(f.enum, "|")
+			case strings.HasSuffix(f.Name, "prefix"):
+				f.Value = "PREFIX"
+			case strings.HasSuffix(f.Name, "user"):
+				f.Value = "NAME"
 			case strings.HasSuffix(f.Name, "listen"):
 				f.Value = "ADDRESS"
 			case strings.HasSuffix(f.Name, "dir"):
@@ -230,6 +240,9 @@ func (f *field) allowed() string {
 		return "true or false"
 	case "N":
 		what = "a whole number"
+		if f.Name == "nats-replicas" {
+			what = "an odd number"
+		}
 	case "SIZE":
 		what = "a size, in bytes or like 256KiB (units: KiB, MiB, GiB),"
 	case "DURATION":
@@ -241,8 +254,14 @@ func (f *field) allowed() string {
 		return "networks like 10.0.0.0/8 or fd00::/8, or single addresses"
 	case "ORIGIN":
 		return "origins as a browser sends them: scheme and host in lower case, no default port, no path, like https://example.com or http://localhost:8080"
+	case "URL":
+		return "addresses like nats://host:4222 (or tls://, ws://, wss://), without user, password or path: credentials have settings of their own"
 	case "TOKEN":
 		return "1 to 1024 printable ASCII characters without spaces"
+	case "PASSWORD", "NAME":
+		return "1 to 1024 bytes of UTF-8 without control characters"
+	case "PREFIX":
+		return "1 to 32 of A-Z, a-z, 0-9, - and _"
 	case "ADDRESS":
 		if f.Name == "ops-listen" {
 			return "HOST:PORT, like 127.0.0.1:7677, or nothing"

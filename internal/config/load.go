@@ -52,11 +52,12 @@ func Load(in Inputs) (c *Config, warnings []string, err error) {
 			errs = append(errs, f.problem(origin, text))
 		}
 	}
-	errs = append(errs, c.readAdminToken(), c.Validate())
+	errs = append(errs, c.readSecrets(), c.Validate())
 	if err := errors.Join(errs...); err != nil {
 		return nil, warnings, err
 	}
-	if _, err := c.Certificate(); err != nil {
+	_, err = c.Certificate()
+	if err := errors.Join(err, c.readable("nats-creds", "nats-nkey", "nats-cert", "nats-key", "nats-ca")); err != nil {
 		return nil, warnings, err
 	}
 	return c, warnings, nil

@@ -2,39 +2,70 @@ package config
 
 import (
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"strings"
 )
 
-// readAdminToken fills AdminToken in from AdminTokenFile.
-func (c *Config) readAdminToken() error {
-	const name = "admin-token-file"
-	if c.AdminTokenFile == "" {
+// readSecrets fills in each secret that has been given by a file that holds it:
+// the setting of its name with "-file" after it.
+func (c *Config) readSecrets() error {
+	var errs []error
+	for i := range fields {
+		if fields[i].secret {
+			errs = append(errs, c.readSecret(&fields[i], fieldNamed(fields[i].Name+"-file")))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (c *Config) readSecret(secret, file *field) error {
+	path := file.get(c)
+	if path == "" {
 		return nil
 	}
-	if c.AdminToken != "" {
-		return &Problem{name, fmt.Sprintf("%s %q (%s) is not allowed with admin-token (%s) set; give one of them", name, c.AdminTokenFile, c.Origin(name), c.Origin("admin-token"))}
+	what := fmt.Sprintf("%s %q (%s)", file.Name, path, c.Origin(file.Name))
+	if secret.get(c) != "" {
+		return &Problem{file.Name, fmt.Sprintf("%s is not allowed with %s (%s) set; give one of them", what, secret.Name, c.Origin(secret.Name))}
 	}
-	token, err := ReadToken(c.AdminTokenFile)
+	value, err := secret.readFile(path)
 	if err != nil {
-		return &Problem{name, fmt.Sprintf("%s %q (%s) %v", name, c.AdminTokenFile, c.Origin(name), err)}
+		return &Problem{file.Name, fmt.Sprintf("%s %v", what, err)}
 	}
-	c.AdminToken = Secret(token)
-	return nil
+	return secret.set(c, value)
 }
 
 // ReadToken reads a file that holds a token on its only line. Its error follows
 // the name of the file: it says what is wrong and what the file must hold.
-func ReadToken(path string) (string, error) {
-	data, err := readAtMost(path, maxTokenBytes+2)
+func ReadToken(path string) (string, error) { return fieldNamed("admin-token").readFile(path) }
+
+// readFile is [ReadToken] for any secret.
+func (f *field) readFile(path string) (string, error) {
+	what := strings.ToLower(f.Value)
+	data, err := readAtMost(path, maxSecretBytes+2)
 	if err != nil {
-		return "", fmt.Errorf("cannot be read (%w); it takes the path of a file with the token on its only line", err)
+		return "", fmt.Errorf("cannot be read (%w); it takes the path of a file with the %s on its only line", err, what)
 	}
-	token := strings.TrimSuffix(strings.TrimSuffix(string(data), "\n"), "\r")
-	if !isToken(token) {
-		return "", fmt.Errorf("does not hold a token; its only line takes %s", fieldNamed("admin-token").allowed())
+	value := strings.TrimSuffix(strings.TrimSuffix(string(data), "\n"), "\r")
+	if !f.isSecret(value) {
+		return "", fmt.Errorf("does not hold a %s; its only line takes %s", what, f.allowed())
 	}
-	return token, nil
+	return value, nil
+}
+
+// readable says which of the files that the settings name cannot be read.
+func (c *Config) readable(names ...string) error {
+	var errs []error
+	for _, name := range names {
+		path := fieldNamed(name).get(c)
+		if path == "" {
+			continue
+		}
+		if _, err := readAtMost(path, maxFileBytes); err != nil {
+			errs = append(errs, &Problem{name, fmt.Sprintf("%s %q (%s) cannot be read (%v); it takes the path of a file", name, path, c.Origin(name), err)})
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // Certificate reads TLSCert and TLSKey; nil if they are not set. The error is a

@@ -5,9 +5,12 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"pubsub"
 )
@@ -33,12 +36,67 @@ func (c *Config) Validate() error {
 			errs = append(errs, f.problem(c.origins[f.Name], f.get(c)))
 		}
 	}
-	if (c.TLSCert == "") != (c.TLSKey == "") {
-		missing, other := "tls-key", "tls-cert"
-		if c.TLSCert == "" {
-			missing, other = other, missing
+	errs = append(errs,
+		c.paired("tls-cert", "tls-key"),
+		c.paired("nats-user", "nats-password"),
+		c.paired("nats-cert", "nats-key"),
+		c.oneOf("nats-creds", "nats-nkey", "nats-user", "nats-token"),
+		c.validateCluster())
+	return errors.Join(errs...)
+}
+
+// paired checks that two settings are both set, or neither.
+func (c *Config) paired(a, b string) error {
+	missing, other := fieldNamed(b), fieldNamed(a)
+	if other.get(c) == "" {
+		missing, other = other, missing
+	}
+	if missing.get(c) != "" || other.get(c) == "" {
+		return nil
+	}
+	text := missing.Name
+	if !missing.secret {
+		text += ` ""`
+	}
+	return &Problem{missing.Name, text + " is not allowed with " + other.Name + " set; give both, or neither"}
+}
+
+// oneOf checks that at most one of the settings is set.
+func (c *Config) oneOf(names ...string) error {
+	var set []string
+	for _, name := range names {
+		if fieldNamed(name).get(c) != "" {
+			set = append(set, name)
 		}
-		errs = append(errs, &Problem{missing, missing + ` "" is not allowed with ` + other + ` set; give both, or neither`})
+	}
+	if len(set) < 2 {
+		return nil
+	}
+	return &Problem{set[1], strings.Join(set, " and ") + " are not allowed together; give one of them"}
+}
+
+// validateCluster checks that what only a cluster has is not given to a node
+// alone, which would start without its cluster, nor the other way round.
+func (c *Config) validateCluster() error {
+	var errs []error
+	cluster := len(c.NATS) > 0
+	for i := range fields {
+		f := &fields[i]
+		if v := f.get(c); v == "" || v == "false" || v == f.Default && !c.Given(f.Name) {
+			continue
+		}
+		text := f.Name
+		if o := c.Origin(f.Name); o.where != "" {
+			text += " (" + o.where + ")"
+		}
+		switch {
+		case !cluster && strings.HasPrefix(f.Name, "nats-"):
+			errs = append(errs, &Problem{f.Name, text + " is not allowed without nats set; give the addresses of the NATS servers, too"})
+		case cluster && f.Group == "Storage":
+			errs = append(errs, &Problem{f.Name, text + " is not allowed with nats set: a cluster keeps everything in NATS; give one of them"})
+		case cluster && f.Name == "dev":
+			errs = append(errs, &Problem{f.Name, text + " is not allowed with nats set: it is a broker alone; give one of them"})
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -52,8 +110,17 @@ func (f *field) wellFormed(c *Config) bool {
 		return c.OpsListen == "" || isAddress(c.OpsListen)
 	case "data-dir":
 		return c.DataDir != "" || c.InMemory
-	case "admin-token":
-		return c.AdminToken == "" || isToken(string(c.AdminToken))
+	case "admin-token", "nats-token", "nats-password":
+		v := *f.target(c).(*Secret)
+		return v == "" || f.isSecret(string(v))
+	case "nats":
+		return !slices.ContainsFunc(c.NATS, func(u string) bool { return !isNATSURL(u) })
+	case "nats-prefix":
+		return isPrefix(c.NATSPrefix)
+	case "nats-replicas":
+		return c.NATSReplicas == 0 || c.NATSReplicas%2 == 1
+	case "nats-user":
+		return c.NATSUser == "" || isName(c.NATSUser)
 	case "allowed-origins":
 		for _, o := range c.AllowedOrigins {
 			if !isOrigin(o) {
@@ -69,7 +136,7 @@ func (f *field) wellFormed(c *Config) bool {
 // problem says that f must not have the value.
 func (f *field) problem(from Origin, value string) *Problem {
 	text := f.Name
-	if !f.secret {
+	if !f.secret && f.Name != "nats" { // where people put passwords
 		text += " " + strconv.Quote(pubsub.Printable(value))
 	}
 	if from.where != "" {
@@ -95,11 +162,41 @@ func isIPv6(s string) bool {
 	return err == nil && a.Is6()
 }
 
-const maxTokenBytes = 1024
+// isNATSURL reports whether s is the address of a NATS server and nothing else.
+func isNATSURL(s string) bool {
+	u, err := url.Parse(s)
+	if err != nil || u.Hostname() == "" || u.User != nil || u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "" {
+		return false
+	}
+	return slices.Contains([]string{"nats", "tls", "ws", "wss"}, u.Scheme)
+}
+
+// maxPrefixBytes is the length of the longest prefix: names in NATS are limited.
+const maxPrefixBytes = 32
+
+func isPrefix(s string) bool {
+	return s != "" && len(s) <= maxPrefixBytes &&
+		strings.Trim(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_") == ""
+}
+
+const maxSecretBytes = 1024
+
+// isSecret reports whether s can be the secret f.
+func (f *field) isSecret(s string) bool {
+	if f.Value == "PASSWORD" {
+		return isName(s)
+	}
+	return isToken(s)
+}
+
+// isName reports whether s can be a name or a password.
+func isName(s string) bool {
+	return s != "" && len(s) <= maxSecretBytes && utf8.ValidString(s) && !strings.ContainsFunc(s, unicode.IsControl)
+}
 
 // isToken reports whether s can travel in a header.
 func isToken(s string) bool {
-	if s == "" || len(s) > maxTokenBytes {
+	if s == "" || len(s) > maxSecretBytes {
 		return false
 	}
 	for i := range len(s) {

@@ -126,7 +126,7 @@ func (s *Server) adminFailed(w http.ResponseWriter, r *http.Request, what, line 
 		return // the client has gone
 	case errors.Is(err, pubsub.ErrClosed):
 		shuttingDown(w, r)
-	case errors.Is(err, pubsub.ErrUnavailable), errors.Is(err, context.DeadlineExceeded):
+	case unavailable(err):
 		backplaneUnavailable(w)
 	default:
 		text(w, http.StatusInternalServerError, line)

@@ -29,7 +29,11 @@ func (s *Server) publish(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	c, authErr := s.authenticate(r.Context(), r, "")
-	if authErr != nil {
+	switch {
+	case authErr != nil && unavailable(authErr.cause):
+		backplaneUnavailable(w)
+		return
+	case authErr != nil:
 		text(w, authErr.status(), authErr.Error())
 		return
 	}
@@ -129,12 +133,18 @@ func (s *Server) accept(w http.ResponseWriter, r *http.Request, m pubsub.Message
 	return true
 }
 
+// unavailable reports whether err says that the backplane did not answer, and may
+// later.
+func unavailable(err error) bool {
+	return errors.Is(err, pubsub.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded)
+}
+
 func (s *Server) publishFailed(w http.ResponseWriter, r *http.Request, err error) {
 	var notStored *pubsub.StoreError
 	switch {
 	case errors.Is(err, pubsub.ErrClosed):
 		shuttingDown(w, r)
-	case errors.Is(err, pubsub.ErrUnavailable), errors.Is(err, context.DeadlineExceeded):
+	case unavailable(err):
 		backplaneUnavailable(w)
 	case errors.As(err, &notStored):
 		text(w, http.StatusInternalServerError, "Failed to write message to storage")

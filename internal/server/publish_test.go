@@ -404,10 +404,23 @@ func TestPublishFailures(t *testing.T) {
 			}
 		})
 	}
-	n.backplane.fail("Key", down)
+	// So with the key that the token names.
 	stranger := sign(pubsub.Key{ID: "ffffffffffffffff", Value: "x"}, map[string]any{"x-fastly-write": []string{"t"}})
-	if res, body := n.do(t, n.h1, exchange{method: "POST", target: "/events?topic=t", auth: "Bearer " + stranger, body: "x"}); res.StatusCode != 500 || body != "Auth process failed\n" {
-		t.Errorf("got %d %q", res.StatusCode, body)
+	for _, c := range []struct {
+		err    error
+		status int
+		want   string
+	}{
+		{down, 503, "Backplane unavailable\n"},
+		{context.DeadlineExceeded, 503, "Backplane unavailable\n"},
+		{broken, 500, "Auth process failed\n"},
+	} {
+		n.backplane.fail("Key", c.err)
+		res, body := n.do(t, n.h1, exchange{method: "POST", target: "/events?topic=t", auth: "Bearer " + stranger, body: "x"})
+		if res.StatusCode != c.status || body != c.want {
+			t.Errorf("%v: got %d %q, want %d %q", c.err, res.StatusCode, body, c.status, c.want)
+		}
+		checkRetryAfter(t, res, c.status == 503)
 	}
 }
 

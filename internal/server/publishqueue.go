@@ -13,7 +13,7 @@ import (
 const maxPublishes = 256
 
 // publishQueue publishes the messages of one connection in their order. A
-// retained one waits for the disk while the next are begun.
+// retained one, and over a network any, waits while the next are begun.
 type publishQueue struct {
 	mu sync.Mutex
 	// guarded by mu
@@ -37,13 +37,14 @@ type publishing struct {
 func (q *publishQueue) add(s *Server, m pubsub.Message) {
 	p := publishing{topic: m.Topic, size: len(m.Data), retain: m.Retain, began: s.o.Now()}
 	ctx := context.Background()
-	if m.Retain {
+	waits := m.Retain || s.o.BackplaneMayWait
+	if waits {
 		ctx, p.cancel = context.WithTimeout(ctx, backplaneWait)
 	}
 	p.finish = pubsub.Publish(ctx, s.o.Backplane, m)
 
 	q.mu.Lock()
-	if !q.running && !m.Retain {
+	if !q.running && !waits {
 		q.mu.Unlock()
 		p.end(s) // nothing to wait for
 		return

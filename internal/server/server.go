@@ -24,7 +24,10 @@ import (
 // that its comment gives.
 type Options struct {
 	Backplane pubsub.Backplane
-	Hub       *hub.Hub
+	// BackplaneMayWait says that even a message that is not kept may have to wait
+	// until the backplane takes it: it is reached over a network.
+	BackplaneMayWait bool
+	Hub              *hub.Hub
 	// Lot holds the connections of plain HTTP/1.1; nil leaves a goroutine to each.
 	Lot *park.Lot
 	// AdminToken is the secret that allows everything. With an empty one nobody

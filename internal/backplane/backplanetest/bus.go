@@ -18,6 +18,7 @@ func (k kit) bus(t *testing.T) {
 		{"WantTwice", wantTwice},
 		{"DeliverMany", deliverMany},
 		{"Publish", publish},
+		{"PublishTTL0", publishTTL0},
 		{"Tell", tell},
 		{"Ask", ask},
 		{"AskGetsNoReply", askGetsNoReply},
@@ -152,6 +153,31 @@ func publish(ctx context.Context, t *testing.T, b pubsub.Backplane) {
 		}
 	}
 	wantNone(ctx, t, b, "t", pubsub.Version{})
+}
+
+// publishTTL0 checks that a message which is not kept reaches live subscribers as
+// it is, and that what is kept in its place is the marker of a clear.
+func publishTTL0(ctx context.Context, t *testing.T, b pubsub.Backplane) {
+	deliver, got := inbox("t")
+	running(ctx, t, b, pubsub.Receiver{Deliver: deliver})
+	want(ctx, t, b, "t")
+	defer b.Drop("t")
+	old := put(ctx, t, b, retained("t", "old"))
+	m := retained("t", "for the living")
+	m.HasTTL, m.Sender, m.Properties = true, "me", []byte("\x01\x01")
+	v, err := pubsub.Publish(ctx, b, m)()
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.Version = v
+	next := receive(ctx, t, got, "the message")
+	if next.Version == old { // the Store may announce what was put
+		next = receive(ctx, t, got, "the message")
+	}
+	if diff := difference(next, m); diff != "" {
+		t.Fatalf("delivered with %s", diff)
+	}
+	wantCleared(ctx, t, b, "t", old, v)
 }
 
 func tell(ctx context.Context, t *testing.T, b pubsub.Backplane) {

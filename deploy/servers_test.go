@@ -1,0 +1,241 @@
+// Package deploy holds tests only: the files of this directory, and what
+// docs/cluster.md says about them, are tried on real NATS servers in this process.
+package deploy
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	backplane "pubsub/internal/backplane/nats"
+
+	"github.com/nats-io/nats-server/v2/server"
+	natsgo "github.com/nats-io/nats.go"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// patience is how long a test waits for what must happen.
+const patience = 60 * time.Second
+
+// The passwords of the tests hold what a careless reader of the files would trip
+// over.
+const (
+	nodePassword     = `12345`
+	operatorPassword = `7e5/+=$x`
+	routePassword    = `r0ute`
+)
+
+// quoted are the variables of nats.conf but for what a server is called and where
+// the others are.
+var quoted = map[string]string{
+	"NODE_PASSWORD":     `"` + nodePassword + `"`,
+	"OPERATOR_PASSWORD": `"` + operatorPassword + `"`,
+	"ROUTE_PASSWORD":    `"` + routePassword + `"`,
+}
+
+var environment sync.Mutex // held while a file is read with variables of its own
+
+// load reads the configuration of a NATS server as the server itself does, with
+// vars in its environment.
+func load(t testing.TB, file string, vars map[string]string) *server.Options {
+	t.Helper()
+	environment.Lock()
+	defer environment.Unlock()
+	for name, value := range vars {
+		os.Setenv(name, value)
+		defer os.Unsetenv(name)
+	}
+	o, err := server.ProcessConfigFile(file)
+	if err != nil {
+		t.Fatalf("%s: %v", file, err)
+	}
+	return o
+}
+
+// freePort returns a port that nobody listens on.
+func freePort(t testing.TB) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+// cluster is three NATS servers with the configuration in file.
+type cluster struct {
+	servers []*server.Server
+	*violations
+}
+
+// newCluster starts three servers that are as file says but for their ports, which
+// are free ones, their files, which are temporary, and change.
+func newCluster(t testing.TB, file string, change func(*server.Options)) *cluster {
+	t.Helper()
+	c := &cluster{violations: newViolations()}
+	var ports []int
+	var routes []string
+	for range 3 {
+		p := freePort(t)
+		ports = append(ports, p)
+		routes = append(routes, fmt.Sprintf(`"nats://route:%s@127.0.0.1:%d"`, routePassword, p))
+	}
+	for i, port := range ports {
+		vars := map[string]string{"SERVER_NAME": fmt.Sprint("n", i+1), "ROUTES": "[" + strings.Join(routes, ", ") + "]"}
+		for name, value := range quoted {
+			vars[name] = value
+		}
+		o := load(t, file, vars)
+		o.Cluster.Host, o.Cluster.Port = "127.0.0.1", port
+		if change != nil {
+			change(o)
+		}
+		c.servers = append(c.servers, start(t, o, c.violations))
+	}
+	eventually(t, "a leader of the cluster", func() bool {
+		for _, s := range c.servers {
+			if s.JetStreamIsLeader() && len(s.JetStreamClusterPeers()) == 3 {
+				return true
+			}
+		}
+		return false
+	})
+	return c
+}
+
+// newServer starts a server alone, with the accounts of nats.conf.
+func newServer(t testing.TB, change func(*server.Options)) (*server.Server, *violations) {
+	t.Helper()
+	vars := map[string]string{"SERVER_NAME": "n1", "ROUTES": "[]"}
+	for name, value := range quoted {
+		vars[name] = value
+	}
+	o := load(t, "nats/nats.conf", vars)
+	o.Cluster = server.ClusterOpts{}
+	o.SyncAlways = false
+	if change != nil {
+		change(o)
+	}
+	v := newViolations()
+	return start(t, o, v), v
+}
+
+// start starts a server on a free port of its own, with temporary files.
+func start(t testing.TB, o *server.Options, v *violations) *server.Server {
+	t.Helper()
+	o.Host, o.Port, o.HTTPPort = "127.0.0.1", freePort(t), 0
+	o.StoreDir = t.TempDir()
+	o.NoLog, o.NoSigs = true, true
+	s, err := server.NewServer(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.SetLogger(v, false, false)
+	s.Start()
+	t.Cleanup(func() {
+		s.Shutdown()
+		s.WaitForShutdown()
+	})
+	if !s.ReadyForConnections(patience) {
+		t.Fatal("the NATS server does not start")
+	}
+	return s
+}
+
+// url returns the address of a server.
+func url(s *server.Server) string {
+	return "nats://127.0.0.1:" + strconv.Itoa(s.Addr().(*net.TCPAddr).Port)
+}
+
+// operator connects to s as a person with the nats command would.
+func operator(t testing.TB, s *server.Server) *natsgo.Conn {
+	t.Helper()
+	return connect(t, s, "operator", operatorPassword)
+}
+
+func connect(t testing.TB, s *server.Server, user, password string) *natsgo.Conn {
+	t.Helper()
+	nc, err := natsgo.Connect(url(s), natsgo.UserInfo(user, password), natsgo.ErrorHandler(func(*natsgo.Conn, *natsgo.Subscription, error) {}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	return nc
+}
+
+// nodeOptions are those of a node that connects to s.
+func nodeOptions(t testing.TB, s *server.Server) backplane.Options {
+	return backplane.Options{
+		URLs: []string{url(s)}, User: "node", Password: nodePassword,
+		Events: backplane.Events{Error: func(err error) { t.Logf("node: %v", err) }},
+	}
+}
+
+// violations are the permissions that servers have found missing. It is their
+// logger.
+type violations struct {
+	first chan struct{} // closed when there is one
+
+	mu    sync.Mutex
+	lines []string // guarded by mu
+}
+
+func newViolations() *violations { return &violations{first: make(chan struct{})} }
+
+func (v *violations) Errorf(format string, args ...any) {
+	line := fmt.Sprintf(format, args...)
+	if !strings.Contains(line, "Violation") {
+		return
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if len(v.lines) == 0 {
+		close(v.first)
+	}
+	v.lines = append(v.lines, line)
+}
+
+func (v *violations) all() []string {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return append([]string(nil), v.lines...)
+}
+
+func (*violations) Noticef(string, ...any) {}
+func (*violations) Warnf(string, ...any)   {}
+func (*violations) Fatalf(string, ...any)  {}
+func (*violations) Debugf(string, ...any)  {}
+func (*violations) Tracef(string, ...any)  {}
+
+// eventually waits until ok is true.
+func eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := await(ctx, what, ok); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// await waits until ok is true, or ctx is done.
+func await(ctx context.Context, what string, ok func() bool) error {
+	look := time.NewTicker(10 * time.Millisecond)
+	defer look.Stop()
+	for !ok() {
+		select {
+		case <-look.C:
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for %s: %w", what, context.Cause(ctx))
+		}
+	}
+	return nil
+}

@@ -1,0 +1,96 @@
+package deploy
+
+import (
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"pubsub/internal/config"
+)
+
+// unit returns the settings of pubsub.service, each with all its values.
+func unit(t *testing.T) map[string][]string {
+	t.Helper()
+	data, err := os.ReadFile("systemd/pubsub.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := map[string][]string{}
+	for line := range strings.Lines(string(data)) {
+		line = strings.TrimSpace(line)
+		if line == "" || line[0] == '#' || line[0] == '[' {
+			continue
+		}
+		key, value, ok := strings.Cut(line, "=")
+		if !ok {
+			t.Fatalf("pubsub.service: %q is no setting", line)
+		}
+		found[key] = append(found[key], value)
+	}
+	return found
+}
+
+// The broker understands the command of pubsub.service, with the files that stand
+// beside it, and gets its secrets from the credentials, and only from there.
+func TestUnit(t *testing.T) {
+	u := unit(t)
+	credentials := t.TempDir()
+	secrets := map[string]string{"admin-token": "4dm1n", "nats-password": nodePassword}
+	for _, c := range u["LoadCredential"] {
+		name, path, _ := strings.Cut(c, ":")
+		value, ok := secrets[name]
+		if !ok || path != "/etc/pubsub/"+name {
+			t.Errorf("LoadCredential=%s", c)
+		}
+		if err := os.WriteFile(filepath.Join(credentials, name), []byte(value+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(u["ExecStart"]) != 1 {
+		t.Fatalf("ExecStart: %q", u["ExecStart"])
+	}
+	args := strings.Fields(u["ExecStart"][0])
+	if len(args) < 2 || args[0] != "/usr/local/bin/pubsub" || args[1] != "serve" {
+		t.Fatalf("ExecStart: %q", args)
+	}
+	in := config.Inputs{}
+	for pair := range slices.Chunk(args[2:], 2) {
+		name, ok := strings.CutPrefix(pair[0], "--")
+		if !ok || len(pair) < 2 {
+			t.Fatalf("ExecStart: %q", pair)
+		}
+		value := strings.ReplaceAll(pair[1], "%d", credentials)
+		if name == "config" {
+			if value != "/etc/pubsub/pubsub.yaml" {
+				t.Errorf("--config %s", value)
+			}
+			value = "systemd/pubsub.yaml"
+		}
+		in.Flags = append(in.Flags, config.Flag{Name: name, Value: value})
+	}
+	cfg, warnings, err := config.Load(in)
+	if err != nil || len(warnings) > 0 {
+		t.Fatalf("%v, %q", err, warnings)
+	}
+	if len(cfg.NATS) != 3 || cfg.NATSUser != "node" || string(cfg.NATSPassword) != nodePassword || string(cfg.AdminToken) != "4dm1n" {
+		t.Errorf("the settings are %v", cfg)
+	}
+	stop, err := time.ParseDuration(u["TimeoutStopSec"][0] + "s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkGrace(t, "pubsub.service", stop, cfg)
+	for _, key := range slices.Sorted(maps.Keys(u)) {
+		for _, value := range u[key] {
+			for name, secret := range secrets {
+				if strings.Contains(value, secret) {
+					t.Errorf("%s holds the secret %s", key, name)
+				}
+			}
+		}
+	}
+}

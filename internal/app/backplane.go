@@ -1,0 +1,117 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"pubsub/internal/backplane/local"
+	"pubsub/internal/backplane/nats"
+	"pubsub/internal/config"
+)
+
+// openBackplane opens the store of a node alone, or begins to connect to that of a
+// cluster.
+func (n *node) openBackplane() error {
+	if n.clustered() {
+		return n.openNATS()
+	}
+	return n.openLocal()
+}
+
+// clustered reports whether the node is one of a cluster.
+func (n *node) clustered() bool { return len(n.cfg.NATS) > 0 }
+
+func (n *node) openLocal() error {
+	reserve := int64(n.cfg.DiskReserve)
+	if reserve == 0 {
+		reserve = 1 // 0 would be the store's default
+	}
+	b, err := local.Open(local.Options{
+		Dir:         n.cfg.DataDir,
+		InMemory:    n.cfg.InMemory,
+		DiskReserve: reserve,
+		Events:      n.storeEvents(),
+	})
+	if err != nil {
+		return fmt.Errorf("cannot open the store: %w", err)
+	}
+	n.backplane = b
+	n.metrics.observeLocal(b)
+	return nil
+}
+
+func (n *node) openNATS() error {
+	o := NATSOptions(n.cfg)
+	o.Events = n.natsEvents()
+	b, err := nats.Open(o)
+	if err != nil {
+		return err
+	}
+	n.backplane = b
+	n.metrics.observeNATS(b)
+	return nil
+}
+
+// NATSOptions returns what the settings say of NATS.
+func NATSOptions(cfg *config.Config) nats.Options {
+	return nats.Options{
+		URLs:           cfg.NATS,
+		CredsFile:      cfg.NATSCreds,
+		NKeyFile:       cfg.NATSNKey,
+		User:           cfg.NATSUser,
+		Password:       string(cfg.NATSPassword),
+		Token:          string(cfg.NATSToken),
+		CertFile:       cfg.NATSCert,
+		KeyFile:        cfg.NATSKey,
+		CAFile:         cfg.NATSCA,
+		Prefix:         cfg.NATSPrefix,
+		Replicas:       cfg.NATSReplicas,
+		MaxMessageSize: int(cfg.MaxMessageSize),
+		SyncInterval:   cfg.NATSSyncInterval,
+	}
+}
+
+// awaitBackplane returns when the backplane works, or, in a cluster, when it does
+// not soon.
+func (n *node) awaitBackplane(ctx context.Context, ready <-chan struct{}, failed <-chan error) error {
+	wait := readyTimeout
+	if n.clustered() {
+		wait = clusterWait
+	}
+	late := time.NewTimer(wait)
+	defer late.Stop()
+	select {
+	case <-ready:
+	case err := <-failed:
+		return err
+	case <-late.C:
+		if !n.clustered() {
+			return errors.New("the backplane does not get ready")
+		}
+	case <-ctx.Done():
+	}
+	return nil
+}
+
+// tellReady logs that the cluster works, once it does.
+func (n *node) tellReady(ctx context.Context, ready <-chan struct{}) {
+	select {
+	case <-ready:
+		n.log.Info("the cluster is ready")
+	case <-ctx.Done():
+	}
+}
+
+// storeName is where retained messages are, for the log.
+func (n *node) storeName() string {
+	switch {
+	case n.clustered():
+		return strings.Join(n.cfg.NATS, ",")
+	case n.cfg.InMemory:
+		return "memory"
+	}
+	return n.cfg.DataDir
+}

@@ -1,0 +1,36 @@
+package app
+
+import (
+	"fmt"
+	"time"
+
+	"pubsub"
+	"pubsub/internal/backplane/local"
+	"pubsub/internal/backplane/nats"
+	"pubsub/internal/config"
+)
+
+// storeWait bounds how long a call waits for NATS where no client waits for it: a
+// cluster of NATS servers that finds itself a new leader is waited for.
+const storeWait = 30 * time.Second
+
+// OpenStore opens what a broker with the settings cfg keeps everything in, for use
+// without a broker. tell is told of trouble that the store lives with, and why it
+// has to wait for NATS.
+func OpenStore(cfg *config.Config, tell func(error)) (pubsub.Backplane, error) {
+	if len(cfg.NATS) > 0 {
+		o := NATSOptions(cfg)
+		o.Wait = storeWait
+		o.Events = nats.Events{Waiting: tell, Error: tell}
+		return nats.Open(o)
+	}
+	b, err := local.Open(local.Options{
+		Dir:         cfg.DataDir,
+		DiskReserve: max(1, int64(cfg.DiskReserve)), // 0 would be the store's default
+		Events:      local.Events{Error: tell},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("cannot open the store: %w", err)
+	}
+	return b, nil
+}

@@ -1,0 +1,150 @@
+package nats
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"pubsub"
+)
+
+// keyWatcher collects what a WatchKeys tells.
+func keyWatcher(t testing.TB, b *Backplane) <-chan pubsub.KeyChange {
+	t.Helper()
+	changes := make(chan pubsub.KeyChange, 100)
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- b.WatchKeys(ctx, func(c pubsub.KeyChange) { changes <- c }) }()
+	t.Cleanup(func() {
+		stop()
+		if err := <-done; err != nil && !errors.Is(err, pubsub.ErrClosed) {
+			t.Errorf("WatchKeys = %v", err)
+		}
+	})
+	return changes
+}
+
+func next(t testing.TB, changes <-chan pubsub.KeyChange) pubsub.KeyChange {
+	t.Helper()
+	select {
+	case c := <-changes:
+		return c
+	case <-time.After(patience):
+		t.Fatal("no change of a key")
+		panic("not reached")
+	}
+}
+
+// A watch outlives a lost connection: what happened meanwhile is told afterwards,
+// and nothing twice.
+func TestWatchKeysWhileCutOff(t *testing.T) {
+	s := newServer(t)
+	p := newProxy(t, s)
+	a := newNode(t, Options{URLs: []string{s.url()}})
+	b := newNode(t, Options{URLs: []string{p.url()}})
+	ctx := ctxFor(t)
+	put := func(id, value string) {
+		t.Helper()
+		if err := a.PutKey(ctx, pubsub.Key{ID: id, Value: value, Created: time.Now()}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	remove := func(id string) {
+		t.Helper()
+		if err := a.DeleteKey(ctx, id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put("stays", "v")
+	put("goes", "v")
+	put("changes", "v")
+	changes := keyWatcher(t, b.Backplane)
+	for range 3 {
+		next(t, changes)
+	}
+	if c := next(t, changes); !c.Ready {
+		t.Fatalf("told of %+v, want Ready", c)
+	}
+	p.setCut(true)
+	eventually(t, "that the node is cut off", func() bool { return !b.Stats().Connected })
+	remove("goes")
+	remove("changes")
+	put("changes", "w")
+	put("comes", "v")
+	put("comes and goes", "v")
+	remove("comes and goes")
+	p.setCut(false)
+	var told []string
+	for range 3 {
+		c := next(t, changes)
+		line := c.Key.ID + "=" + c.Key.Value
+		if c.Deleted {
+			line = c.Key.ID + " deleted"
+		}
+		told = append(told, line)
+	}
+	slices.Sort(told)
+	if got := strings.Join(told, ", "); got != "changes=w, comes=v, goes deleted" {
+		t.Errorf("told of %s", got)
+	}
+	put("last", "v")
+	if c := next(t, changes); c.Key.ID != "last" {
+		t.Errorf("told of %+v, want the last key", c)
+	}
+}
+
+// Of a deleted key the value is nowhere any more.
+func TestDeletedKeyIsErased(t *testing.T) {
+	s := newServer(t)
+	a := newNode(t, Options{URLs: []string{s.url()}})
+	ctx := ctxFor(t)
+	if err := a.PutKey(ctx, pubsub.Key{ID: "a/b", Value: "secret"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.DeleteKey(ctx, "a/b"); err != nil {
+		t.Fatal(err)
+	}
+	stream, err := a.link.js.Stream(ctx, a.link.names.keysStream())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for seq := uint64(1); seq <= stream.CachedInfo().State.LastSeq; seq++ {
+		if m, err := stream.GetMsg(ctx, seq); err == nil && strings.Contains(string(m.Data), "secret") {
+			t.Errorf("message %d still has the value", seq)
+		}
+	}
+	if stream.CachedInfo().State.LastSeq < 2 {
+		t.Errorf("the bucket has come to %d, want the key and its deletion", stream.CachedInfo().State.LastSeq)
+	}
+}
+
+// There may be more keys than one request reads.
+func TestManyKeys(t *testing.T) {
+	const n = maxBatch + 50
+	s := newServer(t, withoutSync)
+	a := newNode(t, Options{URLs: []string{s.url()}})
+	ctx := ctxFor(t)
+	want := []string{}
+	for i := range n {
+		id := strings.Repeat("k", i%7) + string(rune('a'+i%26)) + time.Duration(i).String()
+		want = append(want, id)
+		if err := a.PutKey(ctx, pubsub.Key{ID: id, Value: "v"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	slices.Sort(want)
+	keys, err := a.Keys(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, k := range keys {
+		got = append(got, k.ID)
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("Keys has %d ids, want %d", len(got), n)
+	}
+}

@@ -1,0 +1,295 @@
+// Package nats is the backplane of a cluster: any number of identical nodes on an
+// existing NATS cluster are one broker.
+//
+// Retained messages are in a JetStream stream that has one subject for each topic
+// and keeps one message of each. JetStream itself announces what it has stored, on
+// a subject to which just the nodes subscribe that want the topic; a message that
+// is not retained is sent to the same subject. Announcements are quick and may get
+// lost, the stream is slow and does not lose: a sweep of the stream finds what was
+// missed. Signing keys are in a key-value bucket.
+package nats
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"pubsub"
+
+	natsgo "github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Options are the settings of a [Backplane]. Only URLs must be set.
+type Options struct {
+	// URLs are the addresses of NATS servers, such as nats://host:4222 or
+	// tls://host:4222. The others of their cluster are found by themselves.
+	URLs []string
+	// CredsFile is a file with a user's JWT and seed, NKeyFile one with just the
+	// seed of an NKey. Both are read again at every connection.
+	CredsFile, NKeyFile string
+	// User and Password, or Token, are what servers ask for that know neither.
+	User, Password, Token string
+	// CertFile and KeyFile are a client certificate and its key, CAFile the
+	// authorities of the servers' certificates: PEM. Any of them asks for TLS.
+	CertFile, KeyFile, CAFile string
+	// Prefix begins the names of all that the broker has in NATS: up to 32 of
+	// A-Z, a-z, 0-9, '-' and '_'. Default "pubsub".
+	Prefix string
+	// Replicas is how many servers keep each retained message and key: 1, 3 or 5.
+	// 0 is 3 where there are that many servers, else 1, and takes what is there.
+	Replicas int
+	// MaxMessageSize is the length of the longest message, in bytes, that NATS must
+	// accept. Default 32,512.
+	MaxMessageSize int
+	// SyncInterval is the time between two sweeps of the stream for what was
+	// missed; it varies by a tenth. Default 120 s.
+	SyncInterval time.Duration
+	// Wait bounds how long a call waits for NATS if its context does not. Default
+	// 5 s.
+	Wait time.Duration
+	// Linger is how long the interest in a topic outlasts its last Drop. Default
+	// 5 s.
+	Linger time.Duration
+	// Events tells what happens within.
+	Events Events
+}
+
+// Events are calls about what happens within a backplane, for logs and metrics.
+// Each may be nil; they may overlap; none may block or call the backplane. None is
+// ever told a secret.
+type Events struct {
+	// Waiting is told why the backplane does not work yet, after Open: at most
+	// once a second.
+	Waiting func(error)
+	// Connected follows each connection to NATS, with the server's address.
+	Connected func(server string)
+	// Disconnected follows the loss of the connection.
+	Disconnected func(error)
+	// Swept follows a sweep that has delivered n messages that had been missed; why
+	// names its cause.
+	Swept func(why string, n int)
+	// Generation follows a change of the stream's generation, which means that the
+	// stream was made anew, or restored, or has lost messages.
+	Generation func(from, to uint64)
+	// Error reports trouble that the backplane lives with: at most once a second.
+	Error func(error)
+}
+
+// Stats are figures of a [Backplane].
+type Stats struct {
+	Connected  bool
+	Wanted     int    // topics that this node is told of, those that linger included
+	Nodes      int    // nodes of the broker that this one knows, itself included
+	Reconnects uint64 // since Open
+	Sweeps     uint64
+	Repaired   uint64 // messages that sweeps have delivered
+	Slow       uint64 // times that messages were lost because this node was slow
+	PutsAgain  uint64 // retained messages that were sent to NATS again
+}
+
+// Backplane is a [pubsub.Backplane] over NATS. Make it with [Open].
+type Backplane struct {
+	*store
+	*keyring
+	*bus
+
+	// immutable
+	link *link
+
+	running   sync.WaitGroup // what Open has started
+	closeOnce sync.Once
+}
+
+var _ pubsub.Backplane = (*Backplane)(nil)
+
+// Open returns a backplane that connects to NATS, makes there what is missing, and
+// then works; calls wait for that, each within its bound. Its error says what is
+// wrong with o. What is wrong with NATS for good, such as settings that a broker
+// cannot work with, is the error of Run and of all other calls.
+func Open(o Options) (*Backplane, error) {
+	setDefaults(&o)
+	options, err := connectOptions(&o)
+	if err != nil {
+		return nil, err
+	}
+	l := newLink(o)
+	reads := newReads(l)
+	w := newInterest(l)
+	b := &Backplane{link: l, store: newStore(l, reads), keyring: &keyring{link: l}, bus: newBus(l, w, reads)}
+	s := b.bus.sweeper
+	l.generationChanged = s.everything
+	l.missed = s.kick
+	if err := l.connect(options); err != nil {
+		return nil, err
+	}
+	for _, run := range []func(){l.setUp, reads.run, w.run, b.store.puts.run} {
+		b.running.Go(run)
+	}
+	return b, nil
+}
+
+func setDefaults(o *Options) {
+	if o.Prefix == "" {
+		o.Prefix = "pubsub"
+	}
+	if o.MaxMessageSize <= 0 {
+		o.MaxMessageSize = 32512
+	}
+	if o.SyncInterval <= 0 {
+		o.SyncInterval = 120 * time.Second
+	}
+	if o.Wait <= 0 {
+		o.Wait = 5 * time.Second
+	}
+	if o.Linger <= 0 {
+		o.Linger = 5 * time.Second
+	}
+}
+
+// Health returns nil if the Bus is running and JetStream answers.
+func (b *Backplane) Health(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	bounded, cancel := b.link.bound(ctx)
+	defer cancel()
+	if err := b.link.await(bounded); err != nil {
+		return b.link.failure(ctx, err)
+	}
+	if !b.bus.isRunning() {
+		return pubsub.ErrUnavailable
+	}
+	_, err := b.link.info(bounded)
+	return b.link.failure(ctx, err)
+}
+
+// Stats returns the figures of now.
+func (b *Backplane) Stats() Stats {
+	return Stats{
+		Connected:  b.link.isUp(),
+		Wanted:     b.bus.interest.count(),
+		Nodes:      b.bus.nodes.count(),
+		Reconnects: b.link.nc.Stats().Reconnects,
+		Sweeps:     b.link.sweeps.Load(),
+		Repaired:   b.link.repaired.Load(),
+		Slow:       b.link.slow.Load(),
+		PutsAgain:  b.link.putsAgain.Load(),
+	}
+}
+
+// Close waits for the retained messages whose Put was begun, which takes no longer
+// than they may wait, and ends all that Open has started. Calls made later return
+// [pubsub.ErrClosed]; so do those that are under way.
+func (b *Backplane) Close() error {
+	b.closeOnce.Do(func() {
+		b.store.puts.shut()
+		b.link.end()
+		b.store.puts.drain()
+		b.bus.drain()
+		b.link.nc.Close()
+		close(b.link.gone)
+	})
+	b.running.Wait()
+	return nil
+}
+
+// link is the connection to NATS, and what all parts know of the broker there.
+type link struct {
+	// immutable
+	o     Options
+	names names
+	node  uint64 // the number of this node, random
+	nc    *natsgo.Conn
+	js    jetstream.JetStream
+	life  context.Context // done when Close begins
+	end   context.CancelFunc
+	gone  chan struct{} // closed when the connection is
+	ready chan struct{} // closed by setUp when all is there, or will never be
+	// generationChanged is called when it has, and missed when something may have
+	// been missed; neither blocks.
+	generationChanged func()
+	missed            func(why string)
+
+	sweeps, repaired, slow, putsAgain atomic.Uint64
+
+	epoch epoch
+
+	renewing sync.Mutex // held while the generation is looked at or changed
+
+	lastReport, lastWaiting atomic.Int64 // unix seconds of the last Events.Error and Waiting
+
+	mu       sync.Mutex
+	failed   error                        // guarded by mu: why it never works
+	up       chan struct{}                // guarded by mu: closed while there is a connection
+	watchers map[chan<- struct{}]struct{} // guarded by mu: they are told of each new connection
+}
+
+func newLink(o Options) *link {
+	l := &link{
+		o:        o,
+		names:    names{prefix: o.Prefix},
+		node:     randomNumber(),
+		gone:     make(chan struct{}),
+		ready:    make(chan struct{}),
+		up:       make(chan struct{}),
+		watchers: map[chan<- struct{}]struct{}{},
+	}
+	l.life, l.end = context.WithCancel(context.Background())
+	return l
+}
+
+// randomNumber returns a random number that is not 0.
+func randomNumber() uint64 {
+	for {
+		var b [8]byte
+		rand.Read(b[:]) // never fails
+		if n := binary.BigEndian.Uint64(b[:]); n != 0 {
+			return n
+		}
+	}
+}
+
+// report tells Events.Error, at most once a second.
+func (l *link) report(err error) {
+	if l.o.Events.Error != nil && everySecond(&l.lastReport) {
+		l.o.Events.Error(err)
+	}
+}
+
+// waits tells Events.Waiting, at most once a second.
+func (l *link) waits(err error) {
+	if l.o.Events.Waiting != nil && everySecond(&l.lastWaiting) {
+		l.o.Events.Waiting(err)
+	}
+}
+
+// everySecond is true once in a second.
+func everySecond(last *atomic.Int64) bool {
+	now := time.Now().Unix()
+	before := last.Load()
+	return before != now && last.CompareAndSwap(before, now)
+}
+
+// pause waits for d; false if ctx was done before.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
+
+// kick puts a token into a channel with one slot.
+func kick(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}

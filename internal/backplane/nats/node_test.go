@@ -1,0 +1,272 @@
+package nats
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"pubsub"
+)
+
+// patience is how long a test waits for what must happen.
+const patience = 60 * time.Second
+
+// node is a backplane that runs, with what it has delivered.
+type node struct {
+	*Backplane
+	t testing.TB
+
+	control func(pubsub.Control) []byte // nil: no reply
+
+	mu  sync.Mutex
+	got map[pubsub.Topic][]pubsub.Message // guarded by mu: in the order of delivery
+
+	blocked atomic.Pointer[chan struct{}] // if set, Deliver waits for it
+	heard   atomic.Pointer[chan struct{}] // if set, it is told of each message
+}
+
+// newNode opens a backplane and runs it until the test is over.
+func newNode(t testing.TB, o Options) *node {
+	t.Helper()
+	n := &node{t: t, got: map[pubsub.Topic][]pubsub.Message{}}
+	n.Backplane = open(t, o)
+	ready := make(chan struct{})
+	done := make(chan error, 1)
+	go func() {
+		done <- n.Run(context.Background(), pubsub.Receiver{
+			Ready:   func() { close(ready) },
+			Deliver: n.delivered,
+			Control: func(c pubsub.Control) []byte {
+				if n.control == nil {
+					return nil
+				}
+				return n.control(c)
+			},
+		})
+	}()
+	t.Cleanup(func() {
+		n.Close()
+		<-done
+	})
+	select {
+	case <-ready:
+	case err := <-done:
+		done <- nil
+		t.Fatalf("Run: %v", err)
+	case <-time.After(patience):
+		t.Fatal("not ready")
+	}
+	return n
+}
+
+func (n *node) delivered(p *pubsub.Parcel) {
+	if c := n.blocked.Load(); c != nil {
+		<-*c
+	}
+	n.mu.Lock()
+	n.got[p.Topic] = append(n.got[p.Topic], p.Message)
+	n.mu.Unlock()
+	if c := n.heard.Load(); c != nil {
+		*c <- struct{}{}
+	}
+}
+
+func ctxFor(t testing.TB) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func (n *node) want(topics ...pubsub.Topic) {
+	n.t.Helper()
+	for _, topic := range topics {
+		if err := n.Want(ctxFor(n.t), topic); err != nil {
+			n.t.Fatalf("Want(%q): %v", topic, err)
+		}
+	}
+}
+
+func retainedMessage(topic pubsub.Topic, data string) pubsub.Message {
+	return pubsub.Message{Topic: topic, Data: []byte(data), Retain: true, Published: time.Now()}
+}
+
+func (n *node) put(topic pubsub.Topic, data string) pubsub.Version {
+	n.t.Helper()
+	v, err := n.Put(ctxFor(n.t), retainedMessage(topic, data))()
+	if err != nil {
+		n.t.Fatalf("Put(%q, %q): %v", topic, data, err)
+	}
+	return v
+}
+
+// last returns the newest retained message that was delivered.
+func (n *node) last(topic pubsub.Topic) (m pubsub.Message, ok bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	l := n.got[topic]
+	if len(l) == 0 {
+		return pubsub.Message{}, false
+	}
+	return l[len(l)-1], true
+}
+
+func (n *node) count(topic pubsub.Topic) int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return len(n.got[topic])
+}
+
+// ends waits until the newest that was delivered of a topic is data, of version v
+// unless that is zero.
+func (n *node) ends(topic pubsub.Topic, data string, v pubsub.Version) {
+	n.t.Helper()
+	eventually(n.t, fmt.Sprintf("%q of topic %q, version %v", data, topic, v), func() bool {
+		m, ok := n.last(topic)
+		return ok && string(m.Data) == data && (v.IsZero() || m.Version == v)
+	})
+}
+
+// neverBack checks that the versions that were delivered of each topic only grow
+// within a generation, and that no generation comes back.
+func (n *node) neverBack() {
+	n.t.Helper()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for topic, l := range n.got {
+		var prev pubsub.Version
+		past := map[uint64]bool{}
+		for _, m := range l {
+			if m.Version.IsZero() {
+				continue
+			}
+			if m.Version.Generation != prev.Generation {
+				past[prev.Generation] = true
+				if past[m.Version.Generation] {
+					n.t.Errorf("topic %q: generation %x came back", topic, m.Version.Generation)
+				}
+			} else if m.Version.Seq <= prev.Seq {
+				n.t.Errorf("topic %q: version %v after %v", topic, m.Version, prev)
+			}
+			prev = m.Version
+		}
+	}
+}
+
+// proxy is a TCP proxy between a node and a NATS server, that can be cut.
+type proxy struct {
+	l      net.Listener
+	target string
+
+	mu    sync.Mutex
+	cut   bool
+	conns map[net.Conn]struct{}
+	wg    sync.WaitGroup
+
+	deaf atomic.Bool // what the server sends is thrown away
+	mute atomic.Bool // what the node sends is thrown away
+}
+
+func newProxy(t testing.TB, s *natsServer) *proxy {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &proxy{l: l, target: strings.TrimPrefix(s.url(), "nats://"), conns: map[net.Conn]struct{}{}}
+	p.wg.Go(p.accept)
+	t.Cleanup(func() {
+		l.Close()
+		p.setCut(true)
+		p.wg.Wait()
+	})
+	return p
+}
+
+func (p *proxy) url() string { return "nats://" + p.l.Addr().String() }
+
+func (p *proxy) accept() {
+	for {
+		c, err := p.l.Accept()
+		if err != nil {
+			return
+		}
+		s, err := net.Dial("tcp", p.target)
+		if err != nil {
+			c.Close()
+			continue
+		}
+		if !p.add(c, s) {
+			continue
+		}
+		p.wg.Go(func() { p.copy(s, c, &p.mute) })
+		p.wg.Go(func() { p.copy(c, s, &p.deaf) })
+	}
+}
+
+func (p *proxy) add(conns ...net.Conn) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, c := range conns {
+		if p.cut {
+			c.Close()
+		} else {
+			p.conns[c] = struct{}{}
+		}
+	}
+	return !p.cut
+}
+
+func (p *proxy) copy(dst, src net.Conn, lost *atomic.Bool) {
+	defer func() {
+		dst.Close()
+		src.Close()
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		delete(p.conns, dst)
+		delete(p.conns, src)
+	}()
+	b := make([]byte, 64<<10)
+	for {
+		k, err := src.Read(b)
+		if k > 0 && !lost.Load() {
+			if _, err := dst.Write(b[:k]); err != nil {
+				return
+			}
+		}
+		if err != nil && err != io.ErrNoProgress {
+			return
+		}
+	}
+}
+
+// setCut closes all connections and takes no more, or takes them again.
+func (p *proxy) setCut(cut bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.cut = cut
+	if cut {
+		for c := range p.conns {
+			c.Close()
+		}
+	}
+}
+
+// settled waits until nothing is to be looked at for a second time, and the sweeper
+// is idle.
+func (n *node) settled() {
+	n.t.Helper()
+	eventually(n.t, "the second look", func() bool {
+		n.bus.interest.mu.Lock()
+		defer n.bus.interest.mu.Unlock()
+		return len(n.bus.interest.again) == 0
+	})
+	before := n.Stats().Sweeps
+	n.bus.sweeper.kick("test")
+	eventually(n.t, "a sweep", func() bool { return n.Stats().Sweeps > before })
+}

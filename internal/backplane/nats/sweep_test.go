@@ -1,0 +1,149 @@
+package nats
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"pubsub"
+)
+
+// silently has the stream announce nothing while f runs, as if what it announces
+// were lost.
+func silently(t testing.TB, b *Backplane, f func()) {
+	t.Helper()
+	ctx := ctxFor(t)
+	info, err := b.link.info(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	quiet := info.Config
+	quiet.RePublish = nil
+	if _, err := b.link.js.UpdateStream(ctx, quiet); err != nil {
+		t.Fatal(err)
+	}
+	f()
+	if _, err := b.link.js.UpdateStream(ctx, info.Config); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// What was never announced is found by the next sweep, a clear included.
+func TestLostAnnouncements(t *testing.T) {
+	s := newServer(t)
+	a := newNode(t, Options{URLs: []string{s.url()}})
+	b := newNode(t, Options{URLs: []string{s.url()}, SyncInterval: 100 * time.Millisecond})
+	b.want("t", "u", "v")
+	a.put("t", "one")
+	a.put("u", "one")
+	b.ends("t", "one", pubsub.Version{})
+	b.ends("u", "one", pubsub.Version{})
+	var v, w pubsub.Version
+	silently(t, a.Backplane, func() {
+		a.put("t", "not announced")
+		v = a.put("t", "two")
+		w = a.put("u", "")
+		a.put("unwanted", "two")
+	})
+	b.ends("t", "two", v)
+	b.ends("u", "", w)
+	if n := b.count("v") + b.count("unwanted"); n != 0 {
+		t.Errorf("%d messages of topics without news", n)
+	}
+	b.neverBack()
+}
+
+// A number that is missing in a topic's announcements shows that others may be
+// missing, too.
+func TestGapStartsSweep(t *testing.T) {
+	s := newServer(t)
+	a := newNode(t, Options{URLs: []string{s.url()}})
+	b := newNode(t, Options{URLs: []string{s.url()}, SyncInterval: time.Hour})
+	b.want("quiet", "busy")
+	a.put("busy", "one")
+	b.ends("busy", "one", pubsub.Version{})
+	b.settled()
+	var v pubsub.Version
+	silently(t, a.Backplane, func() {
+		v = a.put("quiet", "missed")
+		a.put("busy", "missed")
+	})
+	before := b.Stats().Sweeps
+	a.put("busy", "two")
+	b.ends("busy", "two", pubsub.Version{})
+	b.ends("quiet", "missed", v)
+	if b.Stats().Sweeps == before {
+		t.Error("there was no sweep")
+	}
+	b.neverBack()
+}
+
+// What a topic retained before a node wanted it is not news for the node, and what
+// came between the interest's first server and its last one is.
+func TestSecondLook(t *testing.T) {
+	s := newServer(t)
+	a := newNode(t, Options{URLs: []string{s.url()}})
+	b := newNode(t, Options{URLs: []string{s.url()}, SyncInterval: time.Hour})
+	a.put("old", "one")
+	var v pubsub.Version
+	b.want("old", "new")
+	silently(t, a.Backplane, func() { v = a.put("new", "two") })
+	b.ends("new", "two", v)
+	if n := b.count("old"); n != 0 {
+		t.Errorf("what was there before was delivered %d times", n)
+	}
+}
+
+// A node that takes no messages for a while loses announcements, is told so, and
+// has the newest of every topic afterwards.
+func TestSlowNode(t *testing.T) {
+	s := newServer(t)
+	a := newNode(t, Options{URLs: []string{s.url()}})
+	b := newNode(t, Options{URLs: []string{s.url()}, SyncInterval: time.Hour})
+	b.want("t", "u")
+	b.settled()
+	release := make(chan struct{})
+	b.blocked.Store(&release)
+	v := a.put("t", "first")
+	for i := range inboxMessages + 100 {
+		m := pubsub.Message{Topic: "u", Data: fmt.Append(nil, i), Published: time.Now()}
+		if err := a.Send(ctxFor(t), m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "that the node is slow", func() bool { return b.Stats().Slow > 0 })
+	w := a.put("t", "lost")
+	b.blocked.Store(nil)
+	close(release)
+	b.ends("t", "lost", w)
+	if !w.Newer(v) {
+		t.Errorf("version %v after %v", w, v)
+	}
+	b.neverBack()
+}
+
+// A sweep of more topics than one request takes finds each.
+func TestManyMissed(t *testing.T) {
+	const n = 3 * maxBatch
+	s := newServer(t)
+	a := newNode(t, Options{URLs: []string{s.url()}})
+	b := newNode(t, Options{URLs: []string{s.url()}, SyncInterval: 200 * time.Millisecond})
+	topic := func(i int) pubsub.Topic { return pubsub.Topic(fmt.Sprintf("many/%d", i)) }
+	for i := range n {
+		b.want(topic(i))
+	}
+	silently(t, a.Backplane, func() {
+		var waits []func() (pubsub.Version, error)
+		for i := range n {
+			waits = append(waits, a.Put(ctxFor(t), retainedMessage(topic(i), "missed")))
+		}
+		for _, wait := range waits {
+			if _, err := wait(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+	for i := range n {
+		b.ends(topic(i), "missed", pubsub.Version{})
+	}
+}

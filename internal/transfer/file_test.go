@@ -1,0 +1,81 @@
+package transfer_test
+
+import (
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+
+	"pubsub/internal/transfer"
+)
+
+// only returns the name of the only file in dir, and checks that nobody else can
+// read it.
+func only(t *testing.T, dir string) string {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil || len(entries) != 1 {
+		t.Fatalf("%v, %v; want one file", entries, err)
+	}
+	fi, err := entries[0].Info()
+	if err != nil || fi.Mode() != 0o600 {
+		t.Errorf("%s has mode %v, %v; want 0600", fi.Name(), fi.Mode(), err)
+	}
+	return entries[0].Name()
+}
+
+func TestWriteFile(t *testing.T) {
+	dir := t.TempDir()
+	name := filepath.Join(dir, "file")
+	content := func(want string) {
+		t.Helper()
+		only(t, dir)
+		if b, err := os.ReadFile(name); string(b) != want || err != nil {
+			t.Errorf("%q, %v; want %q", b, err, want)
+		}
+	}
+	// It has its name when it is whole, and its mode at once.
+	old := syscall.Umask(0)
+	defer syscall.Umask(old)
+	err := transfer.WriteFile(name, func(w io.Writer) error {
+		if only(t, dir) == "file" {
+			t.Error("the file has its name too early")
+		}
+		_, err := io.WriteString(w, "first")
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	content("first")
+	// A failure leaves what there was, and nothing else.
+	broken := errors.New("broken")
+	if err := transfer.WriteFile(name, func(w io.Writer) error {
+		io.WriteString(w, "half")
+		return broken
+	}); !errors.Is(err, broken) {
+		t.Errorf("%v, want %v", err, broken)
+	}
+	content("first")
+	// A file that others can read is replaced by one that they cannot.
+	if err := os.Chmod(name, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := transfer.WriteFile(name, func(w io.Writer) error { _, err := io.WriteString(w, "second"); return err }); err != nil {
+		t.Fatal(err)
+	}
+	content("second")
+
+	unwritten := func(io.Writer) error { t.Error("something was written"); return nil }
+	if err := transfer.WriteFile(dir, unwritten); err == nil {
+		t.Error("a directory was replaced")
+	}
+	if err := transfer.WriteFile(os.DevNull, unwritten); err == nil {
+		t.Error("a device was replaced")
+	}
+	if err := transfer.WriteFile(filepath.Join(dir, "none", "file"), unwritten); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("no directory: %v", err)
+	}
+}
