@@ -220,13 +220,14 @@ func (n *node) run(ctx context.Context) error {
 		})
 	})
 	start("server", func() error { return n.server.Run(parts) })
+	if err := n.awaitBackplane(ctx, ready, failed); err != nil || ctx.Err() != nil {
+		return err
+	}
+
 	if n.ops != nil {
 		ops := &http.Server{Handler: n.server.OpsHandler(n.metrics.handler()), ReadHeaderTimeout: n.cfg.HandshakeTimeout, ErrorLog: n.httpLog()}
 		start("ops listener", func() error { return serve(ops, n.ops) })
 		defer ops.Close()
-	}
-	if err := n.awaitBackplane(ctx, ready, failed); err != nil || ctx.Err() != nil {
-		return err
 	}
 	fresh := newNewcomers()
 	public := n.httpServer()

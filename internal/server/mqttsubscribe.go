@@ -2,6 +2,8 @@ package server
 
 import (
 	"context"
+	"slices"
+	"sync"
 
 	"pubsub"
 	"pubsub/internal/hub"
@@ -27,6 +29,10 @@ type opening struct {
 	late     bool           // it is still to be read
 }
 
+// subscribesAtOnce is how many topics a client joins at the same time where the
+// backplane is reached over a network: each takes a round trip or two.
+const subscribesAtOnce = 32
+
 // subscribe joins topics and reads what they retain.
 func (m *mqttConn) subscribe(subs []session.Subscription) session.Event {
 	ctx, cancel := context.WithTimeout(context.Background(), subscribeTimeout)
@@ -35,20 +41,40 @@ func (m *mqttConn) subscribe(subs []session.Subscription) session.Event {
 		Subscribed: session.Subscribed{Errs: make([]error, len(subs))},
 		opening:    make([]opening, 0, len(subs)),
 	}
-	waiting := 0
-	for i := range subs {
-		o, err := m.subscribeOne(ctx, &subs[i], waiting > maxInitial)
-		if err != nil {
-			m.s.o.Events.Failed("subscribing an MQTT client", err)
-			answer.Errs[i] = err
-			continue
+	atOnce := 1
+	if m.s.o.BackplaneMayWait {
+		atOnce = subscribesAtOnce
+	}
+	waiting, errs := 0, answer.Errs
+	for some := range slices.Chunk(subs, atOnce) {
+		for i, o := range m.subscribeSome(ctx, some, errs, waiting > maxInitial) {
+			if errs[i] != nil {
+				m.s.o.Events.Failed("subscribing an MQTT client", errs[i])
+				continue
+			}
+			if o.retained != nil {
+				waiting += len(o.retained.Data) + len(o.retained.Properties)
+			}
+			answer.opening = append(answer.opening, o)
 		}
-		if o.retained != nil {
-			waiting += len(o.retained.Data) + len(o.retained.Properties)
-		}
-		answer.opening = append(answer.opening, o)
+		errs = errs[len(some):]
 	}
 	return answer
+}
+
+// subscribeSome is subscribeOne for several topics at the same time.
+func (m *mqttConn) subscribeSome(ctx context.Context, subs []session.Subscription, errs []error, late bool) []opening {
+	os := make([]opening, len(subs))
+	if len(subs) == 1 {
+		os[0], errs[0] = m.subscribeOne(ctx, &subs[0], late)
+		return os
+	}
+	var wg sync.WaitGroup
+	for i := range subs {
+		wg.Go(func() { os[i], errs[i] = m.subscribeOne(ctx, &subs[i], late) })
+	}
+	wg.Wait()
+	return os
 }
 
 // subscribeOne joins a topic. With late, what it retains is not read yet.

@@ -28,36 +28,48 @@ import (
 const patience = 30 * time.Second
 
 var (
-	seed   = flag.Uint64("seed", rand.Uint64(), "of everything random in this run")
-	holder = flag.String("holder", "", "who holds connections: auto or portable; both, one after the other, if empty")
-	ioMode = flag.String("io", "epoll", "how parked connections are written to: epoll or uring")
+	seed     = flag.Uint64("seed", rand.Uint64(), "of everything random in this run")
+	holder   = flag.String("holder", "", "who holds connections: auto or portable")
+	ioMode   = flag.String("io", "epoll", "how parked connections are written to: epoll or uring")
+	overNATS = flag.Bool("nats", false, "keep in NATS what is kept in memory or in a data directory otherwise")
 )
 
-// TestMain runs everything with each holder: parked connections, where the system
-// has them, written to in both ways, and a goroutine for each.
+// TestMain runs everything four times, unless a flag says how: with parked
+// connections, where the system has them, written to in both ways; with a goroutine
+// for each; and with nodes that keep everything in NATS. TestCluster... are of
+// several nodes over NATS anyway, and run once; TestChurn measures a process that
+// has no NATS server in it.
 func TestMain(m *testing.M) {
 	flag.Parse()
 	fmt.Fprintf(os.Stderr, "seed %d (repeat with -seed)\n", *seed)
-	both := *holder == ""
-	if both {
+	all := *holder == "" && !*overNATS
+	if *holder == "" {
 		*holder = "auto"
 	}
-	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
-		if both && code == 0 {
-			code = again("-holder=portable")
+	goleak.VerifyTestMain(withShared{m}, goleak.Cleanup(func(code int) {
+		if all && code == 0 {
+			code = again("^TestCluster", "-holder=portable")
 		}
-		if both && code == 0 {
-			code = again("-holder=auto", "-io=uring")
+		if all && code == 0 {
+			code = again("^TestCluster|^TestChurn", "-nats")
+		}
+		if all && code == 0 {
+			code = again("^TestCluster", "-holder=auto", "-io=uring")
 		}
 		os.Exit(code)
 	}))
 }
 
-// again runs this test binary once more, with more arguments.
-func again(more ...string) int {
+// again runs this test binary once more, with more arguments and without some
+// tests.
+func again(skip string, more ...string) int {
 	args := slices.DeleteFunc(slices.Clone(os.Args[1:]), func(a string) bool {
 		return strings.HasPrefix(a, "-test.testlogfile") // it is the first run's
 	})
+	if s := flag.Lookup("test.skip").Value.String(); s != "" {
+		skip += "|" + s
+	}
+	args = append(args, "-test.skip="+skip)
 	cmd := exec.Command(os.Args[0], append(args, more...)...)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	if err := cmd.Run(); err != nil {

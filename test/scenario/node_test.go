@@ -46,6 +46,16 @@ type signingKey struct{ ID, Value string }
 // stopped at the end of the test. Its clients are sent away at once.
 func start(t testing.TB, settings ...func(*config.Config)) *node {
 	t.Helper()
+	n := launch(t, settings...)
+	if cfg := n.next.Load(); cfg.Admin && cfg.TLSCert == "" {
+		n.key = n.newKey()
+	}
+	return n
+}
+
+// launch is start without a key, for nodes that cannot make one yet.
+func launch(t testing.TB, settings ...func(*config.Config)) *node {
+	t.Helper()
 	cfg := config.Default()
 	cfg.Listen, cfg.OpsListen = "127.0.0.1:0", "127.0.0.1:0"
 	cfg.InMemory = true
@@ -55,6 +65,9 @@ func start(t testing.TB, settings ...func(*config.Config)) *node {
 	cfg.Holder, cfg.IO = *holder, *ioMode
 	for _, set := range settings {
 		set(cfg)
+	}
+	if *overNATS && cfg.NATS == nil {
+		toNATS(cfg)
 	}
 	if err := cfg.Validate(); err != nil {
 		t.Fatal(err)
@@ -91,9 +104,6 @@ func start(t testing.TB, settings ...func(*config.Config)) *node {
 			t.Logf("log of the node:\n%s", n.log.tail(4000))
 		}
 	})
-	if cfg.Admin && cfg.TLSCert == "" {
-		n.key = n.newKey()
-	}
 	return n
 }
 
@@ -132,23 +142,29 @@ func (n *node) url(path string) string {
 // do sends a request to the node and returns the response with its body.
 func (n *node) do(method, url string, header map[string]string, body string) (*http.Response, string) {
 	n.t.Helper()
+	resp, answer, err := n.request(method, url, header, body)
+	if err != nil {
+		n.t.Fatalf("%s %s: %v", method, url, err)
+	}
+	return resp, answer
+}
+
+// request is do for goroutines that are not the test's.
+func (n *node) request(method, url string, header map[string]string, body string) (*http.Response, string, error) {
 	r, err := http.NewRequest(method, url, strings.NewReader(body))
 	if err != nil {
-		n.t.Fatal(err)
+		return nil, "", err
 	}
 	for k, v := range header {
 		r.Header.Set(k, v)
 	}
 	resp, err := n.http.Do(r)
 	if err != nil {
-		n.t.Fatalf("%s %s: %v", method, url, err)
+		return nil, "", err
 	}
 	defer resp.Body.Close()
 	b, err := io.ReadAll(resp.Body)
-	if err != nil {
-		n.t.Fatalf("%s %s: %v", method, url, err)
-	}
-	return resp, string(b)
+	return resp, string(b), err
 }
 
 func asAdmin() map[string]string { return map[string]string{"Fastly-Key": adminToken} }

@@ -178,6 +178,9 @@ func TestStalledReader(t *testing.T) {
 						plain++
 					}
 					count++
+					if *overNATS { // where plain and retained ones have no order among them
+						await()
+					}
 				}
 			}
 			await()

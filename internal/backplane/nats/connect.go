@@ -147,6 +147,7 @@ func (l *link) connect(options []natsgo.Option) error {
 func (l *link) connected(server string) {
 	l.mu.Lock()
 	close(l.up)
+	l.session, l.lost = context.WithCancel(context.Background())
 	for w := range l.watchers {
 		kick(w)
 	}
@@ -158,6 +159,7 @@ func (l *link) connected(server string) {
 
 func (l *link) disconnected(err error) {
 	l.mu.Lock()
+	l.lost()
 	select {
 	case <-l.up:
 		l.up = make(chan struct{})
@@ -264,6 +266,21 @@ func (l *link) await(ctx context.Context) error {
 func (l *link) bound(ctx context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithTimeout(ctx, l.o.Wait)
 	stop := context.AfterFunc(l.life, cancel)
+	return ctx, func() {
+		stop()
+		cancel()
+	}
+}
+
+// request returns ctx for one request, which has an answer within d or never will:
+// nobody answers for a stream that has no leader, and with the connection goes what
+// was asked on it.
+func (l *link) request(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	l.mu.Lock()
+	session := l.session
+	l.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, d)
+	stop := context.AfterFunc(session, cancel)
 	return ctx, func() {
 		stop()
 		cancel()

@@ -120,8 +120,10 @@ func TestFaults(t *testing.T) {
 		}
 		harm()
 	}
+	healed := time.Now()
 	before := kept.Load()
 	eventually(t, "that all is well again", func() bool { return kept.Load() > before+100 })
+	t.Logf("all is well %v after the last harm", time.Since(healed))
 	stop()
 	wg.Wait()
 	t.Logf("%d harms, %d of %d messages kept, generation %x, %+v", harms, kept.Load(), tried.Load(), nodes[0].link.epoch.current(), nodes[0].Stats())
@@ -148,6 +150,7 @@ func TestFaults(t *testing.T) {
 			t.Errorf("topic %d ends in generation %s, acknowledged was %v", i, strconv.FormatUint(want.Generation, 16), last)
 		}
 	}
+	t.Logf("all agree %v after the last harm", time.Since(healed))
 	for _, n := range nodes {
 		n.neverBack()
 	}

@@ -93,12 +93,15 @@ func (l *link) info(ctx context.Context) (*jetstream.StreamInfo, error) {
 	return l.infoOf(ctx, l.names.stream())
 }
 
-// infoTimeout is how long the leader of a stream has to answer: while there is none,
-// nobody does.
-const infoTimeout = time.Second
+const (
+	// infoTimeout is how long the leader of a stream has to answer.
+	infoTimeout = time.Second
+	// changeTimeout is how long a cluster has to make or change a stream.
+	changeTimeout = 5 * time.Second
+)
 
 func (l *link) infoOf(ctx context.Context, stream string, options ...jetstream.StreamInfoOpt) (*jetstream.StreamInfo, error) {
-	soon, cancel := context.WithTimeout(ctx, infoTimeout)
+	soon, cancel := l.request(ctx, infoTimeout)
 	defer cancel()
 	s, err := l.js.Stream(soon, stream)
 	if err != nil {
@@ -220,7 +223,7 @@ func (l *link) renew(ctx context.Context, lost bool) error {
 		if g != announced {
 			config := info.Config
 			config.RePublish = &jetstream.RePublish{Source: l.names.allStored(), Destination: l.names.liveAll(g)}
-			if _, err := l.js.UpdateStream(ctx, config); err != nil {
+			if err := l.updateStream(ctx, config); err != nil {
 				return fmt.Errorf("cannot change the generation in the settings of stream %s: %w", config.Name, err)
 			}
 		}
@@ -236,6 +239,13 @@ func (l *link) renew(ctx context.Context, lost bool) error {
 		}
 		return nil
 	}
+}
+
+func (l *link) updateStream(ctx context.Context, c jetstream.StreamConfig) error {
+	ctx, cancel := l.request(ctx, changeTimeout)
+	defer cancel()
+	_, err := l.js.UpdateStream(ctx, c)
+	return err
 }
 
 // wasRetired reports whether g was the generation before.
@@ -262,6 +272,8 @@ func (l *link) readGeneration(ctx context.Context) (g, at uint64, err error) {
 func (l *link) writeGeneration(ctx context.Context, g, at uint64) (seq uint64, err error) {
 	m := natsgo.NewMsg(l.names.generation())
 	m.Data = appendGeneration(nil, g)
+	ctx, cancel := l.request(ctx, readTimeout)
+	defer cancel()
 	ack, err := l.js.PublishMsg(ctx, m, jetstream.WithExpectLastSequencePerSubject(at))
 	if err != nil {
 		return 0, err
@@ -292,7 +304,7 @@ func (l *link) readAtLeader(ctx context.Context, stream, subject string) (*recor
 	if err != nil {
 		return nil, err
 	}
-	soon, cancel := context.WithTimeout(ctx, infoTimeout)
+	soon, cancel := l.request(ctx, infoTimeout)
 	defer cancel()
 	reply, err := l.nc.RequestWithContext(soon, "$JS.API.STREAM.MSG.GET."+stream, request)
 	if err != nil {

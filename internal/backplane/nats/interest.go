@@ -181,7 +181,9 @@ func (w *interest) roundTrip(f *flush) {
 	if f.err = w.link.await(ctx); f.err != nil {
 		return
 	}
-	if f.err = w.link.nc.FlushWithContext(ctx); f.err != nil {
+	soon, cancel := w.link.request(ctx, readTimeout)
+	defer cancel()
+	if f.err = w.link.nc.FlushWithContext(soon); f.err != nil {
 		return
 	}
 	var last uint64

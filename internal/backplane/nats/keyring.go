@@ -41,7 +41,7 @@ func (k *keyring) call(ctx context.Context, f func(ctx context.Context, kv jetst
 // attempt runs f once. While the bucket has no leader nobody answers, so it does
 // not take all the time there is.
 func (k *keyring) attempt(ctx context.Context, f func(ctx context.Context, kv jetstream.KeyValue) error) error {
-	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	ctx, cancel := k.link.request(ctx, readTimeout)
 	defer cancel()
 	kv, err := k.link.js.KeyValue(ctx, k.link.names.bucket())
 	if err != nil {

@@ -225,6 +225,8 @@ type link struct {
 	mu       sync.Mutex
 	failed   error                        // guarded by mu: why it never works
 	up       chan struct{}                // guarded by mu: closed while there is a connection
+	session  context.Context              // guarded by mu: done when the connection is lost
+	lost     context.CancelFunc           // guarded by mu: ends session
 	watchers map[chan<- struct{}]struct{} // guarded by mu: they are told of each new connection
 }
 
@@ -239,6 +241,7 @@ func newLink(o Options) *link {
 		watchers: map[chan<- struct{}]struct{}{},
 	}
 	l.life, l.end = context.WithCancel(context.Background())
+	l.session, l.lost = context.WithCancel(context.Background())
 	return l
 }
 

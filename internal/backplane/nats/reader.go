@@ -29,6 +29,7 @@ const (
 type retained struct {
 	message pubsub.Message // as it was stored
 	ok      bool           // there is one
+	err     error          // why it cannot be read, and all others can
 }
 
 // view is what was read of the stream at one time, by a server that had all that
@@ -56,7 +57,6 @@ type read struct {
 	done chan struct{} // closed when the rest is set
 	retained
 	generation, last uint64
-	err              error
 }
 
 func newReads(l *link) *reads {
@@ -83,7 +83,9 @@ func (r *reads) run() {
 		r.many(ctx, topics, func(part []pubsub.Topic, v *view, err error) {
 			for _, t := range part {
 				one := waiting[t]
-				if one.err = err; err == nil {
+				if err != nil {
+					one.err = err
+				} else {
 					one.retained, one.generation, one.last = v.topics[t], v.generation, v.last
 				}
 				close(one.done)
@@ -181,9 +183,9 @@ func (r *reads) part(ctx context.Context, topics []pubsub.Topic) (*view, error) 
 			}
 			m, err := parseRecord(t, pubsub.Version{Generation: g, Seq: record.seq}, record.data)
 			if err != nil {
-				return nil, fmt.Errorf("what topic %q retains: %w", pubsub.Printable(string(t)), err)
+				err = fmt.Errorf("what topic %q retains: %w", pubsub.Printable(string(t)), err)
 			}
-			v.topics[t] = retained{m, true}
+			v.topics[t] = retained{m, err == nil, err}
 		}
 		return v, nil
 	}
@@ -249,7 +251,7 @@ func (l *link) readSome(ctx context.Context, stream string, subjects []string, f
 	}
 	for {
 		// A server that goes away while it answers is not waited for.
-		one, cancel := context.WithTimeout(ctx, readTimeout/2)
+		one, cancel := l.request(ctx, readTimeout/2)
 		m, err := sub.NextMsgWithContext(one)
 		cancel()
 		if err != nil {

@@ -81,6 +81,8 @@ const codeNoReplicas = 10074
 // makeStream makes a stream, with three replicas if their number is not set and
 // there is a cluster. It is no error if another node was faster.
 func (l *link) makeStream(ctx context.Context, c jetstream.StreamConfig) error {
+	ctx, cancel := l.request(ctx, changeTimeout)
+	defer cancel()
 	chosen := c.Replicas != 0
 	if !chosen {
 		c.Replicas = 3

@@ -100,7 +100,11 @@ func (s *store) list(ctx context.Context, prefix string, after pubsub.Topic, lim
 				return
 			}
 			for _, t := range part {
-				if r := v.topics[t]; r.ok && !r.message.Clears() && !r.message.Expired(now) {
+				r := v.topics[t]
+				if r.err != nil {
+					s.link.report(r.err)
+				}
+				if r.ok && !r.message.Clears() && !r.message.Expired(now) {
 					m := r.message
 					m.Data, m.Properties, m.Sender = nil, nil, ""
 					list = append(list, m)

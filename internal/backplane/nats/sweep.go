@@ -217,6 +217,10 @@ func (s *sweeper) repair(ctx context.Context, topics []pubsub.Topic) (n int, err
 			return
 		}
 		for t, r := range v.topics {
+			if r.err != nil {
+				s.link.report(r.err)
+				continue
+			}
 			m := kept(r.message)
 			if !r.ok || m.Expired(time.Now()) {
 				continue
@@ -236,7 +240,9 @@ func (s *sweeper) repair(ctx context.Context, topics []pubsub.Topic) (n int, err
 // number from on, and how far it looked.
 func (s *sweeper) changed(ctx context.Context, from uint64) (topics []pubsub.Topic, upTo uint64, err error) {
 	l := s.link
-	consumer, err := l.js.CreateConsumer(ctx, l.names.stream(), jetstream.ConsumerConfig{
+	soon, cancel := l.request(ctx, readTimeout)
+	defer cancel()
+	consumer, err := l.js.CreateConsumer(soon, l.names.stream(), jetstream.ConsumerConfig{
 		Description:       "pubsub: looking for missed messages",
 		DeliverPolicy:     jetstream.DeliverByStartSequencePolicy,
 		OptStartSeq:       from,
@@ -259,35 +265,44 @@ func (s *sweeper) changed(ctx context.Context, from uint64) (topics []pubsub.Top
 	pending := consumer.CachedInfo().NumPending
 	var next uint64 = 1 // the consumer's own number of the next message
 	for pending > 0 {
-		batch, err := consumer.Fetch(int(min(pending, sweepPiece)), jetstream.FetchMaxWait(readTimeout))
-		if err != nil {
-			return nil, 0, err
-		}
-		got := 0
-		for m := range batch.Messages() {
-			d, err := m.Metadata()
-			if err != nil {
-				return nil, 0, err
-			}
-			if d.Sequence.Consumer != next {
-				return nil, 0, fmt.Errorf("%w: messages of the sweep were lost", errStale)
-			}
-			next++
-			got++
-			pending, upTo = d.NumPending, d.Sequence.Stream
-			if t, ok := l.names.parseStored(m.Subject()); ok && s.interest.newer(t, upTo) {
+		began := next
+		if next, pending, err = s.piece(ctx, consumer, next, pending, func(t pubsub.Topic, seq uint64) {
+			upTo = seq
+			if s.interest.newer(t, seq) {
 				topics = append(topics, t)
 			}
-		}
-		if err := batch.Error(); err != nil {
+		}); err != nil {
 			return nil, 0, err
 		}
-		if got == 0 {
+		if next == began {
 			return nil, 0, fmt.Errorf("%w: the sweep has come to a stop", errStale)
-		}
-		if ctx.Err() != nil {
-			return nil, 0, context.Cause(ctx)
 		}
 	}
 	return topics, upTo, nil
+}
+
+// piece fetches the next messages of a sweep, of which the consumer has as many as
+// pending, and calls found for each; rest is what the consumer has left. A message
+// that was lost shows in the consumer's numbers.
+func (s *sweeper) piece(ctx context.Context, consumer jetstream.Consumer, next, pending uint64, found func(pubsub.Topic, uint64)) (after, rest uint64, err error) {
+	ctx, cancel := s.link.request(ctx, readTimeout)
+	defer cancel()
+	batch, err := consumer.Fetch(int(min(pending, sweepPiece)), jetstream.FetchContext(ctx))
+	if err != nil {
+		return next, pending, err
+	}
+	for m := range batch.Messages() {
+		d, err := m.Metadata()
+		if err != nil {
+			return next, pending, err
+		}
+		if d.Sequence.Consumer != next {
+			return next, pending, fmt.Errorf("%w: messages of the sweep were lost", errStale)
+		}
+		next++
+		pending = d.NumPending
+		t, _ := s.link.names.parseStored(m.Subject()) // what is no topic is not wanted
+		found(t, d.Sequence.Stream)
+	}
+	return next, pending, batch.Error()
 }

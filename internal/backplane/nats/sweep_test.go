@@ -1,6 +1,7 @@
 package nats
 
 import (
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -145,5 +146,39 @@ func TestManyMissed(t *testing.T) {
 	})
 	for i := range n {
 		b.ends(topic(i), "missed", pubsub.Version{})
+	}
+}
+
+// What no release of this node can read keeps it from nothing else.
+func TestForeignRecords(t *testing.T) {
+	s := newServer(t)
+	a := newNode(t, Options{URLs: []string{s.url()}})
+	b := newNode(t, Options{URLs: []string{s.url()}, SyncInterval: 100 * time.Millisecond})
+	b.want("newer", "garbage", "t")
+	var v pubsub.Version
+	ctx := ctxFor(t)
+	silently(t, a.Backplane, func() {
+		for subject, data := range map[string]string{
+			a.link.names.stored("newer"):   string([]byte{recordVersion + 1, 0}),
+			a.link.names.stored("garbage"): "",
+			a.link.names.prefix + ".s.é=":  "no topic",
+		} {
+			if _, err := a.link.js.Publish(ctx, subject, []byte(data)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		v = a.put("t", "ours")
+	})
+	b.ends("t", "ours", v)
+	for topic, want := range map[pubsub.Topic]error{"newer": ErrNewerFormat, "garbage": ErrNoRecord} {
+		if _, _, err := b.Last(ctx, topic, pubsub.Version{}); !errors.Is(err, want) {
+			t.Errorf("Last(%q): %v, want %v", topic, err, want)
+		}
+	}
+	if l, err := b.List(ctx, "", "", 10); err != nil || len(l) != 1 || l[0].Topic != "t" {
+		t.Errorf("List = %v, %v, want our topic", l, err)
+	}
+	if m, ok, err := b.Last(ctx, "t", pubsub.Version{}); err != nil || !ok || m.Version != v {
+		t.Errorf("Last = %v, %v, %v", m.Version, ok, err)
 	}
 }
