@@ -6,7 +6,9 @@ import "context"
 // once, the rest happens in finish. finish returns when the backplane has
 // accepted m, with the version that a retained m was given. Messages published
 // by one connection keep their order if each is begun, and each finish called,
-// in that order; several may be begun before the first is finished.
+// in that order; several may be begun before the first is finished, but a retained
+// one only when those to its topic that are not retained are: subscribers are given
+// what is retained before its finish is called.
 //
 // The error of a retained message that was not stored is a [*StoreError]; it has
 // not been sent to anybody.

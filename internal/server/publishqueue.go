@@ -17,9 +17,10 @@ const maxPublishes = 256
 type publishQueue struct {
 	mu sync.Mutex
 	// guarded by mu
-	begun   []publishing // in order
-	running bool         // a goroutine finishes them
-	room    chan struct{}
+	begun   []publishing         // in order
+	running bool                 // a goroutine finishes them
+	unsent  map[pubsub.Topic]int // messages that are not retained among begun, and among those being finished
+	changed chan struct{}        // closed when begun or unsent has become less; nil until somebody waits
 }
 
 // publishing is a message that has its place in the store.
@@ -35,6 +36,9 @@ type publishing struct {
 // add begins to publish m and returns, as soon as fewer than maxPublishes are
 // under way.
 func (q *publishQueue) add(s *Server, m pubsub.Message) {
+	if m.Retain {
+		q.waitSent(m.Topic)
+	}
 	p := publishing{topic: m.Topic, size: len(m.Data), retain: m.Retain, began: s.o.Now()}
 	ctx := context.Background()
 	waits := m.Retain || s.o.BackplaneMayWait
@@ -50,21 +54,61 @@ func (q *publishQueue) add(s *Server, m pubsub.Message) {
 		return
 	}
 	q.begun = append(q.begun, p)
+	if !m.Retain {
+		if q.unsent == nil {
+			q.unsent = make(map[pubsub.Topic]int)
+		}
+		q.unsent[m.Topic]++
+	}
 	if !q.running {
 		q.running = true
 		s.registry.goroutines.Add(1)
 		go q.run(s)
 	}
 	for len(q.begun) >= maxPublishes {
-		if q.room == nil {
-			q.room = make(chan struct{})
-		}
-		room := q.room
-		q.mu.Unlock()
-		<-room
-		q.mu.Lock()
+		q.wait()
 	}
 	q.mu.Unlock()
+}
+
+// waitSent returns when no message to t that is not retained waits for the disk with
+// those before it. Whoever subscribes is given what is retained as soon as that is
+// stored; what was published before it must not come after it.
+func (q *publishQueue) waitSent(t pubsub.Topic) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for q.unsent[t] > 0 {
+		q.wait()
+	}
+}
+
+// sent notes that a message to t that is not retained has been sent.
+func (q *publishQueue) sent(t pubsub.Topic) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.unsent[t]--; q.unsent[t] == 0 {
+		delete(q.unsent, t)
+	}
+	q.wake()
+}
+
+// wait waits for wake; mu is held, but not meanwhile.
+func (q *publishQueue) wait() {
+	if q.changed == nil {
+		q.changed = make(chan struct{})
+	}
+	changed := q.changed
+	q.mu.Unlock()
+	<-changed
+	q.mu.Lock()
+}
+
+// wake wakes whoever waits; mu is held.
+func (q *publishQueue) wake() {
+	if q.changed != nil {
+		close(q.changed)
+		q.changed = nil
+	}
 }
 
 // run finishes what was begun.
@@ -74,10 +118,7 @@ func (q *publishQueue) run(s *Server) {
 		q.mu.Lock()
 		ps := q.begun
 		q.begun = nil
-		if q.room != nil {
-			close(q.room)
-			q.room = nil
-		}
+		q.wake()
 		if len(ps) == 0 {
 			q.running = false
 			q.mu.Unlock()
@@ -86,6 +127,9 @@ func (q *publishQueue) run(s *Server) {
 		q.mu.Unlock()
 		for i := range ps {
 			ps[i].end(s)
+			if !ps[i].retain {
+				q.sent(ps[i].topic)
+			}
 		}
 	}
 }
