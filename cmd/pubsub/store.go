@@ -86,13 +86,16 @@ func (c *storeCmd) with(p *process, cfg *config.Config, do func(ctx context.Cont
 		}
 	})
 	if err != nil {
-		return err
+		return adviseServe(err)
 	}
 	err = do(ctx, b)
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		err = errInterrupted
 	}
-	return errors.Join(err, b.Close())
+	if errors.Is(err, pubsub.ErrUnavailable) {
+		err = &hintedError{err, "See to NATS, and run it again."}
+	}
+	return adviseServe(errors.Join(err, b.Close()))
 }
 
 var errInterrupted = errors.New("interrupted")

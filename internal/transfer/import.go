@@ -67,7 +67,7 @@ func Import(ctx context.Context, r io.Reader, b Store, o Options) (Result, error
 
 // maxBatch is how many messages are imported at once: they share a write to the
 // disk, or a way to a store that is far away.
-const maxBatch = 128
+const maxBatch = 256
 
 // importer is one Import. Its fields belong to the goroutine that called it.
 type importer struct {

@@ -185,7 +185,7 @@ func randomBytes(r *rand.Rand, most int) []byte {
 func randomMessage(r *rand.Rand, now time.Time) pubsub.Message {
 	m := pubsub.Message{
 		Topic:     randomTopic(r),
-		Data:      randomBytes(r, 5000),
+		Data:      randomBytes(r, 2000),
 		Retain:    true,
 		Published: now.Add(-time.Duration(r.Int64N(int64(30 * 24 * time.Hour)))),
 	}
