@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -300,7 +301,15 @@ func TestKeyComesAndGoes(t *testing.T) {
 	if _, err := n.authenticateToken(t.Context(), raw); err != nil {
 		t.Fatalf("made: %v", err)
 	}
-	// Another node deletes it and tells this one.
+	// Another node deletes it and tells this one, which has heard of it by then.
+	for patience := time.Now().Add(10 * time.Second); ; runtime.Gosched() {
+		if _, known := n.keys.cached(k.ID); known {
+			break
+		}
+		if time.Now().After(patience) {
+			t.Fatal("the watch does not tell of the key")
+		}
+	}
 	n.Control(pubsub.Control{Kind: controlRevoke, Body: []byte(k.ID)})
 	if _, err := n.authenticateToken(t.Context(), raw); err == nil || err.kind != authInvalid {
 		t.Fatalf("revoked: %v", err)
