@@ -169,9 +169,13 @@ func eventually(t testing.TB, what string, ok func() bool) {
 	}
 }
 
-// open opens a backplane that the test closes.
+// open opens a backplane that the test closes. Its calls may take as long as a busy
+// machine needs, unless o says otherwise.
 func open(t testing.TB, o Options) *Backplane {
 	t.Helper()
+	if o.Wait == 0 {
+		o.Wait = patience
+	}
 	if o.Events.Error == nil {
 		o.Events.Error = func(err error) { t.Logf("backplane: %v", err) }
 	}

@@ -126,7 +126,7 @@ func TestSlowNode(t *testing.T) {
 // A sweep of more topics than one request takes finds each.
 func TestManyMissed(t *testing.T) {
 	const n = 3 * maxBatch
-	s := newServer(t)
+	s := newServer(t, withoutSync)
 	a := newNode(t, Options{URLs: []string{s.url()}})
 	b := newNode(t, Options{URLs: []string{s.url()}, SyncInterval: 200 * time.Millisecond})
 	topic := func(i int) pubsub.Topic { return pubsub.Topic(fmt.Sprintf("many/%d", i)) }
