@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -86,11 +87,7 @@ func nodeUser(t testing.TB, o *server.Options) *server.User {
 // permissions returns what accounts.conf lets a node do.
 func permissions(t testing.TB) (all []permission) {
 	t.Helper()
-	vars := map[string]string{"SERVER_NAME": "n1", "ROUTES": "[]"}
-	for name, value := range quoted {
-		vars[name] = value
-	}
-	p := nodeUser(t, load(t, "nats/nats.conf", vars)).Permissions
+	p := nodeUser(t, load(t, "nats/nats.conf", variables("n1"))).Permissions
 	for _, s := range p.Publish.Allow {
 		all = append(all, permission{true, s})
 	}
@@ -109,10 +106,10 @@ func TestEveryPermissionIsNeeded(t *testing.T) {
 	}
 	t.Run("none missing", func(t *testing.T) {
 		t.Parallel()
-		s, v := newServer(t, nil)
+		s, v := newServer(t, "nats/nats.conf", variables("n1"), nil)
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
-		if err := exercise(ctx, t, s); err != nil {
+		if err := exercise(ctx, t, s, nodeOptions(t, s)); err != nil {
 			t.Error(err)
 		}
 		for _, line := range v.all() {
@@ -122,7 +119,7 @@ func TestEveryPermissionIsNeeded(t *testing.T) {
 	for _, missing := range all {
 		t.Run(missing.String(), func(t *testing.T) {
 			t.Parallel()
-			s, v := newServer(t, func(o *server.Options) {
+			s, v := newServer(t, "nats/nats.conf", variables("n1"), func(o *server.Options) {
 				p := nodeUser(t, o).Permissions
 				if missing.publish {
 					p.Publish.Allow = slices.DeleteFunc(p.Publish.Allow, func(s string) bool { return s == missing.subject })
@@ -139,7 +136,7 @@ func TestEveryPermissionIsNeeded(t *testing.T) {
 				case <-ctx.Done():
 				}
 			}()
-			err := exercise(ctx, t, s)
+			err := exercise(ctx, t, s, nodeOptions(t, s))
 			lines := v.all()
 			if len(lines) == 0 {
 				t.Fatalf("no node misses it; what they do ends with %v", err)
@@ -157,9 +154,10 @@ func TestEveryPermissionIsNeeded(t *testing.T) {
 	}
 }
 
-// exercise does with two nodes on s what the nodes of a broker do, until all of it
+// exercise does with two nodes on s that are as o says what the nodes of a broker do, until all of it
 // has been seen to work.
-func exercise(ctx context.Context, t testing.TB, s *server.Server) error {
+func exercise(ctx context.Context, t testing.TB, s *server.Server, o backplane.Options) error {
+	o.SyncInterval = 200 * time.Millisecond
 	var nodes []*runningNode
 	defer func() {
 		for _, n := range nodes {
@@ -167,13 +165,14 @@ func exercise(ctx context.Context, t testing.TB, s *server.Server) error {
 		}
 	}()
 	for range 2 {
-		n, err := newNode(ctx, t, s)
+		n, err := newNode(ctx, o)
 		if err != nil {
 			return err
 		}
 		nodes = append(nodes, n)
 	}
 	a, b := nodes[0], nodes[1]
+	stream := cmp.Or(o.Prefix, "pubsub") + "_retained"
 	if err := b.Want(ctx, "t"); err != nil {
 		return fmt.Errorf("Want: %w", err)
 	}
@@ -183,7 +182,7 @@ func exercise(ctx context.Context, t testing.TB, s *server.Server) error {
 		func() error { return exerciseSweep(ctx, a, b) },
 		func() error { return exerciseControl(ctx, a) },
 		func() error { return exerciseKeys(ctx, a, b) },
-		func() error { return exerciseNewGeneration(ctx, t, s, a, b) },
+		func() error { return exerciseNewGeneration(ctx, operator(t, s), stream, a, b) },
 	} {
 		if err := step(); err != nil {
 			return err
@@ -201,9 +200,7 @@ type runningNode struct {
 	delivered []pubsub.Message // guarded by mu
 }
 
-func newNode(ctx context.Context, t testing.TB, s *server.Server) (*runningNode, error) {
-	o := nodeOptions(t, s)
-	o.SyncInterval = 200 * time.Millisecond
+func newNode(ctx context.Context, o backplane.Options) (*runningNode, error) {
 	b, err := backplane.Open(o)
 	if err != nil {
 		return nil, err
@@ -338,20 +335,20 @@ func exerciseKeys(ctx context.Context, a, b *runningNode) error {
 
 // exerciseNewGeneration makes the stream anew as it was, as somebody would who
 // restores it from too old a copy: the nodes begin a new generation.
-func exerciseNewGeneration(ctx context.Context, t testing.TB, s *server.Server, a, b *runningNode) error {
+func exerciseNewGeneration(ctx context.Context, nc *natsgo.Conn, stream string, a, b *runningNode) error {
 	before, err := a.put(ctx, "before")
 	if err != nil {
 		return err
 	}
-	js, err := jetstream.New(operator(t, s))
+	js, err := jetstream.New(nc)
 	if err != nil {
 		return err
 	}
-	info, err := js.Stream(ctx, streams[0])
+	info, err := js.Stream(ctx, stream)
 	if err != nil {
 		return err
 	}
-	if err := js.DeleteStream(ctx, streams[0]); err != nil {
+	if err := js.DeleteStream(ctx, stream); err != nil {
 		return err
 	}
 	if _, err := js.CreateStream(ctx, info.CachedInfo().Config); err != nil {
@@ -371,7 +368,7 @@ func exerciseNewGeneration(ctx context.Context, t testing.TB, s *server.Server, 
 // account have no permission to, those in other accounts reach nobody, and a user
 // without limits could forge.
 func TestOthersCannotForge(t *testing.T) {
-	s, v := newServer(t, func(o *server.Options) {
+	s, v := newServer(t, "nats/nats.conf", variables("n1"), func(o *server.Options) {
 		node := nodeUser(t, o)
 		elsewhere := server.NewAccount("ELSEWHERE")
 		o.Accounts = append(o.Accounts, elsewhere)
@@ -382,7 +379,7 @@ func TestOthersCannotForge(t *testing.T) {
 	})
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	n, err := newNode(ctx, t, s)
+	n, err := newNode(ctx, nodeOptions(t, s))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,6 +5,7 @@ package deploy
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"strconv"
@@ -39,6 +40,13 @@ var quoted = map[string]string{
 	"NODE_PASSWORD":     `"` + nodePassword + `"`,
 	"OPERATOR_PASSWORD": `"` + operatorPassword + `"`,
 	"ROUTE_PASSWORD":    `"` + routePassword + `"`,
+}
+
+// variables are those of a server.
+func variables(name string, routes ...string) map[string]string {
+	vars := maps.Clone(quoted)
+	vars["SERVER_NAME"], vars["ROUTES"] = name, "["+strings.Join(routes, ", ")+"]"
+	return vars
 }
 
 var environment sync.Mutex // held while a file is read with variables of its own
@@ -90,11 +98,7 @@ func newCluster(t testing.TB, file string, change func(*server.Options)) *cluste
 		routes = append(routes, fmt.Sprintf(`"nats://route:%s@127.0.0.1:%d"`, routePassword, p))
 	}
 	for i, port := range ports {
-		vars := map[string]string{"SERVER_NAME": fmt.Sprint("n", i+1), "ROUTES": "[" + strings.Join(routes, ", ") + "]"}
-		for name, value := range quoted {
-			vars[name] = value
-		}
-		o := load(t, file, vars)
+		o := load(t, file, variables(fmt.Sprint("n", i+1), routes...))
 		o.Cluster.Host, o.Cluster.Port = "127.0.0.1", port
 		if change != nil {
 			change(o)
@@ -112,14 +116,10 @@ func newCluster(t testing.TB, file string, change func(*server.Options)) *cluste
 	return c
 }
 
-// newServer starts a server alone, with the accounts of nats.conf.
-func newServer(t testing.TB, change func(*server.Options)) (*server.Server, *violations) {
+// newServer starts a server alone, with the accounts of file, a nats.conf.
+func newServer(t testing.TB, file string, vars map[string]string, change func(*server.Options)) (*server.Server, *violations) {
 	t.Helper()
-	vars := map[string]string{"SERVER_NAME": "n1", "ROUTES": "[]"}
-	for name, value := range quoted {
-		vars[name] = value
-	}
-	o := load(t, "nats/nats.conf", vars)
+	o := load(t, file, vars)
 	o.Cluster = server.ClusterOpts{}
 	o.SyncAlways = false
 	if change != nil {

@@ -1,0 +1,152 @@
+package deploy
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"pubsub"
+	"pubsub/internal/config"
+
+	backplane "pubsub/internal/backplane/nats"
+)
+
+func clusterPage(t *testing.T) string { return read(t, "../docs/cluster.md") }
+
+func read(t *testing.T, path string) string {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+// docs/cluster.md explains all settings of a cluster, and no others.
+func TestSettingsExplained(t *testing.T) {
+	page := clusterPage(t)
+	_, table, _ := strings.Cut(page, "\n## Settings\n")
+	table, _, ok := strings.Cut(table, "\n## ")
+	if !ok {
+		t.Fatal("docs/cluster.md has no settings")
+	}
+	missing := map[string]bool{}
+	for _, s := range config.Settings() {
+		if s.Group == "Cluster" {
+			missing[s.Name] = true
+		}
+	}
+	if len(missing) < 10 {
+		t.Fatalf("%d settings of a cluster: too few to be true", len(missing))
+	}
+	for _, m := range regexp.MustCompile("`(nats(?:-[a-z]+)*)`").FindAllStringSubmatch(table, -1) {
+		if !missing[m[1]] {
+			t.Errorf("docs/cluster.md explains %s, which is no setting, or twice", m[1])
+		}
+		delete(missing, m[1])
+	}
+	for name := range missing {
+		t.Errorf("docs/cluster.md does not explain %s", name)
+	}
+}
+
+// The block for TLS, put where docs/cluster.md says, has servers and nodes speak TLS
+// and nothing else.
+func TestTLS(t *testing.T) {
+	_, block, ok := strings.Cut(clusterPage(t), "<!-- deploy: tls -->\n```\n")
+	block, _, closed := strings.Cut(block, "```")
+	if !ok || !closed {
+		t.Fatal("docs/cluster.md has no block for TLS")
+	}
+	dir := t.TempDir()
+	writeCertificates(t, dir)
+	block = strings.ReplaceAll(block, "/etc/nats/tls", dir)
+	write(t, dir, "accounts.conf", read(t, "nats/accounts.conf"))
+	text := strings.Replace(read(t, "nats/nats.conf"), "cluster {\n", "cluster {\n"+block, 1)
+	text += strings.Replace(block, "}", "verify: true\n}", 1)
+	c := newCluster(t, write(t, dir, "nats.conf", text), nil)
+
+	tls := func(change func(*backplane.Options)) backplane.Options {
+		o := nodeOptions(t, c.servers[0])
+		o.URLs[0] = strings.Replace(o.URLs[0], "nats:", "tls:", 1)
+		o.CAFile = filepath.Join(dir, "ca.pem")
+		o.CertFile, o.KeyFile = filepath.Join(dir, "server.pem"), filepath.Join(dir, "server.key")
+		change(&o)
+		return o
+	}
+	put := func(o backplane.Options) error {
+		b, err := backplane.Open(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer b.Close()
+		_, err = b.Put(t.Context(), pubsub.Message{Topic: "t", Data: []byte("x"), Retain: true, Published: time.Now()})()
+		return err
+	}
+	if err := put(tls(func(o *backplane.Options) { o.Wait = patience })); err != nil {
+		t.Errorf("with TLS: %v", err)
+	}
+	for name, change := range map[string]func(*backplane.Options){
+		"an unknown authority":  func(o *backplane.Options) { o.CAFile = "" },
+		"without a certificate": func(o *backplane.Options) { o.CertFile, o.KeyFile = "", "" },
+	} {
+		if err := put(tls(func(o *backplane.Options) { change(o); o.Wait = time.Second })); err == nil {
+			t.Errorf("%s: it works", name)
+		}
+	}
+}
+
+// writeCertificates writes an authority, and a certificate of 127.0.0.1 for servers
+// and clients.
+func writeCertificates(t *testing.T, dir string) {
+	t.Helper()
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	authority, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	must(err)
+	ca := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "authority"}, NotAfter: time.Now().Add(time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, ca, ca, &authority.PublicKey, authority)
+	must(err)
+	write(t, dir, "ca.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})))
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	must(err)
+	host := &x509.Certificate{
+		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "server"}, NotAfter: time.Now().Add(time.Hour),
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}
+	der, err = x509.CreateCertificate(rand.Reader, host, ca, &key.PublicKey, authority)
+	must(err)
+	write(t, dir, "server.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})))
+	der, err = x509.MarshalPKCS8PrivateKey(key)
+	must(err)
+	write(t, dir, "server.key", string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})))
+}
+
+// write writes a file into dir.
+func write(t *testing.T, dir, name, content string) (path string) {
+	t.Helper()
+	path = filepath.Join(dir, name)
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
