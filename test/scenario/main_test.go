@@ -46,28 +46,32 @@ func TestMain(m *testing.M) {
 	}
 	goleak.VerifyTestMain(withShared{m}, goleak.Cleanup(func(code int) {
 		if all && code == 0 {
-			code = again("^TestCluster", "-holder=portable")
+			code = again("-holder=portable", skip("^TestCluster"))
 		}
 		if all && code == 0 {
-			code = again("^TestCluster|^TestChurn", "-nats")
+			code = again("-nats", skip("^TestCluster|^TestChurn"))
 		}
 		os.Exit(code)
 	}))
 }
 
-// again runs this test binary once more, with one more argument and without some
-// tests.
-func again(skip, arg string) int {
+// skip is the argument that leaves tests out, beside those that are left out anyway.
+func skip(tests string) string {
+	if s := flag.Lookup("test.skip").Value.String(); s != "" {
+		tests += "|" + s
+	}
+	return "-test.skip=" + tests
+}
+
+// again runs this test binary once more, with more arguments.
+func again(more ...string) int {
 	args := slices.DeleteFunc(slices.Clone(os.Args[1:]), func(a string) bool {
 		return strings.HasPrefix(a, "-test.testlogfile") // it is the first run's
 	})
-	if s := flag.Lookup("test.skip").Value.String(); s != "" {
-		skip += "|" + s
-	}
-	cmd := exec.Command(os.Args[0], append(args, "-test.skip="+skip, arg)...)
+	cmd := exec.Command(os.Args[0], append(args, more...)...)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	if err := cmd.Run(); err != nil {
-		fmt.Fprintln(os.Stderr, arg, err)
+		fmt.Fprintln(os.Stderr, more, err)
 		return 1
 	}
 	return 0
