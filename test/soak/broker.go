@@ -26,8 +26,8 @@ import (
 const adminToken = "soak"
 
 const (
-	// subscriberBuffer is small, so that a reader that stalls loses something soon.
-	subscriberBuffer = 64 << 10
+	// subscriberBuffer is how many bytes of a topic a subscriber may leave unread.
+	subscriberBuffer = 256 << 10
 	// writeTimeout is after how long a reader that takes nothing is closed; those
 	// that only stall do so for less than half of it.
 	writeTimeout = 10 * time.Second

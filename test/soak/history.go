@@ -21,8 +21,8 @@ const (
 func (k kind) String() string { return [...]string{"SSE", "durable SSE", "MQTT"}[k] }
 
 // history is what one subscriber was given, checked as it comes. Its order of
-// calls is that of what the client sees: open, then message, clear, dropped and
-// stall in any order, then closed, and open again.
+// calls is that of what the client sees: open, then message, clear and dropped in
+// any order, then closed, and open again.
 type history struct {
 	// immutable
 	who    string
@@ -38,16 +38,17 @@ type history struct {
 	// guarded by mu, of this connection
 	announced uint64 // lost, as the broker says
 	missing   uint64 // lost, as the numbers say
-	stalled   bool   // the client has not read for a while: it may lose something
 	exact     bool   // announced must be missing in the end
 
 	// guarded by mu, of the connections before
 	announcedBefore, missingBefore uint64
-	// unseen is how many messages may have been lost to connections that were
-	// closed because the client did not read, and that it cannot know of.
+	// unseen is how many messages may have been lost to connections that were closed
+	// while much was unread, and that the client cannot know of.
 	unseen uint64
 
-	accounted bool // guarded by mu: in the end, a loss was announced to the last message
+	// guarded by mu
+	accounted bool // in the end, a loss was announced to the last message
+	excused   bool // it was closed at the end, because it did not read: it has lost what is not retained
 }
 
 // progress is how far a subscriber has come in a topic.
@@ -61,6 +62,9 @@ type progress struct {
 	seq  []uint64 // of the last message
 	next []uint64 // the plain message that is to come next on this connection; 0 before the first
 	base []uint64 // plain messages begun when the connection was opened
+	// offset is that of the last message on this connection, or of the first that is
+	// to come on it.
+	offset []uint64
 }
 
 func newHistory(who string, k kind, topics []string, t *truth, f *faults) *history {
@@ -71,6 +75,8 @@ func newHistory(who string, k kind, topics []string, t *truth, f *faults) *histo
 			seq:   make([]uint64, t.publishers),
 			next:  make([]uint64, t.publishers),
 			base:  make([]uint64, t.publishers),
+
+			offset: make([]uint64, t.publishers),
 		}
 	}
 	return h
@@ -85,10 +91,11 @@ func (h *history) fault(k faultKind, format string, args ...any) {
 func (h *history) open() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.announced, h.missing, h.stalled, h.exact = 0, 0, false, true
+	h.announced, h.missing, h.exact = 0, 0, true
 	for _, p := range h.topics {
 		clear(p.next)
 		for i := range p.base {
+			p.offset[i] = p.truth.offset.Load()
 			p.base[i] = p.truth.begun[i].Load()
 		}
 		if h.kind != durableStream {
@@ -114,6 +121,7 @@ func (h *history) message(m message, id string) {
 	}
 	p.seq[m.publisher] = max(m.seq, p.seq[m.publisher])
 	h.count(p, &m)
+	p.offset[m.publisher] = max(p.offset[m.publisher], m.offset)
 	if m.retain {
 		p.retained = m.name()
 	}
@@ -139,7 +147,7 @@ func (h *history) count(p *progress, m *message) {
 	case next == 0:
 		// All that was begun after the subscription had to come.
 		next = p.base[m.publisher] + 1
-		if h.announced > 0 || h.stalled {
+		if h.announced > 0 {
 			h.exact = false // something from before that may have been lost, too
 		}
 		if m.plain < next {
@@ -151,18 +159,37 @@ func (h *history) count(p *progress, m *message) {
 		came++
 	}
 	if came > next {
-		h.lose(came-next, m)
+		h.lose(came-next, p, m)
 	}
 	p.next[m.publisher] = max(next, m.plain+1) // what came too late is not to come again
 }
 
-// lose notes that n plain messages before m are missing.
-func (h *history) lose(n uint64, m *message) {
+// maySlip is how much may have been published to a topic in another order than
+// that of its offsets: a large message of each of the others who do.
+const maySlip = 64 << 10
+
+// mayOverflow reports whether, since the last message of a publisher came, so much
+// may have been unread of the topic that the broker dropped the oldest.
+func (p *progress) mayOverflow(publisher int) bool {
+	return p.unread(publisher)+maySlip >= subscriberBuffer
+}
+
+// unread is how much was begun since the last message of a publisher came.
+func (p *progress) unread(publisher int) uint64 {
+	return p.truth.offset.Load() - p.offset[publisher]
+}
+
+// lose notes that n plain messages before m are missing. That must have been
+// announced, to whom it can be, and there must have been a reason: more than the
+// subscriber's buffer was published since the publisher's last message came.
+func (h *history) lose(n uint64, p *progress, m *message) {
 	h.missing += n
-	switch {
-	case h.kind == session && !h.stalled:
-		h.fault(faultLoss, "%d messages before number %d of publisher %d to %s are missing, and it has always read", n, m.seq, m.publisher, m.topic)
-	case h.kind != session && h.missing > h.announced:
+	if !p.mayOverflow(m.publisher) {
+		h.fault(faultLoss, "%d messages before number %d of publisher %d to %s are missing, and no more than %d bytes can have been unread",
+			n, m.seq, m.publisher, m.topic, p.unread(m.publisher))
+		return
+	}
+	if h.kind != session && h.missing > h.announced {
 		h.fault(faultLoss, "%d messages before number %d of publisher %d to %s are missing, %d on this connection, and %d were announced",
 			n, m.seq, m.publisher, m.topic, h.missing, h.announced)
 	}
@@ -264,30 +291,29 @@ func (h *history) primed() bool {
 	return true
 }
 
-// stall says that the client does not read for a while, from now on.
-func (h *history) stall() {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.stalled = true
-}
-
-// closed says that the connection has ended; cutOff says that the broker has closed
-// it because the client did not read.
-func (h *history) closed(cutOff bool) {
+// closed says that the connection has ended; atEnd that the broker has closed it,
+// because the client did not read, and that this may be after the last messages.
+func (h *history) closed(atEnd bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.announcedBefore += h.announced
 	h.missingBefore += h.missing
-	if cutOff {
-		for _, p := range h.topics {
-			for i := range p.next {
-				if begun := p.truth.begun[i].Load(); p.next[i] > 0 && begun >= p.next[i] {
-					h.unseen += begun - p.next[i] + 1
-				}
+	h.announced, h.missing = 0, 0
+	h.excused = h.excused || atEnd
+	for _, p := range h.topics {
+		for i := range p.next {
+			if !p.mayOverflow(i) {
+				continue
+			}
+			next := p.next[i]
+			if next == 0 {
+				next = p.base[i] + 1
+			}
+			if begun := p.truth.begun[i].Load(); begun >= next {
+				h.unseen += begun - next + 1
 			}
 		}
 	}
-	h.announced, h.missing = 0, 0
 }
 
 // converged reports whether the client has all that it is to have in the end.
@@ -307,12 +333,12 @@ func (h *history) lacks(p *progress) string {
 	p.truth.mu.Lock()
 	defer p.truth.mu.Unlock()
 	for i, last := range p.truth.last {
-		if p.seq[i] < last {
+		if p.seq[i] < last && !h.excused {
 			return "the last message of a publisher"
 		}
 	}
 	switch {
-	case h.kind == plainStream && p.truth.newest == cleared: // see clear
+	case h.kind == plainStream && (p.truth.newest == cleared || h.excused): // see clear
 	case p.retained != p.truth.newest:
 		return "the newest retained message"
 	case h.kind == durableStream && p.version != p.truth.final:
@@ -333,7 +359,7 @@ func (h *history) end() {
 				what, topic, p.retained, p.version, p.truth.newest, p.truth.final)
 		}
 	}
-	if h.kind == session || !h.exact {
+	if h.kind == session || !h.exact || h.excused {
 		return
 	}
 	if h.missing != h.announced {
@@ -363,8 +389,8 @@ func (a *account) add(h *history) {
 	a.unseen += h.unseen
 }
 
-// check compares with what the broker has counted. It also counts what was lost to
-// connections that were closed because their clients did not read.
+// check compares with what the broker has counted, which is also what was lost to
+// connections that were closed before their clients could know.
 func (a *account) check(dropped uint64, f *faults) {
 	if known := a.announced + a.missing; dropped < known || dropped > known+a.unseen {
 		f.add(faultAccount, "the broker has counted %d lost messages; %d were announced and %d found missing, and at most %d lost unseen",

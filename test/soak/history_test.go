@@ -31,7 +31,15 @@ func (t *tale) publish(topic string, publisher int, retain bool) message {
 		t.plain[from]++
 		t.truth.topics[topic].begun[publisher].Store(t.plain[from])
 	}
-	return message{topic: topic, publisher: publisher, seq: t.seq[from], plain: t.plain[from], retain: retain}
+	offset := t.truth.topics[topic].offset.Add(cost(100)) - cost(100)
+	return message{topic: topic, publisher: publisher, seq: t.seq[from], plain: t.plain[from], offset: offset, retain: retain}
+}
+
+// overflow publishes, with some other messages, more than may be unread.
+func (t *tale) overflow() {
+	for _, topic := range []string{"a", "b"} {
+		t.truth.topics[topic].offset.Add(subscriberBuffer)
+	}
 }
 
 // id makes the id of the next retained message to topic.
@@ -106,7 +114,7 @@ func faultless(t *tale) {
 	if !t.primed() {
 		t.fault(faultBroker, "not primed")
 	}
-	t.stall()
+	t.overflow()
 	t.publish("a", 0, false) // lost
 	t.publish("a", 1, false) // lost
 	t.publish("a", 0, true)  // replaced
@@ -304,36 +312,48 @@ func TestPlantedFaults(t *testing.T) {
 			s.get("a", 0, true)
 			s.finish()
 		}},
-		{"a loss in silence", all, faultLoss, func(s *tale) {
+		{"a loss in silence", streams, faultLoss, func(s *tale) {
 			s.begin()
+			s.overflow()
 			s.publish("a", 0, false)
 			s.get("a", 0, false)
+			s.dropped(1) // too late
+			s.finish()
+		}},
+		{"a loss without reason", all, faultLoss, func(s *tale) {
+			s.begin()
+			s.publish("a", 0, false)
 			if s.kind != session {
-				s.dropped(1) // too late
+				s.dropped(1)
 			}
+			s.get("a", 0, false)
 			s.finish()
 		}},
 		{"a loss that a retained message shows", all, faultLoss, func(s *tale) {
 			s.begin()
 			s.publish("a", 0, false)
-			s.get("a", 0, true)
 			if s.kind != session {
 				s.dropped(1)
 			}
+			s.get("a", 0, true)
 			s.finish()
 		}},
-		{"a loss at the beginning", all, faultLoss, func(s *tale) {
+		{"a loss at the beginning", []kind{session}, faultLoss, func(s *tale) {
 			s.open()
 			s.publish("a", 0, false)
 			s.get("a", 0, false)
-			if s.kind != session {
-				s.dropped(1)
-			}
+			s.finish()
+		}},
+		{"a loss at the beginning, in silence", streams, faultLoss, func(s *tale) {
+			s.open()
+			s.publish("a", 0, false)
+			s.get("a", 0, false)
+			s.dropped(1)
 			s.finish()
 		}},
 		{"fewer announced than lost", streams, faultLoss, func(s *tale) {
 			s.begin()
-			s.stall()
+			s.overflow()
 			s.publish("a", 0, false)
 			s.publish("b", 0, false)
 			s.dropped(1)
@@ -344,7 +364,7 @@ func TestPlantedFaults(t *testing.T) {
 		}},
 		{"more announced than lost", streams, faultAccount, func(s *tale) {
 			s.begin()
-			s.stall()
+			s.overflow()
 			s.publish("a", 0, false)
 			s.dropped(2)
 			s.get("a", 0, false)
@@ -394,11 +414,12 @@ func TestPlantedFaults(t *testing.T) {
 func TestAccounts(t *testing.T) {
 	s := newTale(session)
 	s.begin()
-	s.stall()
+	s.overflow()
 	s.publish("a", 0, false)
-	s.get("a", 0, false)     // shows that one is missing
+	s.get("a", 0, false) // shows that one is missing
+	s.overflow()
 	s.publish("a", 0, false) // may have been lost when
-	s.closed(true)
+	s.closed(false)
 	for dropped, fine := range map[uint64]bool{0: false, 1: true, 2: true, 3: false} {
 		a := account{}
 		a.add(s.history)
@@ -412,7 +433,7 @@ func TestAccounts(t *testing.T) {
 
 // What is cut off, mixed up or made up is no message.
 func TestMessage(t *testing.T) {
-	m := message{topic: "group/7", publisher: 3, seq: 12, plain: 5, retain: true}
+	m := message{topic: "group/7", publisher: 3, seq: 12, plain: 5, offset: 12345, retain: true}
 	good := string(m.appendTo(nil, 100))
 	if got, err := parseMessage([]byte(good)); err != nil || got != m || len(good) != 100 {
 		t.Fatalf("%+v, %v from %q", got, err, good)

@@ -17,9 +17,15 @@ type message struct {
 	seq uint64
 	// plain is how many messages that are not retained the publisher has published
 	// to the topic, this one included.
-	plain  uint64
+	plain uint64
+	// offset is how much had been published to the topic when this one was begun, as
+	// the broker counts what a subscriber leaves unread (see cost).
+	offset uint64
 	retain bool
 }
+
+// cost is what a message of size bytes takes of a subscriber's buffer.
+func cost(size int) uint64 { return uint64(size) + 128 }
 
 // appendTo appends the content, filled up to size bytes if it is shorter. Whatever
 // is cut off or mixed up is noticed.
@@ -29,7 +35,7 @@ func (m *message) appendTo(dst []byte, size int) []byte {
 	if m.retain {
 		kind = "retained"
 	}
-	head := fmt.Sprintf("%d %d %d %s %s ", m.publisher, m.seq, m.plain, kind, m.topic)
+	head := fmt.Sprintf("%d %d %d %d %s %s ", m.publisher, m.seq, m.plain, m.offset, kind, m.topic)
 	size = max(size, len(head)+7)
 	dst = fmt.Appendf(dst, "%06d %s", size, head)
 	fill := byte('a' + m.seq%26)
@@ -42,19 +48,20 @@ func parseMessage(b []byte) (m message, err error) {
 		return message{}, fmt.Errorf("not what anybody has published: %d bytes, %.80q", len(b), b)
 	}
 	head := string(b[:min(len(b), 1100)])
-	f := strings.SplitN(head, " ", 7)
-	if len(f) != 7 || f[0] != fmt.Sprintf("%06d", len(b)) || f[4] != "plain" && f[4] != "retained" {
+	f := strings.SplitN(head, " ", 8)
+	if len(f) != 8 || f[0] != fmt.Sprintf("%06d", len(b)) || f[5] != "plain" && f[5] != "retained" {
 		return bad()
 	}
-	m.topic, m.retain = f[5], f[4] == "retained"
-	var errs [3]error
+	m.topic, m.retain = f[6], f[5] == "retained"
+	var errs [4]error
 	m.publisher, errs[0] = strconv.Atoi(f[1])
 	m.seq, errs[1] = strconv.ParseUint(f[2], 10, 64)
 	m.plain, errs[2] = strconv.ParseUint(f[3], 10, 64)
-	if errs != [3]error{} {
+	m.offset, errs[3] = strconv.ParseUint(f[4], 10, 64)
+	if errs != [4]error{} {
 		return bad()
 	}
-	fill := b[len(head)-len(f[6]):]
+	fill := b[len(head)-len(f[7]):]
 	if bytes.Count(fill, []byte{byte('a' + m.seq%26)}) != len(fill) {
 		return bad()
 	}

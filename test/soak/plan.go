@@ -49,7 +49,7 @@ func newPlan(subscribers int) *plan {
 		users:  class{topics: names("user/%d", subscribers), sharers: 1, rate: float64(subscribers) / 40, size: 600, retained: 0.5},
 		groups: class{topics: names("group/%d", groups), sharers: 3, rate: float64(groups) * 0.4, size: 1500, retained: 0.5},
 		all:    class{topics: names("all/%d", 1), sharers: publishers, rate: 0.5, size: 300, retained: 0.2},
-		heavy:  class{topics: names("heavy/%d", 4), sharers: 2, rate: 20, size: 32_000, retained: 0.1},
+		heavy:  class{topics: names("heavy/%d", 4), sharers: 2, rate: 28, size: 32_000, retained: 0.1},
 		raced:  class{topics: names("raced/%d", 2), sharers: publishers, rate: 100, size: 200, retained: 0.9},
 	}
 }

@@ -209,9 +209,13 @@ func (p *publisher) publish(topic string, retain bool, size int) error {
 		p.truth.topics[topic].begun[p.index].Store(p.plain[topic])
 	}
 	m := message{topic: topic, publisher: p.index, seq: p.seq[topic], plain: p.plain[topic], retain: retain}
+	m.offset = p.truth.topics[topic].offset.Add(cost(size)) - cost(size)
 	p.buf = m.appendTo(p.buf[:0], size)
-	_, err := p.sender.publish(topic, p.buf, retain)
-	return err
+	if _, err := p.sender.publish(topic, p.buf, retain); err != nil || size < maySlip/8 {
+		return err
+	}
+	// Of what is large, each publisher has only one under way: see maySlip.
+	return p.sender.sync()
 }
 
 // pour publishes plain messages to its heavy topics, together more than the broker

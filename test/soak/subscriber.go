@@ -183,7 +183,7 @@ func (s *subscriber) stay() {
 	s.nc.Close()
 	// Who has read nothing for so long may be closed.
 	cutOff := !left && s.stall.lasted >= writeTimeout*4/5
-	s.history.closed(cutOff)
+	s.history.closed(cutOff && closed(s.crowd.awake))
 	switch {
 	case isUnexpected(err):
 		s.history.fault(faultContent, "%v", err)
@@ -215,7 +215,6 @@ func (s *subscriber) readAll() error {
 
 // sleep is the last stall.
 func (s *subscriber) sleep() {
-	s.history.stall()
 	begun := time.Now()
 	s.asleep.Store(true)
 	<-s.crowd.awake
@@ -229,12 +228,13 @@ func (s *subscriber) readNothing() {
 		d = writeTimeout + writeTimeout/2
 	}
 	s.crowd.stalls.Add(1)
-	s.history.stall()
 	begun := time.Now()
 	s.pause(d)
 	s.stall.lasted = time.Since(begun)
 	if s.stall.lasted >= writeTimeout {
 		s.crowd.freezes.Add(1)
+	} else if s.freezes {
+		s.goAway() // it may be closed any moment, while the last messages come
 	}
 	s.stall.next = time.Now().Add(2*time.Second + time.Duration(s.rand.Int64N(int64(6*time.Second))))
 }
@@ -249,7 +249,15 @@ const (
 	manners
 )
 
-// leave ends the connection.
+// goAway ends the connection, for a new one.
+func (s *subscriber) goAway() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.left = true
+	s.nc.Close()
+}
+
+// leave ends the connection, unless it is too late for that.
 func (s *subscriber) leave(how manner) {
 	s.crowd.mu.RLock()
 	defer s.crowd.mu.RUnlock()

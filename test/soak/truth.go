@@ -18,6 +18,8 @@ type truth struct {
 type topicTruth struct {
 	// begun is, by publisher, how many plain messages it has begun to send.
 	begun []atomic.Uint64
+	// offset is what all messages that were begun take of a subscriber's buffer.
+	offset atomic.Uint64
 
 	mu sync.Mutex
 	// guarded by mu
