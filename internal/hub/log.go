@@ -207,10 +207,10 @@ func (l *topicLog) walk(batch []*Subscription) (_ []*Subscription, more bool) {
 // maxPiece bounds what a member reads of one topic before it turns to another.
 const maxPiece = 16 << 10
 
-// open places p, the initial one, where it belongs among what s has not read. Without one,
-// a subscription that has just joined passes over all that comes before the
-// version seen: whoever has that has had the publisher's messages before it, or
-// was not promised them.
+// open places p, the initial one, where it belongs among what s has not read.
+// Without one, a subscription that has just joined passes over all that comes
+// before the version seen: whoever has that has had the publisher's messages
+// before it, or was not promised them.
 func (l *topicLog) open(s *Subscription, joined bool, p *pubsub.Parcel, seen pubsub.Version, b *backlog) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -26,8 +26,7 @@ func TestParkedDeliveryAllocatesNothingPerSubscriber(t *testing.T) {
 	t.Run("a ring", func(t *testing.T) {
 		ring, err := park.NewRing()
 		if err != nil {
-			t.Log("there is nothing to test:", err)
-			return
+			t.Skip("the kernel lets this process have no ring: ", err)
 		}
 		defer ring.Close()
 		parkedDelivery(t, []hub.Outbox{ring})

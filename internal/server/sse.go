@@ -169,17 +169,13 @@ func refusedSSE(e *authError) *sseRefusal {
 	}
 }
 
-// subscribe joins the topics and returns what the stream begins with. The
-// subscriptions are opened by start only, so that what is retained of every topic
-// comes first.
+// subscribe joins the topics and returns what the stream begins with: what is
+// retained of every topic. Nothing else is written before start.
 func (st *sseStream) subscribe(ctx context.Context, req *sseRequest) (opening []byte, err error) {
 	opening = sse.AppendStreamOpen(nil)
-	var first []*pubsub.Parcel // what is retained
-	positions := make([]sse.Position, len(req.topics))
-	if req.durable && len(positions) > 1 {
-		st.positions = &positions
-	}
-	for i, t := range req.topics {
+	var first []*pubsub.Parcel   // what is retained
+	var positions []sse.Position // of a durable stream
+	for _, t := range req.topics {
 		sub, err := st.member.Subscribe(ctx, t, hub.SubscriptionOptions{})
 		if err != nil {
 			return nil, err
@@ -188,7 +184,8 @@ func (st *sseStream) subscribe(ctx context.Context, req *sseRequest) (opening []
 			sub.Open(nil, pubsub.Version{})
 			continue
 		}
-		retained, seen, err := sub.Last(ctx, req.since[i])
+		since := req.since[len(positions)]
+		retained, seen, err := sub.Last(ctx, since)
 		if err != nil {
 			return nil, err
 		}
@@ -197,11 +194,11 @@ func (st *sseStream) subscribe(ctx context.Context, req *sseRequest) (opening []
 		has := seen
 		if retained != nil {
 			first = append(first, retained)
-			if has = req.since[i]; has.Generation != seen.Generation || !seen.Newer(has) {
+			if has = since; has.Generation != seen.Generation || !seen.Newer(has) {
 				has = pubsub.Version{}
 			}
 		}
-		positions[i] = sse.Position{Topic: sub.Topic(), Version: has}
+		positions = append(positions, sse.Position{Topic: sub.Topic(), Version: has})
 		sub.Open(nil, seen)
 	}
 	// Only now is known what the client has of the later topics: the first id names
@@ -209,6 +206,10 @@ func (st *sseStream) subscribe(ctx context.Context, req *sseRequest) (opening []
 	for _, p := range first {
 		advance(positions, p)
 		opening = st.appendDurable(opening, p, positions)
+	}
+	if len(positions) > 1 {
+		kept := positions
+		st.positions = &kept // of one topic, its events name the version themselves
 	}
 	return opening, nil
 }

@@ -65,8 +65,8 @@ var parser = jwt.NewParser(
 )
 
 // Verify returns what the token raw allows at now; the grant may be shared and must
-// not be changed. An error that is [ErrInvalid]
-// refuses the token; any other says that its key could not be looked up.
+// not be changed. An error that is [ErrInvalid] refuses the token; any other says
+// that its key could not be looked up.
 //
 // The secret is the bytes of the key's value as they stand. Expires of the grant
 // is exp and [Leeway], or zero if the token has no exp, one too far away to be a

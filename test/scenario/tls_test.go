@@ -229,7 +229,8 @@ func TestHTTP2Streams(t *testing.T) {
 // "that takes no byte for write-timeout is closed", and only its stream.
 func TestHTTP2StreamThatIsNotRead(t *testing.T) {
 	t.Parallel()
-	n := startTLS(t, func(c *config.Config) { c.WriteTimeout = 500 * time.Millisecond })
+	// Long enough that a busy machine does not make a reader one that takes nothing.
+	n := startTLS(t, func(c *config.Config) { c.WriteTimeout = 2 * time.Second })
 	c := n.http2(64 << 10)
 	stalled := c.events("topic", "t")
 	fast := []*sseClient{c.events("topic", "t"), c.events("topic", "t")}
@@ -262,7 +263,9 @@ func TestHTTP2StreamThatIsNotRead(t *testing.T) {
 // may take many times write-timeout.
 func TestSlowReaderIsNotClosed(t *testing.T) {
 	t.Parallel()
-	const timeout, size, piece = 400 * time.Millisecond, 8 << 20, 128 << 10
+	// The timeout is long enough that a busy machine does not look like a reader who
+	// takes nothing; all 64 pieces take four times as long.
+	const timeout, size, piece = 2 * time.Second, 8 << 20, 128 << 10
 	large := func(c *config.Config) {
 		c.WriteTimeout = timeout
 		c.MaxMessageSize = size

@@ -291,6 +291,18 @@ func (h *history) primed() bool {
 	return true
 }
 
+// caughtUp reports whether little of any topic is unread.
+func (h *history) caughtUp() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, p := range h.topics {
+		if p.truth.offset.Load()-slices.Max(p.offset) > 2*maySlip {
+			return false
+		}
+	}
+	return true
+}
+
 // closed says that the connection has ended; atEnd that the broker has closed it,
 // because the client did not read, and that this may be after the last messages.
 func (h *history) closed(atEnd bool) {

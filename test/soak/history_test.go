@@ -462,3 +462,20 @@ func TestParseID(t *testing.T) {
 		}
 	}
 }
+
+func TestCaughtUp(t *testing.T) {
+	s := newTale(session)
+	s.begin()
+	if !s.caughtUp() {
+		t.Error("with everything read, it is behind")
+	}
+	s.overflow()
+	if s.caughtUp() {
+		t.Error("with more unread than the broker keeps, it is not behind")
+	}
+	s.get("a", 0, false)
+	s.get("b", 1, false)
+	if !s.caughtUp() {
+		t.Error("with the newest of each topic read, it is behind")
+	}
+}

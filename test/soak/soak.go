@@ -180,13 +180,18 @@ func (r *run) publish() error {
 }
 
 // fallAsleep returns, while messages still come, when nobody leaves any more and
-// those who stall have stopped to read for the last time.
+// those who stall have stopped to read for the last time. Before that they have read
+// all there was: how long they take nothing begins anew.
 func (r *run) fallAsleep() {
-	r.crowd.close(r.crowd.finishing)
-	ready := func(s *subscriber) bool { return s.live.Load() && (s.asleep.Load() || !s.stalls) }
-	if err := gather(r.subs, time.Minute, ready); err != nil {
-		r.faults.add(faultConnection, "%v", err)
+	wait := func(there func(*subscriber) bool) {
+		if err := gather(r.subs, time.Minute, func(s *subscriber) bool { return s.live.Load() && (!s.stalls || there(s)) }); err != nil {
+			r.faults.add(faultConnection, "%v", err)
+		}
 	}
+	r.crowd.close(r.crowd.finishing)
+	wait(func(s *subscriber) bool { return s.history.caughtUp() })
+	r.crowd.close(r.crowd.drowsy)
+	wait(func(s *subscriber) bool { return s.asleep.Load() })
 	r.say("nobody leaves any more")
 }
 

@@ -26,11 +26,11 @@ type crowd struct {
 	faults  *faults
 	dialing chan struct{} // holds a token for each connection that is being opened
 
-	// finishing is closed when nobody leaves any more and those who stall do so for
-	// a last time, until awake is; over when all are to go. mu is held while somebody
-	// leaves, for reading, and to close them.
-	mu                     sync.RWMutex
-	finishing, awake, over chan struct{}
+	// finishing is closed when nobody leaves or stalls any more; drowsy when those who
+	// stall do so for a last time, until awake is; over when all are to go. mu is held
+	// while somebody leaves, for reading, and to close them.
+	mu                             sync.RWMutex
+	finishing, drowsy, awake, over chan struct{}
 
 	// freezes are the stalls that lasted longer than the broker bears.
 	connected, resumed, stalls, freezes, cutOffs atomic.Uint64
@@ -40,7 +40,7 @@ func newCrowd(addr string, duration time.Duration, f *faults) *crowd {
 	return &crowd{
 		addr: addr, longest: min(40*time.Second, duration/3), faults: f,
 		dialing:   make(chan struct{}, 64),
-		finishing: make(chan struct{}), awake: make(chan struct{}), over: make(chan struct{}),
+		finishing: make(chan struct{}), drowsy: make(chan struct{}), awake: make(chan struct{}), over: make(chan struct{}),
 	}
 }
 
@@ -205,9 +205,9 @@ func (s *subscriber) readAll() error {
 		}
 		switch {
 		case !s.history.primed() || s.asleep.Load():
-		case closed(s.crowd.finishing):
+		case closed(s.crowd.drowsy):
 			s.sleep()
-		case time.Now().After(s.stall.next):
+		case time.Now().After(s.stall.next) && !closed(s.crowd.finishing):
 			s.readNothing()
 		}
 	}
