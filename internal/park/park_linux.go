@@ -35,9 +35,10 @@ type poller struct {
 	// guarded by mu
 	slots []slot // the events of a connection name its slot
 	free  []uint32
-	// due are the connections that are to be closed unless something happens:
-	// the peer takes nothing, or does not close its side.
-	due map[*Conn]struct{}
+	// due are the connections that are to be closed unless something happens: the
+	// peer takes nothing, or does not close its side. With each is how many bytes
+	// its kernel had not acknowledged when the wait began.
+	due map[*Conn]int
 }
 
 // slot is where the connection of an event is found. Its turn tells it from those
@@ -74,7 +75,7 @@ func newPoller(o *Options) (*poller, error) {
 		unix.Close(epoll)
 		return nil, err
 	}
-	p := &poller{epoll: epoll, waker: waker, opts: o, due: make(map[*Conn]struct{})}
+	p := &poller{epoll: epoll, waker: waker, opts: o, due: make(map[*Conn]int)}
 	ev := unix.EpollEvent{Events: unix.EPOLLIN, Fd: -1}
 	if err := unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, waker, &ev); err != nil {
 		p.close()
@@ -163,17 +164,17 @@ func (p *poller) hasDue() bool {
 }
 
 func (p *poller) closeOverdue(now time.Time) {
-	var over []*Conn
+	over := make(map[*Conn]int)
 	p.mu.Lock()
-	for c := range p.due {
+	for c, waiting := range p.due {
 		if c.deadline.Load() <= now.UnixNano() {
-			over = append(over, c)
+			over[c] = waiting
 			delete(p.due, c)
 		}
 	}
 	p.mu.Unlock()
-	for _, c := range over {
-		c.breakOff()
+	for c, waiting := range over {
+		c.overdue(waiting)
 	}
 }
 
@@ -285,10 +286,12 @@ const sendBuffer = 128 << 10
 // tune is best effort: a socket that refuses works all the same.
 func tune(fd int, o *Options) {
 	unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, sendBuffer)
-	if o.WriteTimeout > 0 {
-		// A peer that is gone without a word is given up by the kernel, too.
-		unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(o.WriteTimeout/time.Millisecond))
-	}
+	setUserTimeout(fd, o.WriteTimeout)
+}
+
+// setUserTimeout has the kernel give up a peer that is gone without a word.
+func setUserTimeout(fd int, d time.Duration) {
+	unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(d/time.Millisecond))
 }
 
 // control sets the events that are waited for, once; mu is held, but in Park.
@@ -351,6 +354,7 @@ func (c *Conn) flush() bool {
 	}
 	c.broken, c.kept = c.broken || err != nil, nil
 	c.notDue()
+	setUserTimeout(int(c.fd), c.poller.opts.WriteTimeout)
 	return true
 }
 
@@ -404,9 +408,12 @@ func (c *Conn) put(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// keep has b written once the kernel takes more; mu is held.
+// keep has b written once the kernel takes more; mu is held. Until then overdue
+// decides, not the kernel: behind a small window that closes again and again the
+// kernel gives up a peer that takes less than a packet of 64 KiB in its timeout.
 func (c *Conn) keep(b []byte) {
 	c.kept = &b
+	setUserTimeout(int(c.fd), 0)
 	c.overdueAfter(c.poller.opts.WriteTimeout)
 	c.arm()
 }
@@ -463,14 +470,30 @@ func (c *Conn) Finish() {
 	c.overdueAfter(c.poller.opts.Linger)
 }
 
-// breakOff makes an overdue connection end: its handler reads that.
-func (c *Conn) breakOff() {
+// overdue makes a connection end, which its handler reads, unless the peer has
+// taken some of the bytes that were waiting. A slow one may take for long so little
+// that epoll does not call the socket writable: that needs a third of its buffer.
+func (c *Conn) overdue(waiting int) {
 	c.mu.Lock()
-	if c.fd >= 0 {
+	defer c.mu.Unlock()
+	switch {
+	case c.fd < 0:
+	case !c.broken && c.waiting() < waiting:
+		c.overdueAfter(c.poller.opts.WriteTimeout)
+	default:
 		c.broken = true
 		unix.Shutdown(int(c.fd), unix.SHUT_RDWR)
 	}
-	c.mu.Unlock()
+}
+
+// waiting is how many bytes the kernel holds that the peer's has not acknowledged;
+// mu is held.
+func (c *Conn) waiting() int {
+	n, err := unix.IoctlGetInt(int(c.fd), unix.SIOCOUTQ)
+	if err != nil {
+		return 0 // not a TCP socket: it has taken nothing until epoll says so
+	}
+	return n
 }
 
 // overdueAfter makes the connection overdue in d; mu is held.
@@ -479,10 +502,11 @@ func (c *Conn) overdueAfter(d time.Duration) {
 		return
 	}
 	c.deadline.Store(time.Now().Add(d).UnixNano())
+	waiting := c.waiting()
 	p := c.poller
 	p.mu.Lock()
 	first := len(p.due) == 0
-	p.due[c] = struct{}{}
+	p.due[c] = waiting
 	p.mu.Unlock()
 	if first {
 		p.wake() // it waits without a timeout

@@ -10,10 +10,12 @@ import (
 	"net"
 	"os"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -58,12 +60,17 @@ func descriptors(t *testing.T) int {
 // pair returns both ends of a TCP connection.
 func pair(t *testing.T) (client, server net.Conn) {
 	t.Helper()
+	return pairBy(t, net.Dialer{})
+}
+
+func pairBy(t *testing.T, d net.Dialer) (client, server net.Conn) {
+	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer ln.Close()
-	if client, err = net.Dial("tcp", ln.Addr().String()); err != nil {
+	if client, err = d.Dial("tcp", ln.Addr().String()); err != nil {
 		t.Fatal(err)
 	}
 	client.SetDeadline(time.Now().Add(patience))
@@ -194,6 +201,44 @@ func TestPeerThatTakesNothingIsClosed(t *testing.T) {
 	if _, err := c.Write([]byte("x")); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("Write gave %v", err)
 	}
+}
+
+// A peer may take so little at a time that for longer than the timeout the kernel
+// does not call the socket writable. It is not one that takes nothing, until it is.
+func TestPeerThatTakesLittleIsNotClosed(t *testing.T) {
+	t.Parallel()
+	const timeout = time.Second
+	l := newLot(t, Options{WriteTimeout: timeout})
+	// With a small buffer the peer's system takes no more than the peer.
+	client, server := pairBy(t, net.Dialer{Control: func(_, _ string, c syscall.RawConn) error {
+		return c.Control(func(fd uintptr) { unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, 4096) })
+	}})
+	defer client.Close()
+	ev := newEvents()
+	c, _, err := l.Park(server, ev)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.Resume()
+	for !c.Blocked() {
+		c.Write(make([]byte, 100_000))
+	}
+	// All that it reads is less than a third of the buffer.
+	b := make([]byte, 512)
+	for began := time.Now(); time.Since(began) < 4*timeout; time.Sleep(timeout / 20) {
+		if _, err := client.Read(b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	select {
+	case <-ev.readable:
+		t.Fatal("closed")
+	case <-ev.writable:
+		t.Fatal("the socket was writable: nothing was tested")
+	default:
+	}
+	wait(t, "Readable", ev.readable)
 }
 
 func TestFinish(t *testing.T) {
