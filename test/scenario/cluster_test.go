@@ -11,8 +11,8 @@ import (
 	"pubsub/internal/mqtt"
 )
 
-// cluster starts nodes that are one broker on a NATS server. All have the first
-// one's key.
+// cluster starts nodes that are one broker on a NATS server, and ready. All have the
+// first one's key.
 func cluster(t testing.TB, s *natsServer, count int, settings ...func(*config.Config)) []*node {
 	t.Helper()
 	settings = append([]func(*config.Config){ownBroker(s)}, settings...)
@@ -21,6 +21,9 @@ func cluster(t testing.TB, s *natsServer, count int, settings ...func(*config.Co
 		n := launch(t, settings...)
 		n.key = nodes[0].key
 		nodes = append(nodes, n)
+	}
+	for _, n := range nodes {
+		n.ready(200, "ready\n")
 	}
 	return nodes
 }
