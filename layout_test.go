@@ -62,8 +62,15 @@ var layout = map[string]struct {
 		foreign: []string{"github.com/alecthomas/kong"},
 	},
 
-	"deploy":        {level: 6},
-	"bench/fanout":  {level: 6, ours: []string{"internal/mqtt", "internal/token"}, foreign: []string{"golang.org/x/sys"}},
+	"deploy":                {level: 6},
+	"bench/process":         {level: 1, foreign: []string{"golang.org/x/sys"}},
+	"bench/internal/load":   {level: 1, foreign: []string{"golang.org/x/sys"}},
+	"bench/internal/report": {level: 1, foreign: []string{"golang.org/x/sys"}},
+	"bench/fanout": {
+		level:   6,
+		ours:    []string{"bench/internal/load", "bench/internal/report", "bench/process", "internal/mqtt", "internal/token"},
+		foreign: []string{"golang.org/x/sys"},
+	},
 	"test/e2e":      {level: 6},
 	"test/scenario": {level: 6},
 	"test/soak":     {level: 6, ours: []string{"internal/mqtt", "internal/token"}},

@@ -6,6 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"pubsub/bench/internal/load"
+	"pubsub/bench/internal/report"
 )
 
 // besideSubscribers and besideRate are of the topic beside the large one.
@@ -48,7 +51,7 @@ func (o *options) beside(ts []named, _ string) error {
 			append(ageCells(t.transport+", full load", loaded),
 				fmt.Sprintf("%.0f", median(large, func(r result) float64 { return float64(r.delivered) / r.took.Seconds() })), fmt.Sprint(missing)))
 	}
-	printTable(fmt.Sprintf("a topic of %d subscribers and %d messages/s beside one of %d subscribers and window %d: publish to receipt, ms; %d rounds",
+	report.Table(fmt.Sprintf("a topic of %d subscribers and %d messages/s beside one of %d subscribers and window %d: publish to receipt, ms; %d rounds",
 		besideSubscribers, besideRate, o.subscribers, o.window, o.rounds),
 		[]string{"median", "p99", "max", "deliveries/s of the large", "lost"}, rows)
 	return nil
@@ -63,7 +66,7 @@ type ages struct {
 func ageCells(name string, ds []time.Duration) []string {
 	cells := []string{name}
 	for _, q := range []float64{0.5, 0.99, 1} {
-		cells = append(cells, fmt.Sprintf("%.1f", milliseconds(quantile(ds, q))))
+		cells = append(cells, fmt.Sprintf("%.1f", report.Milliseconds(report.Quantile(ds, q))))
 	}
 	return cells
 }
@@ -73,26 +76,26 @@ func (o *options) besideLarge(t *ours, alone bool) (quiet, loaded ages, large re
 	if err != nil {
 		return quiet, loaded, large, err
 	}
-	defer s.stop()
+	defer s.Stop()
 	small := s
 	if alone {
 		if small, err = t.start(""); err != nil {
 			return quiet, loaded, large, err
 		}
-		defer small.stop()
+		defer small.Stop()
 	}
 	many, toMany, err := o.audience(s, o.subscribers, topic, false)
 	if err != nil {
 		return quiet, loaded, large, err
 	}
-	defer many.close()
-	defer toMany.close()
+	defer many.Close()
+	defer toMany.Close()
 	few, toFew, err := o.audience(small, besideSubscribers, "beside", true)
 	if err != nil {
 		return quiet, loaded, large, err
 	}
-	defer few.close()
-	defer toFew.close()
+	defer few.Close()
+	defer toFew.Close()
 
 	enough := make(chan struct{})
 	time.AfterFunc(time.Second, func() { close(enough) })
@@ -105,7 +108,7 @@ func (o *options) besideLarge(t *ours, alone bool) (quiet, loaded ages, large re
 		defer close(enough)
 		var err error
 		large, err = o.phase(s, many, toMany, phase{window: o.window})
-		failed <- errors.Join(err, many.failed())
+		failed <- errors.Join(err, many.Failed())
 	}()
 	loaded, err = paced(few, toFew, besideRate, enough)
 	if largeErr := <-failed; largeErr != nil {
@@ -115,36 +118,36 @@ func (o *options) besideLarge(t *ours, alone bool) (quiet, loaded ages, large re
 }
 
 // audience connects n subscribers of a topic, and a publisher to it.
-func (o *options) audience(s *server, n int, topic string, stamped bool) (*pool, *publisher, error) {
+func (o *options) audience(s *server, n int, topic string, stamped bool) (*load.Pool, *load.Publisher, error) {
 	hs, err := s.handshakes(n, func(int) string { return topic })
 	if err != nil {
 		return nil, nil, err
 	}
-	subs, _, err := connect(s.addr, hs, stamped)
+	subs, _, err := load.Connect(s.Addr, hs, stamped)
 	if err != nil {
 		return nil, nil, err
 	}
 	p, err := s.publisher(topic, o.size)
 	if err != nil {
-		subs.close()
+		subs.Close()
 		return nil, nil, err
 	}
 	return subs, p, nil
 }
 
 // paced publishes rate messages a second until enough is closed.
-func paced(subs *pool, p *publisher, rate int, enough <-chan struct{}) (a ages, err error) {
-	subs.reset()
+func paced(subs *load.Pool, p *load.Publisher, rate int, enough <-chan struct{}) (a ages, err error) {
+	subs.Reset()
 	sent := 0
 	tick := time.NewTicker(time.Second / time.Duration(rate))
 	defer tick.Stop()
 	for {
 		select {
 		case <-enough:
-			subs.waitAll(sent, lossTimeout)
-			return ages{subs.takeAges(), sent*len(subs.conns) - subs.received()}, subs.failed()
+			subs.WaitAll(sent, lossTimeout)
+			return ages{subs.TakeAges(), sent*subs.Size() - subs.Received()}, subs.Failed()
 		case <-tick.C:
-			if err := p.publish(); err != nil {
+			if err := p.Publish(); err != nil {
 				return a, err
 			}
 			sent++

@@ -9,6 +9,9 @@ import (
 	"path/filepath"
 	"slices"
 	"time"
+
+	"pubsub/bench/internal/load"
+	"pubsub/bench/internal/report"
 )
 
 // phase is a way of publishing: at a rate, or, with a window, as soon as the
@@ -75,11 +78,11 @@ func (o *options) fanOut(t named, dir string, phases []phase, r *row) error {
 	if err != nil {
 		return err
 	}
-	defer s.stop()
+	defer s.Stop()
 	if err := o.warm(s); err != nil {
 		return err
 	}
-	before, err := s.memory()
+	before, err := s.Memory()
 	if err != nil {
 		return err
 	}
@@ -87,14 +90,14 @@ func (o *options) fanOut(t named, dir string, phases []phase, r *row) error {
 	if err != nil {
 		return err
 	}
-	subs, took, err := connect(s.addr, hs, false)
+	subs, took, err := load.Connect(s.Addr, hs, false)
 	if err != nil {
 		return err
 	}
-	defer subs.close()
+	defer subs.Close()
 	n := float64(o.subscribers)
 	r.connects = append(r.connects, n/took.Seconds())
-	after, err := s.memory()
+	after, err := s.Memory()
 	if err != nil {
 		return err
 	}
@@ -103,7 +106,7 @@ func (o *options) fanOut(t named, dir string, phases []phase, r *row) error {
 	if err != nil {
 		return err
 	}
-	defer p.close()
+	defer p.Close()
 	for i, ph := range phases {
 		res, err := o.phase(s, subs, p, ph)
 		if err != nil {
@@ -111,10 +114,10 @@ func (o *options) fanOut(t named, dir string, phases []phase, r *row) error {
 		}
 		r.phases[i] = append(r.phases[i], res)
 	}
-	if err := subs.failed(); err != nil {
+	if err := subs.Failed(); err != nil {
 		log.Printf("%s: %v", t.name, err)
 	}
-	after, err = s.memory()
+	after, err = s.Memory()
 	r.bytesAfter = append(r.bytesAfter, (after-before)/n)
 	if err != nil {
 		return err
@@ -137,43 +140,43 @@ func (o *options) warm(s *server) error {
 	if err != nil {
 		return err
 	}
-	subs, _, err := connect(s.addr, hs, false)
+	subs, _, err := load.Connect(s.Addr, hs, false)
 	if err != nil {
 		return err
 	}
-	defer subs.close()
-	var ps []*publisher
+	defer subs.Close()
+	var ps []*load.Publisher
 	for i := range 2 {
 		p, err := s.publisher(fmt.Sprint("warm", i), o.size)
 		if err != nil {
 			return err
 		}
-		defer p.close()
+		defer p.Close()
 		ps = append(ps, p)
 	}
 	// Not every broker means it when it says that a subscription is there: the first
 	// message may be lost.
 	for range 25 {
 		for _, p := range ps {
-			if err := p.publish(); err != nil {
+			if err := p.Publish(); err != nil {
 				return err
 			}
 		}
-		if subs.waitAll(1, 200*time.Millisecond) {
+		if subs.WaitAll(1, 200*time.Millisecond) {
 			return nil
 		}
 	}
-	return fmt.Errorf("not all of %d subscribers get messages; %d in all have arrived", few, subs.received())
+	return fmt.Errorf("not all of %d subscribers get messages; %d in all have arrived", few, subs.Received())
 }
 
 // idle returns the share of a core that the server takes.
 func (s *server) idle(span time.Duration) (float64, error) {
-	before, err := s.cpu()
+	before, err := s.CPU()
 	if err != nil {
 		return 0, err
 	}
 	time.Sleep(span)
-	after, err := s.cpu()
+	after, err := s.CPU()
 	return (after - before).Seconds() / span.Seconds(), err
 }
 
@@ -182,9 +185,9 @@ func (s *server) idle(span time.Duration) (float64, error) {
 const lossTimeout = 5 * time.Second
 
 // phase publishes to the subscribers for a while.
-func (o *options) phase(s *server, subs *pool, p *publisher, ph phase) (r result, err error) {
-	subs.reset()
-	cpu, err := s.cpu()
+func (o *options) phase(s *server, subs *load.Pool, p *load.Publisher, ph phase) (r result, err error) {
+	subs.Reset()
+	cpu, err := s.CPU()
 	if err != nil {
 		return r, err
 	}
@@ -193,21 +196,21 @@ func (o *options) phase(s *server, subs *pool, p *publisher, ph phase) (r result
 	for end := began.Add(time.Duration(o.seconds) * time.Second); time.Now().Before(end); {
 		if ph.window == 0 {
 			time.Sleep(time.Until(began.Add(time.Duration(len(sent)) * time.Second / time.Duration(ph.rate))))
-		} else if !subs.waitAll(len(sent)-ph.window+1, lossTimeout) {
+		} else if !subs.WaitAll(len(sent)-ph.window+1, lossTimeout) {
 			break // something is lost
 		}
 		sent = append(sent, time.Now())
-		if err := p.publish(); err != nil {
+		if err := p.Publish(); err != nil {
 			return r, err
 		}
 	}
-	subs.waitAll(len(sent), lossTimeout)
+	subs.WaitAll(len(sent), lossTimeout)
 	r.took = time.Since(began)
-	now, err := s.cpu()
+	now, err := s.CPU()
 	r.cpu = now - cpu
-	r.delivered = subs.received()
-	r.lost = len(sent)*len(subs.conns) - r.delivered
-	r.last = subs.lastAfter(sent)
+	r.delivered = subs.Received()
+	r.lost = len(sent)*subs.Size() - r.delivered
+	r.last = subs.LastAfter(sent)
 	return r, err
 }
 
@@ -221,9 +224,9 @@ func (o *options) printFan(phases []phase, rows []row) {
 	// cell is the median of the rounds, and the ratio to the baseline's.
 	cell := func(format string, r row, of func(row) float64) string {
 		if base == nil {
-			return ratio(format, of(r), 0)
+			return report.Ratio(format, of(r), 0)
 		}
-		return ratio(format, of(r), of(*base))
+		return report.Ratio(format, of(r), of(*base))
 	}
 	var names []string
 	for _, ph := range phases {
@@ -232,10 +235,10 @@ func (o *options) printFan(phases []phase, rows []row) {
 	var idle, cost, speed, last [][]string
 	for _, r := range rows {
 		idle = append(idle, []string{r.name,
-			fmt.Sprintf("%.0f", medianOf(r.bytes)),
-			fmt.Sprintf("%.0f", medianOf(r.bytesAfter)),
-			cell("%.0f", r, func(r row) float64 { return medianOf(r.connects) }),
-			fmt.Sprintf("%.2f %%", medianOf(r.cpu)*100),
+			fmt.Sprintf("%.0f", report.Median(r.bytes)),
+			fmt.Sprintf("%.0f", report.Median(r.bytesAfter)),
+			cell("%.0f", r, func(r row) float64 { return report.Median(r.connects) }),
+			fmt.Sprintf("%.2f %%", report.Median(r.cpu)*100),
 		})
 		c, v, l := []string{r.name}, []string{r.name}, []string{r.name}
 		missing := 0
@@ -253,17 +256,32 @@ func (o *options) printFan(phases []phase, rows []row) {
 				return ds
 			}
 			if ph.window <= 1 {
-				l = append(l, cell("%.1f", r, func(r row) float64 { return milliseconds(quantile(all(r), 0.5)) }),
-					fmt.Sprintf("%.1f", milliseconds(quantile(all(r), 0.99))))
+				l = append(l, cell("%.1f", r, func(r row) float64 { return report.Milliseconds(report.Quantile(all(r), 0.5)) }),
+					fmt.Sprintf("%.1f", report.Milliseconds(report.Quantile(all(r), 0.99))))
 			}
 			missing += lost(r.phases[i])
 		}
 		cost, speed, last = append(cost, c), append(speed, append(v, fmt.Sprint(missing))), append(last, l)
 	}
 	fmt.Printf("\n%d subscribers of one topic, %d-byte messages; medians of %d rounds of %d s, in brackets: × the baseline\n", o.subscribers, o.size, o.rounds, o.seconds)
-	printTable("idle", []string{"bytes/subscriber", "after messages", "connects/s", "CPU of a core"}, idle)
-	printTable("CPU s per million deliveries", names, cost)
-	printTable("deliveries/s", append(names, "lost"), speed)
-	printTable(fmt.Sprintf("publish to the last of %d, ms", o.subscribers),
+	report.Table("idle", []string{"bytes/subscriber", "after messages", "connects/s", "CPU of a core"}, idle)
+	report.Table("CPU s per million deliveries", names, cost)
+	report.Table("deliveries/s", append(names, "lost"), speed)
+	report.Table(fmt.Sprintf("publish to the last of %d, ms", o.subscribers),
 		[]string{names[0], "p99", names[1], "p99", names[2], "p99"}, last)
+}
+
+func median(rs []result, f func(result) float64) float64 {
+	var vs []float64
+	for _, r := range rs {
+		vs = append(vs, f(r))
+	}
+	return report.Median(vs)
+}
+
+func lost(rs []result) (n int) {
+	for _, r := range rs {
+		n += r.lost
+	}
+	return n
 }

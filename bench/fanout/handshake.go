@@ -3,59 +3,22 @@
 package main
 
 import (
-	"bytes"
 	"encoding/binary"
 	"fmt"
 
+	"pubsub/bench/internal/load"
 	"pubsub/internal/mqtt"
 )
 
-// step is one exchange of a handshake: what is sent, and how long the answer to
-// it is, once that is complete: 0 until then. An error ends the handshake.
-type step struct {
-	send   []byte
-	answer func(b []byte) (n int, err error)
-}
-
-func handshakes(n int, of func(i int) []step) [][]step {
-	hs := make([][]step, n)
-	for i := range hs {
-		hs[i] = of(i)
-	}
-	return hs
-}
-
-// until waits for the first occurrence of end.
-func until(end string) func([]byte) (int, error) {
-	e := []byte(end)
-	return func(b []byte) (int, error) {
-		if i := bytes.Index(b, e); i >= 0 {
-			return i + len(e), nil
-		}
-		return 0, nil
-	}
-}
-
-// sseSubscribe asks for an event stream; bearer may be empty.
-func sseSubscribe(path, bearer string) []step {
-	req := fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: bench\r\nAccept: text/event-stream\r\n", path)
-	if bearer != "" {
-		req = fmt.Appendf(req, "Authorization: Bearer %s\r\n", bearer)
-	}
-	return []step{{append(req, "\r\n"...), streamOpened}}
-}
-
-var streamOpened = until("event: stream-open\ndata: \n\n")
-
 // mqttConnect is MQTT 5.0 over TCP; an empty password is none.
-func mqttConnect(id, password string) step {
+func mqttConnect(id, password string) load.Step {
 	c := mqtt.Connect{CleanStart: true, ClientID: id, HasPassword: password != "", Password: []byte(password)}
-	return step{c.Append(nil), connacked}
+	return load.Step{Send: c.Append(nil), Answer: connacked}
 }
 
-func mqttSubscribe(id, password, topic string) []step {
+func mqttSubscribe(id, password, topic string) []load.Step {
 	s := mqtt.Subscribe{PacketID: 1, Filters: []mqtt.Filter{{Topic: topic}}}
-	return []step{mqttConnect(id, password), {s.Append(nil), subacked}}
+	return []load.Step{mqttConnect(id, password), {Send: s.Append(nil), Answer: subacked}}
 }
 
 // clientID names subscriber i of a topic, and no other: MQTT allows a client
@@ -88,17 +51,17 @@ func packet(want mqtt.Type, reason int) func([]byte) (int, error) {
 
 // overWebSocket returns the steps as they are over a WebSocket, each packet in a
 // frame of its own.
-func overWebSocket(path string, steps []step) []step {
-	framed := []step{{
-		fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: bench\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n", path),
-		upgraded,
+func overWebSocket(path string, steps []load.Step) []load.Step {
+	framed := []load.Step{{
+		Send:   fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: bench\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n", path),
+		Answer: upgraded,
 	}}
 	for _, s := range steps {
-		framed = append(framed, step{clientFrame(s.send), func(b []byte) (int, error) {
+		framed = append(framed, load.Step{Send: clientFrame(s.Send), Answer: func(b []byte) (int, error) {
 			if len(b) < 2 || len(b) < 2+int(b[1]) { // short, and servers do not mask
 				return 0, nil
 			}
-			n, err := s.answer(b[2 : 2+int(b[1])])
+			n, err := s.Answer(b[2 : 2+int(b[1])])
 			if n > 0 {
 				n += 2
 			}
@@ -108,7 +71,7 @@ func overWebSocket(path string, steps []step) []step {
 	return framed
 }
 
-var upgraded = until("\r\n\r\n")
+var upgraded = load.Until("\r\n\r\n")
 
 // clientFrame returns a WebSocket frame with a mask of zeros, which RFC 6455
 // allows and which costs nothing to apply.

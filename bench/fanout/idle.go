@@ -4,6 +4,9 @@ package main
 
 import (
 	"fmt"
+
+	"pubsub/bench/internal/load"
+	"pubsub/bench/internal/report"
 )
 
 // silence measures what subscribers cost that get nothing but keep-alives.
@@ -17,7 +20,7 @@ func (o *options) silence(ts []named, _ string) error {
 		}
 		rows = append(rows, []string{t.transport, fmt.Sprintf("%.2f %%", share*100)})
 	}
-	printTable(fmt.Sprintf("%d subscribers that get nothing for %v, keep-alives included", o.subscribers, o.idle), []string{"CPU of a core"}, rows)
+	report.Table(fmt.Sprintf("%d subscribers that get nothing for %v, keep-alives included", o.subscribers, o.idle), []string{"CPU of a core"}, rows)
 	return nil
 }
 
@@ -26,18 +29,18 @@ func (o *options) silent(t *ours) (share float64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	defer s.stop()
+	defer s.Stop()
 	hs, err := s.handshakes(o.subscribers, oneTopic)
 	if err != nil {
 		return 0, err
 	}
-	subs, _, err := connect(s.addr, hs, false)
+	subs, _, err := load.Connect(s.Addr, hs, false)
 	if err != nil {
 		return 0, err
 	}
-	defer subs.close()
+	defer subs.Close()
 	if share, err = s.idle(o.idle); err != nil {
 		return 0, err
 	}
-	return share, subs.failed()
+	return share, subs.Failed()
 }

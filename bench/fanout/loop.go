@@ -9,6 +9,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+
+	"pubsub/bench/internal/load"
+	"pubsub/bench/process"
 )
 
 //go:embed loop/loop.c
@@ -32,16 +35,17 @@ func (l *loop) prepare(_ *options, dir string) (version string, err error) {
 }
 
 func (l *loop) start(string) (*server, error) {
-	addr, port, err := freeAddress()
+	addr, port, err := process.FreeAddress()
 	if err != nil {
 		return nil, err
 	}
-	s := &server{addr: addr}
-	s.handshakes = func(n int, topic func(int) string) ([][]step, error) {
-		return handshakes(n, func(i int) []step { return sseSubscribe("/events?topic="+topic(i), "") }), nil
+	s := &server{}
+	s.handshakes = func(n int, topic func(int) string) ([][]load.Step, error) {
+		return load.Handshakes(n, func(i int) []load.Step { return load.SSESubscribe("/events?topic="+topic(i), "") }), nil
 	}
-	s.publisher = func(topic string, size int) (*publisher, error) {
-		return postPublisher(s.addr, "/events?topic="+topic, "", size)
+	s.publisher = func(topic string, size int) (*load.Publisher, error) {
+		return load.Post(addr, "/events?topic="+topic, "", size)
 	}
-	return s, s.run(exec.Command(l.binary, port))
+	s.Process, err = process.Start(exec.Command(l.binary, port), addr)
+	return s, err
 }

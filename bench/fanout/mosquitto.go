@@ -4,10 +4,15 @@ package main
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+
+	"pubsub/bench/internal/load"
+	"pubsub/bench/process"
+	"pubsub/internal/mqtt"
 )
 
 // mosquitto is Debian's package of that name, spoken to in MQTT 5.0; the
@@ -41,11 +46,11 @@ socket_domain ipv4
 `
 
 func (t *mosquitto) start(dir string) (*server, error) {
-	tcp, tcpPort, err := freeAddress()
+	tcp, tcpPort, err := process.FreeAddress()
 	if err != nil {
 		return nil, err
 	}
-	ws, wsPort, err := freeAddress()
+	ws, wsPort, err := process.FreeAddress()
 	if err != nil {
 		return nil, err
 	}
@@ -53,12 +58,12 @@ func (t *mosquitto) start(dir string) (*server, error) {
 	if err := os.WriteFile(conf, fmt.Appendf(nil, mosquittoConf, tcpPort, wsPort), 0o600); err != nil {
 		return nil, err
 	}
-	s := &server{addr: tcp}
+	s, addr := &server{}, tcp
 	if t.overWebSocket {
-		s.addr = ws
+		addr = ws
 	}
-	s.handshakes = func(n int, topic func(int) string) ([][]step, error) {
-		return handshakes(n, func(i int) []step {
+	s.handshakes = func(n int, topic func(int) string) ([][]load.Step, error) {
+		return load.Handshakes(n, func(i int) []load.Step {
 			sub := mqttSubscribe(clientID(topic(i), i), "", topic(i))
 			if t.overWebSocket {
 				return overWebSocket("/mqtt", sub)
@@ -66,6 +71,21 @@ func (t *mosquitto) start(dir string) (*server, error) {
 			return sub
 		}), nil
 	}
-	s.publisher = func(topic string, size int) (*publisher, error) { return mqttPublisher(tcp, topic, size) }
-	return s, s.run(exec.Command(t.binary, "-c", conf))
+	s.publisher = func(topic string, size int) (*load.Publisher, error) { return mqttPublisher(tcp, topic, size) }
+	s.Process, err = process.Start(exec.Command(t.binary, "-c", conf), addr)
+	return s, err
+}
+
+// mqttPublisher publishes by MQTT 5.0 over TCP, at QoS 0.
+func mqttPublisher(addr, topic string, size int) (*load.Publisher, error) {
+	nc, err := net.Dial("tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	if err := load.ShakeHands(nc, []load.Step{mqttConnect("publisher-"+topic, "")}); err != nil {
+		nc.Close()
+		return nil, err
+	}
+	publish := mqtt.Publish{Topic: topic, Payload: make([]byte, size)}
+	return load.NewPublisher(nc, publish.AppendHead(nil), size, ""), nil
 }

@@ -11,6 +11,9 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"pubsub/bench/internal/load"
+	"pubsub/bench/process"
 )
 
 // nats is nats-server, built from the module registry; its own protocol over TCP.
@@ -39,11 +42,11 @@ ping_interval: "1h"
 `
 
 func (t *nats) start(dir string) (*server, error) {
-	addr, _, err := freeAddress()
+	addr, _, err := process.FreeAddress()
 	if err != nil {
 		return nil, err
 	}
-	profile, profilePort, err := freeAddress()
+	profile, profilePort, err := process.FreeAddress()
 	if err != nil {
 		return nil, err
 	}
@@ -51,28 +54,32 @@ func (t *nats) start(dir string) (*server, error) {
 	if err := os.WriteFile(conf, fmt.Appendf(nil, natsConf, addr, profilePort), 0o600); err != nil {
 		return nil, err
 	}
-	s := &server{addr: addr, profile: "http://" + profile}
-	s.handshakes = func(n int, topic func(int) string) ([][]step, error) {
-		return handshakes(n, func(i int) []step { return natsConnect("SUB " + topic(i) + " 1\r\n") }), nil
+	s := &server{}
+	s.handshakes = func(n int, topic func(int) string) ([][]load.Step, error) {
+		return load.Handshakes(n, func(i int) []load.Step { return natsConnect("SUB " + topic(i) + " 1\r\n") }), nil
 	}
-	s.publisher = func(topic string, size int) (*publisher, error) {
+	s.publisher = func(topic string, size int) (*load.Publisher, error) {
 		nc, err := net.Dial("tcp", addr)
 		if err != nil {
 			return nil, err
 		}
-		if err := shakeHands(nc, natsConnect("")); err != nil {
+		if err := load.ShakeHands(nc, natsConnect("")); err != nil {
 			nc.Close()
 			return nil, err
 		}
-		return newPublisher(nc, fmt.Appendf(nil, "PUB %s %d\r\n", topic, size), size, "\r\n"), nil
+		return load.NewPublisher(nc, fmt.Appendf(nil, "PUB %s %d\r\n", topic, size), size, "\r\n"), nil
 	}
-	return s, s.run(exec.Command(t.binary, "-c", conf))
+	if s.Process, err = process.Start(exec.Command(t.binary, "-c", conf), addr); err != nil {
+		return nil, err
+	}
+	s.Profile = "http://" + profile
+	return s, nil
 }
 
 // natsConnect says hello, and then what else there is to say.
-func natsConnect(more string) []step {
-	return []step{
-		{nil, until("\r\n")}, // INFO
-		{[]byte(`CONNECT {"verbose":false,"pedantic":false}` + "\r\n" + more + "PING\r\n"), until("PONG\r\n")},
+func natsConnect(more string) []load.Step {
+	return []load.Step{
+		{Answer: load.Until("\r\n")}, // INFO
+		{Send: []byte(`CONNECT {"verbose":false,"pedantic":false}` + "\r\n" + more + "PING\r\n"), Answer: load.Until("PONG\r\n")},
 	}
 }

@@ -8,6 +8,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+
+	"pubsub/bench/internal/load"
+	"pubsub/bench/process"
 )
 
 // nchan is nginx with the module Nchan, from Debian's packages nginx and
@@ -65,7 +68,7 @@ http {
 `
 
 func (t *nchan) start(dir string) (*server, error) {
-	addr, _, err := freeAddress()
+	addr, _, err := process.FreeAddress()
 	if err != nil {
 		return nil, err
 	}
@@ -73,16 +76,17 @@ func (t *nchan) start(dir string) (*server, error) {
 	if err := os.WriteFile(conf, fmt.Appendf(nil, nchanConf, addr), 0o600); err != nil {
 		return nil, err
 	}
-	s := &server{addr: addr}
-	s.handshakes = func(n int, topic func(int) string) ([][]step, error) {
-		return handshakes(n, func(i int) []step {
-			sub := sseSubscribe("/sub?topic="+topic(i), "")
-			sub[0].answer = until("\r\n\r\n: hi\n\n")
+	s := &server{}
+	s.handshakes = func(n int, topic func(int) string) ([][]load.Step, error) {
+		return load.Handshakes(n, func(i int) []load.Step {
+			sub := load.SSESubscribe("/sub?topic="+topic(i), "")
+			sub[0].Answer = load.Until("\r\n\r\n: hi\n\n")
 			return sub
 		}), nil
 	}
-	s.publisher = func(topic string, size int) (*publisher, error) {
-		return postPublisher(addr, "/pub?topic="+topic, "", size)
+	s.publisher = func(topic string, size int) (*load.Publisher, error) {
+		return load.Post(addr, "/pub?topic="+topic, "", size)
 	}
-	return s, s.run(exec.Command(t.nginx, "-p", dir, "-c", conf, "-e", "error.log"))
+	s.Process, err = process.Start(exec.Command(t.nginx, "-p", dir, "-c", conf, "-e", "error.log"), addr)
+	return s, err
 }

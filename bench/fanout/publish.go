@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"pubsub/bench/internal/load"
+	"pubsub/bench/internal/report"
 	"pubsub/internal/mqtt"
 )
 
@@ -29,7 +31,7 @@ func (o *options) publishes(ts []named, dir string) error {
 	if err != nil {
 		return err
 	}
-	defer b.stop()
+	defer b.Stop()
 	fmt.Printf("\npublishing, %d-byte messages, on disk\n", o.size)
 	for _, ph := range []struct {
 		transport string
@@ -54,7 +56,7 @@ func (o *options) publishes(ts []named, dir string) error {
 			kind = "retained"
 		}
 		fmt.Printf("  %s, %2d connections, %-8s  %9.0f accepted/s  CPU s per million %6.2f\n",
-			ph.transport, ph.conns, kind, medianOf(rates), medianOf(cpus))
+			ph.transport, ph.conns, kind, report.Median(rates), report.Median(cpus))
 	}
 	return nil
 }
@@ -67,7 +69,7 @@ func (o *options) publishPhase(b *broker, transport string, conns int, retain bo
 	if err != nil {
 		return 0, 0, err
 	}
-	cpu, err := b.cpu()
+	cpu, err := b.CPU()
 	if err != nil {
 		return 0, 0, err
 	}
@@ -106,19 +108,19 @@ func (o *options) publishPhase(b *broker, transport string, conns int, retain bo
 		}
 	}
 	took := time.Since(began)
-	now, err := b.cpu()
+	now, err := b.CPU()
 	return accepted / took.Seconds(), (now - cpu).Seconds() / accepted * 1e6, err
 }
 
 // post publishes by POST until end, one message after another.
 func (o *options) post(b *broker, i int, retain bool, end time.Time) (n int, err error) {
-	p, err := postPublisher(b.addr, "/events?topic=bench/"+strconv.Itoa(i)+"&retain="+strconv.FormatBool(retain), adminToken, o.size)
+	p, err := load.Post(b.Addr, "/events?topic=bench/"+strconv.Itoa(i)+"&retain="+strconv.FormatBool(retain), adminToken, o.size)
 	if err != nil {
 		return 0, err
 	}
-	defer p.close()
+	defer p.Close()
 	for ; time.Now().Before(end); n++ {
-		if err := p.publish(); err != nil {
+		if err := p.Publish(); err != nil {
 			return n, err
 		}
 	}
@@ -127,12 +129,12 @@ func (o *options) post(b *broker, i int, retain bool, end time.Time) (n int, err
 
 // stream publishes by MQTT until end, without waiting for anything.
 func (o *options) stream(b *broker, i int, retain bool, end time.Time) (n int, err error) {
-	nc, err := net.Dial("tcp", b.addr)
+	nc, err := net.Dial("tcp", b.Addr)
 	if err != nil {
 		return 0, err
 	}
 	defer nc.Close()
-	if err := shakeHands(nc, overWebSocket("/mqtt", []step{mqttConnect("pub"+strconv.Itoa(i), adminToken)})); err != nil {
+	if err := load.ShakeHands(nc, overWebSocket("/mqtt", []load.Step{mqttConnect("pub"+strconv.Itoa(i), adminToken)})); err != nil {
 		return 0, err
 	}
 	p := mqtt.Publish{Topic: "bench/" + strconv.Itoa(i), Retain: retain, Payload: make([]byte, o.size)}

@@ -3,20 +3,14 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
 	"context"
-	"encoding/json"
-	"fmt"
-	"net/http"
-	"os"
 	"os/exec"
-	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
 
 	"pubsub"
+	"pubsub/bench/internal/load"
+	"pubsub/bench/process"
 	"pubsub/internal/token"
 )
 
@@ -32,9 +26,8 @@ type ours struct {
 func (t *ours) prepare(o *options, dir string) (version string, err error) {
 	t.o = o
 	if o.binary == "" {
-		o.binary = filepath.Join(dir, "pubsub")
-		if out, err := exec.Command("go", "build", "-buildvcs=auto", "-o", o.binary, "pubsub/cmd/pubsub").CombinedOutput(); err != nil {
-			return "", fmt.Errorf("go build: %w\n%s", err, out)
+		if o.binary, err = process.Build(dir); err != nil {
+			return "", err
 		}
 	}
 	out, err := exec.Command(o.binary, "version").Output()
@@ -62,58 +55,30 @@ func (o *options) settings() string { return strings.TrimSpace("--holder=" + o.h
 // startBroker starts a broker whose subscribers use transport; store is a flag
 // that says where it keeps what is retained.
 func startBroker(o *options, transport, store string) (*broker, error) {
-	addr, _, err := freeAddress()
+	node, err := process.StartBroker(o.binary, adminToken, append([]string{store}, strings.Fields(o.settings())...)...)
 	if err != nil {
 		return nil, err
 	}
-	ops, _, err := freeAddress()
-	if err != nil {
+	b := &broker{server: server{Process: node.Process}, ops: node.Ops}
+	if b.key, err = process.CreateKey(b.Addr, adminToken); err != nil {
+		b.Stop()
 		return nil, err
 	}
-	b := &broker{server: server{addr: addr, profile: "http://" + ops}, ops: "http://" + ops}
-	args := append([]string{"serve", "--listen=" + addr, "--ops-listen=" + ops, store, "--drain-timeout=0s"}, strings.Fields(o.settings())...)
-	cmd := exec.Command(o.binary, args...)
-	cmd.Env = append(os.Environ(), "PUBSUB_ADMIN_TOKEN="+adminToken)
-	if err := b.run(cmd); err != nil {
-		return nil, err
-	}
-	if b.key, err = b.createKey(); err != nil {
-		b.stop()
-		return nil, fmt.Errorf("%w\n%s", err, b.output.Bytes())
-	}
-	b.handshakes = func(n int, topic func(int) string) ([][]step, error) {
+	b.handshakes = func(n int, topic func(int) string) ([][]load.Step, error) {
 		return b.subscribe(transport, o.tokens, n, topic)
 	}
-	b.publisher = func(topic string, size int) (*publisher, error) {
-		return postPublisher(addr, "/events?topic="+topic, adminToken, size)
+	b.publisher = func(topic string, size int) (*load.Publisher, error) {
+		return load.Post(b.Addr, "/events?topic="+topic, adminToken, size)
 	}
 	return b, nil
 }
 
-func (b *broker) createKey() (pubsub.Key, error) {
-	req, err := http.NewRequest(http.MethodPost, "http://"+b.addr+"/admin/keys", nil)
-	if err != nil {
-		return pubsub.Key{}, err
-	}
-	req.Header.Set("Fastly-Key", adminToken)
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return pubsub.Key{}, err
-	}
-	defer resp.Body.Close()
-	var key pubsub.Key
-	if err := json.NewDecoder(resp.Body).Decode(&key); err != nil || key.Value == "" {
-		return key, fmt.Errorf("no key was created: %s, %w", resp.Status, err)
-	}
-	return key, nil
-}
-
 // subscribe returns handshakes of n subscribers, each with a token of its own, or
 // all with the admin token.
-func (b *broker) subscribe(transport, tokens string, n int, topic func(int) string) ([][]step, error) {
+func (b *broker) subscribe(transport, tokens string, n int, topic func(int) string) ([][]load.Step, error) {
 	expires := time.Now().Add(time.Hour)
 	var failed error
-	hs := handshakes(n, func(i int) []step {
+	hs := load.Handshakes(n, func(i int) []load.Step {
 		id, bearer := clientID(topic(i), i), adminToken
 		if tokens == "own" {
 			raw, err := token.Sign(b.key, token.Claims{Read: []string{topic(i)}, Subject: id, Expires: expires})
@@ -125,47 +90,21 @@ func (b *broker) subscribe(transport, tokens string, n int, topic func(int) stri
 		if transport == "mqtt" {
 			return overWebSocket("/mqtt", mqttSubscribe(id, bearer, topic(i)))
 		}
-		return sseSubscribe("/events?topic="+topic(i), bearer)
+		return load.SSESubscribe("/events?topic="+topic(i), bearer)
 	})
 	return hs, failed
 }
 
 // metric returns the sum of the samples of a metric whose labels contain all of
 // with.
-func (b *broker) metric(name string, with ...string) (sum float64, err error) {
-	body, err := get(context.Background(), b.ops+"/metrics")
-	if err != nil {
-		return 0, err
-	}
-lines:
-	for s := bufio.NewScanner(bytes.NewReader(body)); s.Scan(); {
-		sample, value, ok := strings.Cut(s.Text(), " ")
-		if base, _, _ := strings.Cut(sample, "{"); !ok || base != name {
-			continue
-		}
-		for _, w := range with {
-			if !strings.Contains(sample, w) {
-				continue lines
-			}
-		}
-		v, err := strconv.ParseFloat(value, 64)
-		if err != nil {
-			return 0, err
-		}
-		sum += v
-	}
-	return sum, nil
+func (b *broker) metric(name string, with ...string) (float64, error) {
+	m, err := process.ReadMetrics(context.Background(), b.ops)
+	return m.Sum(name, with...), err
 }
 
 // inUse returns the bytes of the heap and of stacks that are in use, after the
 // last garbage collection.
-func (b *broker) inUse() (sum float64, err error) {
-	for _, name := range []string{"go_memstats_heap_inuse_bytes", "go_memstats_stack_inuse_bytes"} {
-		v, err := b.metric(name)
-		if err != nil {
-			return 0, err
-		}
-		sum += v
-	}
-	return sum, nil
+func (b *broker) inUse() (float64, error) {
+	m, err := process.ReadMetrics(context.Background(), b.ops)
+	return m.Sum("go_memstats_heap_inuse_bytes") + m.Sum("go_memstats_stack_inuse_bytes"), err
 }

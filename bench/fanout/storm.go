@@ -5,6 +5,9 @@ package main
 import (
 	"fmt"
 	"time"
+
+	"pubsub/bench/internal/load"
+	"pubsub/bench/internal/report"
 )
 
 // stormConnected are connected before the storm and get stormRate messages a
@@ -18,7 +21,7 @@ const (
 // storm measures what those who are connected notice of many who connect at
 // once, with ours and with the baseline.
 func (o *options) storm(ts []named, _ string) error {
-	limit, err := descriptors()
+	limit, err := report.Descriptors()
 	if err != nil {
 		return err
 	}
@@ -45,9 +48,9 @@ func (o *options) storm(ts []named, _ string) error {
 		}
 		rows = append(rows,
 			append(ageCells(t.name+", calm", calm), "", ""),
-			append(ageCells(t.name+", storm", stormy), fmt.Sprintf("%.0f", medianOf(connects)), fmt.Sprint(missing)))
+			append(ageCells(t.name+", storm", stormy), fmt.Sprintf("%.0f", report.Median(connects)), fmt.Sprint(missing)))
 	}
-	printTable(fmt.Sprintf("%d clients that get %d messages/s while %d connect at once: publish to receipt, ms; %d rounds", stormConnected, stormRate, n, o.rounds),
+	report.Table(fmt.Sprintf("%d clients that get %d messages/s while %d connect at once: publish to receipt, ms; %d rounds", stormConnected, stormRate, n, o.rounds),
 		[]string{"median", "p99", "max", "connects/s", "lost"}, rows)
 	return nil
 }
@@ -57,7 +60,7 @@ func (o *options) stormOnce(t named, n int) (calm, stormy ages, took time.Durati
 	if err != nil {
 		return calm, stormy, 0, err
 	}
-	defer s.stop()
+	defer s.Stop()
 	hs, err := s.handshakes(stormConnected+n, func(i int) string {
 		if i < stormConnected {
 			return topic
@@ -67,16 +70,16 @@ func (o *options) stormOnce(t named, n int) (calm, stormy ages, took time.Durati
 	if err != nil {
 		return calm, stormy, 0, err
 	}
-	connected, _, err := connect(s.addr, hs[:stormConnected], true)
+	connected, _, err := load.Connect(s.Addr, hs[:stormConnected], true)
 	if err != nil {
 		return calm, stormy, 0, err
 	}
-	defer connected.close()
+	defer connected.Close()
 	p, err := s.publisher(topic, o.size)
 	if err != nil {
 		return calm, stormy, 0, err
 	}
-	defer p.close()
+	defer p.Close()
 	enough := make(chan struct{})
 	time.AfterFunc(time.Duration(o.seconds)*time.Second, func() { close(enough) })
 	if calm, err = paced(connected, p, stormRate, enough); err != nil {
@@ -85,15 +88,15 @@ func (o *options) stormOnce(t named, n int) (calm, stormy ages, took time.Durati
 
 	enough = make(chan struct{})
 	began := time.Now()
-	others, err := newPool(s.addr, hs[stormConnected:], n, false)
+	others, err := load.New(s.Addr, hs[stormConnected:], n, false)
 	if err != nil {
 		return calm, stormy, 0, err
 	}
-	defer others.close()
+	defer others.Close()
 	failed := make(chan error, 1)
 	go func() {
 		defer close(enough)
-		err := others.waitLive()
+		err := others.WaitLive()
 		took = time.Since(began)
 		failed <- err
 	}()

@@ -5,6 +5,9 @@ package main
 import (
 	"fmt"
 	"time"
+
+	"pubsub/bench/internal/load"
+	"pubsub/bench/internal/report"
 )
 
 // topics measures subscribers that have a topic each.
@@ -22,9 +25,9 @@ func (o *options) topics(ts []named, _ string) error {
 			bytes, inUse, connects = append(bytes, rss/n), append(inUse, used/n), append(connects, n/took.Seconds())
 		}
 		rows = append(rows, []string{t.transport,
-			fmt.Sprintf("%.0f", medianOf(bytes)), fmt.Sprintf("%.0f", medianOf(inUse)), fmt.Sprintf("%.0f", medianOf(connects))})
+			fmt.Sprintf("%.0f", report.Median(bytes)), fmt.Sprintf("%.0f", report.Median(inUse)), fmt.Sprintf("%.0f", report.Median(connects))})
 	}
-	printTable(fmt.Sprintf("%d topics of one subscriber each; medians of %d rounds", o.subscribers, o.rounds),
+	report.Table(fmt.Sprintf("%d topics of one subscriber each; medians of %d rounds", o.subscribers, o.rounds),
 		[]string{"bytes/subscriber", "of them heap and stacks", "connects/s"}, rows)
 	return nil
 }
@@ -36,12 +39,12 @@ func (o *options) topicEach(t *ours) (rss, inUse float64, took time.Duration, er
 	if err != nil {
 		return 0, 0, 0, err
 	}
-	defer b.stop()
+	defer b.Stop()
 	if err := o.warm(&b.server); err != nil {
 		return 0, 0, 0, err
 	}
 	measure := func() (rss, inUse float64, err error) {
-		if rss, err = b.memory(); err != nil {
+		if rss, err = b.Memory(); err != nil {
 			return 0, 0, err
 		}
 		inUse, err = b.inUse()
@@ -55,11 +58,11 @@ func (o *options) topicEach(t *ours) (rss, inUse float64, took time.Duration, er
 	if err != nil {
 		return 0, 0, 0, err
 	}
-	subs, took, err := connect(b.addr, hs, false)
+	subs, took, err := load.Connect(b.Addr, hs, false)
 	if err != nil {
 		return 0, 0, 0, err
 	}
-	defer subs.close()
+	defer subs.Close()
 	rss, inUse, err = measure()
 	return rss - rssBefore, inUse - inUseBefore, took, err
 }

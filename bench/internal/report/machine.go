@@ -1,6 +1,8 @@
 //go:build linux
 
-package main
+// Package report says where a benchmark ran and what it gave: the machine,
+// quantiles, tables.
+package report
 
 import (
 	"fmt"
@@ -10,7 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func kernel() string {
+// Kernel returns the kernel's release.
+func Kernel() string {
 	var u unix.Utsname
 	if unix.Uname(&u) != nil {
 		return "unknown"
@@ -18,8 +21,8 @@ func kernel() string {
 	return unix.ByteSliceToString(u.Release[:])
 }
 
-// processor returns the model of the first CPU.
-func processor() string {
+// Processor returns the model of the first CPU.
+func Processor() string {
 	b, _ := os.ReadFile("/proc/cpuinfo")
 	for line := range strings.Lines(string(b)) {
 		if name, model, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "model name" {
@@ -29,7 +32,8 @@ func processor() string {
 	return "unknown"
 }
 
-func memoryOf() string {
+// Memory returns how much memory there is.
+func Memory() string {
 	var info unix.Sysinfo_t
 	if unix.Sysinfo(&info) != nil {
 		return "unknown memory"
@@ -37,15 +41,15 @@ func memoryOf() string {
 	return fmt.Sprintf("%.0f GiB", float64(info.Totalram)*float64(info.Unit)/(1<<30))
 }
 
-// descriptors returns how many file descriptors a process may have open.
-func descriptors() (int, error) {
+// Descriptors returns how many file descriptors a process may have open.
+func Descriptors() (int, error) {
 	var limit unix.Rlimit
 	err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit)
 	return int(limit.Cur), err
 }
 
-// quoted returns the arguments as a shell takes them.
-func quoted(args []string) (qs []string) {
+// Quoted returns the arguments as a shell takes them.
+func Quoted(args []string) (qs []string) {
 	for _, a := range args {
 		if strings.ContainsAny(a, " '\"$") {
 			a = "'" + strings.ReplaceAll(a, "'", `'\''`) + "'"

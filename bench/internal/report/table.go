@@ -1,6 +1,6 @@
 //go:build linux
 
-package main
+package report
 
 import (
 	"fmt"
@@ -8,9 +8,9 @@ import (
 	"unicode/utf8"
 )
 
-// printTable prints rows under their columns, aligned; the first cell of a row
+// Table prints rows under their columns, aligned; the first cell of a row
 // is its name.
-func printTable(title string, columns []string, rows [][]string) {
+func Table(title string, columns []string, rows [][]string) {
 	widths := make([]int, len(columns)+1)
 	for _, row := range append([][]string{append([]string{""}, columns...)}, rows...) {
 		for i, cell := range row {
@@ -27,9 +27,9 @@ func printTable(title string, columns []string, rows [][]string) {
 	}
 }
 
-// ratio returns a value and, in brackets, how many times that of the baseline
+// Ratio returns a value and, in brackets, how many times that of the baseline
 // it is; 0 is no baseline.
-func ratio(format string, value, baseline float64) string {
+func Ratio(format string, value, baseline float64) string {
 	if baseline == 0 {
 		return fmt.Sprintf(format, value)
 	}

@@ -1,6 +1,8 @@
 //go:build linux
 
-package main
+// Package load is the load of a benchmark: many subscribers in one process, and
+// publishers, which say in each message when it was published.
+package load
 
 import (
 	"bytes"
@@ -15,9 +17,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// pool is many subscribers that connect and read as fast as they can, with one
+// Pool is many subscribers that connect and read as fast as they can, with one
 // goroutine and one epoll, so that the load takes little of the machine.
-type pool struct {
+type Pool struct {
 	// immutable
 	addr    unix.SockaddrInet4
 	stamped bool // the age of each message is taken, too
@@ -48,7 +50,7 @@ type pool struct {
 type conn struct {
 	fd     int
 	begun  bool   // the first step has been sent
-	steps  []step // what is left of the handshake
+	steps  []Step // what is left of the handshake
 	answer []byte // to the first of them, incomplete
 	// The end of what was read, as far as a stamp may begin in it.
 	tail [tailRoom]byte
@@ -70,9 +72,9 @@ var epoch = time.Now()
 // missing.
 const connectTimeout = 20 * time.Second
 
-// newPool begins to open a connection for each of the handshakes, atOnce at a
-// time.
-func newPool(addr string, handshakes [][]step, atOnce int, stamped bool) (*pool, error) {
+// New begins to open a connection to addr for each of the handshakes, atOnce at
+// a time.
+func New(addr string, handshakes [][]Step, atOnce int, stamped bool) (*Pool, error) {
 	ap, err := netip.ParseAddrPort(addr)
 	if err != nil {
 		return nil, err
@@ -81,7 +83,7 @@ func newPool(addr string, handshakes [][]step, atOnce int, stamped bool) (*pool,
 	if err != nil {
 		return nil, err
 	}
-	p := &pool{
+	p := &Pool{
 		addr:    unix.SockaddrInet4{Port: int(ap.Port()), Addr: ap.Addr().As4()},
 		stamped: stamped, epoll: epoll, done: make(chan struct{}),
 		conns: make([]conn, len(handshakes)), atOnce: atOnce,
@@ -94,23 +96,23 @@ func newPool(addr string, handshakes [][]step, atOnce int, stamped bool) (*pool,
 	return p, nil
 }
 
-// connect opens a connection for each of the handshakes and returns when all are
-// complete, and how long that took.
-func connect(addr string, handshakes [][]step, stamped bool) (*pool, time.Duration, error) {
+// Connect opens a connection to addr for each of the handshakes and returns when
+// all are complete, and how long that took.
+func Connect(addr string, handshakes [][]Step, stamped bool) (*Pool, time.Duration, error) {
 	const atOnce = 128
 	began := time.Now()
-	p, err := newPool(addr, handshakes, atOnce, stamped)
+	p, err := New(addr, handshakes, atOnce, stamped)
 	if err != nil {
 		return nil, 0, err
 	}
-	if err := p.waitLive(); err != nil {
-		p.close()
+	if err := p.WaitLive(); err != nil {
+		p.Close()
 		return nil, 0, err
 	}
 	return p, time.Since(began), nil
 }
 
-func (p *pool) run() {
+func (p *Pool) run() {
 	defer close(p.done)
 	events := make([]unix.EpollEvent, 512)
 	buf := make([]byte, tailRoom+256<<10)
@@ -134,7 +136,7 @@ func (p *pool) run() {
 
 // begin begins connection i. Its events are those of changes: that it is
 // connected, and that something has come.
-func (p *pool) begin(i int) error {
+func (p *Pool) begin(i int) error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return err
@@ -167,7 +169,7 @@ const edgeTriggered = 1 << 31 // EPOLLET, which x/sys has as a negative number
 
 // serve goes on with connection i as far as it can without waiting. The
 // beginning of buf has room for a tail.
-func (p *pool) serve(i int, buf []byte) {
+func (p *Pool) serve(i int, buf []byte) {
 	c := &p.conns[i]
 	if len(c.steps) > 0 && !c.begun {
 		// Connected, or not: then this fails.
@@ -206,15 +208,15 @@ func (p *pool) serve(i int, buf []byte) {
 
 // send sends what the handshake has next, which fits into an empty socket.
 func (c *conn) send() error {
-	_, err := unix.Write(c.fd, c.steps[0].send)
+	_, err := unix.Write(c.fd, c.steps[0].Send)
 	return err
 }
 
 // shake goes on with the handshake of c and returns what came behind it.
-func (p *pool) shake(c *conn, b []byte) (rest []byte, err error) {
+func (p *Pool) shake(c *conn, b []byte) (rest []byte, err error) {
 	b = append(c.answer, b...)
 	for {
-		n, err := c.steps[0].answer(b)
+		n, err := c.steps[0].Answer(b)
 		if err != nil {
 			return nil, fmt.Errorf("%w: %q", err, b)
 		}
@@ -234,7 +236,7 @@ func (p *pool) shake(c *conn, b []byte) (rest []byte, err error) {
 	}
 }
 
-func (p *pool) lived() {
+func (p *Pool) lived() {
 	p.pending--
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -245,13 +247,13 @@ func (p *pool) lived() {
 }
 
 // wake must be called with mu held.
-func (p *pool) wake() {
+func (p *Pool) wake() {
 	close(p.changed)
 	p.changed = make(chan struct{})
 }
 
 // fail closes connection i.
-func (p *pool) fail(i int, err error) {
+func (p *Pool) fail(i int, err error) {
 	c := &p.conns[i]
 	if c.fd >= 0 {
 		unix.Close(c.fd)
@@ -270,7 +272,7 @@ func (p *pool) fail(i int, err error) {
 
 // count counts the messages that end in b, which begins with the tail of what
 // was read before.
-func (p *pool) count(i int, b []byte) {
+func (p *Pool) count(i int, b []byte) {
 	now := time.Since(epoch)
 	n := 0
 	for {
@@ -295,7 +297,7 @@ func (p *pool) count(i int, b []byte) {
 	}
 }
 
-func (p *pool) add(i, n int) {
+func (p *Pool) add(i, n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.total += n
@@ -313,21 +315,21 @@ func (p *pool) add(i, n int) {
 	}
 }
 
-// reset forgets the messages that have come.
-func (p *pool) reset() {
+// Reset forgets the messages that have come.
+func (p *Pool) Reset() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.resetCounts()
 }
 
-func (p *pool) resetCounts() {
+func (p *Pool) resetCounts() {
 	p.total, p.reached, p.reachedAt, p.ages = 0, nil, nil, nil
 	p.counts = make([]int, len(p.conns))
 	p.changed = make(chan struct{})
 }
 
-// waitLive returns when all handshakes are complete.
-func (p *pool) waitLive() error {
+// WaitLive returns when all handshakes are complete.
+func (p *Pool) WaitLive() error {
 	for before := -1; ; {
 		p.mu.Lock()
 		live, err, changed := p.live, p.err, p.changed
@@ -346,9 +348,9 @@ func (p *pool) waitLive() error {
 	}
 }
 
-// waitAll returns when every connection has received n messages; false if for
+// WaitAll returns when every connection has received n messages; false if for
 // timeout there is no progress, or if a connection has failed.
-func (p *pool) waitAll(n int, timeout time.Duration) bool {
+func (p *Pool) WaitAll(n int, timeout time.Duration) bool {
 	for {
 		p.mu.Lock()
 		all := n <= 0 || len(p.reached) >= n && p.reached[n-1] == len(p.conns)
@@ -360,22 +362,26 @@ func (p *pool) waitAll(n int, timeout time.Duration) bool {
 		select {
 		case <-changed:
 		case <-time.After(timeout):
-			if p.received() == before {
+			if p.Received() == before {
 				return false
 			}
 		}
 	}
 }
 
-func (p *pool) received() int {
+// Size returns how many subscribers there are.
+func (p *Pool) Size() int { return len(p.conns) }
+
+// Received returns how many messages have come, by all, since Reset.
+func (p *Pool) Received() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.total
 }
 
-// takeAges returns how old the messages were that have come since the last call
+// TakeAges returns how old the messages were that have come since the last call
 // and reset, and forgets them.
-func (p *pool) takeAges() []time.Duration {
+func (p *Pool) TakeAges() []time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	ages := p.ages
@@ -383,16 +389,16 @@ func (p *pool) takeAges() []time.Duration {
 	return ages
 }
 
-// failed returns why a connection has ended.
-func (p *pool) failed() error {
+// Failed returns why a connection has ended.
+func (p *Pool) Failed() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.err
 }
 
-// lastAfter returns, for each message that all have received, how long after
+// LastAfter returns, for each message that all have received, how long after
 // being sent the last of them did.
-func (p *pool) lastAfter(sent []time.Time) []time.Duration {
+func (p *Pool) LastAfter(sent []time.Time) []time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var ds []time.Duration
@@ -404,7 +410,8 @@ func (p *pool) lastAfter(sent []time.Time) []time.Duration {
 	return ds
 }
 
-func (p *pool) close() {
+// Close ends all connections.
+func (p *Pool) Close() {
 	p.stopping.Store(true)
 	<-p.done
 	for i := range p.conns {
