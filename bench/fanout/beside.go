@@ -36,12 +36,12 @@ func (o *options) beside(ts []named, _ string) error {
 				if err != nil {
 					return fmt.Errorf("%s: %w", t.transport, err)
 				}
-				missing += q.lost + l.lost + r.lost
-				quiet = append(quiet, q.ages...)
+				missing += q.Lost + l.Lost + r.lost
+				quiet = append(quiet, q.Ages...)
 				if alone {
-					apart = append(apart, l.ages...)
+					apart = append(apart, l.Ages...)
 				} else {
-					loaded, large = append(loaded, l.ages...), append(large, r)
+					loaded, large = append(loaded, l.Ages...), append(large, r)
 				}
 			}
 		}
@@ -57,12 +57,6 @@ func (o *options) beside(ts []named, _ string) error {
 	return nil
 }
 
-// ages is what came of publishing to a pool that takes ages.
-type ages struct {
-	ages []time.Duration
-	lost int
-}
-
 func ageCells(name string, ds []time.Duration) []string {
 	cells := []string{name}
 	for _, q := range []float64{0.5, 0.99, 1} {
@@ -71,7 +65,7 @@ func ageCells(name string, ds []time.Duration) []string {
 	return cells
 }
 
-func (o *options) besideLarge(t *ours, alone bool) (quiet, loaded ages, large result, err error) {
+func (o *options) besideLarge(t *ours, alone bool) (quiet, loaded load.Ages, large result, err error) {
 	s, err := t.start("")
 	if err != nil {
 		return quiet, loaded, large, err
@@ -99,7 +93,7 @@ func (o *options) besideLarge(t *ours, alone bool) (quiet, loaded ages, large re
 
 	enough := make(chan struct{})
 	time.AfterFunc(time.Second, func() { close(enough) })
-	if quiet, err = paced(few, toFew, besideRate, enough); err != nil {
+	if quiet, err = load.Paced(few, toFew, besideRate, enough); err != nil {
 		return quiet, loaded, large, err
 	}
 	enough = make(chan struct{})
@@ -110,7 +104,7 @@ func (o *options) besideLarge(t *ours, alone bool) (quiet, loaded ages, large re
 		large, err = o.phase(s, many, toMany, phase{window: o.window})
 		failed <- errors.Join(err, many.Failed())
 	}()
-	loaded, err = paced(few, toFew, besideRate, enough)
+	loaded, err = load.Paced(few, toFew, besideRate, enough)
 	if largeErr := <-failed; largeErr != nil {
 		err = largeErr
 	}
@@ -133,24 +127,4 @@ func (o *options) audience(s *server, n int, topic string, stamped bool) (*load.
 		return nil, nil, err
 	}
 	return subs, p, nil
-}
-
-// paced publishes rate messages a second until enough is closed.
-func paced(subs *load.Pool, p *load.Publisher, rate int, enough <-chan struct{}) (a ages, err error) {
-	subs.Reset()
-	sent := 0
-	tick := time.NewTicker(time.Second / time.Duration(rate))
-	defer tick.Stop()
-	for {
-		select {
-		case <-enough:
-			subs.WaitAll(sent, lossTimeout)
-			return ages{subs.TakeAges(), sent*subs.Size() - subs.Received()}, subs.Failed()
-		case <-tick.C:
-			if err := p.Publish(); err != nil {
-				return a, err
-			}
-			sent++
-		}
-	}
 }

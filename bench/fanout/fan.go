@@ -180,10 +180,6 @@ func (s *server) idle(span time.Duration) (float64, error) {
 	return (after - before).Seconds() / span.Seconds(), err
 }
 
-// lossTimeout is how long nothing may arrive before what is missing counts as
-// lost.
-const lossTimeout = 5 * time.Second
-
 // phase publishes to the subscribers for a while.
 func (o *options) phase(s *server, subs *load.Pool, p *load.Publisher, ph phase) (r result, err error) {
 	subs.Reset()
@@ -196,7 +192,7 @@ func (o *options) phase(s *server, subs *load.Pool, p *load.Publisher, ph phase)
 	for end := began.Add(time.Duration(o.seconds) * time.Second); time.Now().Before(end); {
 		if ph.window == 0 {
 			time.Sleep(time.Until(began.Add(time.Duration(len(sent)) * time.Second / time.Duration(ph.rate))))
-		} else if !subs.WaitAll(len(sent)-ph.window+1, lossTimeout) {
+		} else if !subs.WaitAll(len(sent)-ph.window+1, load.LossTimeout) {
 			break // something is lost
 		}
 		sent = append(sent, time.Now())
@@ -204,7 +200,7 @@ func (o *options) phase(s *server, subs *load.Pool, p *load.Publisher, ph phase)
 			return r, err
 		}
 	}
-	subs.WaitAll(len(sent), lossTimeout)
+	subs.WaitAll(len(sent), load.LossTimeout)
 	r.took = time.Since(began)
 	now, err := s.CPU()
 	r.cpu = now - cpu

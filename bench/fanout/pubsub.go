@@ -26,7 +26,7 @@ type ours struct {
 func (t *ours) prepare(o *options, dir string) (version string, err error) {
 	t.o = o
 	if o.binary == "" {
-		if o.binary, err = process.Build(dir); err != nil {
+		if o.binary, err = process.Build(context.Background(), dir); err != nil {
 			return "", err
 		}
 	}
@@ -55,7 +55,7 @@ func (o *options) settings() string { return strings.TrimSpace("--holder=" + o.h
 // startBroker starts a broker whose subscribers use transport; store is a flag
 // that says where it keeps what is retained.
 func startBroker(o *options, transport, store string) (*broker, error) {
-	node, err := process.StartBroker(o.binary, adminToken, append([]string{store}, strings.Fields(o.settings())...)...)
+	node, err := process.StartBroker(context.Background(), o.binary, adminToken, append([]string{store}, strings.Fields(o.settings())...)...)
 	if err != nil {
 		return nil, err
 	}

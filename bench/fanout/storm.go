@@ -43,8 +43,8 @@ func (o *options) storm(ts []named, _ string) error {
 			if err != nil {
 				return fmt.Errorf("%s: %w", t.name, err)
 			}
-			calm, stormy, connects = append(calm, c.ages...), append(stormy, s.ages...), append(connects, float64(n)/took.Seconds())
-			missing += c.lost + s.lost
+			calm, stormy, connects = append(calm, c.Ages...), append(stormy, s.Ages...), append(connects, float64(n)/took.Seconds())
+			missing += c.Lost + s.Lost
 		}
 		rows = append(rows,
 			append(ageCells(t.name+", calm", calm), "", ""),
@@ -55,7 +55,7 @@ func (o *options) storm(ts []named, _ string) error {
 	return nil
 }
 
-func (o *options) stormOnce(t named, n int) (calm, stormy ages, took time.Duration, err error) {
+func (o *options) stormOnce(t named, n int) (calm, stormy load.Ages, took time.Duration, err error) {
 	s, err := t.start("")
 	if err != nil {
 		return calm, stormy, 0, err
@@ -82,7 +82,7 @@ func (o *options) stormOnce(t named, n int) (calm, stormy ages, took time.Durati
 	defer p.Close()
 	enough := make(chan struct{})
 	time.AfterFunc(time.Duration(o.seconds)*time.Second, func() { close(enough) })
-	if calm, err = paced(connected, p, stormRate, enough); err != nil {
+	if calm, err = load.Paced(connected, p, stormRate, enough); err != nil {
 		return calm, stormy, 0, err
 	}
 
@@ -100,7 +100,7 @@ func (o *options) stormOnce(t named, n int) (calm, stormy ages, took time.Durati
 		took = time.Since(began)
 		failed <- err
 	}()
-	stormy, err = paced(connected, p, stormRate, enough)
+	stormy, err = load.Paced(connected, p, stormRate, enough)
 	if stormErr := <-failed; stormErr != nil {
 		err = stormErr
 	}

@@ -26,18 +26,18 @@ type Broker struct {
 
 // Build builds our broker into dir and returns the binary's path; flags are further
 // ones of go build.
-func Build(dir string, flags ...string) (binary string, err error) {
+func Build(ctx context.Context, dir string, flags ...string) (binary string, err error) {
 	binary = filepath.Join(dir, "pubsub")
 	args := append(append([]string{"build", "-buildvcs=auto"}, flags...), "-o", binary, "pubsub/cmd/pubsub")
-	if out, err := exec.Command("go", args...).CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(ctx, "go", args...).CombinedOutput(); err != nil {
 		return "", fmt.Errorf("go build: %w\n%s", err, out)
 	}
 	return binary, nil
 }
 
-// StartBroker starts a broker on loopback, which ends at once when it is stopped;
-// flags are further ones of pubsub serve.
-func StartBroker(binary, adminToken string, flags ...string) (*Broker, error) {
+// StartBroker starts a broker on loopback, which ends at once when it is stopped,
+// or ctx is done; flags are further ones of pubsub serve.
+func StartBroker(ctx context.Context, binary, adminToken string, flags ...string) (*Broker, error) {
 	addr, _, err := FreeAddress()
 	if err != nil {
 		return nil, err
@@ -46,7 +46,7 @@ func StartBroker(binary, adminToken string, flags ...string) (*Broker, error) {
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(binary, append([]string{"serve", "--listen=" + addr, "--ops-listen=" + ops, "--drain-timeout=0s"}, flags...)...)
+	cmd := exec.CommandContext(ctx, binary, append([]string{"serve", "--listen=" + addr, "--ops-listen=" + ops, "--drain-timeout=0s"}, flags...)...)
 	cmd.Env = append(os.Environ(), "PUBSUB_ADMIN_TOKEN="+adminToken)
 	p, err := Start(cmd, addr)
 	if err != nil {

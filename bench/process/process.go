@@ -32,32 +32,57 @@ type Process struct {
 	Profile string
 
 	cmd    *exec.Cmd
-	output bytes.Buffer // of its standard output and error; whole once it has ended
+	exited chan struct{} // closed when the process has ended
+
+	output bytes.Buffer // its standard output and error; read when exited is closed
+	err    error        // how it has ended; read when exited is closed
 }
 
 // readyTimeout is how long a server may take to begin to listen.
 const readyTimeout = 10 * time.Second
 
-// Start starts cmd and returns when it accepts connections at addr. The process
-// ends with ours, whatever ends that.
+// Start starts cmd and returns when it accepts connections at addr.
 func Start(cmd *exec.Cmd, addr string) (*Process, error) {
-	p := &Process{Addr: addr, cmd: cmd}
-	cmd.Stdout, cmd.Stderr = &p.output, &p.output
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
-	if err := cmd.Start(); err != nil {
+	p, err := Launch(cmd)
+	if err != nil {
 		return nil, err
 	}
-	for deadline := time.Now().Add(readyTimeout); ; time.Sleep(10 * time.Millisecond) {
+	p.Addr = addr
+	for deadline := time.Now().Add(readyTimeout); ; {
 		nc, err := net.Dial("tcp", p.Addr)
 		if err == nil {
 			nc.Close()
 			return p, nil
+		}
+		select {
+		case <-p.exited:
+			return nil, fmt.Errorf("%s has ended: %w\n%s", cmd.Path, p.err, p.output.Bytes())
+		case <-time.After(10 * time.Millisecond):
 		}
 		if time.Now().After(deadline) {
 			p.Stop()
 			return nil, fmt.Errorf("%s does not listen: %w\n%s", cmd.Path, err, p.output.Bytes())
 		}
 	}
+}
+
+// Launch starts cmd, which may not listen at all. The process ends with ours,
+// whatever ends that. Who reads its standard output has set that before.
+func Launch(cmd *exec.Cmd) (*Process, error) {
+	p := &Process{cmd: cmd, exited: make(chan struct{})}
+	if cmd.Stdout == nil {
+		cmd.Stdout = &p.output
+	}
+	cmd.Stderr = &p.output
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	go func() {
+		p.err = cmd.Wait()
+		close(p.exited)
+	}()
+	return p, nil
 }
 
 // Stop ends the process and its children; what they still hold is no concern of
@@ -71,7 +96,7 @@ func (p *Process) Stop() {
 		}
 	})
 	defer kill.Stop()
-	p.cmd.Wait()
+	<-p.exited
 }
 
 // pids returns the process and its children.

@@ -60,13 +60,24 @@ type conn struct {
 // A message ends in a stamp, the nanoseconds from epoch to its publishing in
 // stampDigits digits, and the marker.
 const (
-	stampDigits = 16
+	stampDigits = 18
 	marker      = "~M~"
 	tailRoom    = stampDigits + len(marker) - 1
 )
 
-// epoch is where stamps begin.
-var epoch = time.Now()
+// epoch is where stamps begin: when the machine was started, so that the processes
+// of a measurement agree.
+var epoch = started()
+
+func started() time.Time {
+	now := time.Now() // of CLOCK_MONOTONIC, as far as differences go
+	var up unix.Timespec
+	unix.ClockGettime(unix.CLOCK_MONOTONIC, &up)
+	return now.Add(-time.Duration(up.Nano()))
+}
+
+// Now returns the time since the machine was started: the same in all processes.
+func Now() time.Duration { return time.Since(epoch) }
 
 // connectTimeout is how long there may be no new connection while some are
 // missing.
@@ -273,7 +284,7 @@ func (p *Pool) fail(i int, err error) {
 // count counts the messages that end in b, which begins with the tail of what
 // was read before.
 func (p *Pool) count(i int, b []byte) {
-	now := time.Since(epoch)
+	now := Now()
 	n := 0
 	for {
 		k := bytes.Index(b, []byte(marker))
@@ -408,6 +419,17 @@ func (p *Pool) LastAfter(sent []time.Time) []time.Duration {
 		}
 	}
 	return ds
+}
+
+// LastAt returns when the last of all received its nth message since Reset, as Now
+// counts; 0 if not all have.
+func (p *Pool) LastAt(n int) time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if n < 1 || len(p.reachedAt) < n || p.reachedAt[n-1].IsZero() {
+		return 0
+	}
+	return p.reachedAt[n-1].Sub(epoch)
 }
 
 // Close ends all connections.

@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"strconv"
-	"time"
 )
 
 // Publisher publishes to one topic over one connection.
@@ -49,7 +48,7 @@ func Post(addr, path, bearer string, size int) (*Publisher, error) {
 // Publish returns when the target has accepted a message, or, where the protocol
 // has no answer, when it is on its way.
 func (p *Publisher) Publish() error {
-	copy(p.stamp, fmt.Sprintf("%0*d", stampDigits, time.Since(epoch)))
+	copy(p.stamp, fmt.Sprintf("%0*d", stampDigits, Now()))
 	if _, err := p.nc.Write(p.request); err != nil || !p.answered {
 		return err
 	}
