@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 
 	"pubsub/internal/config"
 )
@@ -38,6 +39,7 @@ func (n *node) adminToken() (string, error) {
 	path := filepath.Join(n.cfg.DataDir, adminTokenFile)
 	switch token, err := config.ReadToken(path); {
 	case err == nil:
+		n.warnOfReaders(path)
 		return token, nil
 	case !errors.Is(err, fs.ErrNotExist):
 		return "", fmt.Errorf("%s %w: delete it to have a new one made", path, err)
@@ -48,6 +50,18 @@ func (n *node) adminToken() (string, error) {
 	}
 	n.log.Info("admin token made", "file", path)
 	return token, nil
+}
+
+// warnOfReaders says so if others than its owner can read the file of the admin
+// token. That is no reason to end: whoever let them may have meant it.
+func (n *node) warnOfReaders(path string) {
+	if runtime.GOOS == "windows" {
+		return // where the mode says nothing of them
+	}
+	if fi, err := os.Stat(path); err == nil && fi.Mode().Perm()&0o077 != 0 {
+		n.log.Warn("others than its owner can read the admin token: chmod 600 the file, and delete it to have a new one made if they may have",
+			"file", path, "mode", fi.Mode().Perm().String())
+	}
 }
 
 // writeNew makes a file that only its owner can read: whole, or not at all.
