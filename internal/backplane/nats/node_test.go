@@ -24,6 +24,8 @@ type node struct {
 
 	control func(pubsub.Control) []byte // nil: no reply
 
+	began map[pubsub.Topic]pubsub.Version // what was read of topics when they began to be wanted; owned by the test's goroutine
+
 	mu  sync.Mutex
 	got map[pubsub.Topic][]pubsub.Message // guarded by mu: in the order of delivery
 

@@ -160,13 +160,20 @@ func (c *natsCluster) leader(stream string) *natsServer {
 // eventually waits until ok is true.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(60 * time.Second)
-	for !ok() {
+	if !within(patience, ok) {
+		t.Fatalf("%s: not within %v", what, patience)
+	}
+}
+
+// within waits for at most d until ok is true.
+func within(d time.Duration, ok func() bool) bool {
+	for deadline := time.Now().Add(d); !ok(); {
 		if time.Now().After(deadline) {
-			t.Fatalf("%s: not within 60 s", what)
+			return false
 		}
 		time.Sleep(10 * time.Millisecond) // between two looks
 	}
+	return true
 }
 
 // open opens a backplane that the test closes. Its calls may take as long as a busy

@@ -1,6 +1,7 @@
 package nats
 
 import (
+	"flag"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -9,12 +10,13 @@ import (
 	"pubsub"
 )
 
+var seed = flag.Uint64("seed", rand.Uint64(), "of all that is random in a test")
+
 // seeded returns a source of random numbers whose seed is in the test's log.
 func seeded(t testing.TB) *rand.Rand {
 	t.Helper()
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
-	return rand.New(rand.NewPCG(seed, seed))
+	t.Logf("seed %d (repeat with -seed)", *seed)
+	return rand.New(rand.NewPCG(*seed, *seed))
 }
 
 func TestSubjects(t *testing.T) {

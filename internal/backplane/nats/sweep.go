@@ -85,11 +85,9 @@ func (s *sweeper) run(ctx context.Context) {
 	defer s.link.watchConnections(connected)()
 	interval := time.NewTimer(s.nextInterval())
 	defer interval.Stop()
-	again := time.NewTimer(time.Hour)
-	again.Stop()
+	again, second, joined := stoppedTimer(), stoppedTimer(), stoppedTimer()
 	defer again.Stop()
-	joined := time.NewTimer(time.Hour)
-	joined.Stop()
+	defer second.Stop()
 	defer joined.Stop()
 	for {
 		why := ""
@@ -108,8 +106,11 @@ func (s *sweeper) run(ctx context.Context) {
 			s.mu.Unlock()
 		case <-connected:
 			why = "connected"
-			// What was announced before all servers knew of this connection.
-			again.Reset(lookAgainAfter)
+			// A server that does not know of this connection yet announces to it what
+			// it stores meanwhile in vain, and no gap shows it.
+			second.Reset(lookAgainAfter)
+		case <-second.C:
+			why = "second look"
 		case <-again.C:
 			why = "again"
 		case <-interval.C:
@@ -136,6 +137,12 @@ func (s *sweeper) run(ctx context.Context) {
 			}
 		}
 	}
+}
+
+func stoppedTimer() *time.Timer {
+	t := time.NewTimer(time.Hour)
+	t.Stop()
+	return t
 }
 
 // nextInterval varies, so that the nodes of a cluster do not sweep all at once.
