@@ -1,6 +1,7 @@
 package app
 
 import (
+	"bufio"
 	"context"
 	"io"
 	"net"
@@ -34,8 +35,9 @@ func (p *pipes) dial() net.Conn {
 	return client
 }
 
-// A server is shut down at once though somebody has connected and said nothing; a
-// request that is under way is still answered.
+// A server is shut down at once though somebody has connected and said nothing, or
+// has sent half the head of a request, be it the first or not; a request that is
+// under way is still answered.
 func TestShutdownDoesNotWaitForNewcomers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const work = 3 * time.Second
@@ -47,8 +49,15 @@ func TestShutdownDoesNotWaitForNewcomers(t *testing.T) {
 		ln := &pipes{make(chan net.Conn), make(chan struct{})}
 		go s.Serve(ln)
 
-		silent, busy := ln.dial(), ln.dial()
-		synctest.Wait()
+		silent, half, second, busy := ln.dial(), ln.dial(), ln.dial(), ln.dial()
+		go io.WriteString(half, "GET / HTTP/1.1\r\nHost: bro")
+		go func() {
+			io.WriteString(second, "OPTIONS * HTTP/1.1\r\nHost: broker\r\n\r\n")
+			io.WriteString(second, "GET / HTTP/1.1\r\nHost: bro")
+		}()
+		if res, err := http.ReadResponse(bufio.NewReader(second), nil); err != nil || res.StatusCode != 200 {
+			t.Fatal(res, err)
+		}
 		go io.WriteString(busy, "GET / HTTP/1.1\r\nHost: broker\r\nConnection: close\r\n\r\n")
 		answered := make(chan string)
 		go func() {
@@ -59,9 +68,16 @@ func TestShutdownDoesNotWaitForNewcomers(t *testing.T) {
 
 		begun := time.Now()
 		n.close()
-		if _, err := silent.Read(make([]byte, 1)); err != io.EOF || time.Since(begun) != 0 {
-			t.Errorf("the silent connection: %v, after %v", err, time.Since(begun))
+		for _, c := range []net.Conn{silent, half} {
+			if _, err := c.Read(make([]byte, 1)); err != io.EOF || time.Since(begun) != 0 {
+				t.Errorf("one that has sent nothing, or half a head: %v, after %v", err, time.Since(begun))
+			}
 		}
+		go func() {
+			if _, err := second.Read(make([]byte, 1)); err != io.EOF || time.Since(begun) != 0 {
+				t.Errorf("one that has sent half of its second head: %v, after %v", err, time.Since(begun))
+			}
+		}()
 		go func() {
 			if got := <-answered; got != "answer" {
 				t.Errorf("the request that was under way: %q", got)

@@ -1,6 +1,8 @@
 package scenario_test
 
 import (
+	"bufio"
+	"io"
 	"net/http"
 	"strconv"
 	"testing"
@@ -193,4 +195,45 @@ func TestDrainOfOneWhoDoesNotRead(t *testing.T) {
 		s.leave()
 		n.stop()
 	})
+}
+
+// "streams close …, then exit": half the head of a request holds up nobody, a message
+// of which half is there is still taken, and who never sends the rest is not waited
+// for as long as a body may take otherwise.
+func TestDrainOfOneWhoIsSending(t *testing.T) {
+	t.Parallel()
+	n := start(t)
+	half := func(request string) *bufio.Reader {
+		c := dial(t, n.addr)
+		if _, err := io.WriteString(c, request); err != nil {
+			t.Fatal(err)
+		}
+		return bufio.NewReader(c)
+	}
+	head := request("POST", "/events?topic=t&retain=true", asAdminLine, "Content-Length: 4", "Expect: 100-continue")
+	halfHead, never := half("GET / HTTP/1.1\r\nHost: bro"), half(head)
+	sender := dial(t, n.addr)
+	io.WriteString(sender, head)
+	answer := bufio.NewReader(sender)
+	for _, r := range []*bufio.Reader{never, answer} {
+		// The node has begun to read the body.
+		if line, err := r.ReadString('\n'); err != nil || line != "HTTP/1.1 100 Continue\r\n" {
+			t.Fatalf("%q, %v", line, err)
+		}
+		r.ReadString('\n')
+	}
+	io.WriteString(sender, "da")
+	n.cancel()
+	if got := readAll(t, halfHead); got != "" { // it is closed when all who read are gone
+		t.Errorf("half a head is answered with %q", got)
+	}
+	io.WriteString(sender, "ta")
+	if got := readAll(t, answer); status(got) != "200 OK" || content(got) != "Published\n" {
+		t.Errorf("the message that was under way: %q", got)
+	}
+	began := time.Now()
+	n.stop()
+	if took := time.Since(began); took > patience/2 {
+		t.Errorf("the node ends %v later", took)
+	}
 }
