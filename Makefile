@@ -7,9 +7,11 @@ SOAK ?= 10m
 GOTESTFLAGS ?=
 # Flags of bench/fanout, such as -rounds=1 or -targets=baseline,sse.
 FANOUTFLAGS ?=
+# Flags of bench/cluster, such as -nodes=3 or -subscribers=500.
+CLUSTERFLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build test race check gofmt vet staticcheck vulncheck fuzz e2e bench bench-fanout soak ci clean FORCE
+.PHONY: help build test race check gofmt vet staticcheck vulncheck fuzz e2e bench bench-cluster bench-fanout soak ci clean FORCE
 
 help: ## List all targets
 	@echo 'make TARGET, where TARGET is one of:'
@@ -65,6 +67,9 @@ bench: ## Run the benchmarks of the parts
 
 bench-fanout: ## Compare whole brokers, in ten minutes; FANOUTFLAGS makes it less
 	go run ./bench/fanout $(FANOUTFLAGS)
+
+bench-cluster: ## Measure ten nodes on NATS with 150,000 subscribers; CLUSTERFLAGS makes it less
+	go run ./bench/cluster $(CLUSTERFLAGS)
 
 soak: bin/pubsub ## Have 5,000 subscribers come, go and stall for SOAK (10m), and check
 	go run ./test/soak -binary bin/pubsub -duration $(SOAK)

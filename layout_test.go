@@ -66,6 +66,11 @@ var layout = map[string]struct {
 	"bench/process":         {level: 1, foreign: []string{"golang.org/x/sys"}},
 	"bench/internal/load":   {level: 1, foreign: []string{"golang.org/x/sys"}},
 	"bench/internal/report": {level: 1, foreign: []string{"golang.org/x/sys"}},
+	"bench/cluster": {
+		level:   6,
+		ours:    []string{"bench/internal/load", "bench/internal/report", "bench/process", "internal/token"},
+		foreign: []string{"github.com/nats-io/nats-server/v2"},
+	},
 	"bench/fanout": {
 		level:   6,
 		ours:    []string{"bench/internal/load", "bench/internal/report", "bench/process", "internal/mqtt", "internal/token"},

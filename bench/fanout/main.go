@@ -138,8 +138,7 @@ func (o *options) run() error {
 // prepare returns the targets that are wanted and installed, and prints what
 // they are and where they run.
 func (o *options) prepare(dir string) (ts []named, err error) {
-	fmt.Printf("%s, %s, %d CPUs (%s), %s, kernel %s\n", time.Now().Format(time.DateOnly), runtime.GOOS+"/"+runtime.GOARCH, runtime.NumCPU(), report.Processor(), report.Memory(), report.Kernel())
-	fmt.Println(strings.TrimSpace("go run ./bench/fanout " + strings.Join(report.Quoted(os.Args[1:]), " ")))
+	report.Heading("./bench/fanout")
 	wanted := strings.Split(o.targets, ",")
 	for _, t := range allTargets() {
 		if !slices.Contains(wanted, t.name) {

@@ -138,30 +138,48 @@ func (p *Process) CPU() (time.Duration, error) {
 // once a Go program has collected its garbage. A page that two processes share
 // counts once.
 func (p *Process) Memory() (float64, error) {
-	if p.Profile != "" {
-		// What is pooled goes with the second collection; the runtime takes a moment to
-		// give back what is free.
-		for range 3 {
-			if _, err := Get(context.Background(), p.Profile+"/debug/pprof/heap?gc=1"); err != nil {
-				return 0, err
-			}
-			time.Sleep(300 * time.Millisecond)
-		}
+	if err := p.collect(); err != nil {
+		return 0, err
 	}
 	var sum float64
 	for _, pid := range p.pids() {
-		kib, err := proportional(pid)
+		proportional, err := smaps(pid, "Pss:")
 		if err != nil {
 			return 0, err
 		}
-		sum += kib * 1024
+		sum += proportional
 	}
 	return sum, nil
 }
 
-// proportional returns the proportional set size of a process in KiB
+// Resident returns the resident memory of the process alone in bytes, once a Go
+// program has collected its garbage. What it shares with others, such as the code
+// of the same program, counts whole.
+func (p *Process) Resident() (float64, error) {
+	if err := p.collect(); err != nil {
+		return 0, err
+	}
+	return smaps(p.cmd.Process.Pid, "Rss:")
+}
+
+func (p *Process) collect() error {
+	if p.Profile == "" {
+		return nil
+	}
+	// What is pooled goes with the second collection; the runtime takes a moment to
+	// give back what is free.
+	for range 3 {
+		if _, err := Get(context.Background(), p.Profile+"/debug/pprof/heap?gc=1"); err != nil {
+			return err
+		}
+		time.Sleep(300 * time.Millisecond)
+	}
+	return nil
+}
+
+// smaps returns what a line of a process's smaps_rollup says, in bytes
 // (proc_pid_smaps(5)).
-func proportional(pid int) (float64, error) {
+func smaps(pid int, name string) (float64, error) {
 	f, err := os.Open(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
 	if err != nil {
 		return 0, err
@@ -169,11 +187,12 @@ func proportional(pid int) (float64, error) {
 	defer f.Close()
 	lines := bufio.NewScanner(f)
 	for lines.Scan() {
-		if kib, ok := strings.CutPrefix(lines.Text(), "Pss:"); ok {
-			return strconv.ParseFloat(strings.TrimSpace(strings.TrimSuffix(kib, "kB")), 64)
+		if size, ok := strings.CutPrefix(lines.Text(), name); ok {
+			kib, err := strconv.ParseFloat(strings.TrimSpace(strings.TrimSuffix(size, "kB")), 64)
+			return kib * 1024, err
 		}
 	}
-	return 0, errors.Join(fmt.Errorf("no Pss in %s", f.Name()), lines.Err())
+	return 0, errors.Join(fmt.Errorf("no %s in %s", name, f.Name()), lines.Err())
 }
 
 // FreeAddress returns a loopback address that nobody listens at.

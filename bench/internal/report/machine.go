@@ -7,13 +7,21 @@ package report
 import (
 	"fmt"
 	"os"
+	"runtime"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// Kernel returns the kernel's release.
-func Kernel() string {
+// Heading prints on which day and machine this runs, and the command that has
+// started it, a package of this module.
+func Heading(command string) {
+	fmt.Printf("%s, %s, %d CPUs (%s), %s, kernel %s\n", time.Now().Format(time.DateOnly), runtime.GOOS+"/"+runtime.GOARCH, runtime.NumCPU(), processor(), memory(), kernel())
+	fmt.Println(strings.TrimSpace("go run " + command + " " + strings.Join(quoted(os.Args[1:]), " ")))
+}
+
+func kernel() string {
 	var u unix.Utsname
 	if unix.Uname(&u) != nil {
 		return "unknown"
@@ -21,8 +29,8 @@ func Kernel() string {
 	return unix.ByteSliceToString(u.Release[:])
 }
 
-// Processor returns the model of the first CPU.
-func Processor() string {
+// processor returns the model of the first CPU.
+func processor() string {
 	b, _ := os.ReadFile("/proc/cpuinfo")
 	for line := range strings.Lines(string(b)) {
 		if name, model, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "model name" {
@@ -32,8 +40,7 @@ func Processor() string {
 	return "unknown"
 }
 
-// Memory returns how much memory there is.
-func Memory() string {
+func memory() string {
 	var info unix.Sysinfo_t
 	if unix.Sysinfo(&info) != nil {
 		return "unknown memory"
@@ -48,8 +55,8 @@ func Descriptors() (int, error) {
 	return int(limit.Cur), err
 }
 
-// Quoted returns the arguments as a shell takes them.
-func Quoted(args []string) (qs []string) {
+// quoted returns the arguments as a shell takes them.
+func quoted(args []string) (qs []string) {
 	for _, a := range args {
 		if strings.ContainsAny(a, " '\"$") {
 			a = "'" + strings.ReplaceAll(a, "'", `'\''`) + "'"

@@ -1,0 +1,173 @@
+//go:build linux
+
+// Cluster measures a cluster from outside, on one machine: nodes of ours on a real
+// NATS server. It starts them, connects very many subscribers of one topic to all
+// of them, publishes, and prints how long a message takes to the last of all, and
+// what that costs; and how much longer a message takes by way of NATS than with
+// the embedded store. It exits with 1 if a delivery is lost.
+//
+//	go run ./bench/cluster -nodes 3 -subscribers 500
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log"
+	"os"
+	"os/exec"
+	"os/signal"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+
+	"pubsub/bench/internal/report"
+	"pubsub/bench/process"
+)
+
+// options are what a run measures.
+type options struct {
+	binary      string
+	serve       string
+	parts       string
+	nodes       int
+	subscribers int
+	messages    int
+	rate        int
+	size        int
+	audience    int
+	pace        int
+	rounds      int
+	phase       time.Duration
+}
+
+const parts = "scale,latency"
+
+// adminToken is of brokers that live as long as a measurement, on loopback.
+const adminToken = "bench"
+
+func main() {
+	log.SetFlags(0)
+	// The processes of a run are this program again.
+	if role := roleOf(os.Args); role != nil {
+		if err := role(os.Args[2:]); err != nil {
+			log.Fatalf("cluster: %s: %v", os.Args[1], err)
+		}
+		return
+	}
+	o, err := parse(os.Args[1:])
+	if errors.Is(err, flag.ErrHelp) {
+		return
+	}
+	if err != nil {
+		os.Exit(2)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal ends this at once, and the others with it
+	if err := o.run(ctx); err != nil {
+		log.Fatal("cluster: ", err)
+	}
+}
+
+// roleOf returns what this process is started by another of this program for; nil
+// for the one that measures.
+func roleOf(args []string) func([]string) error {
+	if len(args) < 2 {
+		return nil
+	}
+	switch args[1] {
+	case natsRole:
+		return serveNATS
+	case crowdRole:
+		return serveCrowd
+	}
+	return nil
+}
+
+// parse reads the flags; it has said what is wrong with them.
+func parse(args []string) (*options, error) {
+	var o options
+	fs := flag.NewFlagSet("cluster", flag.ContinueOnError)
+	fs.StringVar(&o.binary, "binary", "", "our broker's binary; built from this tree if empty")
+	fs.StringVar(&o.serve, "serve", "", "further flags of pubsub serve, separated by spaces")
+	fs.StringVar(&o.parts, "parts", parts, "what is measured")
+	fs.IntVar(&o.nodes, "nodes", 10, "scale: nodes")
+	fs.IntVar(&o.subscribers, "subscribers", 15000, "scale: subscribers of each node; both its process and that of its subscribers need as many file descriptors")
+	fs.IntVar(&o.messages, "messages", 40, "scale: messages of each kind, plain and retained")
+	fs.IntVar(&o.rate, "rate", 5, "scale: messages a second at most; none is published before all have the last one")
+	fs.IntVar(&o.size, "size", 128, "bytes of a message, 32 at least")
+	fs.IntVar(&o.audience, "audience", 1000, "latency: subscribers, besides a run with one")
+	fs.IntVar(&o.pace, "pace", 100, "latency: messages a second")
+	fs.IntVar(&o.rounds, "rounds", 5, "latency: how often everything is run, in turn; medians are printed")
+	fs.DurationVar(&o.phase, "phase", 2*time.Second, "latency: how long each kind of message is published")
+	if err := fs.Parse(args); err != nil {
+		return nil, err
+	}
+	if min(o.nodes, o.subscribers, o.messages, o.rate, o.audience, o.pace, o.rounds) < 1 || o.size < 32 || o.phase <= 0 || fs.NArg() > 0 {
+		fs.Usage()
+		return nil, errors.New("wrong use")
+	}
+	return &o, nil
+}
+
+// run measures, and returns when all that it has started has ended: soon, when ctx
+// is done.
+func (o *options) run(ctx context.Context) (err error) {
+	// Readers and publishers take turns as the kernel says, not as this program's
+	// scheduler does: it would keep one waiting for milliseconds.
+	runtime.GOMAXPROCS(max(8, runtime.NumCPU()))
+	dir, err := os.MkdirTemp("", "pubsub-bench")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	// What an interrupt has ended fails in many ways; it is the interrupt that counts.
+	defer func() {
+		if err != nil && ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+	}()
+	if err := o.prepare(ctx, dir); err != nil {
+		return err
+	}
+	for _, part := range []struct {
+		name string
+		run  func(context.Context, string) error
+	}{
+		{"scale", o.scale},
+		{"latency", o.latency},
+	} {
+		if !slices.Contains(strings.Split(o.parts, ","), part.name) {
+			continue
+		}
+		if err := part.run(ctx, dir); err != nil {
+			return fmt.Errorf("%s: %w", part.name, err)
+		}
+	}
+	return nil
+}
+
+// prepare builds the broker and prints what is measured, and where.
+func (o *options) prepare(ctx context.Context, dir string) (err error) {
+	if o.binary == "" {
+		if o.binary, err = process.Build(ctx, dir); err != nil {
+			return err
+		}
+	}
+	version, err := exec.CommandContext(ctx, o.binary, "version").Output()
+	if err != nil {
+		return err
+	}
+	first, _, _ := strings.Cut(string(version), "\n")
+	report.Heading("./bench/cluster")
+	fmt.Printf("  nodes  %s\n  nats   nats-server %s, one, sync_interval: always\n", strings.TrimSpace(first+" "+o.serve), server.VERSION)
+	return nil
+}
+
+// progress tells whoever waits; it is no part of the result.
+func progress(format string, args ...any) { log.Printf("… "+format, args...) }
