@@ -98,7 +98,7 @@ func parse(args []string) (*options, error) {
 	fs.StringVar(&o.parts, "parts", parts, "what is measured")
 	fs.IntVar(&o.nodes, "nodes", 10, "scale: nodes")
 	fs.IntVar(&o.subscribers, "subscribers", 15000, "scale: subscribers of each node; both its process and that of its subscribers need as many file descriptors")
-	fs.IntVar(&o.messages, "messages", 40, "scale: messages of each kind, plain and retained")
+	fs.IntVar(&o.messages, "messages", 30, "scale: messages of each kind, plain and retained")
 	fs.IntVar(&o.rate, "rate", 5, "scale: messages a second at most; none is published before all have the last one")
 	fs.IntVar(&o.size, "size", 128, "bytes of a message, 32 at least")
 	fs.IntVar(&o.audience, "audience", 1000, "latency: subscribers, besides a run with one")
