@@ -129,7 +129,10 @@ func (l *link) connect(options []natsgo.Option) error {
 	}
 	options = append(options,
 		natsgo.ConnectHandler(connected),
-		natsgo.ReconnectHandler(connected),
+		natsgo.ReconnectHandler(func(nc *natsgo.Conn) {
+			l.reconnects.Add(1)
+			connected(nc)
+		}),
 		natsgo.DisconnectErrHandler(func(_ *natsgo.Conn, err error) { l.disconnected(err) }),
 		natsgo.ReconnectErrHandler(func(_ *natsgo.Conn, err error) { l.waits(fmt.Errorf("cannot connect to NATS: %w", err)) }),
 		natsgo.ErrorHandler(func(_ *natsgo.Conn, sub *natsgo.Subscription, err error) { l.trouble(sub, err) }),

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"pubsub"
@@ -28,6 +29,10 @@ type interest struct {
 	messages chan *natsgo.Msg
 	more     chan struct{} // one slot: somebody waits, or something was dropped
 	joined   chan struct{} // one slot: there is a topic to be looked at again
+
+	// count is the number of topics. mu is held while the library subscribes, which
+	// waits while the library connects.
+	count atomic.Int64
 
 	mu      sync.Mutex
 	topics  map[pubsub.Topic]*wanted // guarded by mu
@@ -69,12 +74,6 @@ func newInterest(l *link) *interest {
 	}
 }
 
-func (w *interest) count() int {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return len(w.topics)
-}
-
 // want subscribes to t and returns once the server knows of it, trying again until
 // ctx is done.
 func (w *interest) want(ctx context.Context, t pubsub.Topic) error {
@@ -91,6 +90,7 @@ func (w *interest) want(ctx context.Context, t pubsub.Topic) error {
 		}
 		one = &wanted{sub: sub}
 		w.topics[t] = one
+		w.count.Add(1)
 	}
 	one.wants++
 	confirmed := one.confirmed
@@ -231,6 +231,7 @@ func (w *interest) forgetDropped(now time.Time) time.Duration {
 			w.link.report(fmt.Errorf("dropping a topic: %w", err))
 		}
 		delete(w.topics, t)
+		w.count.Add(-1)
 	}
 	if len(w.dropped) == 0 {
 		w.dropped = nil

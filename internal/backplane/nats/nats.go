@@ -167,13 +167,13 @@ func (b *Backplane) Health(ctx context.Context) error {
 	return b.link.failure(ctx, err)
 }
 
-// Stats returns the figures of now.
+// Stats returns the figures of now, without waiting for anything.
 func (b *Backplane) Stats() Stats {
 	return Stats{
 		Connected:  b.link.isUp(),
-		Wanted:     b.bus.interest.count(),
+		Wanted:     int(b.bus.interest.count.Load()),
 		Nodes:      b.bus.nodes.count(),
-		Reconnects: b.link.nc.Stats().Reconnects,
+		Reconnects: b.link.reconnects.Load(),
 		Sweeps:     b.link.sweeps.Load(),
 		Repaired:   b.link.repaired.Load(),
 		Slow:       b.link.slow.Load(),
@@ -214,7 +214,7 @@ type link struct {
 	generationChanged func()
 	missed            func(why string)
 
-	sweeps, repaired, slow, putsAgain atomic.Uint64
+	reconnects, sweeps, repaired, slow, putsAgain atomic.Uint64
 
 	epoch epoch
 

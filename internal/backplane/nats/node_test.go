@@ -224,6 +224,13 @@ func (p *proxy) add(conns ...net.Conn) bool {
 	return !p.cut
 }
 
+// inUse reports whether there is a connection.
+func (p *proxy) inUse() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.conns) > 0
+}
+
 func (p *proxy) copy(dst, src net.Conn, lost *atomic.Bool) {
 	defer func() {
 		dst.Close()

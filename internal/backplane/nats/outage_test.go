@@ -82,6 +82,38 @@ func TestServerAway(t *testing.T) {
 	b.neverBack()
 }
 
+// The figures of a node, which metrics are made of, are there at once while the
+// library tries to connect, for which it holds a lock that others wait for.
+func TestStatsDoNotWait(t *testing.T) {
+	s := newServer(t)
+	p := newProxy(t, s)
+	b := newNode(t, Options{URLs: []string{p.url()}})
+	b.want("t")
+	p.deaf.Store(true) // the server's first word does not come, until the attempt is given up
+	p.setCut(true)
+	eventually(t, "that the node has noticed", func() bool { return !b.Stats().Connected })
+	p.setCut(false)
+	defer p.deaf.Store(false)
+	eventually(t, "figures during an attempt to connect", func() bool {
+		eventually(t, "an attempt to connect", p.inUse)
+		begun, done := make(chan struct{}), make(chan struct{})
+		go func() {
+			close(begun)
+			b.link.nc.Stats() // waits
+			close(done)
+		}()
+		defer func() { <-done }()
+		<-begun
+		stats := b.Stats()
+		select {
+		case <-done: // and so would Stats be, had it waited for the same
+			return false
+		case <-time.After(100 * time.Millisecond):
+			return stats.Wanted == 1 && !stats.Connected
+		}
+	})
+}
+
 // What waits for a connection is done once there is one again.
 func TestWaitsForConnection(t *testing.T) {
 	s := newServer(t)
