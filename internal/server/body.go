@@ -23,28 +23,27 @@ const closing = "close"
 // boundBody bounds what the body of r may cost, whether it is used or not: the
 // time that it takes to arrive, and its length. A body that is longer than a
 // message, or does not say how long it is, costs its connection unless readBody
-// finds its end. unread is to be called when the response has been made.
-func (s *Server) boundBody(w http.ResponseWriter, r *http.Request) (unread func()) {
+// finds its end. leaveBody is to be called when the response has been made.
+func (s *Server) boundBody(w http.ResponseWriter, r *http.Request) {
 	if r.ContentLength == 0 {
-		return func() {}
+		return
 	}
 	setReadDeadline(w, time.Now().Add(bodyTimeout))
-	if r.ProtoMajor != 1 {
-		return func() {}
-	}
-	if r.ContentLength < 0 || r.ContentLength > int64(s.o.MaxMessageSize) {
+	if r.ProtoMajor == 1 && (r.ContentLength < 0 || r.ContentLength > int64(s.o.MaxMessageSize)) {
 		w.Header().Set("Connection", closing)
 	}
-	return func() {
-		if w.Header().Get("Connection") != closing {
-			return
-		}
-		setReadDeadline(w, time.Now()) // or net/http would read on, to 256 KiB
-		// To close while the client is sending resets the connection, which can
-		// destroy the answer before it is read (RFC 9112 section 9.6).
-		_ = http.NewResponseController(w).Flush()
-		time.Sleep(answerDelay)
+}
+
+// leaveBody leaves what readBody has not read of a body.
+func leaveBody(w http.ResponseWriter, r *http.Request) {
+	if r.ContentLength == 0 || r.ProtoMajor != 1 || w.Header().Get("Connection") != closing {
+		return
 	}
+	setReadDeadline(w, time.Now()) // or net/http would read on, to 256 KiB
+	// To close while the client is sending resets the connection, which can
+	// destroy the answer before it is read (RFC 9112 section 9.6).
+	_ = http.NewResponseController(w).Flush()
+	time.Sleep(answerDelay)
 }
 
 // readBody returns the body of r, which boundBody has bounded. The error is

@@ -59,7 +59,7 @@ func (s *Server) publish(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if s.accept(w, r, m) {
-		text(w, http.StatusOK, "Published")
+		accepted(w)
 	}
 }
 
@@ -116,8 +116,12 @@ func cannotPublish(t pubsub.Topic) string {
 // that fails, it answers and returns false. The client's going away does not stop
 // a write that has begun.
 func (s *Server) accept(w http.ResponseWriter, r *http.Request, m pubsub.Message) bool {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), backplaneWait)
-	defer cancel()
+	ctx := context.WithoutCancel(r.Context())
+	if s.o.BackplaneMayWait {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, backplaneWait)
+		defer cancel()
+	}
 	began := s.o.Now()
 	m.Published = began
 	v, err := pubsub.Publish(ctx, s.o.Backplane, m)()
@@ -127,7 +131,7 @@ func (s *Server) accept(w http.ResponseWriter, r *http.Request, m pubsub.Message
 		return false
 	}
 	if m.Retain {
-		w.Header().Set("Pubsub-Version", v.String())
+		w.Header()["Pubsub-Version"] = []string{v.String()}
 	}
 	s.o.Events.Published(transportHTTP, len(m.Data), m.Retain, s.o.Now().Sub(began))
 	return true

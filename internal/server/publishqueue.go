@@ -42,7 +42,7 @@ func (q *publishQueue) add(s *Server, m pubsub.Message) {
 	p := publishing{topic: m.Topic, size: len(m.Data), retain: m.Retain, began: s.o.Now()}
 	ctx := context.Background()
 	waits := m.Retain || s.o.BackplaneMayWait
-	if waits {
+	if s.o.BackplaneMayWait {
 		ctx, p.cancel = context.WithTimeout(ctx, backplaneWait)
 	}
 	p.finish = pubsub.Publish(ctx, s.o.Backplane, m)

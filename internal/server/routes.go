@@ -66,6 +66,9 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request) {
 // at a time, each unescaped, and never cleaned: a topic may be "..", and may hold
 // a slash.
 func (s *Server) endpoint(r *http.Request, originAllowed bool) endpoint {
+	if r.URL.Path == "/events" && r.URL.RawPath == "" { // of nearly all requests
+		return s.events
+	}
 	nothing := endpoint{pattern: "other"}
 	path, ok := strings.CutPrefix(r.URL.EscapedPath(), "/")
 	if !ok {
@@ -90,7 +93,7 @@ func (s *Server) endpoint(r *http.Request, originAllowed bool) endpoint {
 	case seg[0] == "":
 		return endpoint{pattern: "/", get: s.welcome}
 	case seg[0] == "events":
-		return s.eventsEndpoint()
+		return s.events
 	case seg[0] == "mqtt" && s.o.MQTT:
 		return s.mqttEndpoint(r, originAllowed)
 	}
@@ -99,7 +102,8 @@ func (s *Server) endpoint(r *http.Request, originAllowed bool) endpoint {
 
 // answer answers a request that does not keep its connection.
 func (s *Server) answer(w http.ResponseWriter, r *http.Request, e *endpoint) {
-	defer s.boundBody(w, r)()
+	s.boundBody(w, r)
+	defer leaveBody(w, r)
 	isOptions := r.Method == http.MethodOptions // a preflight carries no credentials
 	if e.admin && !isOptions && !s.isAdmin(r) {
 		w.Header().Set("WWW-Authenticate", "Bearer")

@@ -25,7 +25,8 @@ import (
 type Options struct {
 	Backplane pubsub.Backplane
 	// BackplaneMayWait says that even a message that is not kept may have to wait
-	// until the backplane takes it: it is reached over a network.
+	// until the backplane takes it: it is reached over a network. A publish is then
+	// given up after 5 s; one that waits for a disk alone cannot be.
 	BackplaneMayWait bool
 	Hub              *hub.Hub
 	// Lot holds the connections of plain HTTP/1.1; nil leaves a goroutine to each.
@@ -93,6 +94,7 @@ type Server struct {
 	// strangers are the WebSockets whose token has not been read yet.
 	strangers *connLimiter
 	sessions  session.Options
+	events    endpoint  // /events
 	began     time.Time // what instants are told from
 
 	live atomic.Pointer[live] // replaced as a whole by Reload
@@ -125,6 +127,7 @@ func New(o Options) *Server {
 	}
 	s.keys = newKeyCache(o.Backplane, s.endKey)
 	s.verifier = token.Verifier{Key: s.keys.value, RequireExp: o.RequireExp, EnforceExpiry: o.EnforceExpiry}
+	s.events = s.eventsEndpoint()
 	s.began = o.Now().Add(-1)
 	s.Reload(o.Limits)
 	return s

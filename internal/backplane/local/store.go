@@ -17,8 +17,18 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 )
 
-// stripes is how many locks share out the topics.
+// stripes is how many share out the topics.
 const stripes = 256
+
+// stripe is what some of the topics have in common.
+type stripe struct {
+	mu sync.Mutex // held while a record is changed, from reading the old one until the new one is applied
+	// guarded by mu: the record that was put last. A topic is mostly published to
+	// time and again, and to look into the engine takes as long as all else of a put.
+	key  []byte // empty if there is none
+	head recordHead
+	size int
+}
 
 // store is the pubsub.Store.
 type store struct {
@@ -32,9 +42,7 @@ type store struct {
 	seed       maphash.Seed
 	sweeper    sweeper
 
-	// locks[i] is held while the record of a topic of stripe i is changed, from
-	// reading the old one until the new one is applied.
-	locks [stripes]sync.Mutex
+	stripes [stripes]stripe
 
 	figures           *figures
 	swept, sweptBytes atomic.Int64
@@ -98,9 +106,9 @@ func (f *figures) count(h *recordHead, size int, sign int64) {
 	f.retainedBytes.Add(sign * int64(size))
 }
 
-// stripe returns the lock of t.
-func (s *store) stripe(t pubsub.Topic) *sync.Mutex {
-	return &s.locks[maphash.String(s.seed, string(t))%stripes]
+// stripe returns the one that t is of.
+func (s *store) stripe(t pubsub.Topic) *stripe {
+	return &s.stripes[maphash.String(s.seed, string(t))%stripes]
 }
 
 // Put implements [pubsub.Store]. wait goes on until the message is durable,
@@ -135,24 +143,28 @@ func (s *store) put(ctx context.Context, m *pubsub.Message) (*write, error) {
 		return nil, err
 	}
 	w := s.log.newWrite()
-	lock := s.stripe(m.Topic)
-	lock.Lock()
-	defer lock.Unlock()
-	number, err := s.fill(w, m, &h, size)
+	p := s.stripe(m.Topic)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	number, err := s.fill(w, p, m, &h, size)
 	if err != nil {
 		s.log.abandon(w)
 		return nil, err
 	}
 	s.log.commit(w, number)
+	p.key, p.head, p.size = appendMessageKey(p.key[:0], m.Topic), h, size
 	return w, nil
 }
 
-// fill writes into w what Put of m changes, and counts it. The number of the
-// record is still to be written: it comes back as a part of the batch.
-func (s *store) fill(w *write, m *pubsub.Message, h *recordHead, size int) (number []byte, err error) {
+// fill writes into w what Put of m, a topic of p, changes, and counts it. The number
+// of the record is still to be written: it comes back as a part of the batch.
+func (s *store) fill(w *write, p *stripe, m *pubsub.Message, h *recordHead, size int) (number []byte, err error) {
 	w.key = appendMessageKey(w.key[:0], m.Topic)
 	keySize := len(w.key)
-	old, oldSize, err := s.head(w.key)
+	old, oldSize := p.head, p.size
+	if !bytes.Equal(p.key, w.key) {
+		old, oldSize, err = s.head(w.key)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -102,9 +102,9 @@ func (s *store) due(from []byte, now time.Time) ([][]byte, error) {
 // a crash brings back is swept again.
 func (s *store) sweepOne(key []byte) (size int, err error) {
 	topic := pubsub.Topic(key[sweepHead:])
-	lock := s.stripe(topic)
-	lock.Lock()
-	defer lock.Unlock()
+	p := s.stripe(topic)
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	record := appendMessageKey(nil, topic)
 	h, valueSize, err := s.head(record)
 	if err != nil {
@@ -124,6 +124,7 @@ func (s *store) sweepOne(key []byte) (size int, err error) {
 	}
 	s.log.applyUnsynced(b)
 	if size > 0 {
+		p.key = p.key[:0]
 		s.figures.count(&h, size, -1)
 	}
 	return size, nil

@@ -145,6 +145,31 @@ func TestSweepManyAndRace(t *testing.T) {
 	checkStats(t, b)
 }
 
+// TestPutAfterSweep checks that a put does not take for there what was put before it
+// and has been swept since.
+func TestPutAfterSweep(t *testing.T) {
+	b := open(t, Options{InMemory: true})
+	defer b.Close()
+	for range 3 {
+		m := message("t", "ends")
+		m.HasTTL, m.TTL = true, 60
+		if _, err := b.Put(t.Context(), m)(); err != nil {
+			t.Fatal(err)
+		}
+		if s := b.Stats(); s.Retained != 1 {
+			t.Errorf("Stats = %+v, want one message", s)
+		}
+		checkStats(t, b)
+		if err := b.sweep(t.Context(), time.Now().Add(2*time.Minute)); err != nil {
+			t.Fatal(err)
+		}
+		checkStats(t, b)
+	}
+	if s := b.Stats(); s.Swept != 3 {
+		t.Errorf("Stats = %+v, want three messages swept", s)
+	}
+}
+
 // TestSweeperRuns checks that the sweeper works by itself, every interval.
 func TestSweeperRuns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
