@@ -120,6 +120,8 @@ func (f *File) entry(key, value *yaml.Node, known []string) (entry, error) {
 		text := "unknown key " + strconv.Quote(pubsub.Printable(e.name))
 		if near := nearest(e.name, known); near != "" {
 			text += "; did you mean " + near + "?"
+		} else {
+			text += `; the keys are the flags that --help lists, without "--"`
 		}
 		return e, f.errorAt(e.line, text)
 	}

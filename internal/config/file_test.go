@@ -21,8 +21,8 @@ func TestFile(t *testing.T) {
 		{"CR LF", "listen: :1\r\nsse: true\r\n", "1 listen=:1\n2 sse=true\n"},
 		{"a tab in a value", "data-dir: a\tb\n", "1 data-dir=a\tb\n"},
 
-		{"unknown", "sse_keep_alive: 5s\nlisen: :1\nqqqqqq: 1\n", "f:1: unknown key \"sse_keep_alive\"; did you mean sse-keep-alive?\nf:2: unknown key \"lisen\"; did you mean listen?\nf:3: unknown key \"qqqqqq\""},
-		{"unknown and unprintable", `"a\e[1m": 1`, `f:1: unknown key "a�[1m"`},
+		{"unknown", "sse_keep_alive: 5s\nlisen: :1\nqqqqqq: 1\n", "f:1: unknown key \"sse_keep_alive\"; did you mean sse-keep-alive?\nf:2: unknown key \"lisen\"; did you mean listen?\nf:3: unknown key \"qqqqqq\"; the keys are the flags that --help lists, without \"--\""},
+		{"unknown and unprintable", `"a\e[1m": 1`, `f:1: unknown key "a�[1m"; the keys are the flags that --help lists, without "--"`},
 		{"twice", "listen: :1\nsse: true\nlisten: :2\n", "f:3: listen stands here again, after line 1; keep one of them"},
 		{"null", "listen:\nsse: ~\nmqtt: null\nallowed-origins: [a, ]\n", "f:1: listen has no value; write \"\" for an empty one, or remove the line\nf:2: sse has no value; write \"\" for an empty one, or remove the line\nf:3: mqtt has no value; write \"\" for an empty one, or remove the line"},
 		{"null in a list", "allowed-origins:\n- a\n-\n", "f:3: allowed-origins has no value; write \"\" for an empty one, or remove the line"},
