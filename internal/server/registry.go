@@ -150,6 +150,8 @@ func (s *Server) Drain(ctx context.Context) {
 		}
 		select {
 		case <-ticker.C:
+		case <-empty: // the others have gone by themselves
+			ended = len(cs)
 		case <-ctx.Done():
 			i = steps
 		}

@@ -340,6 +340,25 @@ func TestWillOfOneWhoGoesDuringDrain(t *testing.T) {
 	})
 }
 
+// Once all have gone there is nothing to wait for, however long the draining may
+// take.
+func TestDrainEndsWithTheLastOne(t *testing.T) {
+	inTime(t, func(o *Options) { o.DrainTimeout = time.Hour }, func(t *testing.T, s *Server) {
+		peers := []*peer{openStream(t, s, time.Time{}), openSocket(t, s, connect("c", 0)), openStream(t, s, time.Time{})}
+		began := time.Now()
+		go func() {
+			time.Sleep(time.Minute) // one has been sent away by now
+			for _, p := range peers {
+				p.Close()
+			}
+		}()
+		s.Drain(t.Context())
+		if took := time.Since(began); took != time.Minute {
+			t.Errorf("draining took %v, and all had gone after a minute", took)
+		}
+	})
+}
+
 func TestDrainOfNothingTakesNoTime(t *testing.T) {
 	inTime(t, nil, func(t *testing.T, s *Server) {
 		began := time.Now()

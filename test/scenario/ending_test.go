@@ -3,6 +3,7 @@ package scenario_test
 import (
 	"bufio"
 	"io"
+	"net"
 	"net/http"
 	"strconv"
 	"testing"
@@ -179,6 +180,30 @@ func TestDrainOfNobody(t *testing.T) {
 	m.conn.Close()
 	if !within(func() bool { return n.metric("pubsub_connections{") == 0 }) {
 		t.Fatal("connections are left")
+	}
+	n.stop()
+}
+
+// Draining, the node takes nothing new, but what is to go may go: a key is deleted,
+// and a retained message. When the last client has gone by itself it ends, whatever
+// of --drain-timeout is left.
+func TestDrainServesDeletions(t *testing.T) {
+	n := start(t, func(c *config.Config) { c.DrainTimeout = time.Hour })
+	n.publish("t", "x", "retain=true")
+	clients := []net.Conn{n.adminEvents("topic", "t").conn, n.adminClient("t").conn, n.adminEvents("topic", "t").conn}
+	n.cancel()
+	if !within(func() bool { status, _, _ := n.post("t", "y"); return status == 503 }) {
+		t.Fatal("the node does not drain")
+	}
+	n.deleteKey(n.key)
+	if resp, body := n.do("DELETE", n.url("/admin/topics/t/retained"), asAdmin(), ""); resp.StatusCode != 204 {
+		t.Errorf("clearing: %s %q", resp.Status, body)
+	}
+	if resp, body := n.do("POST", n.url("/admin/keys"), asAdmin(), ""); resp.StatusCode != 503 || body != "Shutting down\n" {
+		t.Errorf("creating a key: %s %q", resp.Status, body)
+	}
+	for _, c := range clients {
+		c.Close()
 	}
 	n.stop()
 }
