@@ -11,6 +11,9 @@ type (
 		// Raw is the packet, fixed header included. Nothing refers to it after
 		// Step.
 		Raw []byte
+		// Topics are what the client subscribes to now. They are the driver's, which
+		// has them anyway; a session keeps none.
+		Topics Topics
 	}
 	// Unreadable: what came from the client cannot be cut into packets, or the
 	// next one is above [Options.MaxPacketSize].
@@ -61,6 +64,9 @@ func (Revoked) event()         {}
 func (Draining) event()        {}
 func (Tick) event()            {}
 func (TransportClosed) event() {}
+
+// Topics is a set of topics.
+type Topics interface{ Has(t pubsub.Topic) bool }
 
 // Verdict is the outcome of [Authorize].
 type Verdict uint8

@@ -77,8 +77,7 @@ type Session struct {
 	will    *pubsub.Message // nil if there is none
 	connect *connecting     // until CONNACK
 	request *request        // while subscribing or unsubscribing
-	topics  topics
-	heard   time.Time // when the last packet came; at first, when the connection came
+	heard   time.Time       // when the last packet came; at first, when the connection came
 
 	maxPacket  uint32 // see MaxPacketSize
 	keepAlive  uint16 // seconds; 0 is none
@@ -86,8 +85,9 @@ type Session struct {
 	mayOutlive bool // CONNECT asked for a Session Expiry Interval above 0
 }
 
-// New returns the session of a connection that came at now.
-func New(o *Options, now time.Time) *Session { return &Session{opts: o, heard: now} }
+// New returns the session of a connection that came at now, to lie in what its driver
+// has for the connection.
+func New(o *Options, now time.Time) Session { return Session{opts: o, heard: now} }
 
 // Owner returns the name under which the client is known among the clients of all
 // owners: the same as in [Claim] and in the Sender of its messages. It is empty
@@ -129,7 +129,7 @@ func (s *Session) Step(e Event, now time.Time, out *Output) {
 	}
 	switch e := e.(type) {
 	case Packet:
-		s.packet(e.Raw, now, out)
+		s.packet(e, now, out)
 	case Unreadable:
 		s.unreadable(e, now, out)
 	case Authorized:
@@ -153,7 +153,8 @@ func (s *Session) Step(e Event, now time.Time, out *Output) {
 	}
 }
 
-func (s *Session) packet(raw []byte, now time.Time, out *Output) {
+func (s *Session) packet(e Packet, now time.Time, out *Output) {
+	raw := e.Raw
 	var t mqtt.Type
 	if len(raw) > 0 {
 		t = mqtt.TypeOf(raw[0])
@@ -192,9 +193,9 @@ func (s *Session) packet(raw []byte, now time.Time, out *Output) {
 	case *mqtt.Publish:
 		s.publish(p, now, out)
 	case *mqtt.Subscribe:
-		s.subscribe(p, now, out)
+		s.subscribe(p, e.Topics, now, out)
 	case *mqtt.Unsubscribe:
-		s.unsubscribe(p, now, out)
+		s.unsubscribe(p, e.Topics, now, out)
 	case *mqtt.Pingreq:
 		s.reply(&mqtt.Pingresp{}, now, out)
 	case *mqtt.Disconnect:

@@ -20,7 +20,7 @@ type request struct {
 // subscribe takes a SUBSCRIBE (section 3.8). Each filter is treated as if it had
 // come in a packet of its own, in order: of one that is there twice the later
 // options hold.
-func (s *Session) subscribe(p *mqtt.Subscribe, now time.Time, out *Output) {
+func (s *Session) subscribe(p *mqtt.Subscribe, had Topics, now time.Time, out *Output) {
 	r := &request{
 		packetID: p.PacketID,
 		reasons:  make([]mqtt.ReasonCode, len(p.Filters)),
@@ -41,7 +41,7 @@ func (s *Session) subscribe(p *mqtt.Subscribe, now time.Time, out *Output) {
 		}
 		at, again := index[sub.Topic]
 		sub.SendRetained = f.RetainHandling == 0 ||
-			f.RetainHandling == 1 && !again && !s.topics.has(sub.Topic)
+			f.RetainHandling == 1 && !again && !had.Has(sub.Topic)
 		if again {
 			sub.SendRetained = sub.SendRetained || r.subscriptions[at].SendRetained
 			r.subscriptions[at] = sub
@@ -101,8 +101,6 @@ func (s *Session) subscribed(errs []error, now time.Time, out *Output) {
 	for i, at := range r.filters {
 		if at >= 0 && at < len(errs) && errs[at] != nil {
 			r.reasons[i] = mqtt.UnspecifiedError
-		} else if at >= 0 {
-			s.topics.add(r.subscriptions[at].Topic)
 		}
 	}
 	s.answered(now)
@@ -111,12 +109,14 @@ func (s *Session) subscribed(errs []error, now time.Time, out *Output) {
 
 // unsubscribe takes an UNSUBSCRIBE (section 3.10). What is no topic was never
 // subscribed to.
-func (s *Session) unsubscribe(p *mqtt.Unsubscribe, now time.Time, out *Output) {
+func (s *Session) unsubscribe(p *mqtt.Unsubscribe, had Topics, now time.Time, out *Output) {
 	r := &request{packetID: p.PacketID, reasons: make([]mqtt.ReasonCode, len(p.Filters))}
 	var ended []pubsub.Topic
+	of := make(map[pubsub.Topic]struct{}) // those in ended: of a filter that is there twice, the first counts
 	for i, f := range p.Filters {
 		t := pubsub.Topic(f)
-		if s.topics.remove(t) {
+		if _, again := of[t]; !again && had.Has(t) {
+			of[t] = struct{}{}
 			ended = append(ended, t)
 		} else {
 			r.reasons[i] = mqtt.NoSubscriptionExisted

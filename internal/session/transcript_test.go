@@ -97,7 +97,9 @@ func play(t *testing.T, text string) string {
 // player is a session with a clock, and a driver that does only what it is told.
 type player struct {
 	t        *testing.T
-	s        *Session
+	s        Session
+	topics   topicSet
+	asked    []Subscription // of the last Subscribe
 	opts     Options
 	start    time.Time
 	now      time.Time
@@ -121,7 +123,7 @@ func (p *player) reset(args map[string]string) {
 			p.t.Fatalf("new: unknown %q", k)
 		}
 	}
-	p.s = New(&p.opts, p.now)
+	p.s, p.topics = New(&p.opts, p.now), topicSet{}
 }
 
 func (p *player) do(line string) string {
@@ -153,14 +155,27 @@ func (p *player) do(line string) string {
 	return p.show()
 }
 
-func (p *player) step(e Event) { p.s.Step(e, p.now, &p.out) }
+func (p *player) step(e Event) {
+	before := len(p.out.Effects)
+	p.s.Step(e, p.now, &p.out)
+	for _, effect := range p.out.Effects[before:] {
+		switch effect := effect.(type) {
+		case Subscribe:
+			p.asked = effect.Subscriptions
+		case Unsubscribe:
+			for _, t := range effect.Topics {
+				delete(p.topics, t)
+			}
+		}
+	}
+}
 
 func (p *player) event(name, rest string, words []string) Event {
 	switch name {
 	case "send":
-		return Packet{Raw: p.packet(words).Append(nil)}
+		return Packet{Raw: p.packet(words).Append(nil), Topics: p.topics}
 	case "hex":
-		return Packet{Raw: p.bytes(rest)}
+		return Packet{Raw: p.bytes(rest), Topics: p.topics}
 	case "verdict":
 		return p.verdict(words[0], arguments(words[1:]))
 	case "claimed":
@@ -174,6 +189,11 @@ func (p *player) event(name, rest string, words []string) Event {
 					err = errors.New(w)
 				}
 				errs = append(errs, err)
+			}
+		}
+		for i, s := range p.asked {
+			if i >= len(errs) || errs[i] == nil {
+				p.topics[s.Topic] = true
 			}
 		}
 		return Subscribed{Errs: errs}

@@ -1,10 +1,11 @@
 package ws
 
 import (
-	"bytes"
 	"crypto/sha1"
 	"encoding/base64"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 )
 
@@ -96,8 +97,11 @@ func hasToken(values []string, token string, equal func(a, b string) bool) bool 
 
 func exactly(a, b string) bool { return a == b }
 
+// lineBreaks keeps the value of a field from beginning another one.
+var lineBreaks = strings.NewReplacer("\r", " ", "\n", " ")
+
 // AppendResponse appends the whole response 101 to up (RFC 6455 section 4.2.2),
-// with the fields of header added. Frames follow it directly.
+// with the fields of header added, whose names are valid. Frames follow it directly.
 func AppendResponse(dst []byte, up Upgrade, header http.Header) []byte {
 	const guid = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 	accept := sha1.Sum([]byte(up.key + guid))
@@ -109,7 +113,11 @@ func AppendResponse(dst []byte, up Upgrade, header http.Header) []byte {
 		dst = append(dst, up.Subprotocol...)
 		dst = append(dst, "\r\n"...)
 	}
-	buf := bytes.NewBuffer(dst)
-	_ = header.Write(buf) // a bytes.Buffer does not fail
-	return append(buf.Bytes(), "\r\n"...)
+	for _, name := range slices.Sorted(maps.Keys(header)) {
+		for _, v := range header[name] {
+			dst = append(append(append(dst, name...), ": "...), lineBreaks.Replace(v)...)
+			dst = append(dst, "\r\n"...)
+		}
+	}
+	return append(dst, "\r\n"...)
 }
