@@ -43,7 +43,7 @@ const last = "last"
 func newClient(t *testing.T, h *Hub, topics []pubsub.Topic) *client {
 	c := &client{t: t, wake: make(chan struct{}, 1), done: make(chan struct{}),
 		seen: make(map[pubsub.Topic]*account), left: len(topics)}
-	c.Member = h.NewMember(c, "")
+	c.Member = newMember(h, c, "")
 	for _, topic := range topics {
 		c.seen[topic] = &account{next: make(map[string]int)}
 	}
@@ -301,7 +301,7 @@ func TestReadRacesWithLeaving(t *testing.T) {
 		members.Go(func() {
 			for range 100 {
 				p := &racer{wake: make(chan struct{}, 1)}
-				p.Member = h.NewMember(p, "")
+				p.Member = newMember(h, p, "")
 				rctx, stop := context.WithCancel(ctx)
 				var reading sync.WaitGroup
 				reading.Go(func() { p.run(rctx) })

@@ -91,7 +91,7 @@ func (p *peer) Wake() { p.wakes.Add(1) }
 
 func newPeer(h *Hub, name string) *peer {
 	p := new(peer)
-	p.Member = h.NewMember(p, name)
+	p.Member = newMember(h, p, name)
 	return p
 }
 
@@ -252,4 +252,11 @@ func (h *Hub) checkEmpty(t testing.TB) {
 			}
 		}
 	}
+}
+
+// newMember returns a member that lies by itself.
+func newMember(h *Hub, holder Holder, name string) *Member {
+	m := new(Member)
+	h.Add(m, holder, name)
+	return m
 }

@@ -115,15 +115,13 @@ type Delivery struct {
 	Dropped uint64
 }
 
-// NewMember adds a member. Its name identifies it as a publisher, for NoLocal.
-// It is asleep; it ends with Close.
-func (h *Hub) NewMember(holder Holder, name string) *Member {
+// Add makes m, which has its zero value and lies in what its holder has for the
+// connection, a member. Its name identifies it as a publisher, for NoLocal. It is
+// asleep; it ends with Close.
+func (h *Hub) Add(m *Member, holder Holder, name string) {
 	h.counts.members.Add(1)
-	return &Member{
-		shard:  h.shards[h.next.Add(1)%uint32(len(h.shards))],
-		holder: holder,
-		name:   name,
-	}
+	m.shard = h.shards[h.next.Add(1)%uint32(len(h.shards))]
+	m.holder, m.name = holder, name
 }
 
 // Run has the shard serve m, whose holder is a ShardHolder.
@@ -138,7 +136,7 @@ func (m *Member) wake() {
 	}
 }
 
-// SetName says how the member is known as a publisher, for NoLocal, if NewMember
+// SetName says how the member is known as a publisher, for NoLocal, if Add
 // could not. It must come before the first Subscribe.
 func (m *Member) SetName(name string) { m.name = name }
 

@@ -236,7 +236,7 @@ func BenchmarkFanOut(b *testing.B) {
 	awake := make([]*reader, 0, members)
 	for range members {
 		r := &reader{awake: &awake}
-		r.Member = h.NewMember(r, "")
+		r.Member = newMember(h, r, "")
 		s, err := r.Subscribe(b.Context(), "t", SubscriptionOptions{})
 		if err != nil {
 			b.Fatal(err)

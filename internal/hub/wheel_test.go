@@ -19,7 +19,7 @@ func (a *alarm) Wake() { a.wake <- struct{}{} }
 
 func newAlarm(h *Hub) *alarm {
 	a := &alarm{wake: make(chan struct{}, 1)}
-	a.Member = h.NewMember(a, "")
+	a.Member = newMember(h, a, "")
 	return a
 }
 

@@ -18,9 +18,10 @@ type conn struct {
 	s        *Server
 	out      transport
 	proto    protocol
-	member   *hub.Member
 	parked   *park.Conn // out, if the connection is parked
 	portable *portable  // nil if the shard's goroutine writes
+
+	member hub.Member // minds its fields itself
 
 	// guarded by registry.mu
 	kid unique.Handle[string] // the key that admitted it; zero if none did
@@ -95,11 +96,11 @@ func (c *conn) served() bool { return c.portable == nil }
 // join makes c a member of the hub. With park it is going to be parked.
 func (c *conn) join(park bool) {
 	if park {
-		c.member = c.s.o.Hub.NewMember((*parkedHolder)(c), "")
+		c.s.o.Hub.Add(&c.member, (*parkedHolder)(c), "")
 		return
 	}
 	c.portable = &portable{serve: c.serveAlone, done: make(chan struct{})}
-	c.member = c.s.o.Hub.NewMember(c, "")
+	c.s.o.Hub.Add(&c.member, c, "")
 }
 
 // register makes c known to whoever may end it; false if the server drains. Once

@@ -169,7 +169,7 @@ func (m *mqttConn) data(b []byte) bool {
 			break
 		}
 		m.begun = true
-		if !m.waitRoom() || !m.step(session.Packet{Raw: b[:n], Topics: m.member}) {
+		if !m.waitRoom() || !m.step(session.Packet{Raw: b[:n], Topics: &m.member}) {
 			return false
 		}
 		b = b[n:]

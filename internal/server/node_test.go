@@ -219,7 +219,8 @@ func (n *node) do(t *testing.T, srv *httptest.Server, x exchange) (*http.Respons
 // subscribe makes a member of n's hub that wants topics.
 func (n *node) subscribe(t *testing.T, topics ...pubsub.Topic) {
 	t.Helper()
-	m := n.hub.NewMember(deaf{}, "")
+	m := new(hub.Member)
+	n.hub.Add(m, deaf{}, "")
 	t.Cleanup(m.Close)
 	for _, topic := range topics {
 		if _, err := m.Subscribe(t.Context(), topic, hub.SubscriptionOptions{}); err != nil {

@@ -129,6 +129,7 @@ func New(o Options) *Server {
 	s.verifier = token.Verifier{Key: s.keys.value, RequireExp: o.RequireExp, EnforceExpiry: o.EnforceExpiry}
 	s.events = s.eventsEndpoint()
 	s.began = o.Now().Add(-1)
+	s.sessions.Began = s.began
 	s.Reload(o.Limits)
 	return s
 }

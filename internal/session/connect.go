@@ -139,6 +139,6 @@ func (s *Session) claimed(now time.Time, out *Output) {
 		return
 	}
 	s.connect = nil
-	s.heard = now
+	s.hear(now)
 	s.state = open
 }

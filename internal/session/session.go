@@ -38,6 +38,9 @@ type Options struct {
 	// MaxKeepAlive is the longest keep-alive that is accepted, in seconds; a client
 	// that asks for more, or for none, is told this one. 0 accepts any.
 	MaxKeepAlive uint16
+	// Began is no later than any time that is passed: sessions keep theirs as the
+	// distance from it.
+	Began time.Time
 	// NewClientID returns an identifier, unlike all others, for a client that
 	// sent none.
 	NewClientID func() string
@@ -77,7 +80,7 @@ type Session struct {
 	will    *pubsub.Message // nil if there is none
 	connect *connecting     // until CONNACK
 	request *request        // while subscribing or unsubscribing
-	heard   time.Time       // when the last packet came; at first, when the connection came
+	heard   time.Duration   // from opts.Began until the last packet came; at first, until the connection came
 
 	maxPacket  uint32 // see MaxPacketSize
 	keepAlive  uint16 // seconds; 0 is none
@@ -87,7 +90,13 @@ type Session struct {
 
 // New returns the session of a connection that came at now, to lie in what its driver
 // has for the connection.
-func New(o *Options, now time.Time) Session { return Session{opts: o, heard: now} }
+func New(o *Options, now time.Time) Session { return Session{opts: o, heard: now.Sub(o.Began)} }
+
+// hear notes that a packet came, or that one may come again.
+func (s *Session) hear(now time.Time) { s.heard = now.Sub(s.opts.Began) }
+
+// lastHeard is what hear has noted.
+func (s *Session) lastHeard() time.Time { return s.opts.Began.Add(s.heard) }
 
 // Owner returns the name under which the client is known among the clients of all
 // owners: the same as in [Claim] and in the Sender of its messages. It is empty
@@ -107,13 +116,13 @@ func (s *Session) Deadline() time.Time {
 		return d
 	case expecting:
 		if s.opts.HandshakeTimeout > 0 {
-			d = s.heard.Add(s.opts.HandshakeTimeout)
+			d = s.lastHeard().Add(s.opts.HandshakeTimeout)
 		}
 	case open:
 		// While an answer is awaited no packet is read, so that silence then says
 		// nothing about the client.
 		if s.keepAlive > 0 {
-			d = s.heard.Add(time.Duration(s.keepAlive) * time.Second * 3 / 2)
+			d = s.lastHeard().Add(time.Duration(s.keepAlive) * time.Second * 3 / 2)
 		}
 	}
 	if s.grant != nil && !s.grant.Expires.IsZero() && (d.IsZero() || s.grant.Expires.Before(d)) {
@@ -178,7 +187,7 @@ func (s *Session) packet(e Packet, now time.Time, out *Output) {
 		s.fail(mqtt.ImplementationSpecificError, now, out)
 		return
 	}
-	s.heard = now
+	s.hear(now)
 	p, n, err := mqtt.Parse(raw)
 	if err == nil && n != len(raw) {
 		err = mqtt.ErrIncomplete

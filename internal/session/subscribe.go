@@ -141,4 +141,7 @@ func (s *Session) unsubscribed(now time.Time, out *Output) {
 
 // answered goes on after a request. The keep-alive counts from now: meanwhile no
 // packet was read.
-func (s *Session) answered(now time.Time) { s.request, s.state, s.heard = nil, open, now }
+func (s *Session) answered(now time.Time) {
+	s.request, s.state = nil, open
+	s.hear(now)
+}

@@ -110,7 +110,7 @@ type player struct {
 func (p *player) reset(args map[string]string) {
 	p.start = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	p.now, p.deadline = p.start, time.Time{}
-	p.opts = Options{MaxMessageSize: 32512, HandshakeTimeout: 10 * time.Second, NewClientID: func() string { return "made-up" }}
+	p.opts = Options{Began: p.start, MaxMessageSize: 32512, HandshakeTimeout: 10 * time.Second, NewClientID: func() string { return "made-up" }}
 	for k, v := range args {
 		switch k {
 		case "max-message-size":

@@ -113,7 +113,9 @@ func AppendResponse(dst []byte, up Upgrade, header http.Header) []byte {
 		dst = append(dst, up.Subprotocol...)
 		dst = append(dst, "\r\n"...)
 	}
-	for _, name := range slices.Sorted(maps.Keys(header)) {
+	names := slices.AppendSeq(make([]string, 0, 16), maps.Keys(header))
+	slices.Sort(names)
+	for _, name := range names {
 		for _, v := range header[name] {
 			dst = append(append(append(dst, name...), ": "...), lineBreaks.Replace(v)...)
 			dst = append(dst, "\r\n"...)

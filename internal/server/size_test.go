@@ -1,0 +1,22 @@
+package server
+
+import (
+	"testing"
+	"unsafe"
+)
+
+// There may be a million of each: the bounds are size classes of the allocator.
+func TestConnectionsAreSmall(t *testing.T) {
+	for _, c := range []struct {
+		name      string
+		size, max uintptr
+	}{
+		{"sseStream", unsafe.Sizeof(sseStream{}), 288},
+		{"mqttConn", unsafe.Sizeof(mqttConn{}), 448},
+	} {
+		t.Logf("%s: %d bytes", c.name, c.size)
+		if c.size > c.max {
+			t.Errorf("%s takes %d bytes, more than %d", c.name, c.size, c.max)
+		}
+	}
+}
