@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"reflect"
+	"runtime"
 	"syscall"
 
 	"github.com/alecthomas/kong"
@@ -141,8 +142,12 @@ func (c *serveCmd) Run(p *process, all *cli, ctx *kong.Context) error {
 		<-handled
 		cancel()
 	}()
+	// One processor more than there are shards: while those have work for all of
+	// them, the runtime looks at the network every 10 ms only.
+	shards := runtime.GOMAXPROCS(0)
+	runtime.GOMAXPROCS(shards + 1)
 	return adviseServe(app.Run(running, cfg, app.Options{
-		Stdout: p.stdout, Stderr: p.stderr, Version: buildVersion(), Reload: reload,
+		Stdout: p.stdout, Stderr: p.stderr, Version: buildVersion(), Shards: shards, Reload: reload,
 		ConfigReload: func() (*config.Config, error) {
 			next, _, err := config.Load(in)
 			return next, err

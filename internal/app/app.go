@@ -4,6 +4,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -29,6 +30,9 @@ type Options struct {
 	Stdout, Stderr io.Writer
 	// Version is the release, for metrics.
 	Version string
+	// Shards is how many of them deliver, and how many goroutines wait for events of
+	// parked connections. Default: GOMAXPROCS.
+	Shards int
 	// Listening, if not nil, is called once clients can connect, with the addresses
 	// that were bound; ops is nil if that listener is switched off. It must return
 	// soon.
@@ -109,7 +113,7 @@ func (n *node) openLot() error {
 	if n.cfg.Holder == "portable" {
 		return nil
 	}
-	lot, err := park.New(park.Options{WriteTimeout: n.cfg.WriteTimeout, Linger: server.LingerTimeout})
+	lot, err := park.New(park.Options{WriteTimeout: n.cfg.WriteTimeout, Linger: server.LingerTimeout, Pollers: n.o.Shards})
 	switch {
 	case errors.Is(err, errors.ErrUnsupported):
 		return nil
@@ -125,7 +129,7 @@ func (n *node) openRings() {
 	if n.cfg.IO != "uring" || n.lot == nil {
 		return
 	}
-	for range runtime.GOMAXPROCS(0) {
+	for range cmp.Or(n.o.Shards, runtime.GOMAXPROCS(0)) {
 		r, err := park.NewRing()
 		if err != nil {
 			n.log.Warn("io_uring cannot be used, messages are sent without it: it needs Linux 5.18, a container whose seccomp profile allows it, and sysctl kernel.io_uring_disabled=0", "error", err)
@@ -150,6 +154,7 @@ func (n *node) build(adminToken string) {
 	}
 	n.hub = hub.New(hub.Options{
 		Backplane:        n.backplane,
+		Shards:           n.o.Shards,
 		Outboxes:         outboxes,
 		SubscriberBuffer: int(n.cfg.SubscriberBuffer),
 		BacklogMemory:    int64(n.cfg.BacklogMemory),

@@ -32,4 +32,7 @@ type Options struct {
 	// Linger is how long a peer may take to close its side after Finish, to a
 	// second.
 	Linger time.Duration
+	// Pollers is how many goroutines wait for events, eight at most. Default:
+	// GOMAXPROCS.
+	Pollers int
 }

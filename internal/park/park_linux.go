@@ -51,10 +51,13 @@ type slot struct {
 // wakerEvent is what the waker's events carry; no slot has that number.
 const wakerEvent = ^uint32(0)
 
-// New returns a lot with a poller for each processor, at most eight.
+// New returns a lot. Its error says what the system has refused.
 func New(o Options) (*Lot, error) {
+	if o.Pollers == 0 {
+		o.Pollers = runtime.GOMAXPROCS(0)
+	}
 	l := &Lot{opts: o}
-	for range min(runtime.GOMAXPROCS(0), 8) {
+	for range min(o.Pollers, 8) {
 		p, err := newPoller(&l.opts)
 		if err != nil {
 			l.close()
