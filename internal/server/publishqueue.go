@@ -17,79 +17,83 @@ const maxPublishes = 256
 type publishQueue struct {
 	mu sync.Mutex
 	// guarded by mu
-	begun   []publishing         // in order
+	queue   []publishing         // in order; the first one is being finished
 	running bool                 // a goroutine finishes them
-	unsent  map[pubsub.Topic]int // messages that are not retained among begun, and among those being finished
-	changed chan struct{}        // closed when begun or unsent has become less; nil until somebody waits
+	behind  map[pubsub.Topic]int // of queue, those that a later retained one has to wait for before it is begun
+	changed chan struct{}        // closed when queue has become shorter; nil until somebody waits
 }
 
-// publishing is a message that has its place in the store.
+// publishing is a message that has its place in the queue.
 type publishing struct {
-	topic  pubsub.Topic
-	size   int
-	retain bool
-	began  time.Time
-	finish func() (pubsub.Version, error)
-	cancel context.CancelFunc // nil if there is none
+	message pubsub.Message // without data once it has been begun
+	size    int
+	came    time.Time
+	ctx     context.Context
+	cancel  context.CancelFunc             // nil if there is none
+	finish  func() (pubsub.Version, error) // nil until it has been begun
 }
 
-// add begins to publish m and returns, as soon as fewer than maxPublishes are
-// under way.
+// add publishes m and returns at once, as long as fewer than maxPublishes are under
+// way. A retained message is begun now, so that many share one wait for the disk,
+// unless one to the same topic that is not retained has not been sent yet. Whoever
+// subscribes is given what is retained as soon as that is stored; what was
+// published before it must not come after it.
 func (q *publishQueue) add(s *Server, m pubsub.Message) {
-	if m.Retain {
-		q.waitSent(m.Topic)
-	}
-	p := publishing{topic: m.Topic, size: len(m.Data), retain: m.Retain, began: s.o.Now()}
-	ctx := context.Background()
-	waits := m.Retain || s.o.BackplaneMayWait
+	p := publishing{message: m, size: len(m.Data), came: s.o.Now(), ctx: context.Background()}
 	if s.o.BackplaneMayWait {
-		ctx, p.cancel = context.WithTimeout(ctx, backplaneWait)
+		p.ctx, p.cancel = context.WithTimeout(p.ctx, backplaneWait)
 	}
-	p.finish = pubsub.Publish(ctx, s.o.Backplane, m)
-
 	q.mu.Lock()
-	if !q.running && !waits {
-		q.mu.Unlock()
+	defer q.mu.Unlock()
+	if !q.running && !m.Retain && !s.o.BackplaneMayWait {
+		p.begin(s)
 		p.end(s) // nothing to wait for
 		return
 	}
-	q.begun = append(q.begun, p)
-	if !m.Retain {
-		if q.unsent == nil {
-			q.unsent = make(map[pubsub.Topic]int)
-		}
-		q.unsent[m.Topic]++
+	if waits := m.Retain && q.behind[m.Topic] > 0; !waits {
+		p.begin(s)
 	}
+	if !m.Retain || p.finish == nil {
+		if q.behind == nil {
+			q.behind = make(map[pubsub.Topic]int)
+		}
+		q.behind[m.Topic]++
+	}
+	q.queue = append(q.queue, p)
 	if !q.running {
 		q.running = true
 		s.registry.goroutines.Add(1)
 		go q.run(s)
 	}
-	for len(q.begun) >= maxPublishes {
-		q.wait()
-	}
-	q.mu.Unlock()
-}
-
-// waitSent returns when no message to t that is not retained waits for the disk with
-// those before it. Whoever subscribes is given what is retained as soon as that is
-// stored; what was published before it must not come after it.
-func (q *publishQueue) waitSent(t pubsub.Topic) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	for q.unsent[t] > 0 {
+	for len(q.queue) >= maxPublishes {
 		q.wait()
 	}
 }
 
-// sent notes that a message to t that is not retained has been sent.
-func (q *publishQueue) sent(t pubsub.Topic) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if q.unsent[t]--; q.unsent[t] == 0 {
-		delete(q.unsent, t)
+// sent notes that the first of the queue, which is not retained, has been sent, and
+// begins the retained ones to its topic that waited for it. mu is held, which keeps
+// them in order with what is added meanwhile.
+func (q *publishQueue) sent(s *Server) {
+	t := q.queue[0].message.Topic
+	q.less(t)
+	for i := 1; i < len(q.queue) && q.behind[t] > 0; i++ {
+		p := &q.queue[i]
+		switch {
+		case p.message.Topic != t:
+		case !p.message.Retain:
+			return
+		case p.finish == nil:
+			p.begin(s)
+			q.less(t)
+		}
 	}
-	q.wake()
+}
+
+// less counts one less to be waited for; mu is held.
+func (q *publishQueue) less(t pubsub.Topic) {
+	if q.behind[t]--; q.behind[t] == 0 {
+		delete(q.behind, t)
+	}
 }
 
 // wait waits for wake; mu is held, but not meanwhile.
@@ -111,27 +115,30 @@ func (q *publishQueue) wake() {
 	}
 }
 
-// run finishes what was begun.
+// run finishes what was added.
 func (q *publishQueue) run(s *Server) {
 	defer s.registry.goroutines.Done()
-	for {
-		q.mu.Lock()
-		ps := q.begun
-		q.begun = nil
-		q.wake()
-		if len(ps) == 0 {
-			q.running = false
-			q.mu.Unlock()
-			return
-		}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for len(q.queue) > 0 {
+		p := q.queue[0] // it is begun: nothing is before it
 		q.mu.Unlock()
-		for i := range ps {
-			ps[i].end(s)
-			if !ps[i].retain {
-				q.sent(ps[i].topic)
-			}
+		p.end(s)
+		q.mu.Lock()
+		if !p.message.Retain {
+			q.sent(s)
 		}
+		q.queue[0] = publishing{}
+		q.queue = q.queue[1:]
+		q.wake()
 	}
+	q.queue, q.running = nil, false
+}
+
+// begin gives p its place in the store, if it is to be kept.
+func (p *publishing) begin(s *Server) {
+	p.finish = pubsub.Publish(p.ctx, s.o.Backplane, p.message)
+	p.message.Data, p.message.Properties = nil, nil
 }
 
 // end finishes p and tells what became of it.
@@ -141,9 +148,9 @@ func (p *publishing) end(s *Server) {
 		p.cancel()
 	}
 	if err != nil {
-		s.o.Events.PublishDropped("backplane", string(p.topic))
+		s.o.Events.PublishDropped("backplane", string(p.message.Topic))
 		s.o.Events.Failed("publishing over MQTT", err)
 		return
 	}
-	s.o.Events.Published(transportMQTT, p.size, p.retain, s.o.Now().Sub(p.began))
+	s.o.Events.Published(transportMQTT, p.size, p.message.Retain, s.o.Now().Sub(p.came))
 }

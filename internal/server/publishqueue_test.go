@@ -6,6 +6,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"pubsub"
 )
@@ -14,11 +15,10 @@ import (
 // notes what is asked of it.
 type slowDisk struct {
 	pubsub.Backplane
-	durable chan struct{} // closed when writes are
-
 	mu sync.Mutex
 	// guarded by mu
-	calls []string
+	durable chan struct{} // closed when writes that are begun now are
+	calls   []string
 }
 
 func (d *slowDisk) note(call string) {
@@ -27,10 +27,19 @@ func (d *slowDisk) note(call string) {
 	d.calls = append(d.calls, call)
 }
 
+func (d *slowDisk) called() []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Clone(d.calls)
+}
+
 func (d *slowDisk) Put(_ context.Context, m pubsub.Message) func() (pubsub.Version, error) {
 	d.note("put " + string(m.Data))
+	d.mu.Lock()
+	durable := d.durable
+	d.mu.Unlock()
 	return func() (pubsub.Version, error) {
-		<-d.durable
+		<-durable
 		return pubsub.Version{Generation: 1, Seq: 1}, nil
 	}
 }
@@ -61,18 +70,99 @@ func TestPublishesKeepTheirOrderForWhoSubscribesMeanwhile(t *testing.T) {
 			}
 		}()
 		synctest.Wait()
-		if want := []string{"put 1", "put 2", "put 4"}; !slices.Equal(d.calls, want) {
-			t.Errorf("before anything is durable: %q, want %q", d.calls, want)
+		if want := []string{"put 1", "put 2", "put 4"}; !slices.Equal(d.called(), want) {
+			t.Errorf("before anything is durable: %q, want %q", d.called(), want)
 		}
 		close(d.durable)
 		synctest.Wait()
 		s.registry.goroutines.Wait()
-		at := func(call string) int { return slices.Index(d.calls, call) }
+		at := func(call string) int { return slices.Index(d.called(), call) }
 		if !slices.IsSortedFunc([]string{"send 1", "send 2", "send 3", "put 5", "send 5"}, func(a, b string) int { return at(a) - at(b) }) || at("put 5") < 0 || at("send 4") < at("send 3") {
-			t.Errorf("in the end: %q", d.calls)
+			t.Errorf("in the end: %q", d.called())
 		}
-		if len(q.unsent) != 0 {
-			t.Errorf("%v are counted as not sent", q.unsent)
+		if len(q.behind) != 0 {
+			t.Errorf("%v are counted as waited for", q.behind)
+		}
+	})
+}
+
+// away is a backplane that is reached over a network, and is not there.
+type away struct{ slowDisk }
+
+func (d *away) Put(ctx context.Context, m pubsub.Message) func() (pubsub.Version, error) {
+	d.note("put " + string(m.Data))
+	return func() (pubsub.Version, error) {
+		<-ctx.Done()
+		return pubsub.Version{}, ctx.Err()
+	}
+}
+
+func (d *away) Send(ctx context.Context, m pubsub.Message) error {
+	d.note("send " + string(m.Data))
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// Who waits for the backplane is the messages, not the connection: it has to answer
+// its client's pings, and messages to other topics are begun. A message waits from
+// when it came, however many are before it.
+func TestPublishesToABackplaneThatIsAwayHoldNothingUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &away{}
+		var dropped []time.Duration
+		began := time.Now()
+		s := New(Options{Backplane: d, BackplaneMayWait: true, Events: Events{
+			PublishDropped: func(string, string) { dropped = append(dropped, time.Since(began)) },
+		}})
+		var q publishQueue
+		for _, m := range []pubsub.Message{
+			{Topic: "t", Data: []byte("1")},
+			{Topic: "t", Data: []byte("2"), Retain: true},
+			{Topic: "t", Data: []byte("3"), Retain: true},
+			{Topic: "t", Data: []byte("4")},
+			{Topic: "t", Data: []byte("5"), Retain: true},
+			{Topic: "other", Data: []byte("6"), Retain: true},
+		} {
+			q.add(s, m)
+		}
+		if passed := time.Since(began); passed != 0 {
+			t.Errorf("the connection was held up for %v", passed)
+		}
+		synctest.Wait()
+		if want := []string{"put 6", "send 1"}; !slices.Equal(slices.Sorted(slices.Values(d.called())), want) {
+			t.Errorf("at first: %q, want %q", d.called(), want)
+		}
+		s.registry.goroutines.Wait()
+		if len(dropped) != 6 || dropped[5] != backplaneWait {
+			t.Errorf("dropped after %v, want 6 after %v", dropped, backplaneWait)
+		}
+	})
+}
+
+// Retained messages that wait for one to be sent are stored together once it is, but
+// not those behind the next one that is not retained.
+func TestRetainedPublishesThatWaitedAreStoredTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		first, later := make(chan struct{}), make(chan struct{})
+		d := &slowDisk{durable: first}
+		s := New(Options{Backplane: d})
+		var q publishQueue
+		for i, retain := range []bool{true, false, true, true, false, true} {
+			q.add(s, pubsub.Message{Topic: "t", Data: []byte{byte('1' + i)}, Retain: retain})
+		}
+		synctest.Wait()
+		d.mu.Lock()
+		d.durable = later
+		d.mu.Unlock()
+		close(first)
+		synctest.Wait()
+		if want := []string{"put 1", "send 1", "send 2", "put 3", "put 4"}; !slices.Equal(d.called(), want) {
+			t.Errorf("when the first is durable: %q, want %q", d.called(), want)
+		}
+		close(later)
+		s.registry.goroutines.Wait()
+		if want := []string{"send 3", "send 4", "send 5", "put 6", "send 6"}; !slices.Equal(d.called()[5:], want) {
+			t.Errorf("in the end: %q, want %q at the end", d.called(), want)
 		}
 	})
 }
