@@ -65,7 +65,7 @@ func checkGrowth(samples []sample, holder string, f *faults) {
 // gets it back in its own time.
 func checkRest(before, after *sample, f *faults) {
 	for _, gauge := range []string{"pubsub_connections", "pubsub_subscriptions", "pubsub_backlog_bytes"} {
-		if v := after.m.sum(gauge); v != 0 {
+		if v := after.m.Sum(gauge); v != 0 {
 			f.add(faultGrowth, "%s is %v when all have left", gauge, v)
 		}
 	}

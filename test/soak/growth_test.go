@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"pubsub/bench/process"
 )
 
 // steady are samples of a process that only varies.
@@ -63,19 +65,19 @@ func TestGrowth(t *testing.T) {
 }
 
 func TestRest(t *testing.T) {
-	before := sample{goroutines: 30, descriptors: 20, m: metrics{}}
+	before := sample{goroutines: 30, descriptors: 20, m: process.Metrics{}}
 	for _, c := range []struct {
 		name string
 		left sample
 		want int
 	}{
 		{"nothing", before, 0},
-		{"files", sample{goroutines: 35, descriptors: 28, m: metrics{}}, 0},
-		{"goroutines", sample{goroutines: 60, descriptors: 20, m: metrics{}}, 1},
-		{"descriptors", sample{goroutines: 30, descriptors: 50, m: metrics{}}, 1},
-		{"a connection", sample{goroutines: 30, descriptors: 20, m: metrics{`pubsub_connections{transport="sse"}`: 1}}, 1},
-		{"a subscription", sample{goroutines: 30, descriptors: 20, m: metrics{"pubsub_subscriptions": 1}}, 1},
-		{"a backlog", sample{goroutines: 30, descriptors: 20, m: metrics{"pubsub_backlog_bytes": 200}}, 1},
+		{"files", sample{goroutines: 35, descriptors: 28, m: process.Metrics{}}, 0},
+		{"goroutines", sample{goroutines: 60, descriptors: 20, m: process.Metrics{}}, 1},
+		{"descriptors", sample{goroutines: 30, descriptors: 50, m: process.Metrics{}}, 1},
+		{"a connection", sample{goroutines: 30, descriptors: 20, m: process.Metrics{`pubsub_connections{transport="sse"}`: 1}}, 1},
+		{"a subscription", sample{goroutines: 30, descriptors: 20, m: process.Metrics{"pubsub_subscriptions": 1}}, 1},
+		{"a backlog", sample{goroutines: 30, descriptors: 20, m: process.Metrics{"pubsub_backlog_bytes": 200}}, 1},
 	} {
 		f := newFaults()
 		checkRest(&before, &c.left, f)
@@ -87,8 +89,8 @@ func TestRest(t *testing.T) {
 
 // What the broker counts is held against what was done.
 func TestMetrics(t *testing.T) {
-	right := func() metrics {
-		return metrics{
+	right := func() process.Metrics {
+		return process.Metrics{
 			`pubsub_messages_published_total{retain="false",transport="http"}`: 3,
 			`pubsub_messages_published_total{retain="true",transport="mqtt"}`:  2,
 			"pubsub_messages_dropped_total":                                    0,
@@ -96,17 +98,17 @@ func TestMetrics(t *testing.T) {
 	}
 	for _, c := range []struct {
 		name  string
-		wrong func(metrics)
+		wrong func(process.Metrics)
 		want  faultKind
 	}{
-		{"right", func(metrics) {}, ""},
-		{"one more", func(m metrics) { m[`pubsub_messages_published_total{retain="true",transport="http"}`] = 1 }, faultBroker},
-		{"one less", func(m metrics) { m[`pubsub_messages_published_total{retain="true",transport="mqtt"}`] = 1 }, faultBroker},
-		{"a publish dropped", func(m metrics) { m[`pubsub_publishes_dropped_total{reason="forbidden"}`] = 1 }, faultBroker},
-		{"a delivery dropped", func(m metrics) { m[`pubsub_deliveries_dropped_total{reason="too large"}`] = 1 }, faultBroker},
-		{"one refused", func(m metrics) { m[`pubsub_connections_refused_total{reason="forbidden"}`] = 1 }, faultBroker},
-		{"a failure", func(m metrics) { m["pubsub_failures_total"] = 1 }, faultBroker},
-		{"a loss that nobody had", func(m metrics) { m["pubsub_messages_dropped_total"] = 1 }, faultAccount},
+		{"right", func(process.Metrics) {}, ""},
+		{"one more", func(m process.Metrics) { m[`pubsub_messages_published_total{retain="true",transport="http"}`] = 1 }, faultBroker},
+		{"one less", func(m process.Metrics) { m[`pubsub_messages_published_total{retain="true",transport="mqtt"}`] = 1 }, faultBroker},
+		{"a publish dropped", func(m process.Metrics) { m[`pubsub_publishes_dropped_total{reason="forbidden"}`] = 1 }, faultBroker},
+		{"a delivery dropped", func(m process.Metrics) { m[`pubsub_deliveries_dropped_total{reason="too large"}`] = 1 }, faultBroker},
+		{"one refused", func(m process.Metrics) { m[`pubsub_connections_refused_total{reason="forbidden"}`] = 1 }, faultBroker},
+		{"a failure", func(m process.Metrics) { m["pubsub_failures_total"] = 1 }, faultBroker},
+		{"a loss that nobody had", func(m process.Metrics) { m["pubsub_messages_dropped_total"] = 1 }, faultAccount},
 	} {
 		r := &run{faults: newFaults(), out: io.Discard}
 		r.http.plain.Store(3)

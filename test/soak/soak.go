@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"pubsub"
+	"pubsub/bench/process"
 	"pubsub/internal/token"
 )
 
@@ -42,7 +44,11 @@ func soak(s settings, out io.Writer) (ok bool, err error) {
 	}
 	defer os.RemoveAll(dir)
 	if s.binary == "" {
-		if s.binary, err = build(dir, s.race); err != nil {
+		var flags []string
+		if s.race {
+			flags = append(flags, "-race")
+		}
+		if s.binary, err = process.Build(context.Background(), dir, flags...); err != nil {
 			return false, err
 		}
 	}
@@ -76,7 +82,7 @@ func (r *run) all() error {
 	if err != nil {
 		return err
 	}
-	key, err := r.broker.newKey()
+	key, err := process.CreateKey(r.broker.addr, adminToken)
 	if err != nil {
 		return err
 	}
@@ -247,7 +253,7 @@ func (r *run) watch() error {
 		if time.Since(told) > time.Minute {
 			told = time.Now()
 			r.say("%.0f connected, %.0f delivered, %.0f dropped; %.1f MiB resident, %.1f MiB heap, %.0f goroutines",
-				s.connections, s.m.sum("pubsub_messages_delivered_total"), s.m.sum("pubsub_messages_dropped_total"),
+				s.connections, s.m.Sum("pubsub_messages_delivered_total"), s.m.Sum("pubsub_messages_dropped_total"),
 				s.resident/(1<<20), s.heap/(1<<20), s.goroutines)
 		}
 	}
@@ -281,7 +287,7 @@ func (r *run) rest() (*sample, error) {
 		if err != nil {
 			return nil, err
 		}
-		left := s.connections + s.m.sum("pubsub_subscriptions") + s.m.sum("pubsub_backlog_bytes")
+		left := s.connections + s.m.Sum("pubsub_subscriptions") + s.m.Sum("pubsub_backlog_bytes")
 		if left == 0 || time.Since(begun) > 30*time.Second {
 			r.checkMetrics(s.m)
 			return &s, nil
@@ -290,7 +296,7 @@ func (r *run) rest() (*sample, error) {
 }
 
 // checkMetrics compares what the broker has counted with what was done.
-func (r *run) checkMetrics(m metrics) {
+func (r *run) checkMetrics(m process.Metrics) {
 	for _, c := range []struct {
 		transport, retain string
 		sent              uint64
@@ -298,17 +304,17 @@ func (r *run) checkMetrics(m metrics) {
 		{"http", "false", r.http.plain.Load()}, {"http", "true", r.http.retained.Load()},
 		{"mqtt", "false", r.mqtt.plain.Load()}, {"mqtt", "true", r.mqtt.retained.Load()},
 	} {
-		got := m.sum("pubsub_messages_published_total", `transport="`+c.transport+`"`, `retain="`+c.retain+`"`)
+		got := m.Sum("pubsub_messages_published_total", `transport="`+c.transport+`"`, `retain="`+c.retain+`"`)
 		if got != float64(c.sent) {
 			r.faults.add(faultBroker, "it has counted %.0f messages over %s, retained %s, and %d were sent", got, c.transport, c.retain, c.sent)
 		}
 	}
 	for _, name := range []string{"pubsub_publishes_dropped_total", "pubsub_deliveries_dropped_total", "pubsub_messages_expired_total", "pubsub_failures_total", "pubsub_connections_refused_total"} {
-		if v := m.sum(name); v != 0 {
+		if v := m.Sum(name); v != 0 {
 			r.faults.add(faultBroker, "%s is %v", name, v)
 		}
 	}
-	r.account().check(uint64(m.sum("pubsub_messages_dropped_total")), r.faults)
+	r.account().check(uint64(m.Sum("pubsub_messages_dropped_total")), r.faults)
 }
 
 // checkCutOffs finds fault with a broker that bears everything. With the portable
