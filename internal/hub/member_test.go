@@ -490,10 +490,10 @@ func TestSizes(t *testing.T) {
 		what      string
 		size, max uintptr
 	}{
-		{"Member", unsafe.Sizeof(Member{}), 128},
-		{"Subscription", unsafe.Sizeof(Subscription{}), 96},
-		{"topicLog", unsafe.Sizeof(topicLog{}), 192},
-		{"topic", unsafe.Sizeof(topic{}), 64},
+		{"Member", unsafe.Sizeof(Member{}), 112},
+		{"Subscription", unsafe.Sizeof(Subscription{}), 80},
+		{"topicLog", unsafe.Sizeof(topicLog{}), 160},
+		{"topic", unsafe.Sizeof(topic{}), 48},
 	} {
 		t.Logf("%s: %d bytes", c.what, c.size)
 		if c.size > c.max {

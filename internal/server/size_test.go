@@ -3,6 +3,8 @@ package server
 import (
 	"testing"
 	"unsafe"
+
+	"pubsub"
 )
 
 // There may be a million of each: the bounds are size classes of the allocator.
@@ -13,6 +15,7 @@ func TestConnectionsAreSmall(t *testing.T) {
 	}{
 		{"sseStream", unsafe.Sizeof(sseStream{}), 288},
 		{"mqttConn", unsafe.Sizeof(mqttConn{}), 448},
+		{"pubsub.Grant", unsafe.Sizeof(pubsub.Grant{}), 112},
 	} {
 		t.Logf("%s: %d bytes", c.name, c.size)
 		if c.size > c.max {
