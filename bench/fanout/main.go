@@ -40,6 +40,7 @@ type options struct {
 	window      int
 	publishers  int
 	publishing  time.Duration
+	profiles    string
 }
 
 // named is a target under the name that tables and the flag -targets give it.
@@ -87,6 +88,7 @@ func main() {
 	flag.IntVar(&o.window, "window", 32, "messages that the slowest subscriber may be behind in the unpaced phase")
 	flag.IntVar(&o.publishers, "publishers", 64, "connections that publish")
 	flag.DurationVar(&o.publishing, "publishing", 500*time.Millisecond, "how long a phase of publishing lasts")
+	flag.StringVar(&o.profiles, "profiles", "", "directory for CPU profiles of our broker while it is published to")
 	flag.Parse()
 	if err := o.run(); err != nil {
 		log.Fatal("fanout: ", err)

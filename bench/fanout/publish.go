@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"os"
@@ -14,6 +15,7 @@ import (
 
 	"pubsub/bench/internal/load"
 	"pubsub/bench/internal/report"
+	"pubsub/bench/process"
 	"pubsub/internal/mqtt"
 )
 
@@ -44,12 +46,16 @@ func (o *options) publishes(ts []named, dir string) error {
 		{"mqtt", 1, true}, {"mqtt", o.publishers, true},
 	} {
 		var rates, cpus []float64
+		profiled := o.profile(b, fmt.Sprintf("%s-%d-%t", ph.transport, ph.conns, ph.retain))
 		for range o.rounds {
 			rate, cpu, err := o.publishPhase(b, ph.transport, ph.conns, ph.retain)
 			if err != nil {
 				return fmt.Errorf("%s: %w", ph.transport, err)
 			}
 			rates, cpus = append(rates, rate), append(cpus, cpu)
+		}
+		if err := <-profiled; err != nil {
+			return err
 		}
 		kind := "plain"
 		if ph.retain {
@@ -59,6 +65,25 @@ func (o *options) publishes(ts []named, dir string) error {
 			ph.transport, ph.conns, kind, report.Median(rates), report.Median(cpus))
 	}
 	return nil
+}
+
+// profile begins a CPU profile of b, which ends with the rounds of a phase and goes
+// to the directory that was asked for.
+func (o *options) profile(b *broker, name string) <-chan error {
+	done := make(chan error, 1)
+	if o.profiles == "" {
+		done <- nil
+		return done
+	}
+	seconds := max(1, int(o.publishing.Seconds()*float64(o.rounds)))
+	go func() {
+		body, err := process.Get(context.Background(), b.ops+"/debug/pprof/profile?seconds="+strconv.Itoa(seconds))
+		if err == nil {
+			err = os.WriteFile(filepath.Join(o.profiles, name), body, 0o666)
+		}
+		done <- err
+	}()
+	return done
 }
 
 func (o *options) publishPhase(b *broker, transport string, conns int, retain bool) (rate, cpuPerMillion float64, err error) {
