@@ -451,3 +451,84 @@ func TestOthersCannotForge(t *testing.T) {
 	}
 	eventually(t, "a forged message, by whom nothing is forbidden", func() bool { return n.has("forged!", pubsub.Version{}) })
 }
+
+// A broker in the same account, with a prefix and permissions of its own, works
+// beside the other, and what that one's nodes are answered, signing keys among it,
+// is not for its ears.
+func TestNeighbourHearsNoReplies(t *testing.T) {
+	s, v := newServer(t, "nats/nats.conf", variables("n1"), func(o *server.Options) {
+		node := nodeUser(t, o)
+		its := func(subjects []string) (all []string) {
+			for _, subject := range subjects {
+				all = append(all, strings.ReplaceAll(subject, "pubsub", "neighbour"))
+			}
+			return all
+		}
+		o.Users = append(o.Users, &server.User{Username: "neighbour", Password: "x", Account: node.Account, Permissions: &server.Permissions{
+			Publish:   &server.SubjectPermission{Allow: its(node.Permissions.Publish.Allow)},
+			Subscribe: &server.SubjectPermission{Allow: its(node.Permissions.Subscribe.Allow)},
+		}})
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	n, err := newNode(ctx, nodeOptions(t, s))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.stop()
+	o := nodeOptions(t, s)
+	o.Prefix, o.User, o.Password = "neighbour", "neighbour", "x"
+	if err := exercise(ctx, t, s, o); err != nil {
+		t.Errorf("the neighbour: %v", err)
+	}
+	if lines := v.all(); len(lines) > 0 {
+		t.Errorf("refused before anything wrong was tried: %q", lines)
+	}
+
+	listen := func(nc *natsgo.Conn, subjects ...string) chan *natsgo.Msg {
+		heard := make(chan *natsgo.Msg, 1000)
+		for _, subject := range subjects {
+			if _, err := nc.ChanSubscribe(subject, heard); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := nc.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		return heard
+	}
+	refused := []string{"pubsub.i.>", "*.i.>", "pubsub.>", "_INBOX.>", ">"}
+	neighbour, person := connect(t, s, "neighbour", "x"), operator(t, s)
+	heard := listen(neighbour, append(refused, "neighbour.i.>")...)
+	overheard := listen(person, "pubsub.i.>")
+	if err := n.PutKey(ctx, pubsub.Key{ID: "k", Value: "secret", Created: time.Now()}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.Key(ctx, "k"); err != nil {
+		t.Fatal(err)
+	}
+	if keys, err := n.Keys(ctx); err != nil || len(keys) != 1 {
+		t.Fatalf("Keys: %d, %v", len(keys), err)
+	}
+	// Who may hear everything has heard the key, so there was something to be heard.
+	for {
+		var m *natsgo.Msg
+		select {
+		case m = <-overheard:
+		case <-ctx.Done():
+			t.Fatal("nobody hears the key, not even who may")
+		}
+		if strings.Contains(string(m.Data), "secret") {
+			break
+		}
+	}
+	if err := neighbour.Flush(); err != nil { // what was on its way has come
+		t.Fatal(err)
+	}
+	if len(heard) > 0 {
+		t.Errorf("the neighbour hears %s", (<-heard).Subject)
+	}
+	if lines := v.all(); len(lines) != len(refused) {
+		t.Errorf("of %d subscriptions, %d are refused: %q", len(refused), len(lines), lines)
+	}
+}

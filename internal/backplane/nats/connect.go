@@ -55,6 +55,7 @@ func connectOptions(o *Options) ([]natsgo.Option, error) {
 	}
 	options := []natsgo.Option{
 		natsgo.Name("pubsub"),
+		natsgo.CustomInboxPrefix(names{o.Prefix}.inbox()),
 		natsgo.Timeout(connectTimeout),
 		natsgo.PingInterval(pingInterval),
 		natsgo.MaxPingsOutstanding(2),

@@ -54,6 +54,10 @@ func (n names) liveOf(generation uint64) string {
 // control is where the nodes tell each other what is no message.
 func (n names) control() string { return n.prefix + ".c" }
 
+// inbox begins the subjects on which this broker's nodes are answered. Signing keys
+// are among the answers, so no other broker's nodes may subscribe to them.
+func (n names) inbox() string { return n.prefix + ".i" }
+
 // parseStored returns the topic of a subject that stored has made.
 func (n names) parseStored(subject string) (pubsub.Topic, bool) {
 	rest, ok := strings.CutPrefix(subject, n.prefix+".s.")
