@@ -105,7 +105,8 @@ type Bus interface {
 	Run(ctx context.Context, r Receiver) error
 }
 
-// Receiver is what a Bus calls on its node. The calls may overlap; none blocks.
+// Receiver is what a Bus calls on its node. The calls may overlap; none blocks but
+// Rejoined.
 type Receiver struct {
 	// Ready is called once, when the Bus works.
 	Ready func()
@@ -114,6 +115,10 @@ type Receiver struct {
 	Deliver func(*Parcel)
 	// Control takes what was told or asked; its result, if not nil, is the reply.
 	Control func(Control) []byte
+	// Rejoined, if not nil, is called after this node was cut off from others, so
+	// that what was told meanwhile may not have come, either way. It may take until
+	// ctx is done, and is not called again meanwhile.
+	Rejoined func(ctx context.Context)
 }
 
 // Control is a small message from node to node.

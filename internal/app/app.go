@@ -221,7 +221,7 @@ func (n *node) run(ctx context.Context) error {
 		return n.backplane.Run(parts, pubsub.Receiver{
 			Ready:   func() { close(ready) },
 			Deliver: n.hub.Deliver,
-			Control: n.server.Control,
+			Control: n.server.Control, Rejoined: n.server.Rejoined,
 		})
 	})
 	start("server", func() error { return n.server.Run(parts) })

@@ -2,7 +2,9 @@ package server
 
 import (
 	"context"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 	"unique"
@@ -86,6 +88,22 @@ func (r *registry) client(client string) *mqttConn {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.clients[client]
+}
+
+// spawn has f run by a goroutine that Drain waits for, unless it has begun.
+func (r *registry) spawn(f func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.draining {
+		r.goroutines.Go(f)
+	}
+}
+
+// sessions returns the session of each client identifier, in no order.
+func (r *registry) sessions() []*mqttConn {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Collect(maps.Values(r.clients))
 }
 
 // those returns the connections for which ok holds, in no order.

@@ -183,6 +183,7 @@ const (
 	controlTopics   = "topics"   // asked: which topics have subscribers
 	controlRevoke   = "revoke"   // told: the body is the id of a deleted key
 	controlTakeOver = "takeover" // told: a client identifier has a new connection
+	controlClaims   = "claims"   // asked: who has newer claims to these client identifiers
 )
 
 // Control takes a control message from a node, this one included; what it
@@ -196,6 +197,8 @@ func (s *Server) Control(c pubsub.Control) []byte {
 		s.keys.revoke(string(c.Body))
 	case controlTakeOver:
 		s.takeOver(c.Body)
+	case controlClaims:
+		return s.answerClaims(c.Body)
 	}
 	return nil
 }

@@ -1,8 +1,10 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
+	"iter"
 	"math/rand/v2"
 
 	"pubsub"
@@ -20,6 +22,22 @@ type claim struct {
 // owner.
 const takeOverFormat = 1
 
+// append appends c, of owner, to b as a control message tells it.
+func (c claim) append(b []byte, owner string) []byte {
+	b = append(b, takeOverFormat)
+	b = binary.BigEndian.AppendUint64(b, uint64(c.at))
+	b = binary.BigEndian.AppendUint64(b, c.id)
+	return append(b, owner...)
+}
+
+// parseClaim reads what append has appended; false if it is something else.
+func parseClaim(b []byte) (c claim, owner string, ok bool) {
+	if len(b) < 17 || b[0] != takeOverFormat {
+		return claim{}, "", false
+	}
+	return claim{at: int64(binary.BigEndian.Uint64(b[1:])), id: binary.BigEndian.Uint64(b[9:])}, string(b[17:]), true
+}
+
 // claim makes m the session of a client identifier, on all nodes.
 func (m *mqttConn) claim(owner string) {
 	c := claim{at: m.s.o.Now().UnixNano(), id: max(1, rand.Uint64())}
@@ -31,13 +49,9 @@ func (m *mqttConn) claim(owner string) {
 	if old := m.s.registry.claim(owner, m); old != nil {
 		old.step(session.TakenOver{})
 	}
-	body := []byte{takeOverFormat}
-	body = binary.BigEndian.AppendUint64(body, uint64(c.at))
-	body = binary.BigEndian.AppendUint64(body, c.id)
-	body = append(body, owner...)
 	ctx, cancel := context.WithTimeout(context.Background(), backplaneWait)
 	defer cancel()
-	if err := m.s.o.Backplane.Tell(ctx, pubsub.Control{Kind: controlTakeOver, Body: body}); err != nil {
+	if err := m.s.o.Backplane.Tell(ctx, pubsub.Control{Kind: controlTakeOver, Body: c.append(nil, owner)}); err != nil {
 		m.s.o.Events.Failed("telling other nodes of a client identifier", err)
 	}
 }
@@ -55,19 +69,116 @@ func (m *mqttConn) unclaim() {
 // takeOver ends the session of a client identifier that was claimed later, on
 // this node or another.
 func (s *Server) takeOver(body []byte) {
-	if len(body) < 17 || body[0] != takeOverFormat {
+	theirs, owner, ok := parseClaim(body)
+	if !ok {
 		return
 	}
-	at := int64(binary.BigEndian.Uint64(body[1:]))
-	id := binary.BigEndian.Uint64(body[9:])
-	m := s.registry.client(string(body[17:]))
+	if m, ours := s.claimOf(owner); m != nil && ours.id != theirs.id && ours.at <= theirs.at {
+		m.step(session.TakenOver{})
+	}
+}
+
+// claimOf returns the session of a client identifier, and its claim; nil if there
+// is none.
+func (s *Server) claimOf(owner string) (*mqttConn, claim) {
+	m := s.registry.client(owner)
 	if m == nil {
-		return
+		return nil, claim{}
 	}
 	m.smu.Lock()
-	older := m.claimed.id != id && m.claimed.at <= at
-	m.smu.Unlock()
-	if older {
-		m.step(session.TakenOver{})
+	defer m.smu.Unlock()
+	return m, m.claimed
+}
+
+// claimsSize is about how many bytes of claims are asked about at once.
+const claimsSize = 64 << 10
+
+// Rejoined is to be called when claims that this node or another has told may not
+// have come. The nodes compare what they have: of each client identifier the latest
+// claim stays.
+func (s *Server) Rejoined(ctx context.Context) {
+	var batch []byte
+	for _, m := range s.registry.sessions() {
+		m.smu.Lock()
+		c, owner := m.claimed, m.session.Owner()
+		m.smu.Unlock()
+		if c.id == 0 {
+			continue
+		}
+		batch = appendClaim(batch, c, owner)
+		if len(batch) >= claimsSize {
+			if !s.askForClaims(ctx, batch) {
+				return
+			}
+			batch = batch[:0]
+		}
+	}
+	if len(batch) > 0 {
+		s.askForClaims(ctx, batch)
+	}
+}
+
+// askForClaims has the nodes compare claims of this one with theirs; false if that
+// cannot be done now.
+func (s *Server) askForClaims(ctx context.Context, batch []byte) bool {
+	ctx, cancel := context.WithTimeout(ctx, backplaneWait)
+	defer cancel()
+	replies, err := s.o.Backplane.Ask(ctx, pubsub.Control{Kind: controlClaims, Body: batch})
+	if err != nil {
+		s.o.Events.Failed("comparing client identifiers with other nodes", err)
+		return false
+	}
+	for _, r := range replies {
+		for one := range eachClaim(r) {
+			s.takeOver(one)
+		}
+	}
+	return true
+}
+
+// answerClaims ends the sessions that another node has later claims for, and
+// returns the claims of this one that are later than the other's.
+func (s *Server) answerClaims(batch []byte) (later []byte) {
+	var over [][]byte
+	for one := range eachClaim(batch) {
+		theirs, owner, ok := parseClaim(one)
+		if !ok {
+			continue
+		}
+		switch m, ours := s.claimOf(owner); {
+		case m == nil || ours.id == theirs.id || ours.id == 0:
+		case ours.at <= theirs.at:
+			over = append(over, bytes.Clone(one))
+		default:
+			later = appendClaim(later, ours, owner)
+		}
+	}
+	if len(over) > 0 {
+		// To end a session may take as long as to publish its will.
+		s.registry.spawn(func() {
+			for _, one := range over {
+				s.takeOver(one)
+			}
+		})
+	}
+	return later
+}
+
+// appendClaim appends a claim and its length to b, as one of many.
+func appendClaim(b []byte, c claim, owner string) []byte {
+	one := c.append(nil, owner)
+	return append(binary.AppendUvarint(b, uint64(len(one))), one...)
+}
+
+// eachClaim yields what appendClaim has appended, up to what cannot be read.
+func eachClaim(b []byte) iter.Seq[[]byte] {
+	return func(yield func([]byte) bool) {
+		for len(b) > 0 {
+			size, n := binary.Uvarint(b)
+			if n <= 0 || size > uint64(len(b)-n) || !yield(b[n:n+int(size)]) {
+				return
+			}
+			b = b[n+int(size):]
+		}
 	}
 }

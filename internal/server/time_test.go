@@ -3,6 +3,7 @@ package server
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"net"
 	"strings"
 	"sync"
@@ -355,6 +356,63 @@ func TestDrainEndsWithTheLastOne(t *testing.T) {
 		s.Drain(t.Context())
 		if took := time.Since(began); took != time.Minute {
 			t.Errorf("draining took %v, and all had gone after a minute", took)
+		}
+	})
+}
+
+// Of each client identifier the latest claim stays, whoever has it.
+func TestClaimsAreCompared(t *testing.T) {
+	inTime(t, nil, func(t *testing.T, s *Server) {
+		const sessions = 1000 // more than are asked about at once
+		peers := make([]*peer, sessions)
+		for i := range peers {
+			peers[i] = openSocket(t, s, connect(fmt.Sprintf("%0100d", i), 0))
+			time.Sleep(time.Millisecond)
+		}
+		synctest.Wait()
+		s.Rejoined(t.Context()) // this node hears itself, and takes nothing over
+		var batch []byte
+		var earlier, later int
+		for i, m := range s.registry.sessions() {
+			owner := m.session.Owner()
+			_, c := s.claimOf(owner)
+			switch i % 3 {
+			case 0: // the same
+			case 1:
+				later++
+				c.at, c.id = c.at+int64(i%2), c.id+1
+			case 2:
+				earlier++
+				c.at, c.id = c.at-1, c.id+1
+			}
+			batch = appendClaim(batch, c, owner)
+			batch = appendClaim(batch, c, owner+"unknown")
+		}
+		batch = append(batch, 1, 'x') // of another release
+		reply := s.answerClaims(batch)
+		synctest.Wait()
+		told := 0
+		for one := range eachClaim(reply) {
+			c, owner, ok := parseClaim(one)
+			if m, ours := s.claimOf(owner); !ok || m == nil || ours != c {
+				t.Fatalf("%q is told, and not as it is", one)
+			}
+			told++
+		}
+		if told != earlier {
+			t.Errorf("%d claims are told, not the %d that are later", told, earlier)
+		}
+		if left := len(s.registry.sessions()); left != sessions-later {
+			t.Errorf("%d sessions are left, not %d", left, sessions-later)
+		}
+		s.answerClaims([]byte{200, 1, 'x'}) // cut off
+		// What others answer counts here as well.
+		for _, m := range s.registry.sessions() {
+			s.Control(pubsub.Control{Kind: controlTakeOver, Body: claim{m.claimed.at, 1}.append(nil, m.session.Owner())})
+		}
+		synctest.Wait()
+		if left := len(s.registry.sessions()); left != 0 {
+			t.Errorf("%d sessions are left in the end", left)
 		}
 	})
 }

@@ -127,6 +127,26 @@ func TestClusterTakeOver(t *testing.T) {
 	third.ping()
 }
 
+// Of two connections that were made while their nodes did not hear of each other, the
+// later one stays, whichever node it is on.
+func TestClusterTakeOverWhileNATSIsAway(t *testing.T) {
+	t.Parallel()
+	s := startNATS(t)
+	nodes := cluster(t, s, 2)
+	a, b := nodes[0], nodes[1]
+	first := a.connect(a.token("t"), mqtt.Connect{ClientID: "c"})
+	alone := a.connect(a.token("t"), mqtt.Connect{ClientID: "alone"})
+	s.stop()
+	for _, n := range nodes {
+		n.ready(503, "backplane unavailable\n")
+	}
+	second := b.connect(b.token("t"), mqtt.Connect{ClientID: "c"})
+	s.start(t)
+	first.ended(mqtt.SessionTakenOver, 1000)
+	alone.ping()
+	second.ping()
+}
+
 // A key that one node has made is good at once on the others. "Deleting a key ends
 // what it admitted, on every node that is connected, within 5 s": the one time that
 // the contract gives for something that takes none.

@@ -229,10 +229,33 @@ func (b *bus) run(ctx context.Context, r pubsub.Receiver) error {
 	wg.Go(func() { b.receive(ctx) })
 	wg.Go(func() { b.sweeper.run(ctx) })
 	wg.Go(func() { b.nodes.run(ctx) })
+	wg.Go(func() { b.rejoin(ctx) })
 	r.Ready()
 	wg.Wait()
 	b.drain()
 	return nil
+}
+
+// rejoin tells the receiver of each new connection but the first, as soon as all
+// servers know that this node listens.
+func (b *bus) rejoin(ctx context.Context) {
+	connected := make(chan struct{}, 1)
+	defer b.link.watchConnections(connected)()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-connected:
+		}
+		if !pause(ctx, lookAgainAfter) {
+			return
+		}
+		b.call(func(r *pubsub.Receiver) {
+			if r.Rejoined != nil {
+				r.Rejoined(ctx)
+			}
+		})
+	}
 }
 
 // drain lets nothing be delivered any more and waits for what is.
