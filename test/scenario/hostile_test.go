@@ -2,6 +2,7 @@ package scenario_test
 
 import (
 	"bufio"
+	"bytes"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -84,7 +85,7 @@ func besiege(t *testing.T, settings ...func(*config.Config)) *siege {
 	})
 	s.beats(10)
 	s.http.CloseIdleConnections()
-	s.goroutines = runtime.NumGoroutine()
+	s.goroutines = goroutines()
 	return s
 }
 
@@ -156,9 +157,31 @@ func (s *siege) attack(name string, bound int64, f func(t *testing.T)) {
 		s.t.Errorf("%s: what attackers do is no error of the node's:\n%.1000s", name, l)
 	}
 	s.http.CloseIdleConnections()
-	if !within(func() bool { return runtime.NumGoroutine() <= s.goroutines }) {
-		s.t.Errorf("%s: %d goroutines, and %d before", name, runtime.NumGoroutine(), s.goroutines)
+	if !within(func() bool { return goroutines() <= s.goroutines }) {
+		s.t.Errorf("%s: %d goroutines, and %d before", name, goroutines(), s.goroutines)
 	}
+}
+
+// goroutines is how many there are, but for those of a NATS server in this process,
+// which come and go as it likes.
+func goroutines() (n int) {
+	if !*overNATS {
+		return runtime.NumGoroutine()
+	}
+	b := make([]byte, 1<<20)
+	for {
+		if size := runtime.Stack(b, true); size < len(b) {
+			b = b[:size]
+			break
+		}
+		b = make([]byte, 2*len(b))
+	}
+	for stack := range bytes.SplitSeq(b, []byte("\n\n")) {
+		if !bytes.Contains(stack, []byte("nats-server/v2/")) {
+			n++
+		}
+	}
+	return n
 }
 
 // each runs f count times, some at a time.
