@@ -480,7 +480,7 @@ func (c *Conn) overdue(waiting int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
-	case c.fd < 0:
+	case c.fd < 0 || c.kept == nil && !c.broken: // it has just been closed, or taken all
 	case !c.broken && c.waiting() < waiting:
 		c.overdueAfter(c.poller.opts.WriteTimeout)
 	default:
