@@ -78,7 +78,7 @@ type Keyring interface {
 // KeyChange is one thing that happened to a key.
 type KeyChange struct {
 	Key     Key  // Value is empty if Deleted
-	Deleted bool // the key is no more
+	Deleted bool // the key is no more; perhaps one that was never told, being gone too soon
 	Ready   bool // no change: all keys that there were have been told
 }
 

@@ -102,6 +102,31 @@ func keysAreOne(ctx context.Context, t *testing.T, nodes []pubsub.Backplane) {
 		}
 		wantChange(ctx, t, watches[i], pubsub.KeyChange{Key: pubsub.Key{ID: "a"}, Deleted: true})
 	}
+	// A key may be gone before a watch gets to it. That it is gone is told all the
+	// same, also if that it was there is not.
+	for i := range 20 {
+		brief := newKey(fmt.Sprint("brief", i), "v")
+		mustPut(ctx, t, nodes[0], brief)
+		if err := nodes[1].DeleteKey(ctx, brief.ID); err != nil {
+			t.Fatal(err)
+		}
+		for _, w := range watches {
+			for {
+				var c pubsub.KeyChange
+				select {
+				case c = <-w:
+				case <-ctx.Done():
+					t.Fatalf("that %s is gone is not told", brief.ID)
+				}
+				if c.Key.ID != brief.ID {
+					t.Fatalf("a change of %q, want one of %q", c.Key.ID, brief.ID)
+				}
+				if c.Deleted {
+					break
+				}
+			}
+		}
+	}
 }
 
 // settle sends messages from every node to every other one until they arrive: the

@@ -265,7 +265,9 @@ func (w *keyWatch) entry(e jetstream.KeyValueEntry, listed map[string]struct{}) 
 	}
 	if e.Operation() != jetstream.KeyValuePut {
 		delete(listed, id)
-		if _, known := w.known[id]; known {
+		// A key that is deleted soon after it was made is perhaps never told: the
+		// bucket keeps only the end. Somebody may have looked it up all the same.
+		if _, known := w.known[id]; known || listed == nil {
 			w.gone(id)
 		}
 		return nil
@@ -277,7 +279,10 @@ func (w *keyWatch) entry(e jetstream.KeyValueEntry, listed map[string]struct{}) 
 	if err != nil {
 		return err
 	}
-	if w.known[id] != string(e.Value()) {
+	if value, known := w.known[id]; !known || value != string(e.Value()) {
+		if known { // a key has one value: this is another one, and the deletion between is gone
+			w.gone(id)
+		}
 		w.known[id] = string(e.Value())
 		w.changed(pubsub.KeyChange{Key: key})
 	}

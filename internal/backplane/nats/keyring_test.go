@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
+
 	"pubsub"
 )
 
@@ -78,7 +80,7 @@ func TestWatchKeysWhileCutOff(t *testing.T) {
 	remove("comes and goes")
 	p.setCut(false)
 	var told []string
-	for range 3 {
+	for range 4 {
 		c := next(t, changes)
 		line := c.Key.ID + "=" + c.Key.Value
 		if c.Deleted {
@@ -86,8 +88,12 @@ func TestWatchKeysWhileCutOff(t *testing.T) {
 		}
 		told = append(told, line)
 	}
+	// What the old key of that id has admitted ends, before the new one counts.
+	if slices.Index(told, "changes deleted") > slices.Index(told, "changes=w") {
+		t.Errorf("told in this order: %q", told)
+	}
 	slices.Sort(told)
-	if got := strings.Join(told, ", "); got != "changes=w, comes=v, goes deleted" {
+	if got := strings.Join(told, ", "); got != "changes deleted, changes=w, comes=v, goes deleted" {
 		t.Errorf("told of %s", got)
 	}
 	put("last", "v")
@@ -118,6 +124,53 @@ func TestDeletedKeyIsErased(t *testing.T) {
 	}
 	if stream.CachedInfo().State.LastSeq < 2 {
 		t.Errorf("the bucket has come to %d, want the key and its deletion", stream.CachedInfo().State.LastSeq)
+	}
+}
+
+// A watch that gets to a key only when that has been deleted tells that it is gone:
+// the node may have looked it up meanwhile.
+func TestDeletionOfAnUntoldKeyIsTold(t *testing.T) {
+	b := newNode(t, Options{URLs: []string{newServer(t).url()}})
+	ctx := ctxFor(t)
+	if err := b.PutKey(ctx, pubsub.Key{ID: "a", Value: "v", Created: time.Now()}); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.DeleteKey(ctx, "a"); err != nil {
+		t.Fatal(err)
+	}
+	kv, err := b.link.js.KeyValue(ctx, b.link.names.bucket())
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := kv.WatchAll(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer all.Stop()
+	e := <-all.Updates()
+	if e == nil || e.Operation() == jetstream.KeyValuePut {
+		t.Fatalf("what is left of the key: %v", e)
+	}
+	var told []pubsub.KeyChange
+	w := keyWatch{link: b.link, known: map[string]string{}, changed: func(c pubsub.KeyChange) { told = append(told, c) }}
+	if err := w.entry(e, map[string]struct{}{}); err != nil || len(told) > 0 {
+		t.Errorf("among what there was: %v, %v", told, err)
+	}
+	if err := w.entry(e, nil); err != nil || !slices.Equal(told, []pubsub.KeyChange{{Key: pubsub.Key{ID: "a"}, Deleted: true}}) {
+		t.Errorf("as news: %v, %v", told, err)
+	}
+
+	// As much is told if it has been made anew by then.
+	again := pubsub.Key{ID: "a", Value: "w"}
+	if err := b.PutKey(ctx, again); err != nil {
+		t.Fatal(err)
+	}
+	if e, err = kv.Get(ctx, encode("a")); err != nil {
+		t.Fatal(err)
+	}
+	told, w.known["a"] = nil, "what the first one was"
+	if err := w.entry(e, nil); err != nil || len(told) != 2 || !told[0].Deleted || told[1].Deleted || told[1].Key.Value != "w" {
+		t.Errorf("of another key with its id: %v, %v", told, err)
 	}
 }
 
