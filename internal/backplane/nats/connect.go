@@ -177,6 +177,9 @@ func (l *link) disconnected(err error) {
 
 // trouble takes what the library has to say beside a call.
 func (l *link) trouble(sub *natsgo.Subscription, err error) {
+	if errors.Is(err, natsgo.ErrConsumerNotActive) {
+		return // the consumer of a watch of keys hears nothing, and the library makes another
+	}
 	if errors.Is(err, natsgo.ErrSlowConsumer) {
 		l.slow.Add(1)
 		l.missed("slow")

@@ -23,6 +23,7 @@ import (
 
 	"github.com/nats-io/jwt/v2"
 	"github.com/nats-io/nats-server/v2/server"
+	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nkeys"
 )
 
@@ -300,5 +301,21 @@ func TestURLIsRedacted(t *testing.T) {
 	n.put("t", "x")
 	if got := <-servers; strings.Contains(got, "hunter2") || !strings.Contains(got, fmt.Sprint(s.options.Port)) {
 		t.Errorf("connected to %q", got)
+	}
+}
+
+// What the library makes good by itself is no error of the cluster.
+func TestTrouble(t *testing.T) {
+	var reported []error
+	o := Options{}
+	o.Events.Error = func(err error) { reported = append(reported, err) }
+	l := newLink(o)
+	l.trouble(&natsgo.Subscription{Subject: "s"}, natsgo.ErrConsumerNotActive)
+	if len(reported) != 0 {
+		t.Errorf("reported are %v", reported)
+	}
+	l.trouble(&natsgo.Subscription{Subject: "s"}, natsgo.ErrPermissionViolation)
+	if len(reported) != 1 || !errors.Is(reported[0], natsgo.ErrPermissionViolation) || !strings.Contains(reported[0].Error(), "subscription to s") {
+		t.Errorf("reported are %v", reported)
 	}
 }

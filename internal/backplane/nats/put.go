@@ -306,7 +306,7 @@ func (p *puts) acknowledged(m *natsgo.Msg) {
 		return
 	}
 	if err != nil {
-		if passing(err) || isConflict(err) {
+		if (passing(err) || isConflict(err)) && !isFull(err) {
 			one.cause = err
 			one.again = time.Now().Add(putCheck)
 		} else {
@@ -338,6 +338,20 @@ const codeConflict = 10158
 func isConflict(err error) bool {
 	var api *jetstream.APIError
 	return errors.As(err, &api) && api.ErrorCode == codeConflict
+}
+
+// codeStoreFailed is JetStream's error for a store that does not take a message,
+// and storeFull its text if that is because the stream has as many bytes as it may.
+const (
+	codeStoreFailed = 10077
+	storeFull       = "maximum bytes exceeded"
+)
+
+// isFull reports whether err says that a stream that is bounded is full, which does
+// not go away while one waits.
+func isFull(err error) bool {
+	var api *jetstream.APIError
+	return errors.As(err, &api) && api.ErrorCode == codeStoreFailed && api.Description == storeFull
 }
 
 // announce tells the nodes that want the topic of a message that is stored, as

@@ -65,7 +65,7 @@ func retainedSettings(n names, generation uint64, replicas int) jetstream.Stream
 		MaxBytes:          -1,
 		MaxMsgSize:        -1,
 		MaxMsgsPerSubject: 1,
-		Discard:           jetstream.DiscardOld,
+		Discard:           jetstream.DiscardNew, // what is there stays, if an operator bounds the stream
 		Storage:           jetstream.FileStorage,
 		Replicas:          replicas,
 		Duplicates:        duplicates,
@@ -98,7 +98,7 @@ func keysSettings(n names, replicas int) jetstream.StreamConfig {
 
 // differences compares a stream that is there with the settings it must have.
 // Settings that nothing depends on, such as placement and compression, are the
-// operator's.
+// operator's. So is max_bytes, if a full stream refuses what is new.
 func differences(n names, want, have *jetstream.StreamConfig, replicas int) []Difference {
 	var ds []Difference
 	check := func(setting, must, is string, editable bool) {
@@ -115,9 +115,10 @@ func differences(n names, want, have *jetstream.StreamConfig, replicas int) []Di
 	check("subjects", strings.Join(want.Subjects, " "), strings.Join(have.Subjects, " "), true)
 	check("retention", want.Retention.String(), have.Retention.String(), false)
 	check("storage", want.Storage.String(), have.Storage.String(), false)
-	check("discard", want.Discard.String(), have.Discard.String(), true)
+	if have.MaxBytes > 0 {
+		check("discard", want.Discard.String(), have.Discard.String(), true)
+	}
 	check("max_msgs", number(want.MaxMsgs), number(have.MaxMsgs), true)
-	check("max_bytes", number(want.MaxBytes), number(have.MaxBytes), true)
 	check("max_age", want.MaxAge.String(), have.MaxAge.String(), true)
 	check("max_msg_size", number(int64(want.MaxMsgSize)), number(int64(have.MaxMsgSize)), true)
 	check("max_msgs_per_subject", number(want.MaxMsgsPerSubject), number(have.MaxMsgsPerSubject), true)

@@ -3,6 +3,7 @@ package nats
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -57,15 +58,15 @@ func TestWrongSettings(t *testing.T) {
 		"one": {func(c *jetstream.StreamConfig) { c.MaxAge = time.Hour }, []string{"max_age"}},
 		"many": {func(c *jetstream.StreamConfig) {
 			c.MaxMsgsPerSubject = 2
-			c.MaxMsgs, c.MaxBytes = 1000, 1<<30
+			c.MaxMsgs, c.MaxBytes, c.Discard = 1000, 1<<30, jetstream.DiscardOld
 			c.AllowDirect = false
 			c.SubjectDeleteMarkerTTL, c.AllowRollup = time.Minute, true
 			c.Duplicates = time.Second
 			c.RePublish = nil
-		}, []string{"max_msgs", "max_bytes", "max_msgs_per_subject", "allow_direct", "subject_delete_marker_ttl", "duplicate_window", "republish"}},
+		}, []string{"discard", "max_msgs", "max_msgs_per_subject", "allow_direct", "subject_delete_marker_ttl", "duplicate_window", "republish"}},
 		"subjects":  {func(c *jetstream.StreamConfig) { c.Subjects = append(c.Subjects, "other") }, []string{"subjects"}},
 		"republish": {func(c *jetstream.StreamConfig) { c.RePublish.HeadersOnly = true }, []string{"republish"}},
-		"discard":   {func(c *jetstream.StreamConfig) { c.Discard = jetstream.DiscardNew }, []string{"discard"}},
+		"discard":   {func(c *jetstream.StreamConfig) { c.MaxBytes, c.Discard = 1<<20, jetstream.DiscardOld }, []string{"discard"}},
 	} {
 		wrong := right
 		republish := *right.RePublish
@@ -209,5 +210,57 @@ func TestPrefixesKeepApart(t *testing.T) {
 	}
 	if a.count("t") != 1 || b.count("t") != 1 {
 		t.Errorf("%d and %d messages, want one each", a.count("t"), b.count("t"))
+	}
+}
+
+// An operator may bound the stream of retained messages. A full one refuses what is
+// new at once, as nothing that passes by itself, and keeps what it has; what is
+// retained can still be replaced and cleared, unless several servers keep it.
+func TestFullStream(t *testing.T) {
+	for name, urls := range map[string][]string{"one server": {newServer(t).url()}, "three servers": newCluster(t, 3).urls()} {
+		t.Run(name, func(t *testing.T) {
+			n := newNode(t, Options{URLs: urls, Prefix: "x"})
+			ctx := ctxFor(t)
+			bound := func(bytes int64) {
+				t.Helper()
+				info, err := n.link.info(ctx)
+				if err == nil {
+					info.Config.MaxBytes = bytes
+					_, err = n.link.js.UpdateStream(ctx, info.Config)
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			const size = 1000
+			bound(20 * size)
+			if ds, err := Check(ctx, n.link.o); err != nil || len(ds) != 0 {
+				t.Fatalf("Check = %+v, %v", ds, err)
+			}
+			var kept []pubsub.Topic
+			var refused error
+			for i := 0; refused == nil && i < 20; i++ {
+				topic := pubsub.Topic(fmt.Sprint("t", i))
+				if _, refused = n.Put(ctx, retainedMessage(topic, strings.Repeat("x", size)))(); refused == nil {
+					kept = append(kept, topic)
+				}
+			}
+			if refused == nil || errors.Is(refused, pubsub.ErrUnavailable) || !strings.Contains(refused.Error(), storeFull) {
+				t.Fatalf("Put of topic %d = %v", len(kept), refused)
+			}
+			for _, topic := range kept {
+				if m, ok, err := n.Last(ctx, topic, pubsub.Version{}); err != nil || !ok || len(m.Data) != size {
+					t.Errorf("Last(%q) = %d bytes, %v, %v", topic, len(m.Data), ok, err)
+				}
+			}
+			if len(urls) == 1 {
+				n.put(kept[0], strings.Repeat("y", size))
+				n.put(kept[1], "")
+			} else if _, err := n.Put(ctx, retainedMessage(kept[0], strings.Repeat("y", size)))(); err == nil || errors.Is(err, pubsub.ErrUnavailable) {
+				t.Errorf("replacing = %v", err)
+			}
+			bound(-1)
+			n.put("another", strings.Repeat("x", size))
+		})
 	}
 }
