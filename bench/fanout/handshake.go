@@ -5,6 +5,7 @@ package main
 import (
 	"encoding/binary"
 	"fmt"
+	"net"
 
 	"pubsub/bench/internal/load"
 	"pubsub/internal/mqtt"
@@ -82,4 +83,25 @@ func clientFrame(payload []byte) []byte {
 	}
 	b = append(b, 0, 0, 0, 0)
 	return append(b, payload...)
+}
+
+// mqttPublisher publishes by MQTT 5.0 at QoS 0, over TCP or over WebSocket.
+func mqttPublisher(addr, password, topic string, size int, webSocket bool) (*load.Publisher, error) {
+	nc, err := net.Dial("tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	steps := []load.Step{mqttConnect("publisher-"+topic, password)}
+	publish := mqtt.Publish{Topic: topic, Payload: make([]byte, size)}
+	head := publish.AppendHead(nil)
+	if webSocket {
+		steps = overWebSocket("/mqtt", steps)
+		head = clientFrame(publish.Append(nil))
+		head = head[:len(head)-size]
+	}
+	if err := load.ShakeHands(nc, steps); err != nil {
+		nc.Close()
+		return nil, err
+	}
+	return load.NewPublisher(nc, head, size, ""), nil
 }

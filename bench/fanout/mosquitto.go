@@ -4,7 +4,6 @@ package main
 
 import (
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,7 +11,6 @@ import (
 
 	"pubsub/bench/internal/load"
 	"pubsub/bench/process"
-	"pubsub/internal/mqtt"
 )
 
 // mosquitto is Debian's package of that name, spoken to in MQTT 5.0; the
@@ -71,21 +69,9 @@ func (t *mosquitto) start(dir string) (*server, error) {
 			return sub
 		}), nil
 	}
-	s.publisher = func(topic string, size int) (*load.Publisher, error) { return mqttPublisher(tcp, topic, size) }
+	s.publisher = func(topic string, size int) (*load.Publisher, error) {
+		return mqttPublisher(tcp, "", topic, size, false)
+	}
 	s.Process, err = process.Start(exec.Command(t.binary, "-c", conf), addr)
 	return s, err
-}
-
-// mqttPublisher publishes by MQTT 5.0 over TCP, at QoS 0.
-func mqttPublisher(addr, topic string, size int) (*load.Publisher, error) {
-	nc, err := net.Dial("tcp", addr)
-	if err != nil {
-		return nil, err
-	}
-	if err := load.ShakeHands(nc, []load.Step{mqttConnect("publisher-"+topic, "")}); err != nil {
-		nc.Close()
-		return nil, err
-	}
-	publish := mqtt.Publish{Topic: topic, Payload: make([]byte, size)}
-	return load.NewPublisher(nc, publish.AppendHead(nil), size, ""), nil
 }

@@ -68,6 +68,9 @@ func startBroker(o *options, transport, store string) (*broker, error) {
 		return b.subscribe(transport, o.tokens, n, topic)
 	}
 	b.publisher = func(topic string, size int) (*load.Publisher, error) {
+		if transport == "mqtt" {
+			return mqttPublisher(b.Addr, adminToken, topic, size, true)
+		}
 		return load.Post(b.Addr, "/events?topic="+topic, adminToken, size)
 	}
 	return b, nil
