@@ -51,6 +51,10 @@ type Member struct {
 	mu sync.Mutex
 	// guarded by mu
 	subs []*Subscription // by topic
+	// first is the subscription that is made first, and one the array of subs while
+	// there is no other: most members have one topic, and need nothing else.
+	first Subscription
+	one   [1]*Subscription
 	// ready is the last of those with something unread; its next is the first, so
 	// that one pointer finds both ends.
 	ready  *Subscription
@@ -155,7 +159,7 @@ func (m *Member) Subscribe(ctx context.Context, t pubsub.Topic, o SubscriptionOp
 		s.setOptions(o)
 		return s, nil
 	}
-	s := &Subscription{member: m, opts: o, held: true}
+	s := m.newSubscription(o)
 	if err := m.shard.hub.index.join(ctx, s, t); err != nil {
 		return nil, err
 	}
@@ -177,6 +181,21 @@ func (m *Member) Subscribe(ctx context.Context, t pubsub.Topic, o SubscriptionOp
 	m.mu.Unlock()
 	m.shard.hub.counts.subscriptions.Add(1)
 	return s, nil
+}
+
+// newSubscription returns one of m that has not joined. That in m serves once: the
+// shard may still look at one that has left.
+func (m *Member) newSubscription(o SubscriptionOptions) *Subscription {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s := &m.first
+	if s.member != nil {
+		s = new(Subscription)
+	} else {
+		m.subs = m.one[:0]
+	}
+	s.member, s.opts, s.held = m, o, true
+	return s
 }
 
 func (s *Subscription) setOptions(o SubscriptionOptions) {

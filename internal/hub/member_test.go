@@ -326,6 +326,36 @@ func TestUnsubscribeDuringWalk(t *testing.T) {
 	h.check(t)
 }
 
+// The first subscription lies in the member, and no other one takes its place when
+// it has left: the shard may have it in its hands.
+func TestFirstSubscription(t *testing.T) {
+	h := New(Options{Backplane: newPlane(), Shards: 1})
+	p := newPeer(h, "")
+	first := p.open(t, "t")
+	if first != &p.first {
+		t.Error("it does not lie in the member")
+	}
+	p.drain()
+	deliver(h, "t", "a")
+	batch, _ := first.log.walk(make([]*Subscription, 0, 1))
+	p.Unsubscribe("t")
+	second := p.open(t, "u")
+	if second == first {
+		t.Error("another one has taken its place")
+	}
+	p.drain()
+	p.notify(batch[0])
+	if p.isAwake() {
+		t.Error("woken for a subscription that it has left")
+	}
+	deliver(h, "u", "b")
+	h.pump()
+	expect(t, p.drain(), "b")
+	h.check(t)
+	p.Close()
+	h.checkEmpty(t)
+}
+
 // The name of a topic must not keep the request alive that it was a part of.
 func TestTopicIsACopy(t *testing.T) {
 	h := New(Options{Backplane: newPlane()})
@@ -490,7 +520,7 @@ func TestSizes(t *testing.T) {
 		what      string
 		size, max uintptr
 	}{
-		{"Member", unsafe.Sizeof(Member{}), 112},
+		{"Member", unsafe.Sizeof(Member{}), 200}, // with its first Subscription
 		{"Subscription", unsafe.Sizeof(Subscription{}), 80},
 		{"topicLog", unsafe.Sizeof(topicLog{}), 160},
 		{"topic", unsafe.Sizeof(topic{}), 48},

@@ -181,7 +181,7 @@ func (p *poller) closeOverdue(now time.Time) {
 	}
 }
 
-// Conn is a parked connection.
+// Conn is a connection that [Lot.Park] has parked.
 type Conn struct {
 	// immutable
 	poller  *poller
@@ -201,20 +201,21 @@ type Conn struct {
 }
 
 // Park takes nc, which must be a TCP connection or wrap one with a method Raw or
-// NetConn, and returns it parked together with what was read from it already and
-// nobody has taken. nc is closed, its connection is not. The first Readable may
-// come once Resume has been called.
-func (l *Lot) Park(nc net.Conn, h Handler) (c *Conn, early []byte, err error) {
+// NetConn, and parks it as c, which has its zero value and lies in what its handler
+// has for the connection. It returns what was read from nc already and nobody has
+// taken. nc is closed, its connection is not. The first Readable may come once
+// Resume has been called. After an error c is not to be used.
+func (l *Lot) Park(c *Conn, nc net.Conn, h Handler) (early []byte, err error) {
 	defer nc.Close()
 	if early, err = takeBuffered(nc); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	fd, err := duplicate(nc)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	p := l.pollers[l.next.Add(1)%uint32(len(l.pollers))]
-	c = &Conn{poller: p, handler: h, fd: int32(fd), reading: true}
+	c.poller, c.handler, c.fd, c.reading = p, h, int32(fd), true
 	tune(fd, &l.opts)
 	p.mu.Lock()
 	if n := len(p.free); n > 0 {
@@ -230,9 +231,9 @@ func (l *Lot) Park(nc net.Conn, h Handler) (c *Conn, early []byte, err error) {
 	p.mu.Unlock()
 	if err := c.control(unix.EPOLL_CTL_ADD, 0); err != nil {
 		c.Close()
-		return nil, nil, err
+		return nil, err
 	}
-	return c, early, nil
+	return early, nil
 }
 
 // takeBuffered reads what a wrapper of the PROXY protocol has read already.

@@ -106,7 +106,8 @@ func TestReadableComesOnceUntilResumed(t *testing.T) {
 	client, server := pair(t)
 	defer client.Close()
 	ev := newEvents()
-	c, early, err := l.Park(server, ev)
+	c := new(Conn)
+	early, err := l.Park(c, server, ev)
 	if err != nil || len(early) > 0 {
 		t.Fatal(early, err)
 	}
@@ -143,7 +144,8 @@ func TestWhatAPeerDoesNotTakeIsKept(t *testing.T) {
 	client, server := pair(t)
 	defer client.Close()
 	ev := newEvents()
-	c, _, err := l.Park(server, ev)
+	c := new(Conn)
+	_, err := l.Park(c, server, ev)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -185,7 +187,8 @@ func TestPeerThatTakesNothingIsClosed(t *testing.T) {
 	client, server := pair(t)
 	defer client.Close()
 	ev := newEvents()
-	c, _, err := l.Park(server, ev)
+	c := new(Conn)
+	_, err := l.Park(c, server, ev)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -215,7 +218,8 @@ func TestPeerThatTakesLittleIsNotClosed(t *testing.T) {
 	}})
 	defer client.Close()
 	ev := newEvents()
-	c, _, err := l.Park(server, ev)
+	c := new(Conn)
+	_, err := l.Park(c, server, ev)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -246,7 +250,8 @@ func TestFinish(t *testing.T) {
 	client, server := pair(t)
 	defer client.Close()
 	ev := newEvents()
-	c, _, err := l.Park(server, ev)
+	c := new(Conn)
+	_, err := l.Park(c, server, ev)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -287,7 +292,8 @@ func TestWhatAWrapperHoldsIsNotLost(t *testing.T) {
 	l := newLot(t, Options{})
 	client, server := pair(t)
 	defer client.Close()
-	c, early, err := l.Park(&wrapper{server, []byte("early")}, newEvents())
+	c := new(Conn)
+	early, err := l.Park(c, &wrapper{server, []byte("early")}, newEvents())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -306,7 +312,7 @@ func TestOnlyTCPIsParked(t *testing.T) {
 	l := newLot(t, Options{})
 	a, b := net.Pipe()
 	defer a.Close()
-	if _, _, err := l.Park(b, newEvents()); err == nil {
+	if _, err := l.Park(new(Conn), b, newEvents()); err == nil {
 		t.Error("a pipe was parked")
 	}
 }
@@ -314,7 +320,7 @@ func TestOnlyTCPIsParked(t *testing.T) {
 // churner answers each byte with its own name, and is closed by whoever comes
 // first.
 type churner struct {
-	c    *Conn
+	c    Conn
 	name []byte
 	once sync.Once
 	left *sync.WaitGroup
@@ -382,7 +388,7 @@ func churn(t *testing.T, ring *Ring) {
 			}
 			h := &churner{name: name[:], left: &left}
 			left.Add(1)
-			if h.c, _, err = l.Park(nc, h); err != nil {
+			if _, err = l.Park(&h.c, nc, h); err != nil {
 				t.Error(err)
 				continue
 			}
@@ -405,7 +411,7 @@ func churn(t *testing.T, ring *Ring) {
 				if ring == nil {
 					h.c.Write(h.name)
 				} else {
-					ring.Write(h.c, h.name)
+					ring.Write(&h.c, h.name)
 				}
 				if rnd.IntN(20) == 0 {
 					h.close()
@@ -476,7 +482,8 @@ func TestWriteAllocatesNothing(t *testing.T) {
 	l := newLot(t, Options{})
 	client, server := pair(t)
 	defer client.Close()
-	c, _, err := l.Park(server, newEvents())
+	c := new(Conn)
+	_, err := l.Park(c, server, newEvents())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -18,7 +18,7 @@ func New(Options) (*Lot, error) { return nil, errors.ErrUnsupported }
 func (*Lot) Run(context.Context) {}
 
 // Park returns [errors.ErrUnsupported].
-func (*Lot) Park(net.Conn, Handler) (*Conn, []byte, error) { return nil, nil, errors.ErrUnsupported }
+func (*Lot) Park(*Conn, net.Conn, Handler) ([]byte, error) { return nil, errors.ErrUnsupported }
 
 // Conn is not there on this system.
 type Conn struct{}

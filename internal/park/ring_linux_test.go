@@ -33,7 +33,8 @@ func parked(t *testing.T, l *Lot) (*Conn, net.Conn, *events) {
 	client, server := pair(t)
 	t.Cleanup(func() { client.Close() })
 	ev := newEvents()
-	c, _, err := l.Park(server, ev)
+	c := new(Conn)
+	_, err := l.Park(c, server, ev)
 	if err != nil {
 		t.Fatal(err)
 	}

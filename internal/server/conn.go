@@ -16,12 +16,12 @@ import (
 type conn struct {
 	// immutable once the connection has started
 	s        *Server
-	out      transport
 	proto    protocol
-	parked   *park.Conn // out, if the connection is parked
-	portable *portable  // nil if the shard's goroutine writes
+	portable *portable // nil if it is parked, or is going to be
 
-	member hub.Member // minds its fields itself
+	// They mind their fields themselves.
+	member hub.Member
+	parked park.Conn
 
 	// guarded by registry.mu
 	kid unique.Handle[string] // the key that admitted it; zero if none did
@@ -40,10 +40,12 @@ type conn struct {
 	// unwritten is set while whoever opens subscriptions waits for their messages
 	// to be written.
 	unwritten bool
+	begun     bool // there is something to write to
 }
 
 // portable is what a connection needs that goroutines serve.
 type portable struct {
+	out     transport     // immutable once the connection has started
 	serve   func()        // conn.serveAlone, so that starting it allocates nothing
 	writing sync.Mutex    // held by the goroutine that writes
 	done    chan struct{} // closed when the connection is
@@ -93,6 +95,14 @@ func (c *conn) init(s *Server, p protocol, place *share) { c.s, c.proto, c.place
 // served reports whether the shard's goroutine writes for c.
 func (c *conn) served() bool { return c.portable == nil }
 
+// out is what c, which was started, writes to.
+func (c *conn) out() transport {
+	if c.served() {
+		return &c.parked
+	}
+	return c.portable.out
+}
+
 // join makes c a member of the hub. With park it is going to be parked.
 func (c *conn) join(park bool) {
 	if park {
@@ -107,26 +117,29 @@ func (c *conn) join(park bool) {
 // registered it must be started, and waited for.
 func (c *conn) register() bool { return c.s.registry.add(c) }
 
-// start lets c write to out: first, then everything else.
-func (c *conn) start(out transport, first []byte) {
+// startAlone lets c, which goroutines serve, write to out: first, then everything
+// else.
+func (c *conn) startAlone(out transport, first []byte) {
+	c.portable.out = out
+	c.start(first)
+	go c.portable.serve()
+}
+
+// start lets c write: first, then everything else.
+func (c *conn) start(first []byte) {
 	now := c.s.o.Now()
 	c.wrote = c.s.instant(now)
 	c.mu.Lock()
 	c.due = c.wrote
-	c.out = out
+	c.begun = true
 	if c.state != connClosed {
 		c.control = append(first, c.control...)
 	} else {
-		out.Close()
+		c.out().Close()
 	}
 	c.mu.Unlock()
 	c.s.o.Events.Connected(c.proto.transport())
 	c.started.Store(true)
-	if c.served() {
-		c.member.Run()
-		return
-	}
-	go c.portable.serve()
 }
 
 // lost ends a connection that was registered and could not be taken over from
@@ -189,9 +202,9 @@ func (c *conn) serveAlone() {
 // serve writes until there is nothing left to write, by ring if that is not nil. Of
 // a connection that has ended it only puts the member to sleep.
 func (c *conn) serve(ring *park.Ring) {
-	w := newWriter(c.out)
+	w := newWriter(c.out())
 	if ring != nil {
-		w.ring, w.parked = ring, c.parked
+		w.ring, w.parked = ring, &c.parked
 	}
 	defer w.free()
 	for !c.blocked() {
@@ -343,7 +356,7 @@ func (c *conn) finish() {
 	}
 	c.makeRoom()
 	c.mu.Unlock()
-	c.out.Finish()
+	c.out().Finish()
 }
 
 // close ends the connection at once.
@@ -356,10 +369,10 @@ func (c *conn) close() {
 	c.state = connClosed
 	c.control = nil
 	c.makeRoom()
-	out, place := c.out, c.place
+	begun, place := c.begun, c.place
 	c.mu.Unlock()
-	if out != nil {
-		out.Close()
+	if begun {
+		c.out().Close()
 	}
 	c.member.Close()
 	c.proto.gone()

@@ -75,7 +75,7 @@ func TestDeliveryAllocatesNothingPerSubscriber(t *testing.T) {
 				if !c.register() {
 					t.Fatal("not registered")
 				}
-				c.start(out, nil)
+				c.startAlone(out, nil)
 				defer func() { c.close(); c.wait() }()
 			}
 			seq := uint64(0)

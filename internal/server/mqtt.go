@@ -88,7 +88,7 @@ func (s *Server) upgradeMQTT(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	nc.SetDeadline(time.Time{})
-	m.start(netTransport{nc}, first)
+	m.startAlone(netTransport{nc}, first)
 	go m.read(nc, early)
 }
 

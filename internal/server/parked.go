@@ -26,7 +26,7 @@ func (c *parkedHolder) Serve(o hub.Outbox) {
 
 // blocked reports whether the connection takes no more for now. When it does,
 // its member is run.
-func (c *conn) blocked() bool { return c.parked != nil && c.parked.Blocked() }
+func (c *conn) blocked() bool { return c.served() && c.parked.Blocked() }
 
 // giveUp closes the connection, with what the client did not take.
 func (c *conn) giveUp() {
@@ -58,11 +58,12 @@ func hijack(w http.ResponseWriter) (net.Conn, []byte, error) {
 // park parks nc, whose events go to h, and starts c on it. It returns what had
 // been read before.
 func (c *conn) park(nc net.Conn, h park.Handler, first []byte) (early []byte, err error) {
-	c.parked, early, err = c.s.o.Lot.Park(nc, h)
+	early, err = c.s.o.Lot.Park(&c.parked, nc, h)
 	if err != nil {
 		return nil, err
 	}
-	c.start(c.parked, first)
+	c.start(first)
+	c.member.Run()
 	return early, nil
 }
 

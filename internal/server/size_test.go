@@ -13,8 +13,8 @@ func TestConnectionsAreSmall(t *testing.T) {
 		name      string
 		size, max uintptr
 	}{
-		{"sseStream", unsafe.Sizeof(sseStream{}), 288},
-		{"mqttConn", unsafe.Sizeof(mqttConn{}), 448},
+		{"sseStream", unsafe.Sizeof(sseStream{}), 416},
+		{"mqttConn", unsafe.Sizeof(mqttConn{}), 576},
 		{"pubsub.Grant", unsafe.Sizeof(pubsub.Grant{}), 112},
 	} {
 		t.Logf("%s: %d bytes", c.name, c.size)

@@ -238,7 +238,7 @@ func (st *sseStream) runHTTP1(w http.ResponseWriter, opening []byte) {
 		return
 	}
 	nc.SetDeadline(time.Time{})
-	st.start(netTransport{nc}, head.Bytes())
+	st.startAlone(netTransport{nc}, head.Bytes())
 	go st.watch(nc, len(early))
 }
 
@@ -247,7 +247,7 @@ func (st *sseStream) runHTTP2(w http.ResponseWriter, r *http.Request, opening []
 	ended, end := context.WithCancel(r.Context())
 	defer end()
 	w.WriteHeader(http.StatusOK)
-	st.start(&responseTransport{w: w, control: http.NewResponseController(w), timeout: st.s.o.WriteTimeout, end: end}, opening)
+	st.startAlone(&responseTransport{w: w, control: http.NewResponseController(w), timeout: st.s.o.WriteTimeout, end: end}, opening)
 	<-ended.Done()
 	st.close()
 	st.wait()

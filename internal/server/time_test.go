@@ -142,7 +142,7 @@ func openStream(t *testing.T, s *Server, expires time.Time) *peer {
 		t.Fatal("the server drains")
 	}
 	p, nc := newPeer()
-	st.start(netTransport{nc}, opening)
+	st.startAlone(netTransport{nc}, opening)
 	go st.watch(nc, 0)
 	return p
 }
@@ -158,7 +158,7 @@ func openSocket(t *testing.T, s *Server, send ...mqtt.Packet) *peer {
 		t.Fatal("the server drains")
 	}
 	p, nc := newPeer()
-	m.start(netTransport{nc}, nil)
+	m.startAlone(netTransport{nc}, nil)
 	go m.read(nc, nil)
 	for _, packet := range send {
 		p.send(packet)
