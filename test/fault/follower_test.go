@@ -1,0 +1,113 @@
+//go:build linux
+
+package fault_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"sync"
+	"time"
+)
+
+// follower is a subscriber that comes back, to any node, whenever its connection has
+// ended.
+type follower struct {
+	// immutable
+	name    string
+	topics  []string
+	token   string
+	fleet   fleet
+	history *history
+	// connect lets it be subscribed by conn, and then returns what reads one thing
+	// after the other for its history.
+	connect func(f *follower, conn net.Conn, where string) (read func() error, err error)
+
+	rand   *rand.Rand // owned by its goroutine
+	lastID string     // owned by its goroutine; of a stream
+
+	mu   sync.Mutex
+	conn net.Conn // guarded by mu; nil while it is not subscribed
+	left bool     // guarded by mu: it has closed conn
+}
+
+// follow reads from one node after the other until ctx is done.
+func (f *follower) follow(ctx context.Context) {
+	for ctx.Err() == nil {
+		b, err := f.fleet.any(ctx, f.rand)
+		if err != nil {
+			return
+		}
+		f.once(ctx, b)
+		pause(ctx, f.rand, time.Second) // as clients do
+	}
+}
+
+// once is one connection.
+func (f *follower) once(ctx context.Context, b *broker) {
+	conn, err := net.Dial("tcp", b.node.addr)
+	if err != nil {
+		f.refused(ctx, b, err)
+		return
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	deadline(conn)
+	read, err := f.connect(f, conn, b.node.name)
+	if err != nil {
+		f.refused(ctx, b, err)
+		return
+	}
+	f.mu.Lock()
+	f.conn, f.left = conn, false
+	f.mu.Unlock()
+	for err == nil {
+		deadline(conn) // there are keep-alives, whatever else there is
+		err = read()
+	}
+	f.mu.Lock()
+	left := f.left
+	f.conn = nil
+	f.mu.Unlock()
+	if err := b.unexplained(ctx, err); err != nil && !left {
+		f.history.fault("connection", "that of %s has ended: %v", f.name, err)
+	}
+}
+
+// errRefused says that a broker does not let a follower in now, as it may while NATS
+// is away.
+var errRefused = errors.New("refused")
+
+func (f *follower) refused(ctx context.Context, b *broker, err error) {
+	f.history.refused()
+	if err := b.unexplained(ctx, err); err != nil && !errors.Is(err, errRefused) {
+		f.history.fault("connection", "%s is not let in: %v", f.name, err)
+	}
+}
+
+// subscribed reports whether the follower is.
+func (f *follower) subscribed() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.conn != nil
+}
+
+// leave ends the connection, if there is one.
+func (f *follower) leave() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.conn != nil {
+		f.left = true
+		f.conn.Close()
+	}
+}
+
+// deadline bounds what is next on a connection.
+func deadline(c net.Conn) { c.SetDeadline(time.Now().Add(patience / 2)) }
+
+// refusal is an error that wraps errRefused.
+func refusal(format string, args ...any) error {
+	return fmt.Errorf("%w: %s", errRefused, fmt.Sprintf(format, args...))
+}

@@ -1,0 +1,130 @@
+//go:build linux
+
+package fault_test
+
+import (
+	"context"
+	"slices"
+	"time"
+)
+
+// harm is something that goes wrong. begin lets it, and returns what heals it.
+type harm struct {
+	name  string
+	begin func(r *run) (heal func())
+}
+
+// harms are all kinds.
+var harms = []harm{
+	{"a node is killed", (*run).killNode},
+	{"a node is told to end", (*run).terminateNode},
+	{"clients leave", (*run).sendAway},
+	{"a NATS server is stopped", func(r *run) func() { return r.stopServers(1) }},
+	{"two NATS servers are stopped", func(r *run) func() { return r.stopServers(2) }},
+	{"all NATS servers are stopped", func(r *run) func() { return r.stopServers(3) }},
+	{"a link is cut", (*run).cutLink},
+	{"a node is cut off", (*run).cutOff},
+	{"a node hears nothing", func(r *run) func() { return r.silence(true, false) }},
+	{"a node is not heard", func(r *run) func() { return r.silence(false, true) }},
+	{"a node neither hears nor is heard", func(r *run) func() { return r.silence(true, true) }},
+	{"NATS servers are cut off from one another", func(r *run) func() { return cut(r.routes...) }},
+	{"NATS servers do not hear one another", (*run).silenceRoutes},
+}
+
+// pause waits for a random time.
+func (r *run) pause(d time.Duration) { pause(context.Background(), r.rand, d) }
+
+// aNode returns a node that nothing has been done to since all had healed.
+func (r *run) aNode() *node {
+	i := r.rand.IntN(len(r.untouched))
+	n := r.untouched[i]
+	r.untouched = append(r.untouched[:i:i], r.untouched[i+1:]...)
+	return n
+}
+
+func (r *run) killNode() func() {
+	n := r.aNode()
+	n.kill()
+	return n.start
+}
+
+func (r *run) terminateNode() func() {
+	n := r.aNode()
+	n.terminate()
+	return n.start
+}
+
+// sendAway has half of the followers leave, and come back.
+func (r *run) sendAway() func() {
+	for _, f := range r.followers {
+		if r.rand.IntN(2) == 0 {
+			f.leave()
+		}
+	}
+	return func() {}
+}
+
+// stopServers stops some NATS servers, one after the other.
+func (r *run) stopServers(count int) func() {
+	var stopped []*natsServer
+	for _, i := range r.rand.Perm(len(r.servers))[:count] {
+		s := r.servers[i]
+		if s.s == nil {
+			continue // by another harm
+		}
+		s.stop()
+		stopped = append(stopped, s)
+		r.pause(300 * time.Millisecond)
+	}
+	return func() {
+		for _, s := range stopped {
+			s.start()
+			r.pause(300 * time.Millisecond)
+		}
+	}
+}
+
+// cut cuts links.
+func cut(links ...*proxy) (heal func()) {
+	for _, l := range links {
+		l.setCut(true)
+	}
+	return func() {
+		for _, l := range links {
+			l.setCut(false)
+		}
+	}
+}
+
+// cutLink cuts the link that a node uses: it has others.
+func (r *run) cutLink() func() {
+	return cut(slices.DeleteFunc(slices.Clone(r.aNode().links), func(l *proxy) bool { return !l.inUse() })...)
+}
+
+// cutOff cuts all links of a node.
+func (r *run) cutOff() func() { return cut(r.aNode().links...) }
+
+// silence has nothing come through the links of a node. When it ends, what has waited
+// comes after all, or is lost with the connections.
+func (r *run) silence(deaf, mute bool) func() {
+	return silence(r.aNode().links, deaf, mute, r.rand.IntN(2) == 0)
+}
+
+// silenceRoutes has nothing come through the routes. What has waited is lost: a node
+// may have gone to another server meanwhile.
+func (r *run) silenceRoutes() func() { return silence(r.routes, true, true, true) }
+
+// silence has nothing come through links.
+func silence(links []*proxy, deaf, mute, lost bool) (heal func()) {
+	for _, l := range links {
+		l.setSilent(deaf, mute)
+	}
+	return func() {
+		if lost {
+			cut(links...)()
+		}
+		for _, l := range links {
+			l.setSilent(false, false)
+		}
+	}
+}

@@ -1,0 +1,87 @@
+//go:build linux
+
+// Package fault_test has a whole cluster go wrong: three broker nodes, processes of
+// the real binary, on three real NATS servers, with a proxy in each link between
+// them. While publishers publish to 200 topics and followers read them, nodes are
+// killed, servers are stopped and links are cut, in an order that a seed decides.
+// What publishers were told and what followers were given is the history, and the
+// history is checked against the contract: see [history].
+package fault_test
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"pubsub/bench/process"
+)
+
+var (
+	seed     = flag.Uint64("seed", rand.Uint64(), "of everything random in this run")
+	duration = flag.Duration("faults.duration", time.Minute, "how long TestFaults does harm")
+)
+
+// patience bounds every wait for something that is to happen. The contract gives
+// seconds for most of it; a busy machine takes longer.
+const patience = 60 * time.Second
+
+// scratch is a directory for binaries and logs.
+var scratch string
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	fmt.Fprintf(os.Stderr, "seed %d (repeat with -seed)\n", *seed)
+	goleak.VerifyTestMain(inScratch{m})
+}
+
+// inScratch has the scratch directory made before the tests, and removed after them.
+type inScratch struct{ *testing.M }
+
+func (m inScratch) Run() int {
+	var err error
+	if scratch, err = os.MkdirTemp("", "pubsub-fault"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(scratch)
+	return m.M.Run()
+}
+
+// asItIs returns the broker, built from this tree once.
+var asItIs = sync.OnceValues(func() (string, error) { return build(scratch) })
+
+// build builds the broker into dir, with the race detector if the test has it.
+func build(dir string, flags ...string) (string, error) {
+	if raceEnabled {
+		flags = append(flags, "-race")
+	}
+	return process.Build(context.Background(), dir, flags...)
+}
+
+// newRand returns the random numbers of one part of a run.
+func newRand(stream uint64) *rand.Rand { return rand.New(rand.NewPCG(*seed, stream)) }
+
+// pause waits for a random time below d, or until ctx is done.
+func pause(ctx context.Context, r *rand.Rand, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(time.Duration(r.Int64N(int64(d)))):
+	}
+}
+
+// within waits for at most d until ok is true.
+func within(d time.Duration, ok func() bool) bool {
+	for deadline := time.Now().Add(d); !ok(); time.Sleep(20 * time.Millisecond) { // between two looks
+		if time.Now().After(deadline) {
+			return false
+		}
+	}
+	return true
+}
