@@ -67,6 +67,9 @@ func (c *storeCmd) config(p *process, all *cli, ctx *kong.Context) (*config.Conf
 	if cfg.InMemory {
 		return nil, usagef("in-memory (%v) is not allowed here: what is in memory nobody else can read; give --data-dir or --nats", cfg.Origin("in-memory"))
 	}
+	if len(cfg.NATS) > 0 && cfg.Given("data-dir") {
+		return nil, usagef("data-dir (%v) is not allowed here with nats (%v) set: each is a store; give one of them", cfg.Origin("data-dir"), cfg.Origin("nats"))
+	}
 	return cfg, nil
 }
 

@@ -25,14 +25,10 @@ func (n *node) openBackplane() error {
 func (n *node) clustered() bool { return len(n.cfg.NATS) > 0 }
 
 func (n *node) openLocal() error {
-	reserve := int64(n.cfg.DiskReserve)
-	if reserve == 0 {
-		reserve = 1 // 0 would be the store's default
-	}
 	b, err := local.Open(local.Options{
 		Dir:         n.cfg.DataDir,
 		InMemory:    n.cfg.InMemory,
-		DiskReserve: reserve,
+		DiskReserve: diskReserve(n.cfg),
 		Events:      n.storeEvents(),
 	})
 	if err != nil {
@@ -43,7 +39,15 @@ func (n *node) openLocal() error {
 	return nil
 }
 
+// diskReserve is in the store's terms, where 0 is its default.
+func diskReserve(cfg *config.Config) int64 { return max(1, int64(cfg.DiskReserve)) }
+
 func (n *node) openNATS() error {
+	for _, name := range []string{"data-dir", "disk-reserve"} {
+		if n.cfg.Given(name) {
+			n.log.Warn("a setting is not used: a cluster keeps everything in NATS", "setting", name)
+		}
+	}
 	o := NATSOptions(n.cfg)
 	o.Events = n.natsEvents()
 	b, err := nats.Open(o)

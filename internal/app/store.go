@@ -26,7 +26,7 @@ func OpenStore(cfg *config.Config, tell func(error)) (pubsub.Backplane, error) {
 	}
 	b, err := local.Open(local.Options{
 		Dir:         cfg.DataDir,
-		DiskReserve: max(1, int64(cfg.DiskReserve)), // 0 would be the store's default
+		DiskReserve: diskReserve(cfg),
 		Events:      local.Events{Error: tell},
 	})
 	if err != nil {

@@ -374,9 +374,7 @@ func TestValidateCluster(t *testing.T) {
 		{[]Flag{url, {"nats", "tls://b"}}, nil},
 		{[]Flag{url, {"in-memory", "true"}, {"data-dir", "./pubsub-data"}, {"disk-reserve", "1MiB"}, {"dev", "true"}}, []string{
 			"dev (--dev) is not allowed with nats set: it is a broker alone; give one of them",
-			"data-dir (--data-dir) is not allowed with nats set: a cluster keeps everything in NATS; give one of them",
 			"in-memory (--in-memory) is not allowed with nats set: a cluster keeps everything in NATS; give one of them",
-			"disk-reserve (--disk-reserve) is not allowed with nats set: a cluster keeps everything in NATS; give one of them",
 		}},
 		{[]Flag{{"nats-prefix", "x"}, {"nats-token", "s3cret"}}, []string{
 			"nats-prefix (--nats-prefix) is not allowed without nats set; give the addresses of the NATS servers, too",
@@ -402,11 +400,13 @@ func TestValidateCluster(t *testing.T) {
 			fmt.Sprintf("nats-password-file %q (--nats-password-file) cannot be read (no such file or directory); it takes the path of a file with the password on its only line", missing),
 			"nats-password is not allowed with nats-user set; give both, or neither",
 		}},
-		{[]Flag{{"nats", "nats://me:s3cret@a"}}, []string{"nats (--nats) is not allowed; it takes " + spelled}},
-		{[]Flag{{"nats", "a:4222"}}, []string{"nats (--nats) is not allowed; it takes " + spelled}},
-		{[]Flag{{"nats", "http://a"}}, []string{"nats (--nats) is not allowed; it takes " + spelled}},
-		{[]Flag{{"nats", "nats://a/x"}}, []string{"nats (--nats) is not allowed; it takes " + spelled}},
-		{[]Flag{{"nats", "nats://:4222"}}, []string{"nats (--nats) is not allowed; it takes " + spelled}},
+		{[]Flag{{"nats", "nats://me:s3cret@a"}}, []string{`nats "…@a" (--nats) is not allowed; it takes ` + spelled}},
+		{[]Flag{{"nats", "nats://me:s3,cr@et@a"}}, []string{`nats "…@a" (--nats) is not allowed; it takes ` + spelled}},
+		{[]Flag{{"nats", "nats://me:s3cret@a,nats://me:s3cret@b"}}, []string{`nats "…@b" (--nats) is not allowed; it takes ` + spelled}},
+		{[]Flag{{"nats", "a:4222"}}, []string{`nats "a:4222" (--nats) is not allowed; it takes ` + spelled}},
+		{[]Flag{{"nats", "http://a"}}, []string{`nats "http://a" (--nats) is not allowed; it takes ` + spelled}},
+		{[]Flag{{"nats", "nats://a/x"}}, []string{`nats "nats://a/x" (--nats) is not allowed; it takes ` + spelled}},
+		{[]Flag{{"nats", "nats://:4222"}}, []string{`nats "nats://:4222" (--nats) is not allowed; it takes ` + spelled}},
 	} {
 		_, _, err := Load(Inputs{Flags: tt.flags})
 		var got []string

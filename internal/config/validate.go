@@ -92,7 +92,7 @@ func (c *Config) validateCluster() error {
 		switch {
 		case !cluster && strings.HasPrefix(f.Name, "nats-"):
 			errs = append(errs, &Problem{f.Name, text + " is not allowed without nats set; give the addresses of the NATS servers, too"})
-		case cluster && f.Group == "Storage":
+		case cluster && f.Name == "in-memory":
 			errs = append(errs, &Problem{f.Name, text + " is not allowed with nats set: a cluster keeps everything in NATS; give one of them"})
 		case cluster && f.Name == "dev":
 			errs = append(errs, &Problem{f.Name, text + " is not allowed with nats set: it is a broker alone; give one of them"})
@@ -136,7 +136,10 @@ func (f *field) wellFormed(c *Config) bool {
 // problem says that f must not have the value.
 func (f *field) problem(from Origin, value string) *Problem {
 	text := f.Name
-	if !f.secret && f.Name != "nats" { // where people put passwords
+	if !f.secret {
+		if i := strings.LastIndexByte(value, '@'); i >= 0 && f.Name == "nats" {
+			value = "…" + value[i:] // before it people put passwords
+		}
 		text += " " + strconv.Quote(pubsub.Printable(value))
 	}
 	if from.where != "" {

@@ -127,8 +127,19 @@ func (s *Server) isAdmin(r *http.Request) bool {
 }
 
 func (s *Server) hasAdminKey(r *http.Request) bool {
-	key := r.Header.Get("Fastly-Key")
+	key := header(r.Header, "Fastly-Key")
 	return key != "" && s.admin.matches(key)
+}
+
+// header returns the first value of a header that is not empty: one that is counts
+// as absent.
+func header(h http.Header, name string) string {
+	for _, v := range h[name] {
+		if v != "" {
+			return v
+		}
+	}
+	return ""
 }
 
 // bearer returns the token of the Authorization header (RFC 6750 section 2.1).

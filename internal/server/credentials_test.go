@@ -87,6 +87,15 @@ func TestNobodyIsAdminWithoutAdminToken(t *testing.T) {
 	}
 }
 
+// A header "that is present and empty counts as absent", beside another one, too.
+func TestEmptyFastlyKeyBesideAnother(t *testing.T) {
+	r := request(exchange{method: "GET", target: "/"})
+	r.Header["Fastly-Key"] = []string{"", adminToken}
+	if !newNode(t, nil).isAdmin(r) {
+		t.Error("the second one does not count")
+	}
+}
+
 func TestPublisherIsKeyAndSubjectElseToken(t *testing.T) {
 	n := newNode(t, nil)
 	other := pubsub.Key{ID: "aabbccddeeff0011", Value: "v2"}

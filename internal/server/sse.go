@@ -55,7 +55,7 @@ func parseSSE(r *http.Request) (*sseRequest, error) {
 		lastEventID = "" // a client with a bad cursor gets the current value
 	}
 	if lastEventID == "" {
-		lastEventID = r.Header.Get("Last-Event-ID")
+		lastEventID = header(r.Header, "Last-Event-Id")
 	}
 	req.since = sse.ParseLastEventID(lastEventID, req.topics)
 	return &req, nil

@@ -120,6 +120,12 @@ func TestDurableResume(t *testing.T) {
 		n.publish("t", "next")
 		c.expect("event: message\ndata: next\n")
 	})
+	t.Run("an empty header leaves it to another one", func(t *testing.T) {
+		c := get(t, dial(t, n.addr), "/events?topic=t&durable=1&auth="+n.token("t"), "Last-Event-ID:", "Last-Event-ID: t:"+now)
+		c.opened()
+		n.publish("t", "next")
+		c.expect("event: message\ndata: next\n")
+	})
 }
 
 // "the original's space-padded hex is read too".
