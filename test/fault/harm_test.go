@@ -110,8 +110,8 @@ func (r *run) silence(deaf, mute bool) func() {
 	return silence(r.aNode().links, deaf, mute, r.rand.IntN(2) == 0)
 }
 
-// silenceRoutes has nothing come through the routes. What has waited is lost: a node
-// may have gone to another server meanwhile.
+// silenceRoutes has nothing come through the routes. What has waited is lost: if it
+// came late, it could be kept after what a node has published by another server.
 func (r *run) silenceRoutes() func() { return silence(r.routes, true, true, true) }
 
 // silence has nothing come through links.

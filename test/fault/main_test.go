@@ -6,6 +6,8 @@
 // killed, servers are stopped and links are cut, in an order that a seed decides.
 // What publishers were told and what followers were given is the history, and the
 // history is checked against the contract: see [history].
+//
+//	go test ./test/fault -v -run TestFaults -faults.duration 1h -timeout 0
 package fault_test
 
 import (
