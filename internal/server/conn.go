@@ -169,6 +169,20 @@ func (c *conn) replace(place *share) {
 	c.s.release(place)
 }
 
+// exchange gives c the place of old, and old that of c; false if either has been
+// closed. It is for a c that nobody has exchanged with.
+func (c *conn) exchange(old *conn) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	old.mu.Lock()
+	defer old.mu.Unlock()
+	if c.state == connClosed || old.state == connClosed {
+		return false
+	}
+	c.place, old.place = old.place, c.place
+	return true
+}
+
 // dueBy has proto.tick called at t, unless it is called sooner.
 func (c *conn) dueBy(t time.Time) {
 	if t.IsZero() {

@@ -245,7 +245,7 @@ func (m *mqttConn) carryOut(e session.Effect) session.Event {
 	switch e := e.(type) {
 	case session.Authorize:
 		growStack()
-		return m.authorize(e.Token)
+		return m.authorize(e.Token, e.ClientID)
 	case session.Claim:
 		m.claim(e.Owner)
 		return session.Claimed{}
@@ -283,7 +283,7 @@ func growStack() {
 func stackRoom(*[8 << 10]byte) {}
 
 // authorize finds out whether the client is let in.
-func (m *mqttConn) authorize(token string) session.Event {
+func (m *mqttConn) authorize(token, clientID string) session.Event {
 	ctx, cancel := context.WithTimeout(context.Background(), subscribeTimeout)
 	defer cancel()
 	cred, authErr := m.s.authenticateToken(ctx, token)
@@ -295,7 +295,7 @@ func (m *mqttConn) authorize(token string) session.Event {
 		verdict = session.BadToken
 	case !m.s.registry.setKey(&m.conn, cred.KeyID, m.s.keys.isGone):
 		verdict = session.BadToken
-	case !m.settle():
+	case !m.settle(session.OwnerOf(cred.Grant, clientID)):
 		verdict = session.TooManyConnections
 	}
 	if verdict != session.Admitted {
@@ -313,14 +313,15 @@ var refusals = map[session.Verdict]string{
 	session.TooManyConnections: "too-many-connections",
 }
 
-// settle changes the place of a stranger for that of a client.
-func (m *mqttConn) settle() bool {
-	place, ok := m.s.acquire(m.s.conns, *m.stranger)
-	if !ok {
+// settle changes the place of a stranger for that of a client: if none is free, for
+// that of the session that owner has already, which is about to be taken over.
+func (m *mqttConn) settle(owner string) bool {
+	if place, ok := m.s.acquire(m.s.conns, *m.stranger); ok {
+		m.replace(place)
+	} else if old := m.s.registry.client(owner); old == nil || !m.exchange(&old.conn) {
 		return false
 	}
 	m.stranger = nil
-	m.replace(place)
 	return true
 }
 

@@ -47,7 +47,7 @@ func (s *Session) connectPacket(c *mqtt.Connect, now time.Time, out *Output) {
 		}
 	}
 	s.state = authorizing
-	out.Effects = append(out.Effects, Authorize{Token: string(c.Password)})
+	out.Effects = append(out.Effects, Authorize{Token: string(c.Password), ClientID: s.connect.clientID})
 }
 
 // refusal returns what is wrong with a CONNECT of version 5 or above before its
@@ -97,15 +97,15 @@ func (s *Session) authorized(e Authorized, now time.Time, out *Output) {
 		s.expire(now, out)
 		return
 	}
-	s.owner = ownerOf(s.grant, s.connect.clientID)
+	s.owner = OwnerOf(s.grant, s.connect.clientID)
 	s.state = claiming
 	out.Effects = append(out.Effects, Claim{Owner: s.owner})
 }
 
-// ownerOf names a client among those of all owners, who are told apart by key and
+// OwnerOf names a client among those of all owners, who are told apart by key and
 // subject; the admin token is one more. Either may hold any character, so their
 // lengths stand in front of them.
-func ownerOf(g *pubsub.Grant, clientID string) string {
+func OwnerOf(g *pubsub.Grant, clientID string) string {
 	if g.Admin {
 		return "admin:" + clientID
 	}

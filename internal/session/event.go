@@ -90,6 +90,8 @@ type (
 	Authorize struct {
 		// Token is the password of CONNECT: a secret.
 		Token string
+		// ClientID is the client's, or the one that it is assigned.
+		ClientID string
 	}
 	// Claim asks to make the connection the only one of its name, on all nodes: one
 	// that has it already is [TakenOver]. [Claimed] answers.

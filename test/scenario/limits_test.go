@@ -53,6 +53,29 @@ func TestMaxConnections(t *testing.T) {
 	})
 }
 
+// "A second connection of the same one takes over", though there is no place for
+// another client: a device that has lost its network comes back.
+func TestTakeOverAtMaxConnections(t *testing.T) {
+	n := start(t, func(c *config.Config) { c.MaxConnections, c.MaxConnectionsPerIP = 1, 1 })
+	token := n.token("t")
+	last := n.connect(token, mqtt.Connect{ClientID: "device"})
+	for range 3 {
+		next := n.connect(token, mqtt.Connect{ClientID: "device"})
+		last.ended(mqtt.SessionTakenOver, 1000)
+		last.conn.Close()
+		n.connections(t, 1)
+		last = next
+	}
+	other := n.upgrade()
+	other.send(&mqtt.Connect{ClientID: "another", Password: []byte(token), HasPassword: true})
+	other.ended(mqtt.QuotaExceeded, 1000)
+	other.conn.Close()
+	last.ping()
+	last.conn.Close()
+	n.connections(t, 0)
+	n.connect(token, mqtt.Connect{ClientID: "another"}).ping()
+}
+
 func refusesUpgrade(t *testing.T, n *node, header ...string) {
 	t.Helper()
 	header = append(header, "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: "+wsKey)
