@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -288,6 +289,7 @@ func TestDrainIsSpread(t *testing.T) {
 			t.Errorf("draining took %v, want about 20 s", took)
 		}
 		half := 0
+		retries := map[int]bool{}
 		for _, p := range peers {
 			if p.end() == 0 {
 				t.Error("a stream has not ended")
@@ -298,12 +300,18 @@ func TestDrainIsSpread(t *testing.T) {
 			p.mu.Lock()
 			last := p.pieces[len(p.pieces)-1].data
 			p.mu.Unlock()
-			if !strings.HasPrefix(last, "retry: ") {
-				t.Errorf("last piece %q, want a retry field", last)
+			text, _ := strings.CutPrefix(last, "retry: ")
+			ms, err := strconv.Atoi(strings.TrimSuffix(text, "\n\n"))
+			if err != nil || ms < 1000 || ms > 10_000 {
+				t.Errorf("last piece %q, want a retry field of 1 to 10 s", last)
 			}
+			retries[ms] = true
 			if len(p.times("the will")) > 0 {
 				t.Error("a will was published")
 			}
+		}
+		if len(retries) < 10 { // of 9,000 numbers
+			t.Errorf("20 streams are told to come back after %d times: they would all come at once", len(retries))
 		}
 		if half < 5 || half > 15 {
 			t.Errorf("%d of 20 streams ended in the first half", half)
