@@ -3,6 +3,7 @@
 
 FUZZTIME ?= 10s
 SOAK ?= 10m
+FAULTS ?= 10m
 # Further flags for "go test", such as -v or -run=TestName.
 GOTESTFLAGS ?=
 # Flags of bench/fanout, such as -rounds=1 or -targets=baseline,sse.
@@ -11,7 +12,7 @@ FANOUTFLAGS ?=
 CLUSTERFLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build test race check gofmt vet staticcheck vulncheck fuzz e2e bench bench-cluster bench-fanout soak ci clean FORCE
+.PHONY: help build test race check gofmt vet staticcheck vulncheck fuzz e2e bench bench-cluster bench-fanout soak faults ci clean FORCE
 
 help: ## List all targets
 	@echo 'make TARGET, where TARGET is one of:'
@@ -73,6 +74,9 @@ bench-cluster: ## Measure ten nodes on NATS with 150,000 subscribers; CLUSTERFLA
 
 soak: bin/pubsub ## Have 5,000 subscribers come, go and stall for SOAK (10m), and check
 	go run ./test/soak -binary bin/pubsub -duration $(SOAK)
+
+faults: ## Have a cluster of processes go wrong for FAULTS (10m), and check
+	go test -count=1 -v -run TestFaults -faults.duration $(FAULTS) -timeout 0 $(GOTESTFLAGS) ./test/fault
 
 ci: ## Run the gate that every change has to pass
 	.ci/run

@@ -77,6 +77,7 @@ var layout = map[string]struct {
 		foreign: []string{"golang.org/x/sys"},
 	},
 	"test/e2e":      {level: 6},
+	"test/fault":    {level: 6},
 	"test/scenario": {level: 6},
 	"test/soak":     {level: 6, ours: []string{"bench/process", "internal/mqtt", "internal/token"}},
 	"test/summary":  {level: 6},

@@ -218,6 +218,13 @@ func (l *link) isUp() bool {
 	}
 }
 
+// connection returns what tells one connection from another.
+func (l *link) connection() context.Context {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.session
+}
+
 // isReady reports whether all has been set up.
 func (l *link) isReady() bool {
 	select {

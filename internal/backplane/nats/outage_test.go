@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -13,6 +14,7 @@ import (
 	"pubsub"
 
 	natsgo "github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 )
 
 // A node that was cut off has the newest of every topic once it is back, a clear
@@ -292,8 +294,42 @@ func TestOlderIsNotSentAgain(t *testing.T) {
 		t.Errorf("Last = %q %v, %v, %v, want the newest", m.Data, m.Version, ok, err)
 	}
 	info, err := a.link.info(ctx)
-	if err != nil || info.State.LastSeq != other.Seq+2 {
-		t.Errorf("the stream has come to %d, %v, want %d", info.State.LastSeq, err, other.Seq+2)
+	if want := other.Seq + 2 + n - 1; err != nil || info.State.LastSeq != want {
+		t.Errorf("the stream has come to %d, %v, want %d", info.State.LastSeq, err, want)
+	}
+}
+
+// A message that was given up, and that comes when a later one has been kept, is not
+// kept any more.
+func TestGivenUpIsNotKeptLate(t *testing.T) {
+	s := newServer(t)
+	p := newProxy(t, s)
+	a := newNode(t, Options{URLs: []string{p.url()}, Wait: 2 * time.Second})
+	a.put("t", "first")
+	p.mute.Store(true)
+	ctx := ctxFor(t)
+	if v, err := a.Put(ctx, retainedMessage("t", "given up"))(); !errors.Is(err, pubsub.ErrUnavailable) {
+		t.Fatalf("Put = %v, %v, want %v", v, err, pubsub.ErrUnavailable)
+	}
+	p.setCut(true)
+	p.mute.Store(false)
+	p.setCut(false)
+	var newest pubsub.Version
+	eventually(t, "that a message is kept", func() (kept bool) {
+		v, err := a.Put(ctx, retainedMessage("t", "newest"))()
+		newest = v
+		return err == nil
+	})
+	late := retainedMessage("t", "given up")
+	m := natsgo.NewMsg(a.link.names.stored("t"))
+	m.Data = appendRecord(nil, &late)
+	m.Header.Set(jetstream.MsgIDHeader, strconv.FormatUint(a.link.node, 36)+"-2") // the second Put
+	ack, err := a.link.js.PublishMsg(ctx, m)
+	if err != nil || !ack.Duplicate {
+		t.Errorf("what is late is answered %+v, %v", ack, err)
+	}
+	if got, ok, err := a.Last(ctx, "t", pubsub.Version{}); err != nil || !ok || got.Version != newest {
+		t.Errorf("Last = %q %v, %v, %v, want version %v", got.Data, got.Version, ok, err, newest)
 	}
 }
 

@@ -23,6 +23,21 @@ const (
 	putCheck = 100 * time.Millisecond
 )
 
+const (
+	// fenceLife is for how long a message that was given up is fenced off (see
+	// fence): longer than a server hangs, or a link carries nothing, and then goes on.
+	fenceLife = time.Minute
+	// fencesAtOnce is how many fences are sent again at a time.
+	fencesAtOnce = 256
+	// maxFences is how many there may be. Publishers that were faster than that
+	// while a link was silent must not hold up what they publish afterwards.
+	maxFences = 1 << 14
+)
+
+// errFenced says that it is not known whether a message was kept, and that it will
+// not be from now on.
+var errFenced = errors.New("not acknowledged before the connection was lost, and a later message of the topic was sent: send it again if it is to be the newest")
+
 // errSuperseded says that it is not known whether a message was kept, and that a
 // later one of the same topic has been.
 var errSuperseded = errors.New("not acknowledged, and a later message of the topic was: send it again if it is to be the newest")
@@ -33,6 +48,12 @@ var errSuperseded = errors.New("not acknowledged, and a later message of the top
 // acknowledged in that order. What is not acknowledged is sent again with the same
 // id, which JetStream knows; but only the newest of its topic, since an older one
 // that had not been kept the first time would now be kept after it.
+//
+// What was sent and is not sent again may still be on its way: in a server that
+// hangs, or in a link that carries nothing for a while, while this node has gone to
+// another server. So that it does not come after what is sent there, it is fenced
+// off first: its id is used up by a message that nobody reads, and when it comes
+// JetStream takes it for a duplicate.
 type puts struct {
 	// immutable
 	link *link
@@ -44,9 +65,21 @@ type puts struct {
 	byID   map[string]*put       // guarded by mu: those that are not done
 	newest map[pubsub.Topic]*put // guarded by mu: of those, the last of each topic
 	unsent []*put                // guarded by mu: those that were never sent, in order
+	fences map[string]*fence     // guarded by mu: by id, of those that may still come
+	sentBy context.Context       // guarded by mu: the connection by which was sent what is to go before all else
 	shutUp bool                  // guarded by mu: nothing is taken any more
 	empty  chan struct{}         // guarded by mu: closed when byID is empty, after shut
 }
+
+// fence keeps a message that was sent from being stored after what was sent later.
+type fence struct {
+	// guarded by puts.mu
+	again    time.Time // when it is sent again
+	deadline time.Time
+}
+
+// fenceSuffix is that of the id in the reply subject of a fence.
+const fenceSuffix = "_fence"
 
 // put is one retained message on its way.
 type put struct {
@@ -77,6 +110,7 @@ func newPuts(l *link) *puts {
 		more:   make(chan struct{}, 1),
 		byID:   map[string]*put{},
 		newest: map[pubsub.Topic]*put{},
+		fences: map[string]*fence{},
 		empty:  make(chan struct{}),
 	}
 }
@@ -127,7 +161,7 @@ func (p *puts) begin(ctx context.Context, m *pubsub.Message) (*put, error) {
 // sendFirst sends those that were never sent, in their order, as far as that
 // works; mu is held.
 func (p *puts) sendFirst(now time.Time) {
-	if p.inbox == "" {
+	if p.inbox == "" || p.sentBy != p.link.connection() {
 		return
 	}
 	for len(p.unsent) > 0 {
@@ -179,12 +213,56 @@ func (p *puts) finish(one *put, v pubsub.Version, err error) {
 			before := older.older
 			if _, open := p.byID[older.id]; open {
 				older.older = nil
-				p.finish(older, pubsub.Version{}, fmt.Errorf("%w: %w", pubsub.ErrUnavailable, errSuperseded))
+				p.giveUp(older, errSuperseded, time.Now())
 			}
 			older = before
 		}
 	}
 	p.drained()
+}
+
+// giveUp ends one that was not acknowledged, and fences it off if it may still come;
+// mu is held.
+func (p *puts) giveUp(one *put, err error, now time.Time) {
+	if one.sent && len(p.fences) < maxFences {
+		p.fences[one.id] = &fence{again: now, deadline: now.Add(fenceLife)}
+	}
+	p.finish(one, pubsub.Version{}, fmt.Errorf("%w: %w", pubsub.ErrUnavailable, err))
+}
+
+// sendFences sends the fences that are due, or all; mu is held.
+func (p *puts) sendFences(now time.Time, all bool) {
+	if !p.link.isUp() {
+		return
+	}
+	sent := 0
+	for id, f := range p.fences {
+		if now.After(f.deadline) {
+			delete(p.fences, id)
+			continue
+		}
+		if !all && (now.Before(f.again) || sent == fencesAtOnce) {
+			continue
+		}
+		sent++
+		m := natsgo.NewMsg(p.link.names.fence())
+		m.Reply = p.inbox + "." + id + fenceSuffix
+		m.Header.Set(jetstream.MsgIDHeader, id)
+		m.Header.Set(jetstream.ExpectedStreamHeader, p.link.names.stream())
+		if err := p.link.nc.PublishMsg(m); err == nil {
+			f.again = now.Add(putAgain)
+		}
+	}
+}
+
+// fenced takes the acknowledgement of a fence: what it fences off has been stored, or
+// will not be any more.
+func (p *puts) fenced(id string, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err == nil {
+		delete(p.fences, id)
+	}
 }
 
 // shut takes nothing more.
@@ -253,6 +331,8 @@ func (p *puts) check(now time.Time, all bool) (more bool) {
 		}
 		p.inbox = inbox
 	}
+	connection := l.connection()
+	all = all || connection != p.sentBy
 	var due []*put
 	for _, one := range p.byID {
 		switch {
@@ -267,10 +347,16 @@ func (p *puts) check(now time.Time, all bool) (more bool) {
 			if cause == nil {
 				cause = context.DeadlineExceeded
 			}
-			p.finish(one, pubsub.Version{}, fmt.Errorf("%w: not acknowledged by JetStream: %w", pubsub.ErrUnavailable, cause))
+			p.giveUp(one, fmt.Errorf("not acknowledged by JetStream: %w", cause), now)
+		case one.sent && one.newer && one.seq == 0 && all:
+			p.giveUp(one, errFenced, now)
 		case one.sent && !one.newer && one.seq == 0 && (all || !now.Before(one.again)):
 			due = append(due, one)
 		}
+	}
+	if p.inbox != "" {
+		p.sendFences(now, all)
+		p.sentBy = connection
 	}
 	for _, one := range due {
 		if p.send(one, now) {
@@ -278,7 +364,7 @@ func (p *puts) check(now time.Time, all bool) (more bool) {
 		}
 	}
 	p.sendFirst(now)
-	return len(p.byID) > 0
+	return len(p.byID) > 0 || len(p.fences) > 0
 }
 
 // acknowledged takes an acknowledgement.
@@ -297,6 +383,10 @@ func (p *puts) acknowledged(m *natsgo.Msg) {
 		err = fmt.Errorf("an acknowledgement that cannot be read: %w", errStale)
 	case ack.Error != nil:
 		err = ack.Error
+	}
+	if id, ok := strings.CutSuffix(id, fenceSuffix); ok {
+		p.fenced(id, err)
+		return
 	}
 	l := p.link
 	p.mu.Lock()

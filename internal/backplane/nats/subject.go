@@ -30,6 +30,10 @@ func (n names) stored(t pubsub.Topic) string { return n.prefix + ".s." + encode(
 // allStored is every subject that stored returns.
 func (n names) allStored() string { return n.prefix + ".s.>" }
 
+// fence is a subject among those that is none of any topic: what is stored there is
+// read by nobody.
+func (n names) fence() string { return n.prefix + ".s.==" }
+
 // generation is the subject, in the stream of retained messages, of the record of
 // its generation.
 func (n names) generation() string { return n.prefix + ".g" }
