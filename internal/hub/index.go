@@ -31,6 +31,22 @@ type topic struct {
 	logs  *topicLog // one for each shard with members, linked by nextLog
 	joins int       // members that have joined or are joining
 	want  *want     // nil if Want must be called
+
+	// first is the log that is made first: most topics have no other.
+	first topicLog // minds its fields itself
+}
+
+// newLog puts a log of a shard to those that t has; the stripe's mu is held. The one
+// that lies in t serves once: a shard may still look at one that has been emptied.
+func (t *topic) newLog(s *shard) *topicLog {
+	l := &t.first
+	if l.shard != nil {
+		l = new(topicLog)
+	}
+	l.shard, l.topic, l.nextLog = s, t, t.logs
+	l.members = l.one[:0]
+	t.logs = l
+	return l
 }
 
 // want is a call of Want.
@@ -92,8 +108,7 @@ func (x *index) join(ctx context.Context, s *Subscription, name pubsub.Topic) er
 		l = l.nextLog
 	}
 	if l == nil {
-		l = &topicLog{shard: s.member.shard, topic: t, nextLog: t.logs}
-		t.logs = l
+		l = t.newLog(s.member.shard)
 	}
 	l.join(s)
 	first := t.want == nil

@@ -29,6 +29,7 @@ type topicLog struct {
 	mu sync.Mutex
 	// guarded by mu
 	members []*Subscription
+	one     [1]*Subscription // the array of members while there is no other
 	entries []entry // what somebody has not read and nobody has cut
 	base    uint64  // the position of entries[0]
 	bytes   int     // held by entries
@@ -136,6 +137,9 @@ func (l *topicLog) join(s *Subscription) {
 	s.log = l
 	s.index = int32(len(l.members))
 	l.members = append(l.members, s)
+	if len(l.members) > 1 {
+		l.one[0] = nil // they have another array, and who leaves that is not to be kept here
+	}
 	s.pos, s.plain = l.end(), l.plain
 	l.atEnd++
 	if l.walkLeft > 0 {

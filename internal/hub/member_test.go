@@ -356,6 +356,30 @@ func TestFirstSubscription(t *testing.T) {
 	h.checkEmpty(t)
 }
 
+// The first log lies in the topic, and no other one takes its place when it has been
+// emptied; it keeps nobody who has left.
+func TestFirstLog(t *testing.T) {
+	h := New(Options{Backplane: newPlane(), Shards: 2})
+	a, b, c := newPeer(h, ""), newPeer(h, ""), newPeer(h, "") // a and c are of one shard, b is not
+	first, other := a.open(t, "t").log, b.open(t, "t").log
+	if first != &first.topic.first || other == first {
+		t.Error("the first log, and only that, is to lie in the topic")
+	}
+	a.Close()
+	if again := c.open(t, "t").log; again == first {
+		t.Error("another log has taken its place")
+	}
+	a, _, c = newPeer(h, ""), newPeer(h, ""), newPeer(h, "")
+	l := a.open(t, "u").log
+	if l.one[0] == nil {
+		t.Error("one member needs an array of its own")
+	}
+	if s := c.open(t, "u"); s.log != l || l.one[0] != nil {
+		t.Error("of two members the first is kept")
+	}
+	h.check(t)
+}
+
 // The name of a topic must not keep the request alive that it was a part of.
 func TestTopicIsACopy(t *testing.T) {
 	h := New(Options{Backplane: newPlane()})
@@ -522,8 +546,8 @@ func TestSizes(t *testing.T) {
 	}{
 		{"Member", unsafe.Sizeof(Member{}), 200}, // with its first Subscription
 		{"Subscription", unsafe.Sizeof(Subscription{}), 80},
-		{"topicLog", unsafe.Sizeof(topicLog{}), 160},
-		{"topic", unsafe.Sizeof(topic{}), 48},
+		{"topicLog", unsafe.Sizeof(topicLog{}), 176},
+		{"topic", unsafe.Sizeof(topic{}), 208}, // with its first log
 	} {
 		t.Logf("%s: %d bytes", c.what, c.size)
 		if c.size > c.max {

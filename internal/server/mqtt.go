@@ -30,7 +30,7 @@ type mqttConn struct {
 
 	// set by the goroutine that reads, before it is subscribed to anything
 	maxPacket uint32 // to the client; 0 is no limit
-	cred      credential
+	publisher publisher
 
 	publishes atomic.Pointer[publishQueue] // nil before the first
 
@@ -302,7 +302,7 @@ func (m *mqttConn) authorize(token, clientID string) session.Event {
 		m.s.o.Events.Refused(transportMQTT, refusals[verdict])
 		return session.Authorized{Verdict: verdict}
 	}
-	m.cred = cred
+	m.publisher = cred.publisher
 	return session.Authorized{Verdict: verdict, Grant: cred.Grant}
 }
 
@@ -327,7 +327,7 @@ func (m *mqttConn) settle(owner string) bool {
 
 // publish begins to publish msg, unless its publisher has had its share.
 func (m *mqttConn) publish(msg pubsub.Message) {
-	if _, ok := m.s.mayPublish(&m.cred); !ok {
+	if _, ok := m.s.mayPublish(m.publisher); !ok {
 		m.s.o.Events.PublishDropped("rate-limit", string(msg.Topic))
 		return
 	}

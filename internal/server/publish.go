@@ -41,7 +41,7 @@ func (s *Server) publish(w http.ResponseWriter, r *http.Request) {
 		text(w, http.StatusForbidden, cannotPublish(m.Topic))
 		return
 	}
-	if wait, ok := s.mayPublish(&c); !ok {
+	if wait, ok := s.mayPublish(c.publisher); !ok {
 		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(max(1, wait.Seconds())))))
 		text(w, http.StatusTooManyRequests, "Too many requests")
 		return

@@ -7,14 +7,15 @@ import (
 	"pubsub"
 )
 
-// There may be a million of each: the bounds are size classes of the allocator.
+// There may be a million of each: the bounds are size classes of the allocator,
+// which puts 8 bytes in front of what has pointers and takes more than 512.
 func TestConnectionsAreSmall(t *testing.T) {
 	for _, c := range []struct {
 		name      string
 		size, max uintptr
 	}{
 		{"sseStream", unsafe.Sizeof(sseStream{}), 416},
-		{"mqttConn", unsafe.Sizeof(mqttConn{}), 576},
+		{"mqttConn", unsafe.Sizeof(mqttConn{}), 576 - 8},
 		{"pubsub.Grant", unsafe.Sizeof(pubsub.Grant{}), 112},
 	} {
 		t.Logf("%s: %d bytes", c.name, c.size)
