@@ -30,10 +30,10 @@ type topicLog struct {
 	// guarded by mu
 	members []*Subscription
 	one     [1]*Subscription // the array of members while there is no other
-	entries []entry // what somebody has not read and nobody has cut
-	base    uint64  // the position of entries[0]
-	bytes   int     // held by entries
-	plain   uint64  // the ordinal that the next plain message gets
+	entries []entry          // what somebody has not read and nobody has cut
+	base    uint64           // the position of entries[0]
+	bytes   int              // held by entries
+	plain   uint64           // the ordinal that the next plain message gets
 	version pubsub.Version
 	// newest is the newest retained parcel and newestAt its position. It outlives
 	// its entry while a member may not have read it.
