@@ -138,6 +138,11 @@ func (p *poller) run(ctx context.Context) {
 				c.happened(events[i].Events)
 			}
 		}
+		if n > 0 {
+			// Those that were woken would wait in the queue of a processor that waits in
+			// epoll_wait, until the runtime looks there.
+			runtime.Gosched()
+		}
 		if now := time.Now(); now.Sub(checked) >= checkEvery {
 			checked = now
 			p.closeOverdue(now)
