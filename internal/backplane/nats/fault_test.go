@@ -231,10 +231,9 @@ func (f *faults) loseAnnouncements(quiet pubsub.Topic) {
 
 // cutLink closes the connection of a node for a while.
 func (f *faults) cutLink(quiet pubsub.Topic) {
-	for i := range f.nodes {
-		f.node(i).settled() // or one that has just been started would look again anyway
-	}
 	i := f.r.IntN(len(f.nodes))
+	f.found("before a cut", f.history.now())
+	f.node(i).settled() // or it would look again anyway
 	f.proxies[i].setCut(true)
 	f.eventually("that a node is cut off", func() bool { return !f.node(i).Stats().Connected })
 	f.putBy(i+1, quiet, "while it was cut off")

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -26,6 +27,8 @@ type node struct {
 
 	began map[pubsub.Topic]pubsub.Version // what was read of topics when they began to be wanted; owned by the test's goroutine
 
+	swept atomic.Pointer[string] // why there was the last sweep that came to the end of the stream
+
 	mu  sync.Mutex
 	got map[pubsub.Topic][]pubsub.Message // guarded by mu: in the order of delivery
 
@@ -37,6 +40,15 @@ type node struct {
 func newNode(t testing.TB, o Options) *node {
 	t.Helper()
 	n := &node{t: t, got: map[pubsub.Topic][]pubsub.Message{}}
+	events := o.Events.Swept
+	o.Events.Swept = func(why string, repaired int) {
+		if n.bus.sweeper.stale == 0 {
+			n.swept.Store(&why)
+		}
+		if events != nil {
+			events(why, repaired)
+		}
+	}
 	n.Backplane = open(t, o)
 	ready := make(chan struct{})
 	done := make(chan error, 1)
@@ -267,7 +279,7 @@ func (p *proxy) setCut(cut bool) {
 }
 
 // settled waits until nothing is to be looked at for a second time, and the sweeper
-// is idle.
+// is idle: a sweep that was asked for now has come to the end of the stream.
 func (n *node) settled() {
 	n.t.Helper()
 	eventually(n.t, "the second look", func() bool {
@@ -275,7 +287,14 @@ func (n *node) settled() {
 		defer n.bus.interest.mu.Unlock()
 		return len(n.bus.interest.again) == 0
 	})
-	before := n.Stats().Sweeps
-	n.bus.sweeper.kick("test")
-	eventually(n.t, "a sweep", func() bool { return n.Stats().Sweeps > before })
+	asked := "test " + strconv.FormatUint(settlings.Add(1), 10)
+	eventually(n.t, "a sweep", func() bool {
+		n.bus.sweeper.kick(asked)
+		return within(10*time.Second, func() bool { // another cause may have taken its place
+			why := n.swept.Load()
+			return why != nil && *why == asked
+		})
+	})
 }
+
+var settlings atomic.Uint64 // tells one settled from another

@@ -128,6 +128,8 @@ func (s *sweeper) run(ctx context.Context) {
 			again.Reset(sweepAgain)
 		case s.stale > 0 && s.stale <= staleTimes:
 			again.Reset(staleAgain)
+		default:
+			again.Stop() // what an earlier one has left is done
 		}
 		if err == nil {
 			s.link.sweeps.Add(1)
