@@ -29,6 +29,7 @@ type options struct {
 	holder      string
 	serve       string
 	tokens      string
+	publish     string
 	targets     string
 	parts       string
 	subscribers int
@@ -77,6 +78,7 @@ func main() {
 	flag.StringVar(&o.holder, "holder", "auto", "who holds our connections: auto or portable")
 	flag.StringVar(&o.serve, "serve", "", "further flags of pubsub serve, separated by spaces")
 	flag.StringVar(&o.tokens, "tokens", "own", "what our subscribers present: own, a JWT each, or admin, the admin token")
+	flag.StringVar(&o.publish, "publish", "", "transport of what is published to our subscribers: http or mqtt; theirs if empty")
 	flag.StringVar(&o.targets, "targets", strings.Join(names, ","), "what fan measures; the other parts are of ours, sse and mqtt")
 	flag.StringVar(&o.parts, "parts", parts, "what is measured")
 	flag.IntVar(&o.subscribers, "subscribers", 10000, "subscribers; a process may need that many file descriptors")

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"os/exec"
 	"strings"
@@ -68,7 +69,7 @@ func startBroker(o *options, transport, store string) (*broker, error) {
 		return b.subscribe(transport, o.tokens, n, topic)
 	}
 	b.publisher = func(topic string, size int) (*load.Publisher, error) {
-		if transport == "mqtt" {
+		if cmp.Or(o.publish, transport) == "mqtt" {
 			return mqttPublisher(b.Addr, adminToken, topic, size, true)
 		}
 		return load.Post(b.Addr, "/events?topic="+topic, adminToken, size)
