@@ -268,7 +268,7 @@ func TestValidate(t *testing.T) {
 		`max-keep-alive "1.5s" ($PUBSUB_MAX_KEEP_ALIVE) is not allowed; it takes whole seconds, like 60s or 10m, from 1s to 18h12m15s; 0 means no limit`,
 		`write-timeout "0s" ($PUBSUB_WRITE_TIMEOUT) is not allowed; it takes a duration, like 30s or 1m30s (units: ms, s, m, h), from 10ms to 1h`,
 		`log-level "verbose" ($PUBSUB_LOG_LEVEL) is not allowed; it takes one of debug, info, warn, error`,
-		`tls-key "" is not allowed with tls-cert set; give both, or neither`,
+		`tls-key is missing, as tls-cert is set; give both, or neither`,
 	}
 	slices.Sort(got)
 	slices.Sort(want)
@@ -385,11 +385,11 @@ func TestValidateCluster(t *testing.T) {
 			`nats-replicas "2" (--nats-replicas) is not allowed; it takes an odd number from 1 to 5; 0 means what is there, or else 3 in a cluster of NATS servers`,
 			`nats-sync-interval "0s" (--nats-sync-interval) is not allowed; it takes a duration, like 30s or 1m30s (units: ms, s, m, h), from 1s to 24h`,
 			`nats-password (--nats-password) is not allowed; it takes 1 to 1024 bytes of UTF-8 without control characters`,
-			`nats-user "" is not allowed with nats-password set; give both, or neither`,
+			`nats-user is missing, as nats-password is set; give both, or neither`,
 		}},
 		{[]Flag{url, {"nats-user", "me"}, {"nats-token", "s3cret"}, {"nats-cert", "c.pem"}}, []string{
-			"nats-password is not allowed with nats-user set; give both, or neither",
-			`nats-key "" is not allowed with nats-cert set; give both, or neither`,
+			"nats-password is missing, as nats-user is set; give both, or neither",
+			`nats-key is missing, as nats-cert is set; give both, or neither`,
 			"nats-user and nats-token are not allowed together; give one of them",
 		}},
 		{[]Flag{url, {"nats-creds", missing}, {"nats-ca", missing}}, []string{
@@ -398,7 +398,6 @@ func TestValidateCluster(t *testing.T) {
 		}},
 		{[]Flag{url, {"nats-user", "me"}, {"nats-password-file", missing}}, []string{
 			fmt.Sprintf("nats-password-file %q (--nats-password-file) cannot be read (no such file or directory); it takes the path of a file with the password on its only line", missing),
-			"nats-password is not allowed with nats-user set; give both, or neither",
 		}},
 		{[]Flag{{"nats", "nats://me:s3cret@a"}}, []string{`nats "…@a" (--nats) is not allowed; it takes ` + spelled}},
 		{[]Flag{{"nats", "nats://me:s3,cr@et@a"}}, []string{`nats "…@a" (--nats) is not allowed; it takes ` + spelled}},

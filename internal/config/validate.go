@@ -54,11 +54,10 @@ func (c *Config) paired(a, b string) error {
 	if missing.get(c) != "" || other.get(c) == "" {
 		return nil
 	}
-	text := missing.Name
-	if !missing.secret {
-		text += ` ""`
+	if missing.secret && fieldNamed(missing.Name+"-file").get(c) != "" {
+		return nil // readSecrets says what is wrong with the file
 	}
-	return &Problem{missing.Name, text + " is not allowed with " + other.Name + " set; give both, or neither"}
+	return &Problem{missing.Name, missing.Name + " is missing, as " + other.Name + " is set; give both, or neither"}
 }
 
 // oneOf checks that at most one of the settings is set.

@@ -19,9 +19,9 @@ var harms = []harm{
 	{"a node is killed", (*run).killNode},
 	{"a node is told to end", (*run).terminateNode},
 	{"clients leave", (*run).sendAway},
-	{"a NATS server is stopped", func(r *run) func() { return r.stopServers(1) }},
-	{"two NATS servers are stopped", func(r *run) func() { return r.stopServers(2) }},
-	{"all NATS servers are stopped", func(r *run) func() { return r.stopServers(3) }},
+	{"a NATS server is stopped or killed", func(r *run) func() { return r.stopServers(1) }},
+	{"two NATS servers are stopped or killed", func(r *run) func() { return r.stopServers(2) }},
+	{"all NATS servers are stopped or killed", func(r *run) func() { return r.stopServers(3) }},
 	{"a link is cut", (*run).cutLink},
 	{"a node is cut off", (*run).cutOff},
 	{"a node hears nothing", func(r *run) func() { return r.silence(true, false) }},
@@ -64,15 +64,21 @@ func (r *run) sendAway() func() {
 	return func() {}
 }
 
-// stopServers stops some NATS servers, one after the other.
+// stopServers stops or kills some NATS servers, one after the other.
 func (r *run) stopServers(count int) func() {
 	var stopped []*natsServer
 	for _, i := range r.rand.Perm(len(r.servers))[:count] {
 		s := r.servers[i]
-		if s.s == nil {
+		if s.cmd == nil {
 			continue // by another harm
 		}
-		s.stop()
+		if r.rand.IntN(2) == 0 {
+			r.say("%s is killed", s.name)
+			s.kill()
+		} else {
+			r.say("%s is stopped", s.name)
+			s.stop()
+		}
 		stopped = append(stopped, s)
 		r.pause(300 * time.Millisecond)
 	}

@@ -1,9 +1,9 @@
 //go:build linux
 
 // Package fault_test has a whole cluster go wrong: three broker nodes, processes of
-// the real binary, on three real NATS servers, with a proxy in each link between
-// them. While publishers publish to 200 topics and followers read them, nodes are
-// killed, servers are stopped and links are cut, in an order that a seed decides.
+// the real binary, on three real NATS servers, processes too, with a proxy in each
+// link between them. While publishers publish to 200 topics and followers read them,
+// nodes and servers are killed and links are cut, in an order that a seed decides.
 // What publishers were told and what followers were given is the history, and the
 // history is checked against the contract: see [history].
 //
@@ -38,6 +38,13 @@ const patience = 60 * time.Second
 var scratch string
 
 func TestMain(m *testing.M) {
+	if config := os.Getenv(natsConfig); config != "" {
+		if err := serveNATS(config); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	flag.Parse()
 	fmt.Fprintf(os.Stderr, "seed %d (repeat with -seed)\n", *seed)
 	goleak.VerifyTestMain(inScratch{m})

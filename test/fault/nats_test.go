@@ -3,20 +3,52 @@
 package fault_test
 
 import (
+	"encoding/json"
 	"fmt"
-	"net/url"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/nats-io/nats-server/v2/server"
 )
 
-// natsServer is one of a cluster of real NATS servers in this process, at a port
-// that it keeps when it is started again.
+// natsConfig is the variable that makes this program a NATS server: its
+// configuration file.
+const natsConfig = "PUBSUB_FAULT_NATS_CONFIG"
+
+// serveNATS is the process of a NATS server. It ends by a signal.
+func serveNATS(config string) error {
+	o, err := server.ProcessConfigFile(config)
+	if err != nil {
+		return err
+	}
+	o.NoLog = true
+	s, err := server.NewServer(o)
+	if err != nil {
+		return err
+	}
+	s.Start()
+	s.WaitForShutdown()
+	return nil
+}
+
+// natsServer is one of a cluster of real NATS servers, at a port that it keeps when
+// it is started again. It is a process of its own, so that it can be killed.
 type natsServer struct {
+	// immutable
 	t       testing.TB
+	name    string
 	addr    string
-	options server.Options
-	s       *server.Server // owned by the test's goroutine; nil while it is stopped
+	monitor string // where it answers for itself, host and port
+	config  string // file
+
+	cmd *exec.Cmd // owned by the test's goroutine; nil while it is stopped
 }
 
 // newNATS starts a cluster of NATS servers, which keep on the disk what they
@@ -24,60 +56,101 @@ type natsServer struct {
 // of them is reached by the others.
 func newNATS(t testing.TB, count int) (servers []*natsServer, routes []*proxy) {
 	t.Helper()
-	var urls []*url.URL
+	var behind, urls []string
 	for i := range count {
-		s := &natsServer{t: t}
-		var port int
-		s.addr, port = newAddress(t)
-		behind, routePort := newAddress(t)
-		route := newProxy(t, behind)
-		routes = append(routes, route)
-		urls = append(urls, &url.URL{Scheme: "nats", Host: route.addr()})
-		s.options = server.Options{
-			ServerName: fmt.Sprint("nats", i), Host: "127.0.0.1", Port: port,
-			JetStream: true, StoreDir: t.TempDir(), SyncAlways: true,
-			Cluster: server.ClusterOpts{Name: "fault", Host: "127.0.0.1", Port: routePort, Advertise: route.addr(), NoAdvertise: true},
-			NoLog:   true, NoSigs: true,
+		behind = append(behind, newAddress(t))
+		routes = append(routes, newProxy(t, behind[i]))
+		urls = append(urls, "nats://"+routes[i].addr())
+	}
+	for i := range count {
+		s := &natsServer{t: t, name: fmt.Sprint("nats", i), addr: newAddress(t), monitor: newAddress(t)}
+		dir := t.TempDir()
+		s.config = filepath.Join(dir, "nats.conf")
+		config := fmt.Sprintf(`
+			server_name: %s
+			listen: %s
+			http: %s
+			jetstream { store_dir: %q, sync_interval: always }
+			cluster { name: fault, listen: %s, advertise: %s, no_advertise: true, routes: [%s] }`,
+			s.name, s.addr, s.monitor, dir, behind[i], routes[i].addr(), strings.Join(urls, ", "))
+		if err := os.WriteFile(s.config, []byte(config), 0o600); err != nil {
+			t.Fatal(err)
 		}
 		servers = append(servers, s)
 	}
 	for _, s := range servers {
-		s.options.Routes = urls
 		s.start()
-		t.Cleanup(s.stop)
+		t.Cleanup(s.kill)
 	}
 	if !within(patience, func() bool {
-		for _, s := range servers {
-			if s.s.JetStreamIsLeader() && len(s.s.JetStreamClusterPeers()) == count {
-				return true
-			}
-		}
-		return false
+		return slices.ContainsFunc(servers, func(s *natsServer) bool { return s.leads(count) })
 	}) {
-		t.Fatalf("the NATS servers have no leader after %v", patience)
+		t.Fatalf("the NATS servers have not found one another after %v", patience)
 	}
+	http.DefaultClient.CloseIdleConnections()
 	return servers, routes
 }
 
+// start starts a process and returns once it takes connections. It does so long
+// before it has found the others.
 func (n *natsServer) start() {
 	n.t.Helper()
-	o := n.options
-	s, err := server.NewServer(&o)
+	self, err := os.Executable()
 	if err != nil {
 		n.t.Fatal(err)
 	}
-	s.Start()
-	n.s = s
-	// It answers clients long before it has found the others.
-	if !s.ReadyForConnections(patience) {
-		n.t.Fatalf("%s takes no connections after %v", o.ServerName, patience)
+	n.cmd = exec.Command(self)
+	n.cmd.Env = append(os.Environ(), natsConfig+"="+n.config)
+	n.cmd.Stderr = os.Stderr
+	n.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := n.cmd.Start(); err != nil {
+		n.t.Fatal(err)
+	}
+	if !within(patience, func() bool {
+		nc, err := net.Dial("tcp", n.addr)
+		if err == nil {
+			nc.Close()
+		}
+		return err == nil
+	}) {
+		n.t.Fatalf("%s takes no connections after %v", n.name, patience)
 	}
 }
 
-func (n *natsServer) stop() {
-	if n.s != nil {
-		n.s.Shutdown()
-		n.s.WaitForShutdown()
-		n.s = nil
+// leads reports whether it is the leader of a cluster of count servers, and has all
+// of them with it.
+func (n *natsServer) leads(count int) bool {
+	resp, err := http.Get("http://" + n.monitor + "/jsz")
+	if err != nil {
+		return false
 	}
+	defer resp.Body.Close()
+	var info server.JSInfo
+	if json.NewDecoder(resp.Body).Decode(&info) != nil || info.Meta == nil || info.Meta.Leader != n.name {
+		return false
+	}
+	there := 1
+	for _, r := range info.Meta.Replicas {
+		if r.Current && !r.Offline {
+			there++
+		}
+	}
+	return there == count
+}
+
+// stop has the process end in good order.
+func (n *natsServer) stop() { n.end(syscall.SIGTERM) }
+
+// kill ends the process at once.
+func (n *natsServer) kill() { n.end(syscall.SIGKILL) }
+
+func (n *natsServer) end(by syscall.Signal) {
+	if n.cmd == nil {
+		return
+	}
+	if err := n.cmd.Process.Signal(by); err != nil {
+		n.t.Errorf("%s has ended by itself: %v", n.name, err)
+	}
+	n.cmd.Wait()
+	n.cmd = nil
 }

@@ -55,9 +55,7 @@ type broker struct {
 
 func newNode(t testing.TB, name, binary, logs string, servers []*natsServer, h *history) *node {
 	t.Helper()
-	n := &node{t: t, name: name, binary: binary, logs: logs, history: h}
-	n.addr, _ = newAddress(t)
-	n.ops, _ = newAddress(t)
+	n := &node{t: t, name: name, binary: binary, logs: logs, history: h, addr: newAddress(t), ops: newAddress(t)}
 	for _, s := range servers {
 		n.links = append(n.links, newProxy(t, s.addr))
 	}
