@@ -265,9 +265,10 @@ func (w *keyWatch) entry(e jetstream.KeyValueEntry, listed map[string]struct{}) 
 	}
 	if e.Operation() != jetstream.KeyValuePut {
 		delete(listed, id)
-		// A key that is deleted soon after it was made is perhaps never told: the
-		// bucket keeps only the end. Somebody may have looked it up all the same.
-		if _, known := w.known[id]; known || listed == nil {
+		// A key that is deleted soon after it was made, or while the watch was cut
+		// off, is perhaps never told: the bucket keeps only the end. Somebody may have
+		// looked it up all the same. A deletion may so be told twice.
+		if _, known := w.known[id]; known || w.ready {
 			w.gone(id)
 		}
 		return nil

@@ -40,8 +40,8 @@ func next(t testing.TB, changes <-chan pubsub.KeyChange) pubsub.KeyChange {
 	}
 }
 
-// A watch outlives a lost connection: what happened meanwhile is told afterwards,
-// and nothing twice.
+// A watch outlives a lost connection: what happened meanwhile is told afterwards. Of
+// what is there nothing is told twice, and a deletion only if nobody knows of the key.
 func TestWatchKeysWhileCutOff(t *testing.T) {
 	s := newServer(t)
 	p := newProxy(t, s)
@@ -79,26 +79,29 @@ func TestWatchKeysWhileCutOff(t *testing.T) {
 	put("comes and goes", "v")
 	remove("comes and goes")
 	p.setCut(false)
+	put("last", "v")
 	var told []string
-	for range 4 {
+	for {
 		c := next(t, changes)
+		if c.Key.ID == "last" {
+			break
+		}
 		line := c.Key.ID + "=" + c.Key.Value
 		if c.Deleted {
 			line = c.Key.ID + " deleted"
 		}
-		told = append(told, line)
+		// The library's watch may go on before ours begins anew, and tell of it first.
+		if line != "comes and goes deleted" || !slices.Contains(told, line) {
+			told = append(told, line)
+		}
 	}
 	// What the old key of that id has admitted ends, before the new one counts.
 	if slices.Index(told, "changes deleted") > slices.Index(told, "changes=w") {
 		t.Errorf("told in this order: %q", told)
 	}
 	slices.Sort(told)
-	if got := strings.Join(told, ", "); got != "changes deleted, changes=w, comes=v, goes deleted" {
+	if got := strings.Join(told, ", "); got != "changes deleted, changes=w, comes and goes deleted, comes=v, goes deleted" {
 		t.Errorf("told of %s", got)
-	}
-	put("last", "v")
-	if c := next(t, changes); c.Key.ID != "last" {
-		t.Errorf("told of %+v, want the last key", c)
 	}
 }
 
@@ -156,6 +159,11 @@ func TestDeletionOfAnUntoldKeyIsTold(t *testing.T) {
 	if err := w.entry(e, map[string]struct{}{}); err != nil || len(told) > 0 {
 		t.Errorf("among what there was: %v, %v", told, err)
 	}
+	w.ready = true
+	if err := w.entry(e, map[string]struct{}{}); err != nil || len(told) != 1 {
+		t.Errorf("among what there is after a cut: %v, %v", told, err)
+	}
+	told = nil
 	if err := w.entry(e, nil); err != nil || !slices.Equal(told, []pubsub.KeyChange{{Key: pubsub.Key{ID: "a"}, Deleted: true}}) {
 		t.Errorf("as news: %v, %v", told, err)
 	}
