@@ -321,6 +321,10 @@ func (l *link) failure(ctx context.Context, err error) error {
 // errNoLeader says that the servers that keep a stream have no leader now.
 var errNoLeader = errors.New("the stream has no leader now")
 
+// errDeposed says that the leader of a stream has not heard from most of the servers
+// that keep it lately.
+var errDeposed = errors.New("the leader of the stream does not hear from the other servers")
+
 // errStale says that a server has answered that has not caught up.
 var errStale = errors.New("no server that has caught up has answered")
 
@@ -330,7 +334,7 @@ func passing(err error) bool {
 		context.DeadlineExceeded, context.Canceled, natsgo.ErrTimeout, natsgo.ErrNoResponders, natsgo.ErrDisconnected,
 		natsgo.ErrConnectionReconnecting, natsgo.ErrReconnectBufExceeded, natsgo.ErrStaleConnection, natsgo.ErrConnectionClosed,
 		natsgo.ErrNoServers, jetstream.ErrNoStreamResponse, jetstream.ErrStreamNotFound, jetstream.ErrBucketNotFound,
-		errNoLeader, errStale, pubsub.ErrUnavailable,
+		errNoLeader, errDeposed, errStale, pubsub.ErrUnavailable,
 	} {
 		if errors.Is(err, e) {
 			return true

@@ -119,10 +119,10 @@ func (l *link) infoOf(ctx context.Context, stream string, options ...jetstream.S
 	return info, nil
 }
 
-// position returns how far the stream has come, as its leader knows it: all that
-// was acknowledged before the call is at most that. It makes a stream anew that is
-// missing, and begins a new generation if the stream is shorter than it was. It
-// waits for what may pass until ctx is done.
+// position returns how far the stream has come: all that was acknowledged before the
+// call is at most that. It makes a stream anew that is missing, and begins a new
+// generation if the stream is shorter than it was. It waits for what may pass until
+// ctx is done.
 func (l *link) position(ctx context.Context) (last uint64, err error) {
 	var missing, short time.Time // since when
 	for {
@@ -150,9 +150,16 @@ func (l *link) position(ctx context.Context) (last uint64, err error) {
 				return 0, err
 			}
 			continue
-		case info.State.LastSeq >= l.epoch.seen.Load():
-			return info.State.LastSeq, nil
 		default:
+			last := info.State.LastSeq
+			if !isLed(info.Cluster) {
+				if last, err = l.committed(ctx); err != nil {
+					break
+				}
+			}
+			if last >= l.epoch.seen.Load() {
+				return last, nil
+			}
 			if short.IsZero() {
 				short = time.Now()
 			}
@@ -170,6 +177,41 @@ func (l *link) position(ctx context.Context) (last uint64, err error) {
 			return 0, fmt.Errorf("%w: %w", err, context.Cause(ctx))
 		}
 	}
+}
+
+// heardWithin is how recently the leader of a stream must have heard from most of the
+// servers that keep it. They hear from it every 2 s at least, and none of them stands
+// for election who has within 4 s.
+const heardWithin = 3 * time.Second
+
+// isLed reports whether the server that has answered as the leader of a stream can be
+// believed to be. One that is cut off from the others goes on to answer for 10 s,
+// while they may have elected another, and acknowledge what it knows nothing of.
+func isLed(c *jetstream.ClusterInfo) bool {
+	if c == nil { // there is only one server
+		return true
+	}
+	servers, heard := 1, 1
+	for _, r := range c.Replicas {
+		servers++
+		if r.Active > 0 && r.Active < heardWithin {
+			heard++
+		}
+	}
+	return heard > servers/2
+}
+
+// committed finds out how far the stream has come by storing something that nobody
+// reads: most of the servers must have agreed to that, and to all that was
+// acknowledged before. Its errors are passing.
+func (l *link) committed(ctx context.Context) (last uint64, err error) {
+	ctx, cancel := l.request(ctx, readTimeout)
+	defer cancel()
+	ack, err := l.js.PublishMsg(ctx, natsgo.NewMsg(l.names.fence()), jetstream.WithExpectStream(l.names.stream()))
+	if err != nil {
+		return 0, fmt.Errorf("%w: %w", errDeposed, err)
+	}
+	return ack.Sequence, nil
 }
 
 // isAnother reports whether the stream announces another generation than this node

@@ -163,7 +163,10 @@ func (b *Backplane) Health(ctx context.Context) error {
 	if !b.bus.isRunning() {
 		return pubsub.ErrUnavailable
 	}
-	_, err := b.link.info(bounded)
+	info, err := b.link.info(bounded)
+	if err == nil && !isLed(info.Cluster) {
+		_, err = b.link.committed(bounded)
+	}
 	return b.link.failure(ctx, err)
 }
 

@@ -188,11 +188,17 @@ type proxy struct {
 
 func newProxy(t testing.TB, s *natsServer) *proxy {
 	t.Helper()
+	return newProxyTo(t, strings.TrimPrefix(s.url(), "nats://"))
+}
+
+// newProxyTo returns a proxy to a host and port.
+func newProxyTo(t testing.TB, target string) *proxy {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &proxy{l: l, target: strings.TrimPrefix(s.url(), "nats://"), conns: map[net.Conn]struct{}{}}
+	p := &proxy{l: l, target: target, conns: map[net.Conn]struct{}{}}
 	p.wg.Go(p.accept)
 	t.Cleanup(func() {
 		l.Close()

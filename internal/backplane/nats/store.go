@@ -128,9 +128,18 @@ func (s *store) topics(ctx context.Context, prefix string, after pubsub.Topic) (
 		// Whole levels are tokens of the subject.
 		filter = n.stored(pubsub.Topic(prefix[:i])) + ".>"
 	}
-	info, err := s.link.infoOf(ctx, n.stream(), jetstream.WithSubjectFilter(filter))
-	if err != nil {
-		return nil, err
+	var info *jetstream.StreamInfo
+	for {
+		var err error
+		if info, err = s.link.infoOf(ctx, n.stream(), jetstream.WithSubjectFilter(filter)); err != nil {
+			return nil, err
+		}
+		if isLed(info.Cluster) {
+			break
+		}
+		if !pause(ctx, 50*time.Millisecond) {
+			return nil, errDeposed
+		}
 	}
 	var topics []pubsub.Topic
 	for subject := range info.State.Subjects {

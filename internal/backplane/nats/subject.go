@@ -31,7 +31,7 @@ func (n names) stored(t pubsub.Topic) string { return n.prefix + ".s." + encode(
 func (n names) allStored() string { return n.prefix + ".s.>" }
 
 // fence is a subject among those that is none of any topic: what is stored there is
-// read by nobody.
+// read by nobody. See puts and committed.
 func (n names) fence() string { return n.prefix + ".s.==" }
 
 // generation is the subject, in the stream of retained messages, of the record of
