@@ -4,7 +4,9 @@ package fault_test
 
 import (
 	"context"
+	"os"
 	"slices"
+	"syscall"
 	"time"
 )
 
@@ -18,10 +20,12 @@ type harm struct {
 var harms = []harm{
 	{"a node is killed", (*run).killNode},
 	{"a node is told to end", (*run).terminateNode},
+	{"a node hangs", (*run).hangNode},
 	{"clients leave", (*run).sendAway},
 	{"a NATS server is stopped or killed", func(r *run) func() { return r.stopServers(1) }},
 	{"two NATS servers are stopped or killed", func(r *run) func() { return r.stopServers(2) }},
 	{"all NATS servers are stopped or killed", func(r *run) func() { return r.stopServers(3) }},
+	{"a NATS server hangs", (*run).hangServer},
 	{"a link is cut", (*run).cutLink},
 	{"a node is cut off", (*run).cutOff},
 	{"a node hears nothing", func(r *run) func() { return r.silence(true, false) }},
@@ -52,6 +56,31 @@ func (r *run) terminateNode() func() {
 	n := r.aNode()
 	n.terminate()
 	return n.start
+}
+
+// hangs is how long something hangs at most: long enough for others to give it up.
+const hangs = 8 * time.Second
+
+// hang has a process stand still for a while, and then go on where it was.
+func (r *run) hang(p *os.Process) func() {
+	p.Signal(syscall.SIGSTOP)
+	done := make(chan struct{})
+	// By itself: before all is healed, publishers wait for its answers.
+	time.AfterFunc(time.Duration(r.rand.Int64N(int64(hangs))), func() {
+		p.Signal(syscall.SIGCONT)
+		close(done)
+	})
+	return func() { <-done }
+}
+
+func (r *run) hangNode() func() { return r.hang(r.aNode().current().cmd.Process) }
+
+func (r *run) hangServer() func() {
+	s := r.servers[r.rand.IntN(len(r.servers))]
+	if s.cmd == nil {
+		return func() {} // another harm has stopped it
+	}
+	return r.hang(s.cmd.Process)
 }
 
 // sendAway has half of the followers leave, and come back.

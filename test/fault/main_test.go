@@ -3,9 +3,9 @@
 // Package fault_test has a whole cluster go wrong: three broker nodes, processes of
 // the real binary, on three real NATS servers, processes too, with a proxy in each
 // link between them. While publishers publish to 200 topics and followers read them,
-// nodes and servers are killed and links are cut, in an order that a seed decides.
-// What publishers were told and what followers were given is the history, and the
-// history is checked against the contract: see [history].
+// nodes and servers are killed or hang, and links are cut, in an order that a seed
+// decides. What publishers were told and what followers were given is the history, and
+// the history is checked against the contract: see [history].
 //
 //	go test ./test/fault -v -run TestFaults -faults.duration 1h -timeout 0
 package fault_test

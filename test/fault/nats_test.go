@@ -151,6 +151,7 @@ func (n *natsServer) end(by syscall.Signal) {
 	if err := n.cmd.Process.Signal(by); err != nil {
 		n.t.Errorf("%s has ended by itself: %v", n.name, err)
 	}
+	n.cmd.Process.Signal(syscall.SIGCONT) // it may hang
 	n.cmd.Wait()
 	n.cmd = nil
 }
