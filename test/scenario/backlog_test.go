@@ -106,8 +106,13 @@ func TestBacklogMemory(t *testing.T) {
 				p.publish("long", numbered("long", i, false, bulk), false)
 			}
 			p.ping()
-			if got := n.metric("pubsub_backlog_bytes"); got > float64(memory) || got < float64(memory)/2 {
-				t.Errorf("with %s, %v bytes are kept", memory, got)
+			// Over NATS some are still on their way: each is kept before another is cut.
+			var kept float64
+			if !within(func() bool {
+				kept = n.metric("pubsub_backlog_bytes")
+				return kept <= float64(memory) && kept >= float64(memory)/2
+			}) {
+				t.Errorf("with %s, %v bytes are kept", memory, kept)
 			}
 			left := s.left(t, map[string]int{"short": few, "long": many})
 			if left["short"] != few {
