@@ -115,8 +115,8 @@ type Receiver struct {
 	Deliver func(*Parcel)
 	// Control takes what was told or asked; its result, if not nil, is the reply.
 	Control func(Control) []byte
-	// Rejoined, if not nil, is called after this node was cut off from others, so
-	// that what was told meanwhile may not have come, either way. It may take until
+	// Rejoined, if not nil, is called after this node was cut off from others, or
+	// may have been, so that what was told meanwhile may not have come, either way. It may take until
 	// ctx is done, and is not called again meanwhile.
 	Rejoined func(ctx context.Context)
 }

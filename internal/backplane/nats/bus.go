@@ -83,13 +83,14 @@ func (b *bus) Send(ctx context.Context, m pubsub.Message) error {
 		Subject: b.link.names.live(0, m.Topic),
 		Data:    appendRecord(make([]byte, 0, recordSize(&m)), &m),
 	}
-	return b.send(ctx, out)
+	return b.send(ctx, func() error { return b.link.nc.PublishMsg(out) })
 }
 
-func (b *bus) send(ctx context.Context, m *natsgo.Msg) error {
+// send calls publish until that works.
+func (b *bus) send(ctx context.Context, publish func() error) error {
 	bounded, cancel := b.link.bound(ctx)
 	defer cancel()
-	return b.link.failure(ctx, b.link.publish(bounded, m))
+	return b.link.failure(ctx, b.link.retry(bounded, publish))
 }
 
 // Want implements [pubsub.Bus]. It returns when the NATS server that this node is
@@ -112,7 +113,7 @@ func (b *bus) Tell(ctx context.Context, c pubsub.Control) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	return b.send(ctx, &natsgo.Msg{Subject: b.link.names.control(), Data: appendControl(nil, b.link.node, c.Kind, c.Body)})
+	return b.send(ctx, func() error { return b.nodes.tell("", c.Kind, c.Body) })
 }
 
 // Ask implements [pubsub.Bus]. It returns as soon as all nodes have replied that
@@ -143,7 +144,7 @@ func (b *bus) ask(ctx context.Context, c pubsub.Control) (replies [][]byte, err 
 	}
 	defer sub.Unsubscribe()
 	missing, began := b.nodes.known(), time.Now()
-	if err := l.publish(ctx, &natsgo.Msg{Subject: l.names.control(), Reply: inbox, Data: appendControl(nil, l.node, c.Kind, c.Body)}); err != nil {
+	if err := l.retry(ctx, func() error { return b.nodes.tell(inbox, c.Kind, c.Body) }); err != nil {
 		return nil, err
 	}
 	for len(missing) > 0 {
@@ -160,7 +161,7 @@ func (b *bus) ask(ctx context.Context, c pubsub.Control) (replies [][]byte, err 
 		if m.Header.Get("Status") == "503" {
 			return nil, fmt.Errorf("%w: no node listens", pubsub.ErrUnavailable)
 		}
-		node, kind, body, err := parseControl(m.Data)
+		node, _, kind, body, err := parseControl(m.Data)
 		if err != nil {
 			l.report(err)
 			continue
@@ -169,7 +170,7 @@ func (b *bus) ask(ctx context.Context, c pubsub.Control) (replies [][]byte, err 
 			replies = append(replies, body)
 		}
 		delete(missing, node)
-		b.nodes.add(node)
+		b.nodes.replied(node)
 	}
 	return replies, nil
 }
@@ -237,7 +238,7 @@ func (b *bus) run(ctx context.Context, r pubsub.Receiver) error {
 }
 
 // rejoin tells the receiver of each new connection but the first, as soon as all
-// servers know that this node listens.
+// servers know that this node listens, and when something from another node never came.
 func (b *bus) rejoin(ctx context.Context) {
 	connected := make(chan struct{}, 1)
 	defer b.link.watchConnections(connected)()
@@ -246,10 +247,13 @@ func (b *bus) rejoin(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-connected:
+		case <-b.nodes.missed:
 		}
 		if !pause(ctx, lookAgainAfter) {
 			return
 		}
+		unkick(connected)
+		unkick(b.nodes.missed)
 		b.call(func(r *pubsub.Receiver) {
 			if r.Rejoined != nil {
 				r.Rejoined(ctx)
@@ -332,20 +336,22 @@ const (
 
 // controlled takes a control message. Kinds that begin with '+' are the bus's own.
 func (b *bus) controlled(in *natsgo.Msg) {
-	node, kind, body, err := parseControl(in.Data)
+	node, number, kind, body, err := parseControl(in.Data)
 	if err != nil {
 		b.link.report(err)
 		return
 	}
+	news := b.nodes.heard(node, number)
 	switch kind {
 	case controlHello:
-		b.nodes.hello(node)
+		if news { // it may not know this one
+			kick(b.nodes.greet)
+		}
 		return
 	case controlBye:
-		b.nodes.forget(map[uint64]struct{}{node: {}})
+		b.nodes.forget(map[uint64]uint64{node: number})
 		return
 	}
-	b.nodes.add(node)
 	b.call(func(r *pubsub.Receiver) {
 		reply := r.Control(pubsub.Control{Kind: kind, Body: body})
 		if in.Reply == "" {
@@ -355,7 +361,7 @@ func (b *bus) controlled(in *natsgo.Msg) {
 		if reply == nil {
 			answer = controlNone
 		}
-		if err := in.Respond(appendControl(nil, b.link.node, answer, reply)); err != nil && !passing(err) {
+		if err := in.Respond(appendControl(nil, b.link.node, 0, answer, reply)); err != nil && !passing(err) {
 			b.link.report(fmt.Errorf("replying to a node: %w", err))
 		}
 	})

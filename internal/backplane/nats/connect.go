@@ -344,13 +344,14 @@ func passing(err error) bool {
 	return errors.As(err, &api) && (api.Code == 503 || api.Code == 429)
 }
 
-// publish sends m, waiting for a connection if there is none.
-func (l *link) publish(ctx context.Context, m *natsgo.Msg) error {
+// retry calls publish, which sends something, when there is a connection, and again
+// if it fails for what may pass.
+func (l *link) retry(ctx context.Context, publish func() error) error {
 	for {
 		if err := l.await(ctx); err != nil {
 			return err
 		}
-		err := l.nc.PublishMsg(m)
+		err := publish()
 		if err == nil || !passing(err) || !pause(ctx, 10*time.Millisecond) {
 			return err
 		}

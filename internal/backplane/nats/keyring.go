@@ -201,10 +201,7 @@ func (w *keyWatch) once(ctx context.Context) error {
 	if err := l.await(ctx); err != nil {
 		return err
 	}
-	select {
-	case <-w.connected: // this one
-	default:
-	}
+	unkick(w.connected) // by this one
 	kv, err := l.js.KeyValue(ctx, l.names.bucket())
 	if err != nil {
 		return err

@@ -299,3 +299,11 @@ func kick(c chan<- struct{}) {
 	default:
 	}
 }
+
+// unkick takes back a kick.
+func unkick(c <-chan struct{}) {
+	select {
+	case <-c:
+	default:
+	}
+}

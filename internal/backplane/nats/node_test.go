@@ -27,6 +27,8 @@ type node struct {
 
 	began map[pubsub.Topic]pubsub.Version // what was read of topics when they began to be wanted; owned by the test's goroutine
 
+	rejoined atomic.Int64 // how often
+
 	swept atomic.Pointer[string] // why there was the last sweep that came to the end of the stream
 
 	mu  sync.Mutex
@@ -54,8 +56,9 @@ func newNode(t testing.TB, o Options) *node {
 	done := make(chan error, 1)
 	go func() {
 		done <- n.Run(context.Background(), pubsub.Receiver{
-			Ready:   func() { close(ready) },
-			Deliver: n.delivered,
+			Ready:    func() { close(ready) },
+			Deliver:  n.delivered,
+			Rejoined: func(context.Context) { n.rejoined.Add(1) },
 			Control: func(c pubsub.Control) []byte {
 				if n.control == nil {
 					return nil

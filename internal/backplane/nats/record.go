@@ -190,14 +190,16 @@ func parseGenerationRecord(b []byte) (uint64, error) {
 }
 
 // appendControl appends a control message to dst, or a node's reply to one, whose
-// kind is empty:
+// kind begins with '+':
 //
-//	version 1 · node 8 · kind (uvarint length, bytes) · body (the rest)
+//	version 1 · node 8 · number 8 · kind (uvarint length, bytes) · body (the rest)
 //
-// node is the number of the node that sends it.
-func appendControl(dst []byte, node uint64, kind string, body []byte) []byte {
+// node is the number of the node that sends it, number that of the message among
+// those that the node tells all others, from 1; 0 for a reply.
+func appendControl(dst []byte, node, number uint64, kind string, body []byte) []byte {
 	dst = append(dst, recordVersion)
 	dst = binary.BigEndian.AppendUint64(dst, node)
+	dst = binary.BigEndian.AppendUint64(dst, number)
 	dst = binary.AppendUvarint(dst, uint64(len(kind)))
 	dst = append(dst, kind...)
 	return append(dst, body...)
@@ -205,20 +207,19 @@ func appendControl(dst []byte, node uint64, kind string, body []byte) []byte {
 
 // parseControl reads what appendControl has written. The body points into b, and
 // is nil if it is empty.
-func parseControl(b []byte) (node uint64, kind string, body []byte, err error) {
+func parseControl(b []byte) (node, number uint64, kind string, body []byte, err error) {
 	if err := checkVersion(b); err != nil {
-		return 0, "", nil, fmt.Errorf("control message: %w", err)
+		return 0, 0, "", nil, fmt.Errorf("control message: %w", err)
 	}
-	if len(b) < 9 {
-		return 0, "", nil, fmt.Errorf("control message: %w: %d bytes", ErrNoRecord, len(b))
+	if len(b) < 17 {
+		return 0, 0, "", nil, fmt.Errorf("control message: %w: %d bytes", ErrNoRecord, len(b))
 	}
-	node = binary.BigEndian.Uint64(b[1:])
-	k, rest, err := cutString(b[9:])
+	k, rest, err := cutString(b[17:])
 	if err != nil {
-		return 0, "", nil, fmt.Errorf("control message: %w", err)
+		return 0, 0, "", nil, fmt.Errorf("control message: %w", err)
 	}
 	if len(rest) != 0 {
 		body = rest
 	}
-	return node, string(k), body, nil
+	return binary.BigEndian.Uint64(b[1:]), binary.BigEndian.Uint64(b[9:]), string(k), body, nil
 }

@@ -69,7 +69,7 @@ func FuzzRecord(f *testing.F) {
 	f.Add(appendRecord(nil, &pubsub.Message{Data: []byte("d"), Sender: "s", Properties: []byte{1}, HasTTL: true, TTL: 9}))
 	f.Add(appendKey(nil, pubsub.Key{Value: "v"}))
 	f.Add(appendGeneration(nil, 5))
-	f.Add(appendControl(nil, 5, "kind", []byte("body")))
+	f.Add(appendControl(nil, 5, 6, "kind", []byte("body")))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if m, err := parseRecord("t", pubsub.Version{}, b); err == nil {
 			again := appendRecord(nil, &m)
@@ -83,9 +83,9 @@ func FuzzRecord(f *testing.F) {
 		if g, err := parseGenerationRecord(b); err == nil && !bytes.Equal(appendGeneration(nil, g), b) {
 			t.Errorf("generation %x is not %x", g, b)
 		}
-		if node, kind, body, err := parseControl(b); err == nil {
-			again := appendControl(nil, node, kind, body)
-			if n, k, bo, err := parseControl(again); err != nil || n != node || k != kind || !bytes.Equal(bo, body) {
+		if node, number, kind, body, err := parseControl(b); err == nil {
+			again := appendControl(nil, node, number, kind, body)
+			if n, nu, k, bo, err := parseControl(again); err != nil || n != node || nu != number || k != kind || !bytes.Equal(bo, body) {
 				t.Errorf("control %x %q %x is read back as %x %q %x, %v", node, kind, body, n, k, bo, err)
 			}
 		}
