@@ -68,7 +68,9 @@ func (n *nodes) heard(node, number uint64) (news bool) {
 func (n *nodes) replied(node uint64) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.all[node] = n.all[node]
+	if _, known := n.all[node]; !known {
+		n.all[node] = 0
+	}
 }
 
 // forget notes that nodes have left. This one does not, as long as it lives.
