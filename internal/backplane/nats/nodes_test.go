@@ -17,12 +17,6 @@ func TestMissedControlIsNoticed(t *testing.T) {
 	o.URLs = []string{c.servers[0].url()}
 	a := newNode(t, o)
 	eventually(t, "that the nodes know each other", func() bool { return a.Stats().Nodes == 2 && b.Stats().Nodes == 2 })
-	cut := func(cut bool) {
-		for _, j := range []int{1, 2} {
-			routes[0][j].setCut(cut)
-			routes[j][0].setCut(cut)
-		}
-	}
 	told := func() uint64 {
 		b.bus.nodes.mu.Lock()
 		defer b.bus.nodes.mu.Unlock()
@@ -31,12 +25,12 @@ func TestMissedControlIsNoticed(t *testing.T) {
 	if n := b.rejoined.Load(); n != 0 {
 		t.Fatalf("before the cut it has rejoined %d times", n)
 	}
-	cut(true)
+	sever(routes, 0, true)
 	before := told()
 	if err := a.Tell(ctxFor(t), pubsub.Control{Kind: "k"}); err != nil {
 		t.Fatal(err)
 	}
-	cut(false)
+	sever(routes, 0, false)
 	eventually(t, "that something comes again", func() bool { return told() > before })
 	eventually(t, "that the node has noticed", func() bool { return b.rejoined.Load() > 0 })
 	if n := b.Stats().Reconnects; n != 0 {
