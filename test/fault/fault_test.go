@@ -66,7 +66,7 @@ type run struct {
 	begun   time.Time
 	history *history
 	servers []*natsServer
-	routes  []*proxy // between them
+	routes  routes // between them
 	fleet   fleet
 
 	followers           []*follower

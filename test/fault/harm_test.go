@@ -31,7 +31,8 @@ var harms = []harm{
 	{"a node hears nothing", func(r *run) func() { return r.silence(true, false) }},
 	{"a node is not heard", func(r *run) func() { return r.silence(false, true) }},
 	{"a node neither hears nor is heard", func(r *run) func() { return r.silence(true, true) }},
-	{"NATS servers are cut off from one another", func(r *run) func() { return cut(r.routes...) }},
+	{"a NATS server is cut off from the others", (*run).cutServer},
+	{"NATS servers are cut off from one another", func(r *run) func() { return cut(r.routes.all()...) }},
 	{"NATS servers do not hear one another", (*run).silenceRoutes},
 }
 
@@ -58,7 +59,8 @@ func (r *run) terminateNode() func() {
 	return n.start
 }
 
-// hangs is how long something hangs at most: long enough for others to give it up.
+// hangs is how long something hangs at most, or a NATS server is cut off: long enough
+// for others to give it up.
 const hangs = 8 * time.Second
 
 // hang has a process stand still for a while, and then go on where it was.
@@ -139,6 +141,13 @@ func (r *run) cutLink() func() {
 // cutOff cuts all links of a node.
 func (r *run) cutOff() func() { return cut(r.aNode().links...) }
 
+// cutServer cuts a NATS server off from the others, mostly until they have noticed.
+func (r *run) cutServer() func() {
+	heal := cut(r.routes.of(r.rand.IntN(len(r.servers)))...)
+	r.pause(hangs)
+	return heal
+}
+
 // silence has nothing come through the links of a node. When it ends, what has waited
 // comes after all, or is lost with the connections.
 func (r *run) silence(deaf, mute bool) func() {
@@ -147,7 +156,7 @@ func (r *run) silence(deaf, mute bool) func() {
 
 // silenceRoutes has nothing come through the routes. What comes late may have been
 // published before what a node has published by another server.
-func (r *run) silenceRoutes() func() { return silence(r.routes, true, true, r.rand.IntN(2) == 0) }
+func (r *run) silenceRoutes() func() { return silence(r.routes.all(), true, true, r.rand.IntN(2) == 0) }
 
 // silence has nothing come through links.
 func silence(links []*proxy, deaf, mute, lost bool) (heal func()) {

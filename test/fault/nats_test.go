@@ -51,28 +51,59 @@ type natsServer struct {
 	cmd *exec.Cmd // owned by the test's goroutine; nil while it is stopped
 }
 
+// routes are the links between NATS servers, by who connects to whom; nil from a
+// server to itself.
+type routes [][]*proxy
+
+// of returns those by which a server and the others reach each other.
+func (r routes) of(server int) (links []*proxy) {
+	for i, from := range r {
+		for j, l := range from {
+			if i != j && (i == server || j == server) {
+				links = append(links, l)
+			}
+		}
+	}
+	return links
+}
+
+// all returns all of them.
+func (r routes) all() (links []*proxy) {
+	for i, from := range r {
+		links = append(links, slices.Delete(slices.Clone(from), i, i+1)...)
+	}
+	return links
+}
+
 // newNATS starts a cluster of NATS servers, which keep on the disk what they
-// acknowledge, and tell nobody of one another's addresses. By each of the routes one
-// of them is reached by the others.
-func newNATS(t testing.TB, count int) (servers []*natsServer, routes []*proxy) {
+// acknowledge, and tell nobody of one another's addresses.
+func newNATS(t testing.TB, count int) (servers []*natsServer, between routes) {
 	t.Helper()
-	var behind, urls []string
-	for i := range count {
-		behind = append(behind, newAddress(t))
-		routes = append(routes, newProxy(t, behind[i]))
-		urls = append(urls, "nats://"+routes[i].addr())
+	var listen []string
+	for range count {
+		listen = append(listen, newAddress(t))
 	}
 	for i := range count {
+		links, urls := make([]*proxy, count), []string(nil)
+		for j := range count {
+			if j != i {
+				links[j] = newProxy(t, listen[j])
+				urls = append(urls, "nats://"+links[j].addr())
+			}
+		}
+		between = append(between, links)
 		s := &natsServer{t: t, name: fmt.Sprint("nats", i), addr: newAddress(t), monitor: newAddress(t)}
 		dir := t.TempDir()
 		s.config = filepath.Join(dir, "nats.conf")
+		// What they advertise to one another is nobody's address: there is no way
+		// past the proxies.
 		config := fmt.Sprintf(`
 			server_name: %s
 			listen: %s
 			http: %s
 			jetstream { store_dir: %q, sync_interval: always }
-			cluster { name: fault, listen: %s, advertise: %s, no_advertise: true, routes: [%s] }`,
-			s.name, s.addr, s.monitor, dir, behind[i], routes[i].addr(), strings.Join(urls, ", "))
+			cluster { name: fault, listen: %s, advertise: "127.0.0.1:1", no_advertise: true, routes: [%s] }`,
+			s.name, s.addr, s.monitor, dir, listen[i], strings.Join(urls, ", "))
 		if err := os.WriteFile(s.config, []byte(config), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -88,7 +119,7 @@ func newNATS(t testing.TB, count int) (servers []*natsServer, routes []*proxy) {
 		t.Fatalf("the NATS servers have not found one another after %v", patience)
 	}
 	http.DefaultClient.CloseIdleConnections()
-	return servers, routes
+	return servers, between
 }
 
 // start starts a process and returns once it takes connections. It does so long

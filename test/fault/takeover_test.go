@@ -20,7 +20,7 @@ func TestTakeOverWhileServersAreCutOff(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cluster, routes := newNATS(t, servers)
+	cluster, between := newNATS(t, servers)
 	h, logs := newHistory(), t.TempDir()
 	here := newNode(t, "here", binary, logs, cluster[:1], h)
 	there := newNode(t, "there", binary, logs, cluster[1:2], h)
@@ -56,7 +56,7 @@ func TestTakeOverWhileServersAreCutOff(t *testing.T) {
 	}
 	older := connect(here, "client")
 	connect(there, "another") // now both nodes know the key
-	heal := cut(routes...)
+	heal := cut(between.of(0)...)
 	newer := connect(there, "client")
 	heal()
 	p, err := older.next()
