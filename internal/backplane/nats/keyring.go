@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -73,12 +74,24 @@ func (k *keyring) PutKey(ctx context.Context, key pubsub.Key) error {
 func (k *keyring) read(ctx context.Context, id string) (*record, pubsub.Key, error) {
 	n := k.link.names
 	r, err := k.link.readAtLeader(ctx, n.keysStream(), "$KV."+n.bucket()+"."+encode(id))
-	if err != nil || r == nil || r.header.Get("KV-Operation") != "" {
+	switch {
+	case err != nil:
 		return nil, pubsub.Key{}, err
+	case r == nil:
+		info, err := k.link.infoOf(ctx, n.keysStream())
+		if err == nil && !isLed(info.Cluster) {
+			err = errDeposed // it may not know of the key
+		}
+		return nil, pubsub.Key{}, err
+	case isDeletion(r):
+		return nil, pubsub.Key{}, nil
 	}
 	key, err := parseKey(id, r.data)
 	return r, key, err
 }
+
+// isDeletion reports whether r, of the bucket, says that the key is gone.
+func isDeletion(r *record) bool { return r.header.Get("KV-Operation") != "" }
 
 // Key implements [pubsub.Keyring].
 func (k *keyring) Key(ctx context.Context, id string) (key pubsub.Key, err error) {
@@ -103,36 +116,51 @@ func (k *keyring) Keys(ctx context.Context) (keys []pubsub.Key, err error) {
 }
 
 func (k *keyring) list(ctx context.Context) ([]pubsub.Key, error) {
+	all, _, err := k.all(ctx)
+	if err != nil {
+		return nil, err
+	}
+	keys := []pubsub.Key{}
+	for id, r := range all {
+		if isDeletion(&r) {
+			continue
+		}
+		key, err := parseKey(id, r.data)
+		if err != nil {
+			return nil, err
+		}
+		keys = append(keys, key)
+	}
+	slices.SortFunc(keys, func(a, b pubsub.Key) int { return strings.Compare(a.ID, b.ID) })
+	return keys, nil
+}
+
+// all reads what the bucket has of each key that there is or was, by its id, as new
+// as revision upTo at least, which is as new as what was acknowledged before.
+func (k *keyring) all(ctx context.Context) (records map[string]record, upTo uint64, err error) {
 	l := k.link
 	prefix := "$KV." + l.names.bucket() + "."
 	info, err := l.infoOf(ctx, l.names.keysStream(), jetstream.WithSubjectFilter(prefix+">"))
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	var subjects []string
-	for s := range info.State.Subjects {
-		subjects = append(subjects, s)
+	if !isLed(info.Cluster) {
+		return nil, 0, errDeposed
 	}
-	keys := []pubsub.Key{}
+	subjects := slices.Collect(maps.Keys(info.State.Subjects))
+	records = make(map[string]record, len(subjects))
 	for part := range slices.Chunk(subjects, maxBatch) {
 		found, _, err := l.readLast(ctx, l.names.keysStream(), part, info.State.LastSeq)
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		for subject, r := range found {
-			id, ok := decode(strings.TrimPrefix(subject, prefix))
-			if !ok || r.header.Get("KV-Operation") != "" {
-				continue // deleted, or none of ours
+			if id, ok := decode(strings.TrimPrefix(subject, prefix)); ok { // else it is none of ours
+				records[id] = r
 			}
-			key, err := parseKey(id, r.data)
-			if err != nil {
-				return nil, err
-			}
-			keys = append(keys, key)
 		}
 	}
-	slices.SortFunc(keys, func(a, b pubsub.Key) int { return strings.Compare(a.ID, b.ID) })
-	return keys, nil
+	return records, info.State.LastSeq, nil
 }
 
 // DeleteKey implements [pubsub.Keyring]. Of the key nothing is left but its id.
@@ -167,7 +195,7 @@ func (k *keyring) WatchKeys(ctx context.Context, changed func(pubsub.KeyChange))
 	if l.life.Err() != nil {
 		return pubsub.ErrClosed
 	}
-	w := keyWatch{link: l, known: map[string]string{}, changed: changed, connected: make(chan struct{}, 1)}
+	w := keyWatch{keyring: k, known: map[string]string{}, changed: changed, connected: make(chan struct{}, 1)}
 	defer l.watchConnections(w.connected)()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -187,12 +215,20 @@ func (k *keyring) WatchKeys(ctx context.Context, changed func(pubsub.KeyChange))
 }
 
 // keyWatch is one WatchKeys; it is owned by its goroutine.
+//
+// All keys are read first, as new as what was acknowledged before, and only what is
+// newer is taken from the library's watch. That may read a replica that has not caught
+// up: believed in what there is, it would have keys be gone that are there, and all
+// that they have admitted be ended, or keys be there that are gone.
 type keyWatch struct {
-	link      *link
+	*keyring
 	known     map[string]string // the values that were told, by id
 	ready     bool              // Ready has been told
 	changed   func(pubsub.KeyChange)
 	connected chan struct{} // told of each new connection
+
+	at         map[string]uint64 // the revision that was told last, by id
+	upTo, seen uint64            // how far the bucket had come when all was read, and has come since
 }
 
 // once watches until ctx is done or the watch may have missed something.
@@ -206,15 +242,16 @@ func (w *keyWatch) once(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	watcher, err := kv.WatchAll(ctx)
+	if err := w.readAll(ctx); err != nil {
+		return err
+	}
+	watcher, err := kv.WatchAll(ctx, jetstream.IncludeHistory(), jetstream.ResumeFromRevision(w.upTo+1))
 	if err != nil {
 		return err
 	}
 	defer watcher.Stop()
 	check := time.NewTicker(l.o.SyncInterval)
 	defer check.Stop()
-	listed := map[string]struct{}{} // nil once the keys that there were have been told
-	var seen uint64
 	for {
 		select {
 		case <-ctx.Done():
@@ -226,62 +263,92 @@ func (w *keyWatch) once(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			if info.State.LastSeq > seen && len(watcher.Updates()) == 0 {
+			if info.State.LastSeq != w.seen && len(watcher.Updates()) == 0 {
 				return nil // it is behind; or it has just been told, which costs little
 			}
 		case e, ok := <-watcher.Updates():
-			switch {
-			case !ok:
+			if !ok {
 				return nil
-			case e == nil:
-				for id := range w.known {
-					if _, ok := listed[id]; !ok {
-						w.gone(id)
-					}
-				}
-				listed = nil
-				if !w.ready {
-					w.ready = true
-					w.changed(pubsub.KeyChange{Ready: true})
-				}
-			default:
-				seen = max(seen, e.Revision())
-				if err := w.entry(e, listed); err != nil {
-					l.report(err)
-				}
+			}
+			if e == nil {
+				continue // the library says that there is no more for now
+			}
+			another, err := w.update(e)
+			if err != nil {
+				l.report(err)
+			}
+			if another {
+				return nil
 			}
 		}
 	}
 }
 
-// entry takes what the bucket has to say of a key.
-func (w *keyWatch) entry(e jetstream.KeyValueEntry, listed map[string]struct{}) error {
-	id, ok := decode(e.Key())
-	if !ok {
-		return fmt.Errorf("the bucket of signing keys holds an entry that is %w", ErrNoRecord)
+// readAll takes what the bucket has.
+func (w *keyWatch) readAll(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, w.link.o.Wait)
+	defer cancel()
+	records, upTo, err := w.all(ctx)
+	if err != nil {
+		return err
 	}
-	if e.Operation() != jetstream.KeyValuePut {
-		delete(listed, id)
+	for id := range w.known {
+		if _, ok := records[id]; !ok {
+			w.gone(id)
+		}
+	}
+	w.upTo, w.seen, w.at = upTo, upTo, make(map[string]uint64, len(records))
+	for id, r := range records {
+		if err := w.take(id, r.seq, r.data, isDeletion(&r)); err != nil {
+			w.link.report(err)
+		}
+	}
+	if !w.ready {
+		w.ready = true
+		w.changed(pubsub.KeyChange{Ready: true})
+	}
+	return nil
+}
+
+// update takes what is news of a key. It is true if the bucket is another, or
+// restored: it says something of long ago that it did not have.
+func (w *keyWatch) update(e jetstream.KeyValueEntry) (another bool, err error) {
+	id, ok := decode(e.Key())
+	revision := e.Revision()
+	w.seen = max(w.seen, revision)
+	switch {
+	case !ok:
+		return false, fmt.Errorf("the bucket of signing keys holds an entry that is %w", ErrNoRecord)
+	case revision <= w.at[id]:
+		return false, nil
+	case revision <= w.upTo:
+		return true, nil
+	}
+	return false, w.take(id, revision, e.Value(), e.Operation() != jetstream.KeyValuePut)
+}
+
+// take takes a revision of a key.
+func (w *keyWatch) take(id string, revision uint64, value []byte, deleted bool) error {
+	w.at[id] = revision
+	was, known := w.known[id]
+	if deleted {
 		// A key that is deleted soon after it was made, or while the watch was cut
 		// off, is perhaps never told: the bucket keeps only the end. Somebody may have
 		// looked it up all the same. A deletion may so be told twice.
-		if _, known := w.known[id]; known || w.ready {
+		if known || w.ready {
 			w.gone(id)
 		}
 		return nil
 	}
-	if listed != nil {
-		listed[id] = struct{}{}
-	}
-	key, err := parseKey(id, e.Value())
+	key, err := parseKey(id, value)
 	if err != nil {
 		return err
 	}
-	if value, known := w.known[id]; !known || value != string(e.Value()) {
+	if !known || was != string(value) {
 		if known { // a key has one value: this is another one, and the deletion between is gone
 			w.gone(id)
 		}
-		w.known[id] = string(e.Value())
+		w.known[id] = string(value)
 		w.changed(pubsub.KeyChange{Key: key})
 	}
 	return nil

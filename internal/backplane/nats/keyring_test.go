@@ -79,19 +79,11 @@ func TestWatchKeysWhileCutOff(t *testing.T) {
 	put("comes and goes", "v")
 	remove("comes and goes")
 	p.setCut(false)
-	put("last", "v")
+	want := []string{"changes deleted", "changes=w", "comes and goes deleted", "comes=v", "goes deleted"}
 	var told []string
-	for {
-		c := next(t, changes)
-		if c.Key.ID == "last" {
-			break
-		}
-		line := c.Key.ID + "=" + c.Key.Value
-		if c.Deleted {
-			line = c.Key.ID + " deleted"
-		}
+	for len(told) < len(want) {
 		// The library's watch may go on before ours begins anew, and tell of it first.
-		if line != "comes and goes deleted" || !slices.Contains(told, line) {
+		if line := keyChange(next(t, changes)); line != "comes and goes deleted" || !slices.Contains(told, line) {
 			told = append(told, line)
 		}
 	}
@@ -99,9 +91,14 @@ func TestWatchKeysWhileCutOff(t *testing.T) {
 	if slices.Index(told, "changes deleted") > slices.Index(told, "changes=w") {
 		t.Errorf("told in this order: %q", told)
 	}
-	slices.Sort(told)
-	if got := strings.Join(told, ", "); got != "changes deleted, changes=w, comes and goes deleted, comes=v, goes deleted" {
-		t.Errorf("told of %s", got)
+	if slices.Sort(told); !slices.Equal(told, want) {
+		t.Errorf("told of %q", told)
+	}
+	put("last", "v")
+	for line := ""; line != "last=v"; {
+		if line = keyChange(next(t, changes)); line != "last=v" && line != "comes and goes deleted" {
+			t.Errorf("told of %q, want the last key", line)
+		}
 	}
 }
 
@@ -141,45 +138,86 @@ func TestDeletionOfAnUntoldKeyIsTold(t *testing.T) {
 	if err := b.DeleteKey(ctx, "a"); err != nil {
 		t.Fatal(err)
 	}
-	kv, err := b.link.js.KeyValue(ctx, b.link.names.bucket())
-	if err != nil {
-		t.Fatal(err)
+	var told []string
+	w := keyWatch{keyring: b.keyring, known: map[string]string{}, changed: func(c pubsub.KeyChange) { told = append(told, keyChange(c)) }}
+	read := func(what string, want ...string) {
+		t.Helper()
+		told = nil
+		if err := w.readAll(ctx); err != nil || !slices.Equal(told, want) {
+			t.Errorf("%s: told of %q, %v, want %q", what, told, err, want)
+		}
 	}
-	all, err := kv.WatchAll(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer all.Stop()
-	e := <-all.Updates()
-	if e == nil || e.Operation() == jetstream.KeyValuePut {
-		t.Fatalf("what is left of the key: %v", e)
-	}
-	var told []pubsub.KeyChange
-	w := keyWatch{link: b.link, known: map[string]string{}, changed: func(c pubsub.KeyChange) { told = append(told, c) }}
-	if err := w.entry(e, map[string]struct{}{}); err != nil || len(told) > 0 {
-		t.Errorf("among what there was: %v, %v", told, err)
-	}
-	w.ready = true
-	if err := w.entry(e, map[string]struct{}{}); err != nil || len(told) != 1 {
-		t.Errorf("among what there is after a cut: %v, %v", told, err)
-	}
-	told = nil
-	if err := w.entry(e, nil); err != nil || !slices.Equal(told, []pubsub.KeyChange{{Key: pubsub.Key{ID: "a"}, Deleted: true}}) {
-		t.Errorf("as news: %v, %v", told, err)
-	}
-
-	// As much is told if it has been made anew by then.
+	read("at first", "ready")
+	read("after a cut", "a deleted")
 	again := pubsub.Key{ID: "a", Value: "w"}
 	if err := b.PutKey(ctx, again); err != nil {
 		t.Fatal(err)
 	}
-	if e, err = kv.Get(ctx, encode("a")); err != nil {
+	w.known["a"] = "what the first one was"
+	read("if it has been made anew by then", "a deleted", "a=w")
+}
+
+// What the library's watch has to say of what was read before is no news; of what the
+// bucket did not have then, it says that the bucket is another.
+func TestKeyUpdates(t *testing.T) {
+	b := newNode(t, Options{URLs: []string{newServer(t).url()}})
+	ctx := ctxFor(t)
+	for _, id := range []string{"a", "b"} {
+		if err := b.PutKey(ctx, pubsub.Key{ID: id, Value: "v"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := b.DeleteKey(ctx, "b"); err != nil {
 		t.Fatal(err)
 	}
-	told, w.known["a"] = nil, "what the first one was"
-	if err := w.entry(e, nil); err != nil || len(told) != 2 || !told[0].Deleted || told[1].Deleted || told[1].Key.Value != "w" {
-		t.Errorf("of another key with its id: %v, %v", told, err)
+	var told []string
+	w := keyWatch{keyring: b.keyring, known: map[string]string{}, changed: func(c pubsub.KeyChange) { told = append(told, keyChange(c)) }}
+	if err := w.readAll(ctx); err != nil {
+		t.Fatal(err)
 	}
+	value := appendKey(nil, pubsub.Key{Value: "w"})
+	for _, tt := range []struct {
+		update  entry
+		another bool
+		told    []string
+	}{
+		{entry{id: "b", revision: 2, value: value}, false, nil}, // from a replica that has not caught up
+		{entry{id: "a", revision: 1, op: jetstream.KeyValuePurge}, false, nil},
+		{entry{id: "c", revision: 1, value: value}, true, nil},
+		{entry{id: "c", revision: 4, value: value}, false, []string{"c=w"}},
+		{entry{id: "a", revision: 5, op: jetstream.KeyValuePurge}, false, []string{"a deleted"}},
+		{entry{id: "c", revision: 4, value: value}, false, nil},
+	} {
+		told = nil
+		if another, err := w.update(tt.update); err != nil || another != tt.another || !slices.Equal(told, tt.told) {
+			t.Errorf("%+v: another %v, told of %q, %v", tt.update, another, told, err)
+		}
+	}
+}
+
+// entry is what the library's watch says.
+type entry struct {
+	jetstream.KeyValueEntry // what is not asked for
+	id                      string
+	revision                uint64
+	value                   []byte
+	op                      jetstream.KeyValueOp
+}
+
+func (e entry) Key() string                     { return encode(e.id) }
+func (e entry) Revision() uint64                { return e.revision }
+func (e entry) Value() []byte                   { return e.value }
+func (e entry) Operation() jetstream.KeyValueOp { return e.op }
+
+// keyChange is c in a word.
+func keyChange(c pubsub.KeyChange) string {
+	switch {
+	case c.Ready:
+		return "ready"
+	case c.Deleted:
+		return c.Key.ID + " deleted"
+	}
+	return c.Key.ID + "=" + c.Key.Value
 }
 
 // There may be more keys than one request reads.
