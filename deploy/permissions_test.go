@@ -154,8 +154,8 @@ func TestEveryPermissionIsNeeded(t *testing.T) {
 	}
 }
 
-// exercise does with two nodes on s that are as o says what the nodes of a broker do, until all of it
-// has been seen to work.
+// exercise does with nodes on s that are as o says what the nodes of a broker do,
+// until all of it has been seen to work.
 func exercise(ctx context.Context, t testing.TB, s *server.Server, o backplane.Options) error {
 	o.SyncInterval = 200 * time.Millisecond
 	var nodes []*runningNode
@@ -181,7 +181,15 @@ func exercise(ctx context.Context, t testing.TB, s *server.Server, o backplane.O
 		func() error { return exerciseMessages(ctx, a, b) },
 		func() error { return exerciseSweep(ctx, a, b) },
 		func() error { return exerciseControl(ctx, a) },
-		func() error { return exerciseKeys(ctx, a, b) },
+		func() error {
+			o.SyncInterval = time.Hour // a watch that finds itself behind begins anew
+			n, err := newNode(ctx, o)
+			if err != nil {
+				return err
+			}
+			nodes = append(nodes, n)
+			return exerciseKeys(ctx, a, n)
+		},
 		func() error { return exerciseNewGeneration(ctx, operator(t, s), stream, a, b) },
 	} {
 		if err := step(); err != nil {
@@ -292,20 +300,6 @@ func exerciseKeys(ctx context.Context, a, b *runningNode) error {
 	key := func(i int) pubsub.Key {
 		return pubsub.Key{ID: fmt.Sprint("key", i), Value: strings.Repeat("v", 60<<10), Created: time.Now()}
 	}
-	for i := range n {
-		if err := a.PutKey(ctx, key(i)); err != nil {
-			return fmt.Errorf("PutKey: %w", err)
-		}
-	}
-	if err := b.PutKey(ctx, key(0)); !errors.Is(err, pubsub.ErrKeyExists) {
-		return fmt.Errorf("PutKey of one that is there: %v", err)
-	}
-	if keys, err := b.Keys(ctx); err != nil || len(keys) != n {
-		return fmt.Errorf("Keys: %d, %v", len(keys), err)
-	}
-	if _, err := b.Key(ctx, "key0"); err != nil {
-		return fmt.Errorf("Key: %w", err)
-	}
 	watching, stop := context.WithCancel(ctx)
 	changes := make(chan pubsub.KeyChange, 2*n)
 	var watch sync.WaitGroup
@@ -324,7 +318,25 @@ func exerciseKeys(ctx context.Context, a, b *runningNode) error {
 			}
 		}
 	}
-	if err := await("all keys", func(c pubsub.KeyChange) bool { return c.Ready }); err != nil {
+	if err := await("the beginning", func(c pubsub.KeyChange) bool { return c.Ready }); err != nil {
+		return err
+	}
+	for i := range n {
+		if err := a.PutKey(ctx, key(i)); err != nil {
+			return fmt.Errorf("PutKey: %w", err)
+		}
+	}
+	if err := b.PutKey(ctx, key(0)); !errors.Is(err, pubsub.ErrKeyExists) {
+		return fmt.Errorf("PutKey of one that is there: %v", err)
+	}
+	if keys, err := b.Keys(ctx); err != nil || len(keys) != n {
+		return fmt.Errorf("Keys: %d, %v", len(keys), err)
+	}
+	if _, err := b.Key(ctx, "key0"); err != nil {
+		return fmt.Errorf("Key: %w", err)
+	}
+	told := 0
+	if err := await("all keys", func(pubsub.KeyChange) bool { told++; return told == n }); err != nil {
 		return err
 	}
 	if err := a.DeleteKey(ctx, "key0"); err != nil {
