@@ -36,7 +36,8 @@ func TestFaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := newRun(t, b)
-	for begun, kinds := time.Now(), []int(nil); time.Since(begun) < *duration && r.well(); {
+	// A node is killed first, so that clients come back in a short run, too.
+	for begun, kinds := time.Now(), []int{0}; time.Since(begun) < *duration && r.well(); {
 		if len(kinds) == 0 {
 			kinds = r.rand.Perm(len(harms)) // each comes before any comes again
 		}
