@@ -118,7 +118,7 @@ func openTestStream(s *Server, t *testing.T, durable bool, topics ...string) *co
 	}
 	req.since = sse.ParseLastEventID("", req.topics)
 	place, _ := s.acquire(s.conns, loopback)
-	st := &sseStream{durable: durable}
+	st := &sseStream{durable: durable, chunked: true}
 	st.init(s, st, place)
 	st.join(false)
 	if _, err := st.subscribe(t.Context(), req); err != nil {

@@ -72,7 +72,7 @@ func parkedDelivery(t *testing.T, outboxes []hub.Outbox) {
 			t.Fatal(err)
 		}
 		place, _ := s.acquire(s.conns, loopback)
-		st := new(sseStream)
+		st := &sseStream{chunked: true}
 		st.init(s, st, place)
 		st.join(true)
 		if _, err := st.subscribe(t.Context(), &sseRequest{topics: []pubsub.Topic{"t"}, since: sse.ParseLastEventID("", []pubsub.Topic{"t"})}); err != nil {
@@ -87,7 +87,7 @@ func parkedDelivery(t *testing.T, outboxes []hub.Outbox) {
 		defer st.close()
 	}
 	msg := pubsub.Message{Topic: "t", Data: []byte("the content")}
-	got := make([]byte, len((&sseStream{}).frame(pubsub.NewParcel(msg))))
+	got := make([]byte, len((&sseStream{}).chunk(pubsub.NewParcel(msg), shapeSSE)))
 	allocs := testing.AllocsPerRun(50, func() {
 		h.Deliver(pubsub.NewParcel(msg))
 		for _, c := range clients {

@@ -162,6 +162,7 @@ var (
 	contentEventStream = []string{"text/event-stream"}
 	noStore            = []string{"no-store"}
 	accelOff           = []string{"no"}
+	transferChunked    = []string{"chunked"}
 )
 
 func (s *Server) mqttEndpoint(r *http.Request, originAllowed bool) endpoint {

@@ -1,6 +1,9 @@
 package server
 
-import "pubsub"
+import (
+	"pubsub"
+	"pubsub/internal/sse"
+)
 
 // The encodings of a message that subscribers share.
 const (
@@ -11,6 +14,15 @@ const (
 	shapeMQTT
 	shapeMQTTRetain
 )
+
+// sseEncoders make the shapes of server-sent events. Each event is a chunk of
+// HTTP/1.1; see sseStream.framed for other versions.
+var sseEncoders = [...]func(dst []byte, m *pubsub.Message) []byte{
+	shapeSSE:             sse.Chunked(sse.AppendMessage),
+	shapeSSEDurable:      sse.Chunked(sse.AppendDurable),
+	shapeEnvelope:        sse.Chunked(sse.AppendEnvelope),
+	shapeEnvelopeDurable: sse.Chunked(sse.AppendEnvelopeDurable),
+}
 
 // The names of the transports, as Events has them.
 const (

@@ -114,6 +114,7 @@ type sseStream struct {
 
 	// immutable once started
 	durable, envelope bool
+	chunked           bool    // the body is chunked, because the client speaks HTTP/1.1
 	expires           instant // of the token; zero if never
 	// positions are of the topics in byte order, for the ids of a durable stream of
 	// several; what it points to is owned by the goroutine that writes.
@@ -142,7 +143,10 @@ func (s *Server) openSSE(r *http.Request) (_ *sseStream, kid string, opening []b
 	if !ok {
 		return nil, "", nil, &sseRefusal{condition: "too-many-connections", text: "Too many connections", storm: true}
 	}
-	st := &sseStream{durable: req.durable, envelope: req.envelope}
+	st := &sseStream{
+		durable: req.durable, envelope: req.envelope,
+		chunked: r.ProtoMajor == 1 && r.ProtoMinor >= 1,
+	}
 	if !cred.Expires.IsZero() {
 		st.expires = s.instant(cred.Expires)
 	}
@@ -172,7 +176,7 @@ func refusedSSE(e *authError) *sseRefusal {
 // subscribe joins the topics and returns what the stream begins with: what is
 // retained of every topic. Nothing else is written before start.
 func (st *sseStream) subscribe(ctx context.Context, req *sseRequest) (opening []byte, err error) {
-	opening = sse.AppendStreamOpen(nil)
+	opening = append([]byte(nil), st.framed(streamOpen)...)
 	var first []*pubsub.Parcel   // what is retained
 	var positions []sse.Position // of a durable stream
 	for _, t := range req.topics {
@@ -205,7 +209,9 @@ func (st *sseStream) subscribe(ctx context.Context, req *sseRequest) (opening []
 	// that already.
 	for _, p := range first {
 		advance(positions, p)
-		opening = st.appendDurable(opening, p, positions)
+		var rest []byte
+		opening, rest = st.appendHead(opening, p, positions)
+		opening = append(opening, rest...)
 	}
 	if len(positions) > 1 {
 		kept := positions
@@ -219,6 +225,9 @@ func (st *sseStream) subscribe(ctx context.Context, req *sseRequest) (opening []
 func (st *sseStream) runHTTP1(w http.ResponseWriter, opening []byte) {
 	h := w.Header()
 	h.Set("Connection", "close") // the end of the stream is the end of the connection
+	if st.chunked {
+		h["Transfer-Encoding"] = transferChunked
+	}
 	var head bytes.Buffer
 	head.WriteString("HTTP/1.1 200 OK\r\nDate: ")
 	head.WriteString(st.s.o.Now().UTC().Format(http.TimeFormat))
@@ -272,46 +281,63 @@ func (st *sseStream) transport() string { return transportSSE }
 
 func (st *sseStream) encode(w *writer, d *hub.Delivery, _ time.Time, last bool) {
 	if d.Dropped > 0 {
-		w.setHead(sse.AppendDropped(w.head(), d.Dropped))
+		var event [80]byte
+		w.setHead(st.appendEvent(w.head(), sse.AppendDropped(event[:0], d.Dropped)))
 	}
 	p := d.Parcel
 	switch {
 	case p == nil:
 	case !st.durable || p.Version.IsZero():
-		w.bytes(st.frame(p), last)
+		w.bytes(st.framed(st.chunk(p, shapeSSE)), last)
 	case st.positions == nil:
-		w.bytes(st.durableFrame(p), last)
+		w.bytes(st.framed(st.chunk(p, shapeSSEDurable)), last)
 	default:
-		// Of several topics the id is the stream's own; the data is not.
 		advance(*st.positions, p)
-		line, rest := sse.Split(st.frame(p))
-		w.setHead(sse.AppendID(append(w.head(), line...), *st.positions))
+		head, rest := st.appendHead(w.head(), p, *st.positions)
+		w.setHead(head)
 		w.bytes(rest, last)
 	}
 }
 
-// frame returns p's shared event without id.
-func (st *sseStream) frame(p *pubsub.Parcel) []byte {
+// chunk returns p's event in shape, or in that shape's envelope, as the chunk that
+// all streams share.
+func (st *sseStream) chunk(p *pubsub.Parcel, shape pubsub.Shape) []byte {
 	if st.envelope {
-		return p.Frame(shapeEnvelope, sse.AppendEnvelope)
+		shape += shapeEnvelope - shapeSSE
 	}
-	return p.Frame(shapeSSE, sse.AppendMessage)
+	return p.Frame(shape, sseEncoders[shape])
 }
 
-// durableFrame returns p's shared event with an id that names it alone.
-func (st *sseStream) durableFrame(p *pubsub.Parcel) []byte {
-	if st.envelope {
-		return p.Frame(shapeEnvelopeDurable, sse.AppendEnvelopeDurable)
+// framed returns chunk as the stream's version of HTTP has it: HTTP/2 has frames of
+// its own, and HTTP/1.0 none.
+func (st *sseStream) framed(chunk []byte) []byte {
+	if st.chunked {
+		return chunk
 	}
-	return p.Frame(shapeSSEDurable, sse.AppendDurable)
+	return sse.Unchunk(chunk)
 }
 
-// appendDurable appends p's event with the id that names all positions.
-func (st *sseStream) appendDurable(dst []byte, p *pubsub.Parcel, positions []sse.Position) []byte {
-	line, rest := sse.Split(st.frame(p))
+// appendEvent appends an event of the stream's own.
+func (st *sseStream) appendEvent(dst, event []byte) []byte {
+	if st.chunked {
+		return sse.AppendChunk(dst, event)
+	}
+	return append(dst, event...)
+}
+
+// appendHead appends p's event up to the id, which names all positions, and returns
+// what follows it, which streams share.
+func (st *sseStream) appendHead(dst []byte, p *pubsub.Parcel, positions []sse.Position) (head, rest []byte) {
+	chunk := st.chunk(p, shapeSSE)
+	line, rest := sse.Split(sse.Unchunk(chunk))
+	at := len(dst)
 	dst = append(dst, line...)
 	dst = sse.AppendID(dst, positions)
-	return append(dst, rest...)
+	if st.chunked {
+		dst = sse.InsertSizeLine(dst, at, len(rest))
+		rest = chunk[len(chunk)-len(rest)-len("\r\n"):]
+	}
+	return dst, rest
 }
 
 // advance notes in positions that p is delivered.
@@ -331,7 +357,7 @@ func (st *sseStream) tick(w *writer, now, wrote time.Time) time.Time {
 	}
 	next := wrote.Add(st.s.o.SSEKeepAlive)
 	if !next.After(now) {
-		w.bytes(keepAlive, false)
+		w.bytes(st.framed(keepAlive), false)
 		next = now.Add(st.s.o.SSEKeepAlive)
 	}
 	if st.expires != 0 && st.expires < st.s.instant(next) {
@@ -340,17 +366,31 @@ func (st *sseStream) tick(w *writer, now, wrote time.Time) time.Time {
 	return next
 }
 
-var keepAlive = sse.AppendKeepAlive(nil)
+// The chunks of events that are always the same.
+var (
+	streamOpen = sse.AppendChunk(nil, sse.AppendStreamOpen(nil))
+	keepAlive  = sse.AppendChunk(nil, sse.AppendKeepAlive(nil))
+)
 
 func (st *sseStream) end(why endReason) {
 	switch why {
 	case endExpired:
-		st.send(sse.AppendError(nil, "token-expired", "Token expired", 0), true)
+		st.endWith(sse.AppendError(nil, "token-expired", "Token expired", 0))
 	case endRevoked:
-		st.send(sse.AppendError(nil, "token-revoked", "Token revoked", 0), true)
+		st.endWith(sse.AppendError(nil, "token-revoked", "Token revoked", 0))
 	case endDrain:
-		st.send(sse.AppendRetry(nil, drainRetry()), true)
+		st.endWith(sse.AppendRetry(nil, drainRetry()))
 	}
+}
+
+// endWith ends the stream after event. Only an end that the server wants has the
+// last chunk: a client must not take a stream that was cut for a whole one.
+func (st *sseStream) endWith(event []byte) {
+	b := st.appendEvent(nil, event)
+	if st.chunked {
+		b = append(b, sse.LastChunk...)
+	}
+	st.send(b, true)
 }
 
 func (st *sseStream) gone() {}

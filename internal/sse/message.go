@@ -123,6 +123,6 @@ func appendOwnID(dst []byte, m *pubsub.Message, want bool) []byte {
 
 // grow makes room for what most messages need, so that a frame is allocated once.
 func grow(dst []byte, m *pubsub.Message) []byte {
-	const framing = 80 // field names, line ends, a version
+	const framing = 96 // field names, line ends, a version, a chunk's size line
 	return slices.Grow(dst, framing+len(m.Topic)+len(m.Data))
 }

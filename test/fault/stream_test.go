@@ -7,7 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
-	"net/textproto"
+	"net/http"
 	"net/url"
 	"strings"
 )
@@ -22,14 +22,14 @@ func openStream(f *follower, conn net.Conn, where string) (read func() error, er
 	if _, err := conn.Write([]byte(head + "\r\n")); err != nil {
 		return nil, err
 	}
-	r := bufio.NewReader(conn)
-	tp := textproto.NewReader(r)
-	if line, err := tp.ReadLine(); err != nil || line != "HTTP/1.1 200 OK" {
-		return nil, fmt.Errorf("GET /events: %q, %v", line, err)
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		return nil, fmt.Errorf("GET /events: %w", err)
 	}
-	if _, err := tp.ReadMIMEHeader(); err != nil {
-		return nil, err
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("GET /events: %s", resp.Status)
 	}
+	r := bufio.NewReader(resp.Body)
 	e, err := readEvent(r)
 	switch {
 	case err != nil:

@@ -3,7 +3,6 @@
 package scenario_test
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/json"
 	"flag"
@@ -398,8 +397,10 @@ func (w *churner) mqttBytes(topics []string) []byte {
 // streamOf reads a stream for a while.
 func (w *churner) streamOf(topics []string) {
 	if w.rand.IntN(4) > 0 {
-		c := &sseClient{t: w, conn: w.conn, r: bufio.NewReader(w.conn)}
-		c.skipResponse()
+		c := response(w, w.conn)
+		if c.status != "HTTP/1.1 200 OK" {
+			w.Fatalf("%q", c.status)
+		}
 		c.opened()
 		var seen order
 		for range w.rand.IntN(3) {
@@ -411,22 +412,6 @@ func (w *churner) streamOf(topics []string) {
 		}
 	}
 	w.leave()
-}
-
-// skipResponse reads the head of a response that must be OK.
-func (c *sseClient) skipResponse() {
-	for line := "begin"; line != "\r\n"; {
-		var err error
-		if line, err = c.r.ReadString('\n'); err != nil {
-			c.t.Fatalf("head of a response: %v", err)
-		}
-		if c.status == "" {
-			c.status = line
-		}
-	}
-	if c.status != "HTTP/1.1 200 OK\r\n" {
-		c.t.Fatalf("%q", c.status)
-	}
 }
 
 // sessionOf is a session for a while. Another client with the same identifier may

@@ -8,7 +8,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
-	"net/textproto"
 	"net/url"
 	"strconv"
 	"strings"
@@ -93,9 +92,9 @@ func open(ctx context.Context, n *node, target string, header ...string) (net.Co
 	deadline(conn)
 	io.WriteString(conn, "GET "+target+" HTTP/1.1\r\nHost: broker\r\n"+strings.Join(append(header, "\r\n"), "\r\n"))
 	r := bufio.NewReader(conn)
-	tp := textproto.NewReader(r)
-	if _, err = tp.ReadLine(); err == nil {
-		_, err = tp.ReadMIMEHeader()
+	resp, err := http.ReadResponse(r, nil)
+	if err == nil && resp.StatusCode != http.StatusSwitchingProtocols {
+		r = bufio.NewReader(resp.Body)
 	}
 	return conn, r, err
 }

@@ -13,8 +13,8 @@ import (
 	"pubsub/internal/config"
 )
 
-// "Always HTTP 200", with these headers; on HTTP/1.1 "delimited by its end:
-// Connection: close, no chunking". The first event is stream-open.
+// "Always HTTP 200", with these headers; "on HTTP/1.1 a stream is chunked", and ends
+// its connection. The first event is stream-open.
 func TestStreamHead(t *testing.T) {
 	n := start(t)
 	c := n.getEvents("topic", "t", "auth", n.token("t"))
@@ -29,7 +29,7 @@ func TestStreamHead(t *testing.T) {
 		"Access-Control-Allow-Origin":  {"*"},
 		"Access-Control-Allow-Methods": {"OPTIONS, HEAD, GET, POST, PUT, DELETE"},
 		"Access-Control-Allow-Headers": {"Authorization, Content-Type, Last-Event-ID, Fastly-Key"},
-		"Transfer-Encoding":            nil,
+		"Transfer-Encoding":            {"chunked"},
 		"Content-Length":               nil,
 	} {
 		if got := c.header.Values(name); !slices.Equal(got, want) {

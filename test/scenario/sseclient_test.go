@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http/httputil"
 	"net/textproto"
 	"net/url"
 	"strings"
@@ -16,9 +17,11 @@ import (
 type sseClient struct {
 	t      testing.TB
 	conn   net.Conn
-	r      *bufio.Reader
+	r      *bufio.Reader // the body, without framing
 	status string
 	header textproto.MIMEHeader
+	// chunked is what r reads a chunked body from, or nil.
+	chunked *bufio.Reader
 }
 
 // event is one block of lines. All fields of it are there, comments too.
@@ -49,14 +52,24 @@ func get(t testing.TB, conn net.Conn, target string, header ...string) *sseClien
 	if _, err := io.WriteString(conn, req+"\r\n"); err != nil {
 		t.Fatal(err)
 	}
+	return response(t, conn)
+}
+
+// response reads the head of a response.
+func response(t testing.TB, conn net.Conn) *sseClient {
+	t.Helper()
 	c := &sseClient{t: t, conn: conn, r: bufio.NewReader(conn)}
 	tp := textproto.NewReader(c.r)
 	var err error
 	if c.status, err = tp.ReadLine(); err != nil {
-		t.Fatalf("GET %.200s: %v", target, err)
+		t.Fatalf("head of a response: %v", err)
 	}
 	if c.header, err = tp.ReadMIMEHeader(); err != nil {
-		t.Fatalf("GET %.200s: %v", target, err)
+		t.Fatalf("head of a response: %v", err)
+	}
+	if c.header.Get("Transfer-Encoding") == "chunked" {
+		c.chunked = c.r
+		c.r = bufio.NewReader(httputil.NewChunkedReader(c.chunked))
 	}
 	return c
 }
@@ -142,11 +155,18 @@ func (c *sseClient) expect(raw string) {
 	}
 }
 
-// rest returns what still comes until the server ends the stream.
+// rest returns what still comes until the server ends the stream. The test fails
+// unless the body is whole and the connection ends with it.
 func (c *sseClient) rest() string {
 	c.t.Helper()
 	deadline(c.conn)
-	return readAll(c.t, c.r)
+	s := readAll(c.t, c.r)
+	if c.chunked != nil {
+		if end := readAll(c.t, c.chunked); end != "\r\n" { // the reader of chunks leaves it
+			c.t.Fatalf("after the last chunk: %q", end)
+		}
+	}
+	return s
 }
 
 // ends fails the test unless the stream ends here.

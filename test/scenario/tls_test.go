@@ -314,7 +314,7 @@ func TestTLS(t *testing.T) {
 	n := startTLS(t)
 	k := n.newKey()
 	s := get(t, n.dial(), "/events?topic=t&durable=true&auth="+k.token([]string{"t"}, nil, nil))
-	if s.status != "HTTP/1.1 200 OK" || s.header.Get("Connection") != "close" || s.header.Get("Transfer-Encoding") != "" {
+	if s.status != "HTTP/1.1 200 OK" || s.header.Get("Connection") != "close" || s.header.Get("Transfer-Encoding") != "chunked" {
 		t.Errorf("%s %v", s.status, s.header)
 	}
 	s.opened()

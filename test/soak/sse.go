@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
@@ -48,19 +49,14 @@ func openStream(nc net.Conn, s *subscriber) (*stream, error) {
 	if _, err := nc.Write([]byte(head + "\r\n")); err != nil {
 		return nil, err
 	}
-	c := &stream{nc: nc, r: bufio.NewReader(nc)}
-	for i := 0; ; i++ {
-		line, err := c.r.ReadString('\n')
-		if err != nil {
-			return nil, err
-		}
-		if i == 0 && line != "HTTP/1.1 200 OK\r\n" {
-			return nil, fmt.Errorf("GET /events: %q", line)
-		}
-		if line == "\r\n" {
-			break
-		}
+	resp, err := http.ReadResponse(bufio.NewReader(nc), nil)
+	if err != nil {
+		return nil, err
 	}
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("GET /events: %s", resp.Status)
+	}
+	c := &stream{nc: nc, r: bufio.NewReader(resp.Body)}
 	e, err := c.next()
 	if err != nil {
 		return nil, err
