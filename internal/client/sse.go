@@ -55,7 +55,7 @@ func (s *Subscription) events(r *eventReader, lastID *string) (a attempt) {
 	defer func() { a.retry = r.retry }()
 	for {
 		e, err := r.next()
-		if errors.Is(err, io.EOF) {
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 			err = errEnded
 		}
 		if err != nil {

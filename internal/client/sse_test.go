@@ -40,13 +40,13 @@ func TestSubscribeSSE(t *testing.T) {
 			send("event: messages-dropped\ndata: {\"count\":3}\n\n")
 			send("retry: 20\n\n")
 		case 2:
-			send("retry: 10\n\n") // the server drains
+			send("event: keep-alive\nretry: 10\ndata: \n\n") // the server drains
 		case 3:
-			send("event: stream-error\ndata: {\"condition\":\"too-many-connections\",\"text\":\"Too many connections\"}\nretry: 10\n\n")
+			send("event: stream-error\nretry: 10\ndata: {\"condition\":\"too-many-connections\",\"text\":\"Too many connections\"}\n\n")
 		case 4:
 			send(open)
 			send("event: message\nid: a:0-2\ndata: {\"topic\":\"a\",\"data\":\"\"}\n\n")
-			send("event: stream-error\ndata: {\"condition\":\"token-expired\",\"text\":\"Token expired\"}\n\n")
+			send("event: stream-error\nretry: 10\ndata: {\"condition\":\"token-expired\",\"text\":\"Token expired\"}\n\n")
 		}
 	})
 	var got []string

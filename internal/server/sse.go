@@ -27,8 +27,40 @@ type sseRequest struct {
 
 // sseRefusal is the one event that a stream consists of if it is refused.
 type sseRefusal struct {
-	condition, text string
-	storm           bool // it says nothing about the request: who comes back at once makes it worse
+	condition condition
+	text      string
+}
+
+// condition says why a stream is refused or ended.
+type condition string
+
+const (
+	conditionBadRequest          condition = "bad-request"
+	conditionForbidden           condition = "forbidden"
+	conditionTokenExpired        condition = "token-expired"
+	conditionTokenRevoked        condition = "token-revoked"
+	conditionTooManyConnections  condition = "too-many-connections"
+	conditionInternalServerError condition = "internal-server-error"
+)
+
+// errorEvent returns the stream-error that tells a client why it is refused or
+// ended, and after what time, which is random, to come back.
+func errorEvent(c condition, text string) []byte {
+	var wait time.Duration
+	switch c {
+	case conditionTooManyConnections, conditionInternalServerError:
+		wait = randomDuration(5*time.Second, 15*time.Second)
+	case conditionTokenExpired, conditionTokenRevoked:
+		wait = randomDuration(time.Second, 10*time.Second)
+	default: // the same URL will meet it again
+		wait = randomDuration(time.Minute, 3*time.Minute)
+	}
+	return sse.AppendError(nil, string(c), text, wait)
+}
+
+// drainEvent returns the event that sends a client to the next server.
+func drainEvent() []byte {
+	return sse.AppendKeepAlive(nil, randomDuration(time.Second, 10*time.Second))
 }
 
 func parseSSE(r *http.Request) (*sseRequest, error) {
@@ -66,22 +98,18 @@ func parseSSE(r *http.Request) (*sseRequest, error) {
 func (s *Server) subscribeSSE(w http.ResponseWriter, r *http.Request) {
 	streamHeader(w.Header())
 	if s.draining() {
-		s.endAtOnce(w, sse.AppendRetry(nil, drainRetry()))
+		s.endAtOnce(w, drainEvent())
 		return
 	}
 	st, kid, opening, refusal := s.openSSE(r)
 	if refusal == nil && !st.register() {
 		st.abandon()
-		s.endAtOnce(w, sse.AppendRetry(nil, drainRetry()))
+		s.endAtOnce(w, drainEvent())
 		return
 	}
 	if refusal != nil {
-		s.o.Events.Refused(transportSSE, refusal.condition)
-		var retry time.Duration
-		if refusal.storm {
-			retry = randomDuration(5*time.Second, 15*time.Second)
-		}
-		s.endAtOnce(w, sse.AppendError(nil, refusal.condition, refusal.text, retry))
+		s.o.Events.Refused(transportSSE, string(refusal.condition))
+		s.endAtOnce(w, errorEvent(refusal.condition, refusal.text))
 		return
 	}
 	// The key may have gone since the check of the token.
@@ -105,9 +133,6 @@ func randomDuration(least, most time.Duration) time.Duration {
 	return least + rand.N(most-least+1)
 }
 
-// drainRetry is how long a client is to wait for the next server.
-func drainRetry() time.Duration { return randomDuration(time.Second, 10*time.Second) }
-
 // sseStream is a stream of server-sent events.
 type sseStream struct {
 	conn // its place in the hub and its connection
@@ -126,7 +151,7 @@ type sseStream struct {
 func (s *Server) openSSE(r *http.Request) (_ *sseStream, kid string, opening []byte, _ *sseRefusal) {
 	req, err := parseSSE(r)
 	if err != nil {
-		return nil, "", nil, &sseRefusal{condition: "bad-request", text: err.Error()}
+		return nil, "", nil, &sseRefusal{condition: conditionBadRequest, text: err.Error()}
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), subscribeTimeout)
 	defer cancel()
@@ -136,12 +161,12 @@ func (s *Server) openSSE(r *http.Request) (_ *sseStream, kid string, opening []b
 	}
 	for _, t := range req.topics {
 		if !cred.CanRead(t) {
-			return nil, "", nil, &sseRefusal{condition: "forbidden", text: "Cannot subscribe to topic: " + pubsub.Printable(string(t))}
+			return nil, "", nil, &sseRefusal{condition: conditionForbidden, text: "Cannot subscribe to topic: " + pubsub.Printable(string(t))}
 		}
 	}
 	place, ok := s.acquire(s.conns, s.clientAddr(r))
 	if !ok {
-		return nil, "", nil, &sseRefusal{condition: "too-many-connections", text: "Too many connections", storm: true}
+		return nil, "", nil, &sseRefusal{condition: conditionTooManyConnections, text: "Too many connections"}
 	}
 	st := &sseStream{
 		durable: req.durable, envelope: req.envelope,
@@ -155,7 +180,7 @@ func (s *Server) openSSE(r *http.Request) (_ *sseStream, kid string, opening []b
 	if opening, err = st.subscribe(ctx, req); err != nil {
 		st.abandon()
 		s.o.Events.Failed("subscribing a stream", err)
-		return nil, "", nil, &sseRefusal{condition: "internal-server-error", text: "Failed to read message from storage", storm: true}
+		return nil, "", nil, &sseRefusal{condition: conditionInternalServerError, text: "Failed to read message from storage"}
 	}
 	return st, cred.KeyID, opening, nil
 }
@@ -163,13 +188,13 @@ func (s *Server) openSSE(r *http.Request) (_ *sseStream, kid string, opening []b
 func refusedSSE(e *authError) *sseRefusal {
 	switch e.kind {
 	case authMissing:
-		return &sseRefusal{condition: "bad-request", text: "Missing 'Authorization' header or 'auth' parameter"}
+		return &sseRefusal{condition: conditionBadRequest, text: "Missing 'Authorization' header or 'auth' parameter"}
 	case authInvalid:
-		return &sseRefusal{condition: "forbidden", text: e.Error()}
+		return &sseRefusal{condition: conditionForbidden, text: e.Error()}
 	case authFailed:
-		return &sseRefusal{condition: "internal-server-error", text: e.Error(), storm: true}
+		return &sseRefusal{condition: conditionInternalServerError, text: e.Error()}
 	default:
-		return &sseRefusal{condition: "bad-request", text: e.Error()}
+		return &sseRefusal{condition: conditionBadRequest, text: e.Error()}
 	}
 }
 
@@ -369,17 +394,17 @@ func (st *sseStream) tick(w *writer, now, wrote time.Time) time.Time {
 // The chunks of events that are always the same.
 var (
 	streamOpen = sse.AppendChunk(nil, sse.AppendStreamOpen(nil))
-	keepAlive  = sse.AppendChunk(nil, sse.AppendKeepAlive(nil))
+	keepAlive  = sse.AppendChunk(nil, sse.AppendKeepAlive(nil, 0))
 )
 
 func (st *sseStream) end(why endReason) {
 	switch why {
 	case endExpired:
-		st.endWith(sse.AppendError(nil, "token-expired", "Token expired", 0))
+		st.endWith(errorEvent(conditionTokenExpired, "Token expired"))
 	case endRevoked:
-		st.endWith(sse.AppendError(nil, "token-revoked", "Token revoked", 0))
+		st.endWith(errorEvent(conditionTokenRevoked, "Token revoked"))
 	case endDrain:
-		st.endWith(sse.AppendRetry(nil, drainRetry()))
+		st.endWith(drainEvent())
 	}
 }
 

@@ -216,7 +216,7 @@ func TestStreamEndsWhenTokenExpires(t *testing.T) {
 			t.Errorf("ended after %v", p.end())
 		}
 		time.Sleep(2 * time.Second)
-		got := p.times(`event: stream-error` + "\n" + `data: {"condition":"token-expired","text":"Token expired"}`)
+		got := p.times(`data: {"condition":"token-expired","text":"Token expired"}`)
 		if len(got) != 1 {
 			t.Fatalf("token-expired %d times, want once: %+v", len(got), p.pieces)
 		}

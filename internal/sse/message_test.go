@@ -177,7 +177,7 @@ func FuzzMessageReadsBack(f *testing.F) {
 			// bytes arrive in two pieces, so that a line end can be cut.
 			stream := sse.AppendStreamOpen(nil)
 			stream = s.encode(stream, m)
-			stream = sse.AppendKeepAlive(stream)
+			stream = sse.AppendKeepAlive(stream, 0)
 			es := newEventSource()
 			es.feed(stream[:len(stream)/2])
 			es.feed(stream[len(stream)/2:])

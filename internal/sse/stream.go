@@ -8,8 +8,14 @@ import (
 // AppendStreamOpen appends the event that says that a subscription is live.
 func AppendStreamOpen(dst []byte) []byte { return append(dst, "event: stream-open\ndata: \n\n"...) }
 
-// AppendKeepAlive appends the event that a silent stream sends now and then.
-func AppendKeepAlive(dst []byte) []byte { return append(dst, "event: keep-alive\ndata: \n\n"...) }
+// AppendKeepAlive appends the event that a silent stream sends now and then, and
+// that ends a stream which its client must open again. With a positive retry the
+// event says how long to wait before that; see [AppendError].
+func AppendKeepAlive(dst []byte, retry time.Duration) []byte {
+	dst = append(dst, "event: keep-alive\n"...)
+	dst = appendRetry(dst, retry)
+	return append(dst, "data: \n\n"...)
+}
 
 // AppendDropped appends the event that says that count messages were dropped.
 func AppendDropped(dst []byte, count uint64) []byte {
@@ -21,28 +27,24 @@ func AppendDropped(dst []byte, count uint64) []byte {
 // AppendError appends the `stream-error` event that refuses or ends a stream. The
 // data is one line of JSON for any text. With a positive retry the event also
 // tells an EventSource how long to wait before it comes back, in whole
-// milliseconds.
+// milliseconds. The field stands within the event because several client libraries
+// pass a lone one on as an empty message.
 func AppendError(dst []byte, condition, text string, retry time.Duration) []byte {
-	dst = append(dst, "event: stream-error\ndata: {\"condition\":"...)
+	dst = append(dst, "event: stream-error\n"...)
+	dst = appendRetry(dst, retry)
+	dst = append(dst, `data: {"condition":`...)
 	dst = appendQuoted(dst, condition)
 	dst = append(dst, `,"text":`...)
 	dst = appendQuoted(dst, text)
-	dst = append(dst, "}\n"...)
-	if retry > 0 {
-		dst = appendRetryLine(dst, retry)
+	return append(dst, "}\n\n"...)
+}
+
+// appendRetry appends a retry field, unless retry is not positive.
+func appendRetry(dst []byte, retry time.Duration) []byte {
+	if retry <= 0 {
+		return dst
 	}
-	return append(dst, '\n')
-}
-
-// AppendRetry appends a retry field of its own, in whole milliseconds, and the
-// blank line after it. It dispatches no event.
-func AppendRetry(dst []byte, retry time.Duration) []byte {
-	return append(appendRetryLine(dst, retry), '\n')
-}
-
-func appendRetryLine(dst []byte, retry time.Duration) []byte {
 	dst = append(dst, "retry: "...)
-	// The standard takes digits only: a negative number would be ignored.
-	dst = strconv.AppendInt(dst, max(0, retry.Milliseconds()), 10)
+	dst = strconv.AppendInt(dst, retry.Milliseconds(), 10)
 	return append(dst, '\n')
 }

@@ -19,20 +19,20 @@ func TestStreamEvents(t *testing.T) {
 		retry int
 	}{
 		{"open", sse.AppendStreamOpen(nil), "event: stream-open\ndata: \n\n", event{kind: "stream-open"}, -1},
-		{"keep-alive", sse.AppendKeepAlive(nil), "event: keep-alive\ndata: \n\n", event{kind: "keep-alive"}, -1},
+		{"keep-alive", sse.AppendKeepAlive(nil, 0), "event: keep-alive\ndata: \n\n", event{kind: "keep-alive"}, -1},
+		{"keep-alive with retry", sse.AppendKeepAlive(nil, 1500*time.Millisecond), "event: keep-alive\nretry: 1500\ndata: \n\n", event{kind: "keep-alive"}, 1500},
+		{"no negative retry", sse.AppendKeepAlive(nil, -time.Second), "event: keep-alive\ndata: \n\n", event{kind: "keep-alive"}, -1},
 		{"dropped", sse.AppendDropped(nil, 1<<64-1), "event: messages-dropped\ndata: {\"count\":18446744073709551615}\n\n",
 			event{kind: "messages-dropped", data: `{"count":18446744073709551615}`}, -1},
 		{"error", sse.AppendError(nil, "forbidden", "Cannot subscribe to topic: topic1", 0),
 			"event: stream-error\ndata: {\"condition\":\"forbidden\",\"text\":\"Cannot subscribe to topic: topic1\"}\n\n",
 			event{kind: "stream-error", data: `{"condition":"forbidden","text":"Cannot subscribe to topic: topic1"}`}, -1},
 		{"error with retry", sse.AppendError(nil, "too-many-connections", "Too many connections", 7001*time.Millisecond+999*time.Microsecond),
-			"event: stream-error\ndata: {\"condition\":\"too-many-connections\",\"text\":\"Too many connections\"}\nretry: 7001\n\n",
+			"event: stream-error\nretry: 7001\ndata: {\"condition\":\"too-many-connections\",\"text\":\"Too many connections\"}\n\n",
 			event{kind: "stream-error", data: `{"condition":"too-many-connections","text":"Too many connections"}`}, 7001},
 		{"error with line ends in it", sse.AppendError(nil, "bad-request", "Invalid topic: a\r\n\ndata: b\"\xff", 0),
 			"event: stream-error\ndata: {\"condition\":\"bad-request\",\"text\":\"Invalid topic: a\\r\\n\\ndata: b\\\"\ufffd\"}\n\n",
 			event{kind: "stream-error", data: `{"condition":"bad-request","text":"Invalid topic: a\r\n\ndata: b\"` + "\ufffd" + `"}`}, -1},
-		{"retry", sse.AppendRetry(nil, 1500*time.Millisecond), "retry: 1500\n\n", event{}, 1500},
-		{"no negative retry", sse.AppendRetry(nil, -time.Second), "retry: 0\n\n", event{}, 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if string(tt.got) != tt.want {

@@ -34,7 +34,7 @@ func openStream(f *follower, conn net.Conn, where string) (read func() error, er
 	switch {
 	case err != nil:
 		return nil, err
-	case e.name == "stream-error" && strings.Contains(e.data, `"internal-server-error"`), e.name == "" && e.retry:
+	case e.name == "stream-error" && strings.Contains(e.data, `"internal-server-error"`), e.name == "keep-alive" && e.retry:
 		return nil, refusal("%+v", e)
 	case e.name != "stream-open":
 		return nil, fmt.Errorf("the first event is %+v", e)

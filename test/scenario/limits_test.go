@@ -36,7 +36,7 @@ func TestMaxConnections(t *testing.T) {
 		}
 		// "Checks run: topics, other parameters, credentials, permissions, limits".
 		n.refusesToken(signingKey{"nobody", "x"}.token([]string{"t"}, nil, nil), "t")
-		n.getEvents("topic", "u", "auth", token).expect("event: stream-error\ndata: {\"condition\":\"forbidden\",\"text\":\"Cannot subscribe to topic: u\"}\n")
+		n.getEvents("topic", "u", "auth", token).refused("forbidden", "Cannot subscribe to topic: u")
 		for i, s := range ss {
 			s.leave()
 			n.connections(t, 1)

@@ -119,10 +119,8 @@ func TestStreamRefusals(t *testing.T) {
 				t.Errorf("%s %v", c.status, c.header)
 			}
 			quoted := strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(tt.text)
-			want := "event: stream-error\ndata: {\"condition\":\"" + tt.condition + "\",\"text\":\"" + quoted + "\"}\n\n"
-			if got := c.rest(); got != want {
-				t.Errorf("got  %q\nwant %q", got, want)
-			}
+			c.refused(tt.condition, quoted)
+			c.ends()
 		})
 	}
 }
@@ -191,7 +189,7 @@ func TestTokenRefusals(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := n.getEvents("topic", "t", "auth", token)
-			c.expect("event: stream-error\ndata: {\"condition\":\"forbidden\",\"text\":\"Invalid token\"}\n")
+			c.refused("forbidden", "Invalid token")
 			m := n.upgrade()
 			m.frame(0x80|opBinary, connectWith(token))
 			m.ended(0x87, 1000)
@@ -209,7 +207,7 @@ func TestTokenRefusals(t *testing.T) {
 // "a token without exp is accepted unless require-exp".
 func TestRequireExp(t *testing.T) {
 	n := start(t, func(c *config.Config) { c.RequireExp = true })
-	n.getEvents("topic", "t", "auth", n.token("t")).expect("event: stream-error\ndata: {\"condition\":\"forbidden\",\"text\":\"Invalid token\"}\n")
+	n.getEvents("topic", "t", "auth", n.token("t")).refused("forbidden", "Invalid token")
 	n.events("topic", "t", "auth", n.key.token([]string{"t"}, nil, claims{"exp": time.Now().Unix() + 60}))
 }
 

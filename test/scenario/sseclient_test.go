@@ -9,6 +9,8 @@ import (
 	"net/http/httputil"
 	"net/textproto"
 	"net/url"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -152,6 +154,51 @@ func (c *sseClient) expect(raw string) {
 	c.t.Helper()
 	if e := c.next(); e.raw != raw {
 		c.t.Fatalf("the next event is\n%q, not\n%q", e.raw, raw)
+	}
+}
+
+// waits are the bounds of the retry field of a stream-error, in milliseconds.
+var waits = map[string][2]int{
+	"bad-request":           {60_000, 180_000},
+	"forbidden":             {60_000, 180_000},
+	"token-expired":         {1000, 10_000},
+	"token-revoked":         {1000, 10_000},
+	"too-many-connections":  {5000, 15_000},
+	"internal-server-error": {5000, 15_000},
+}
+
+// isError reports whether block is the stream-error of condition and text, which is
+// as it stands in JSON, with a wait within the bounds.
+func isError(block, condition, text string) bool {
+	rest, ok := strings.CutPrefix(block, "event: stream-error\nretry: ")
+	retry, rest, _ := strings.Cut(rest, "\n")
+	return ok && isWait(retry, waits[condition]) && rest == `data: {"condition":"`+condition+`","text":"`+text+`"}`+"\n"
+}
+
+func isWait(retry string, bounds [2]int) bool {
+	ms, err := strconv.Atoi(retry)
+	return err == nil && strconv.Itoa(ms) == retry && bounds[0] <= ms && ms <= bounds[1]
+}
+
+var retryField = regexp.MustCompile(`(?m)^retry: \d+\n`)
+
+// withoutWaits returns events without their retry fields, which are random.
+func withoutWaits(events string) string { return retryField.ReplaceAllString(events, "") }
+
+// refused fails the test unless the next event is a stream-error.
+func (c *sseClient) refused(condition, text string) {
+	c.t.Helper()
+	if e := c.next(); !isError(e.raw, condition, text) {
+		c.t.Fatalf("the next event is\n%q, not %s: %s", e.raw, condition, text)
+	}
+}
+
+// drained fails the test unless the next event sends the client to another server.
+func (c *sseClient) drained() {
+	c.t.Helper()
+	e := c.next()
+	if e.raw != "event: keep-alive\nretry: "+e.retry+"\ndata: \n" || !isWait(e.retry, [2]int{1000, 10_000}) {
+		c.t.Fatalf("not a keep-alive with a wait of 1 to 10 s: %q", e.raw)
 	}
 }
 
