@@ -4,6 +4,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unsafe"
 )
 
 // Message is one publication. It is immutable once it has been published: its
@@ -84,12 +85,66 @@ const NumShapes = 6
 type Parcel struct {
 	Message
 
+	// Wire is an upper bound of its encodings' length, in bytes. Whoever shares the
+	// parcel first may set it before that.
+	Wire int
+
 	frames [NumShapes]atomic.Pointer[[]byte]
 	mu     sync.Mutex // held while a frame is made
+
+	total *atomic.Int64 // see CountIn
+	// state is how many hold the parcel, in the upper bits, and how many bytes it
+	// takes: one word, so that both change at once.
+	state atomic.Uint64
 }
 
+const (
+	parcelHolder    = 1 << 40 // one holder in Parcel.state
+	parcelBytesMask = parcelHolder - 1
+)
+
+// parcelOverhead is what a parcel takes beside its content, its sender and its
+// encodings: itself, and what the allocator rounds up.
+const parcelOverhead = int(unsafe.Sizeof(Parcel{})) + 48
+
 // NewParcel wraps m.
-func NewParcel(m Message) *Parcel { return &Parcel{Message: m} }
+func NewParcel(m Message) *Parcel {
+	p := &Parcel{Message: m}
+	p.state.Store(uint64(parcelOverhead + cap(m.Data) + cap(m.Properties) + len(m.Sender)))
+	return p
+}
+
+// CountIn sets the counter to which encodings that are made while the parcel is
+// held add their bytes. It must come before the parcel is shared.
+func (p *Parcel) CountIn(total *atomic.Int64) { p.total = total }
+
+// Size returns how many bytes of memory p takes, with the encodings made so far.
+// Its topic is not included: a node's parcels of a topic share one string.
+func (p *Parcel) Size() int64 { return int64(p.state.Load() & parcelBytesMask) }
+
+// Hold notes one more that keeps p in memory, and returns how many bytes that adds
+// to what is kept: all of them the first time, else 0.
+func (p *Parcel) Hold() (added int64) {
+	if n := p.state.Add(parcelHolder); n/parcelHolder == 1 {
+		return int64(n & parcelBytesMask)
+	}
+	return 0
+}
+
+// Release undoes one Hold, and returns how many bytes are no longer kept.
+func (p *Parcel) Release() (freed int64) {
+	if n := p.state.Add(^uint64(parcelHolder - 1)); n/parcelHolder == 0 {
+		return int64(n)
+	}
+	return 0
+}
+
+// grow notes that p takes n more bytes.
+func (p *Parcel) grow(n int) {
+	if p.state.Add(uint64(n))/parcelHolder > 0 && p.total != nil {
+		p.total.Add(int64(n))
+	}
+}
 
 // Frame returns the message in shape s. The first call for s has encode append
 // it to an empty slice; encode must be the same function for every call with s.
@@ -104,5 +159,9 @@ func (p *Parcel) Frame(s Shape, encode func(dst []byte, m *Message) []byte) []by
 	}
 	b := encode(nil, &p.Message)
 	p.frames[s].Store(&b)
+	p.grow(cap(b) + frameOverhead)
 	return b
 }
+
+// frameOverhead is what an encoding takes beside its bytes.
+const frameOverhead = int(unsafe.Sizeof([]byte(nil)))

@@ -148,6 +148,10 @@ func (n *node) closeRings() {
 }
 
 func (n *node) build(adminToken string) {
+	fetchAtOnce := 1
+	if n.clustered() {
+		fetchAtOnce = 32 // each is a round trip
+	}
 	var outboxes []hub.Outbox
 	for _, r := range n.rings {
 		outboxes = append(outboxes, r)
@@ -158,6 +162,8 @@ func (n *node) build(adminToken string) {
 		Outboxes:         outboxes,
 		SubscriberBuffer: int(n.cfg.SubscriberBuffer),
 		BacklogMemory:    int64(n.cfg.BacklogMemory),
+		WireSize:         server.WireSize,
+		FetchAtOnce:      fetchAtOnce,
 	})
 	n.server = server.New(server.Options{
 		Backplane:        n.backplane,

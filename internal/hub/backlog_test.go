@@ -10,13 +10,18 @@ import (
 	"pubsub"
 )
 
-// bytesOf returns what the log of p's n-th subscription holds.
-func bytesOf(p *peer, n int) int { return p.subs[n].log.bytes }
+// bytesOf returns what the log of p's n-th subscription keeps.
+func bytesOf(p *peer, n int) int { return int(p.subs[n].log.size()) }
+
+// sized makes content so long that the message keeps so many bytes in a log.
+func sized(n int) string {
+	return strings.Repeat("x", n-int(plain("t", "").Size()+entrySize))
+}
 
 // The longest logs are cut first, to a common length; shorter ones keep all.
 func TestTrimCutsTheLongest(t *testing.T) {
 	const message = 1000
-	data := strings.Repeat("x", message-entryOverhead)
+	data := sized(message)
 	h := New(Options{Backplane: newPlane(), Shards: 1, BacklogMemory: 100 * message})
 	p := newPeer(h, "")
 	topics := []pubsub.Topic{"a", "b", "c", "d"}

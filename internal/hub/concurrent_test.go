@@ -63,6 +63,8 @@ func (c *client) join(ctx context.Context) {
 
 func (c *client) Wake() { c.wake <- struct{}{} } // blocks if woken twice: a bug that hangs
 
+func (c *client) Failed(err error) { c.t.Error(err) }
+
 func (c *client) run(ctx context.Context) {
 	if c.gate != nil {
 		select {
@@ -83,7 +85,7 @@ func (c *client) run(ctx context.Context) {
 				runtime.Gosched()
 			}
 			var ds []Delivery
-			ds, asleep = c.Read(dst, time.Now())
+			ds, asleep = c.Read(dst, 0, time.Now())
 			for _, d := range ds {
 				c.take(d)
 			}
@@ -321,7 +323,7 @@ func TestReadRacesWithLeaving(t *testing.T) {
 				p.Close()
 				stop()
 				reading.Wait()
-				if ds, _ := p.Read(make([]Delivery, 0, 4), time.Now()); len(ds) != 0 {
+				if ds, _ := p.Read(make([]Delivery, 0, 4), 0, time.Now()); len(ds) != 0 {
 					t.Errorf("read %s after Close", show(ds))
 				}
 			}
@@ -342,6 +344,8 @@ type racer struct {
 
 func (r *racer) Wake() { r.wake <- struct{}{} }
 
+func (r *racer) Failed(error) {}
+
 func (r *racer) run(ctx context.Context) {
 	for {
 		select {
@@ -350,7 +354,7 @@ func (r *racer) run(ctx context.Context) {
 			return
 		}
 		for asleep := false; !asleep; {
-			_, asleep = r.Read(make([]Delivery, 0, 2), time.Now())
+			_, asleep = r.Read(make([]Delivery, 0, 2), 0, time.Now())
 		}
 	}
 }

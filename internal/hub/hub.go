@@ -37,12 +37,19 @@ type Options struct {
 	// SubscriberBuffer is how many bytes of one topic may be unread by a member
 	// before it loses the oldest. Default 256 KiB.
 	SubscriberBuffer int
-	// BacklogMemory is how many bytes all logs of the node may hold together.
-	// Default 256 MiB.
+	// BacklogMemory is how many bytes of memory all that members have not read may
+	// take together, encodings included. Default 256 MiB.
 	BacklogMemory int64
+	// WireSize returns an upper bound of the length of a message's longest encoding.
+	// The default knows no encoding: it is what a message counts against
+	// SubscriberBuffer.
+	WireSize func(*pubsub.Message) int
 	// WantTimeout bounds how long a member waits for the backplane when it joins
-	// a topic. Default 5 s.
+	// a topic, and when what that retains is read. Default 5 s.
 	WantTimeout time.Duration
+	// FetchAtOnce is how many topics' retained messages are read at the same time
+	// for a member. Default 1.
+	FetchAtOnce int
 }
 
 // Backplane is the part of [pubsub.Backplane] that the hub uses. Drop is called
@@ -67,6 +74,12 @@ func (o *Options) setDefaults() {
 	if o.BacklogMemory <= 0 {
 		o.BacklogMemory = 256 << 20
 	}
+	if o.FetchAtOnce <= 0 {
+		o.FetchAtOnce = 1
+	}
+	if o.WireSize == nil {
+		o.WireSize = func(m *pubsub.Message) int { return len(m.Data) + len(m.Properties) + entryOverhead }
+	}
 	if o.WantTimeout <= 0 {
 		o.WantTimeout = 5 * time.Second
 	}
@@ -81,6 +94,8 @@ type Hub struct {
 
 	index   index
 	backlog backlog
+	recent  recent
+	fetches fetches
 	counts  counts
 	next    atomic.Uint32 // member after member, round the shards
 }
@@ -109,6 +124,7 @@ func (h *Hub) Run(ctx context.Context) {
 		wg.Go(func() { s.run(ctx) })
 	}
 	wg.Wait()
+	h.fetches.end()
 }
 
 // Deliver hands p to the members of its topic on this node. It never blocks for
@@ -116,15 +132,22 @@ func (h *Hub) Run(ctx context.Context) {
 // order. A retained message older than one that was delivered before is left
 // out.
 func (h *Hub) Deliver(p *pubsub.Parcel) {
-	h.index.deliver(p, &h.backlog, h.opts.SubscriberBuffer)
+	h.index.deliver(p, h)
 	h.boundBacklogs()
+}
+
+// prepare makes p, which nobody else has yet, one of this node's.
+func (h *Hub) prepare(p *pubsub.Parcel) *pubsub.Parcel {
+	p.Wire = h.opts.WireSize(&p.Message)
+	p.CountIn(&h.backlog.bytes)
+	return p
 }
 
 // Stats are the hub's gauges and counters.
 type Stats struct {
 	Members       int64 // now
 	Subscriptions int64 // now
-	BacklogBytes  int64 // now, in all logs
+	BacklogBytes  int64 // of memory now, for what members have not read
 	Delivered     uint64
 	Dropped       uint64 // not retained, not read in time, lost to a member
 	Expired       uint64 // not delivered to a member because its life was over

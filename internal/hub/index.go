@@ -75,7 +75,7 @@ func (x *index) stripe(name pubsub.Topic) *stripe {
 }
 
 // deliver appends p to the topic's logs, if there are any.
-func (x *index) deliver(p *pubsub.Parcel, b *backlog, limit int) {
+func (x *index) deliver(p *pubsub.Parcel, h *Hub) {
 	st := x.stripe(p.Topic)
 	st.mu.RLock()
 	defer st.mu.RUnlock()
@@ -83,8 +83,11 @@ func (x *index) deliver(p *pubsub.Parcel, b *backlog, limit int) {
 	if t == nil {
 		return
 	}
+	// Its own string may be a part of a whole request.
+	p.Topic = t.name
+	h.prepare(p)
 	for l := t.logs; l != nil; l = l.nextLog {
-		if l.append(p, b, limit) {
+		if l.append(p, &h.backlog, h.opts.SubscriberBuffer) {
 			l.shard.enqueue(l)
 		}
 	}

@@ -3,6 +3,7 @@ package hub
 import (
 	"sync"
 	"time"
+	"unsafe"
 
 	"pubsub"
 )
@@ -22,6 +23,7 @@ type topicLog struct {
 	queued bool      // guarded by shard.mu: it is among the shard's jobs
 
 	// guarded by mu; here, for they fit in what is left of a word
+	forgot   bool  // newest was forgotten
 	walkAt   int32 // the next member to be woken
 	walkLeft int32 // how many more are to be woken, going round
 	atEnd    int32 // members that have read everything
@@ -32,11 +34,13 @@ type topicLog struct {
 	one     [1]*Subscription // the array of members while there is no other
 	entries []entry          // what somebody has not read and nobody has cut
 	base    uint64           // the position of entries[0]
-	bytes   int              // held by entries
+	bytes   int              // what entries count against a member's buffer
 	plain   uint64           // the ordinal that the next plain message gets
 	version pubsub.Version
 	// newest is the newest retained parcel and newestAt its position. It outlives
-	// its entry while a member may not have read it.
+	// its entry while a member may not have read it. Where memory is short it is
+	// forgotten, and its position kept: whoever has not read it gets the topic's
+	// retained message from the store.
 	newest   *pubsub.Parcel
 	newestAt uint64
 }
@@ -48,20 +52,31 @@ type entry struct {
 	plain uint64
 }
 
-// entryOverhead is what a parcel and its place in a log take beyond the bytes of
-// the message itself.
+// entryOverhead is what a message counts against a member's buffer beyond its
+// bytes, so that many short ones do not count as nothing.
 const entryOverhead = 128
 
+// cost is what p counts against a member's buffer: what its publisher sent. What
+// the node keeps for it, encodings included, counts against the bound of all logs;
+// see backlog.
 func cost(p *pubsub.Parcel) int {
 	return len(p.Data) + len(p.Properties) + entryOverhead
 }
 
+// entrySize is what a place in a log takes, with the room that an array that grows
+// has left.
+const entrySize = 2 * int64(unsafe.Sizeof(entry{}))
+
 func (l *topicLog) end() uint64 { return l.base + uint64(len(l.entries)) }
 
 // plainAtBase is the ordinal of the first plain message that was not cut.
-func (l *topicLog) plainAtBase() uint64 {
-	if len(l.entries) > 0 {
-		return l.entries[0].plain
+func (l *topicLog) plainAtBase() uint64 { return l.plainAt(l.base) }
+
+// plainAt is the ordinal of the first plain message from the position pos on that
+// was not cut.
+func (l *topicLog) plainAt(pos uint64) uint64 {
+	if pos = max(pos, l.base); pos < l.end() {
+		return l.entries[pos-l.base].plain
 	}
 	return l.plain
 }
@@ -75,19 +90,21 @@ func (l *topicLog) append(p *pubsub.Parcel, b *backlog, limit int) bool {
 	if len(l.members) == 0 {
 		return false
 	}
+	if p.Retain && !p.Version.Newer(l.version) {
+		return false
+	}
+	added := entrySize + p.Hold()
 	if p.Retain {
-		if !p.Version.Newer(l.version) {
-			return false
-		}
 		l.version = p.Version
-		l.newest, l.newestAt = p, l.end()
+		added += p.Hold() - l.releaseNewest()
+		l.newest, l.newestAt, l.forgot = p, l.end(), false
 	}
 	l.entries = append(l.entries, entry{p, l.plain})
 	if !p.Retain {
 		l.plain++
 	}
 	l.bytes += cost(p)
-	b.bytes.Add(int64(cost(p)))
+	b.bytes.Add(added)
 	l.cut(limit, 1, b)
 	l.atEnd = 0
 	l.walkLeft = int32(len(l.members))
@@ -97,15 +114,55 @@ func (l *topicLog) append(p *pubsub.Parcel, b *backlog, limit int) bool {
 // cut drops the oldest entries until those left hold at most limit bytes or are
 // no more than keep; mu is held.
 func (l *topicLog) cut(limit, keep int, b *backlog) {
-	n, before := 0, l.bytes
+	n := 0
 	for l.bytes > limit && n < len(l.entries)-keep {
 		l.bytes -= cost(l.entries[n].parcel)
 		n++
 	}
-	if n == 0 {
-		return
+	l.drop(n, b)
+}
+
+// cutTo drops the oldest entries until those left keep at most limit bytes in
+// memory, and returns how many bytes that frees; mu is held.
+func (l *topicLog) cutTo(limit int64, b *backlog) (freed int64) {
+	n, kept := 0, l.size()
+	for kept > limit && n < len(l.entries) {
+		p := l.entries[n].parcel
+		kept -= l.sizeOf(p)
+		l.bytes -= cost(p)
+		n++
 	}
-	b.bytes.Add(int64(l.bytes - before))
+	return l.drop(n, b)
+}
+
+// size is how many bytes the entries keep in memory; mu is held.
+func (l *topicLog) size() (n int64) {
+	for i := range l.entries {
+		n += l.sizeOf(l.entries[i].parcel)
+	}
+	return n
+}
+
+// sizeOf is how many bytes the entry of p keeps in memory: the newest retained
+// message stays without it. mu is held.
+func (l *topicLog) sizeOf(p *pubsub.Parcel) int64 {
+	if p == l.newest {
+		return entrySize
+	}
+	return p.Size() + entrySize
+}
+
+// drop drops the n oldest entries, which bytes does not count any more, and returns
+// how much memory that frees; mu is held.
+func (l *topicLog) drop(n int, b *backlog) (freed int64) {
+	if n == 0 {
+		return 0
+	}
+	freed = int64(n) * entrySize
+	for _, e := range l.entries[:n] {
+		freed += e.parcel.Release()
+	}
+	b.bytes.Add(-freed)
 	l.base += uint64(n)
 	// Few are resliced away, so that cutting one after another does not move all
 	// the rest each time; many make room at once, and append need not grow.
@@ -117,18 +174,46 @@ func (l *topicLog) cut(limit, keep int, b *backlog) {
 		clear(l.entries[:n])
 		l.entries = l.entries[n:]
 	}
+	return freed
+}
+
+// releaseNewest gives up newest and returns how many bytes that frees; mu is held.
+func (l *topicLog) releaseNewest() (freed int64) {
+	if l.newest != nil {
+		freed = l.newest.Release()
+		l.newest = nil
+	}
+	return freed
+}
+
+// forget gives up newest if its entry was cut, and returns how many bytes that
+// frees; mu is held.
+func (l *topicLog) forget(b *backlog) (freed int64) {
+	if l.newest != nil && l.newestAt < l.base {
+		freed = l.releaseNewest()
+		b.bytes.Add(-freed)
+		l.forgot = true
+	}
+	return freed
 }
 
 // settle empties the log if everybody has read everything; mu is held.
 func (l *topicLog) settle(b *backlog) {
-	if int(l.atEnd) < len(l.members) || l.newest == nil && len(l.entries) == 0 {
+	if int(l.atEnd) < len(l.members) {
 		return
+	}
+	l.forgot = false
+	if l.newest == nil && len(l.entries) == 0 {
+		return
+	}
+	freed := l.releaseNewest() + int64(len(l.entries))*entrySize
+	for i := range l.entries {
+		freed += l.entries[i].parcel.Release()
 	}
 	l.base = l.end()
 	l.entries = nil
-	b.bytes.Add(-int64(l.bytes))
 	l.bytes = 0
-	l.newest = nil
+	b.bytes.Add(-freed)
 }
 
 func (l *topicLog) join(s *Subscription) {
@@ -155,9 +240,7 @@ func (l *topicLog) leave(s *Subscription, b *backlog) (lost uint64) {
 	if s.pos == l.end() {
 		l.atEnd--
 	}
-	if s.pos < l.base {
-		lost = l.plainAtBase() - s.plain
-	}
+	lost = l.plainAt(s.pos) - s.plain
 	// The hole is filled so that no member is passed over by a walk under way:
 	// one that was visited moves into it, and the last one takes that one's
 	// place in front of the walk, which becomes longer by it.
@@ -173,7 +256,8 @@ func (l *topicLog) leave(s *Subscription, b *backlog) (lost uint64) {
 	if hole < last {
 		l.seat(l.members[last], hole)
 	}
-	s.index, s.initial = -1, nil
+	s.index = -1
+	s.setInitial(nil, b)
 	l.members[last] = nil
 	l.members = l.members[:last]
 	l.walkLeft = min(l.walkLeft, last)
@@ -215,7 +299,10 @@ const maxPiece = 16 << 10
 // Without one, a subscription that has just joined passes over all that comes
 // before the version seen: whoever has that has had the publisher's messages
 // before it, or was not promised them.
-func (l *topicLog) open(s *Subscription, joined bool, p *pubsub.Parcel, seen pubsub.Version, b *backlog) {
+//
+// With again, p is given as if it had come by the log, and only if it is newer than
+// what s has had.
+func (l *topicLog) open(s *Subscription, joined bool, p *pubsub.Parcel, again bool, seen pubsub.Version, b *backlog) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if s.index < 0 { // it has left
@@ -223,7 +310,7 @@ func (l *topicLog) open(s *Subscription, joined bool, p *pubsub.Parcel, seen pub
 	}
 	switch {
 	case p != nil:
-		s.initial = &initial{p, l.place(p, s)}
+		s.setInitial(&initial{p, l.place(p, s), again}, b)
 	case joined && !seen.IsZero():
 		at, _ := l.find(seen, s)
 		l.skip(s, at, b)
@@ -236,11 +323,11 @@ func (l *topicLog) open(s *Subscription, joined bool, p *pubsub.Parcel, seen pub
 // find returns where, in what s has not read, the retained version v stands; else
 // where the first newer one does; else the end, for v itself may be still to come.
 func (l *topicLog) find(v pubsub.Version, s *Subscription) (at uint64, exact bool) {
-	if l.newest != nil && s.pos <= l.newestAt && l.newestAt < l.base { // it was cut off
-		if l.newest.Version == v {
+	if l.missesNewest(s) {
+		if l.version == v {
 			return l.base, true
 		}
-		if l.newest.Version.Newer(v) {
+		if l.version.Newer(v) {
 			return s.pos, false
 		}
 	}
@@ -285,36 +372,95 @@ func (l *topicLog) skip(s *Subscription, at uint64, b *backlog) {
 	l.settle(b)
 }
 
-// read appends to dst what s has not read, and what it is to be given of the
-// past, as far as dst has room; unread says that there is more. It is called by
-// the one goroutine that reads for the member.
-func (l *topicLog) read(s *Subscription, dst []Delivery, now time.Time, b *backlog) (_ []Delivery, unread bool, expired uint64) {
+// missesNewest reports whether the newest retained message was cut off before s
+// has read it; its version is l.version. mu is held.
+func (l *topicLog) missesNewest(s *Subscription) bool {
+	return (l.newest != nil || l.forgot) && s.pos <= l.newestAt && l.newestAt < l.base
+}
+
+// resume gives s what the store has for it, p or nothing, in place of the newest
+// retained message, which had the version forgotten when the store was asked. done
+// is false if that was replaced meanwhile, by one that is forgotten, too.
+func (l *topicLog) resume(s *Subscription, p *pubsub.Parcel, forgotten pubsub.Version, b *backlog) (done bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if s.index < 0 || !l.forgot || !l.missesNewest(s) {
+		return true
+	}
+	if l.version != forgotten {
+		return false
+	}
+	s.pos = l.newestAt + 1
+	if p != nil {
+		s.setInitial(&initial{p, s.pos, true}, b)
+	}
+	if s.pos == l.end() {
+		l.atEnd++
+		l.settle(b)
+	}
+	return true
+}
+
+// piece is what a member is given of a topic at once: at most maxPiece bytes, and
+// one message.
+type piece struct {
+	ds    []Delivery
+	head  int // what each takes beside its shared encoding
+	bytes int
+}
+
+func (p *piece) hasRoom() bool { return len(p.ds) < cap(p.ds) && p.bytes < maxPiece }
+
+func (p *piece) add(d Delivery) {
+	p.ds = append(p.ds, d)
+	if d.Parcel != nil {
+		p.bytes += d.Parcel.Wire + p.head
+	}
+}
+
+// read appends to dst what s has not read, and what it is to be given of the past,
+// as far as dst has room; each message takes head bytes beside its shared encoding.
+// unread says that there is more, missed that the store must be read first: see
+// resume. It is called by the one goroutine that reads for the member.
+func (l *topicLog) read(s *Subscription, dst []Delivery, head int, now time.Time, b *backlog) (_ []Delivery, unread, missed bool, expired uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if s.index < 0 { // it has left
-		return dst, false, 0
+		return dst, false, false, 0
 	}
-	if s.initial != nil && s.pos >= s.initial.at {
-		dst = s.readInitial(dst, now, &expired)
+	to := piece{ds: dst, head: head}
+	at := l.plainAt(s.pos)
+	if i := s.initial; i != nil && s.pos >= i.at {
+		lost := uint64(0)
+		if i.again { // what was lost was before it
+			lost = at - s.plain
+		}
+		if s.readInitial(&to, lost, now, &expired, b) && i.again {
+			s.plain = at
+		}
 	}
 	end := l.end()
-	if s.pos == end {
-		return dst, false, expired
+	wasAtEnd := s.pos == end
+	switch {
+	case l.missesNewest(s) && l.forgot:
+		return to.ds, true, true, expired
+	case wasAtEnd && s.plain == l.plain:
+		return to.ds, false, false, expired
+	case !to.hasRoom():
+		return to.ds, true, false, expired
 	}
-	var lost uint64
+	lost := at - s.plain
 	if s.pos < l.base {
-		at := l.plainAtBase()
-		lost = at - s.plain
-		if l.newest != nil && s.pos <= l.newestAt && l.newestAt < l.base && s.takes(l.newest, false, now, &expired) {
-			dst = append(dst, Delivery{Parcel: l.newest, Sub: s, Options: s.opts, Dropped: lost})
+		if l.missesNewest(s) && s.takes(l.newest, false, now, &expired) {
+			to.add(Delivery{Parcel: l.newest, Sub: s, Options: s.opts, Dropped: lost})
 			lost = 0
 		}
-		s.pos, s.plain = l.base, at
+		s.pos = l.base
 	}
-	piece := 0
-	for s.pos < end && len(dst) < cap(dst) && piece < maxPiece {
+	s.plain = at
+	for s.pos < end && to.hasRoom() {
 		if s.initial != nil && s.pos >= s.initial.at {
-			dst = s.readInitial(dst, now, &expired)
+			s.readInitial(&to, 0, now, &expired, b)
 			continue
 		}
 		e := &l.entries[s.pos-l.base]
@@ -325,30 +471,51 @@ func (l *topicLog) read(s *Subscription, dst []Delivery, now time.Time, b *backl
 		if !s.takes(e.parcel, false, now, &expired) {
 			continue
 		}
-		dst = append(dst, Delivery{Parcel: e.parcel, Sub: s, Options: s.opts, Dropped: lost})
-		piece += cost(e.parcel)
+		to.add(Delivery{Parcel: e.parcel, Sub: s, Options: s.opts, Dropped: lost})
 		lost = 0
 	}
 	if lost > 0 {
-		dst = append(dst, Delivery{Sub: s, Options: s.opts, Dropped: lost})
+		to.add(Delivery{Sub: s, Options: s.opts, Dropped: lost})
 	}
 	if s.pos < end {
-		return dst, true, expired
+		return to.ds, true, false, expired
 	}
-	l.atEnd++
-	l.settle(b)
-	if s.initial != nil && len(dst) == cap(dst) {
-		return dst, true, expired
+	if !wasAtEnd {
+		l.atEnd++
+		l.settle(b)
 	}
-	return s.readInitial(dst, now, &expired), false, expired
+	if s.initial != nil && !to.hasRoom() {
+		return to.ds, true, false, expired
+	}
+	s.readInitial(&to, 0, now, &expired, b)
+	return to.ds, false, false, expired
 }
 
-// readInitial appends to dst what s is to be given of the past.
-func (s *Subscription) readInitial(dst []Delivery, now time.Time, expired *uint64) []Delivery {
+// readInitial adds to to what s is to be given of the past, if there is something,
+// after it has lost so many messages, and reports whether it did.
+func (s *Subscription) readInitial(to *piece, lost uint64, now time.Time, expired *uint64, b *backlog) (given bool) {
 	i := s.initial
-	s.initial = nil
-	if i != nil && s.takes(i.parcel, true, now, expired) {
-		dst = append(dst, Delivery{Parcel: i.parcel, Sub: s, Options: s.opts, Initial: true})
+	if i == nil {
+		return false
 	}
-	return dst
+	if given = s.takes(i.parcel, !i.again, now, expired); given {
+		to.add(Delivery{Parcel: i.parcel, Sub: s, Options: s.opts, Initial: !i.again, Dropped: lost})
+	}
+	s.setInitial(nil, b)
+	return given
+}
+
+// setInitial sets what s is to be given of the past; log.mu is held.
+func (s *Subscription) setInitial(i *initial, b *backlog) {
+	var added int64
+	if i != nil {
+		added += i.parcel.Hold()
+	}
+	if s.initial != nil {
+		added -= s.initial.parcel.Release()
+	}
+	if added != 0 {
+		b.bytes.Add(added)
+	}
+	s.initial = i
 }

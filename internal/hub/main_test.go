@@ -84,10 +84,13 @@ func (p *plane) counts(t pubsub.Topic) (wants, drops int) {
 // woken.
 type peer struct {
 	*Member
-	wakes atomic.Int64
+	wakes  atomic.Int64
+	failed atomic.Pointer[error]
 }
 
 func (p *peer) Wake() { p.wakes.Add(1) }
+
+func (p *peer) Failed(err error) { p.failed.Store(&err) }
 
 func newPeer(h *Hub, name string) *peer {
 	p := new(peer)
@@ -109,7 +112,7 @@ func (p *peer) drain() []Delivery {
 		return nil
 	}
 	for {
-		ds, asleep := p.Read(make([]Delivery, 0, 8), time.Now())
+		ds, asleep := p.Read(make([]Delivery, 0, 8), 0, time.Now())
 		all = append(all, ds...)
 		if asleep {
 			return all
@@ -187,15 +190,23 @@ func expect(t testing.TB, ds []Delivery, want string) {
 func (h *Hub) check(t testing.TB) {
 	t.Helper()
 	var sum int64
+	kept := make(map[*pubsub.Parcel]bool) // in a log, or for a member
+	for _, p := range h.recent.parcels {
+		kept[p] = true
+	}
 	for i := range h.index.stripes {
 		for name, tp := range h.index.stripes[i].topics {
 			joins := 0
 			for l := tp.logs; l != nil; l = l.nextLog {
 				joins += len(l.members)
-				sum += int64(l.bytes)
+				sum += int64(len(l.entries)) * entrySize
+				if l.newest != nil {
+					kept[l.newest] = true
+				}
 				bytes, atEnd, ordinal := 0, 0, l.plainAtBase()
 				for _, e := range l.entries {
 					bytes += cost(e.parcel)
+					kept[e.parcel] = true
 					if e.plain != ordinal {
 						t.Fatalf("%s: entry has ordinal %d, want %d", name, e.plain, ordinal)
 					}
@@ -209,6 +220,9 @@ func (h *Hub) check(t testing.TB) {
 					}
 					if s.pos == l.end() {
 						atEnd++
+					}
+					if s.initial != nil {
+						kept[s.initial.parcel] = true
 					}
 				}
 				if bytes != l.bytes || atEnd != int(l.atEnd) || ordinal != l.plain || int(l.walkLeft) > len(l.members) {
@@ -226,6 +240,9 @@ func (h *Hub) check(t testing.TB) {
 				t.Fatalf("%s: %d joins, counted %d", name, tp.joins, joins)
 			}
 		}
+	}
+	for p := range kept {
+		sum += p.Size()
 	}
 	if b := h.backlog.bytes.Load(); b != sum {
 		t.Fatalf("backlog of %d bytes, counted %d", b, sum)

@@ -17,6 +17,9 @@ type Holder interface {
 	// says asleep. Wake is called by the shard's goroutine and by whoever calls
 	// Open or Kick; it must not block and not call Read itself on that stack.
 	Wake()
+	// Failed says that the store could not be read for the member, so that it does
+	// not get what it was promised: its connection must end. It must not block.
+	Failed(err error)
 }
 
 // ShardHolder is a Holder that never blocks: its members are served by their
@@ -93,16 +96,31 @@ type Subscription struct {
 	index   int32          // in log.members; -1 once it has left
 
 	// guarded by member.mu
-	held   bool // it joined and has not been opened, or has left
-	queued bool // it is in the list of the ready ones
-	next   *Subscription
+	held     bool // it joined and has not been opened, or has left
+	queued   bool // it is in the list of the ready ones
+	late     late
+	fetching bool // the store is being read for it: it is the first of the ready ones
+	next     *Subscription
 }
 
-// initial is what a topic retained when a member subscribed, to be delivered as
-// that once the cursor has come to at.
+// late says what must be read from the store before a subscription's log is.
+type late uint8
+
+const (
+	lateNothing late = iota
+	lateLast         // what the topic retains, as if the client had nothing of it
+	lateNewer        // what the topic retains, if that is newer than what the client has
+	lateMissed       // the same, because a log has forgotten it
+)
+
+// initial is what a topic retained when it was read from the store, to be delivered
+// once the cursor has come to at.
 type initial struct {
 	parcel *pubsub.Parcel
 	at     uint64
+	// again says that it is no answer to a subscription, but in place of what the
+	// subscriber would have got by the log.
+	again bool
 }
 
 // Delivery is one thing that a member is to be given.
@@ -213,7 +231,8 @@ func (s *Subscription) Last(ctx context.Context, after pubsub.Version) (*pubsub.
 	if err != nil || !ok {
 		return nil, msg.Version, err
 	}
-	return pubsub.NewParcel(msg), msg.Version, nil
+	h := s.member.shard.hub
+	return h.recent.parcel(h, s.log.topic, msg), msg.Version, nil
 }
 
 // Open lets m read s. A retained message of the version seen, or older, is not
@@ -228,9 +247,31 @@ func (s *Subscription) Open(initial *pubsub.Parcel, seen pubsub.Version) {
 	m.mu.Lock()
 	joined := s.held
 	m.mu.Unlock()
-	s.log.open(s, joined, initial, seen, &m.shard.hub.backlog)
+	s.log.open(s, joined, initial, false, seen, &m.shard.hub.backlog)
+	s.ready(lateNothing)
+}
+
+// OpenLate is Open for a client that must take other bytes first: what the topic
+// retains is read when it has. A member's late subscriptions are read one after
+// the other, in the order in which they were opened, and meanwhile nothing else is
+// read for it. With a version in seen, only what is newer is read and delivered.
+func (s *Subscription) OpenLate(seen pubsub.Version) {
+	if seen.IsZero() {
+		s.ready(lateLast)
+		return
+	}
+	s.log.open(s, false, nil, false, seen, &s.member.shard.hub.backlog)
+	s.ready(lateNewer)
+}
+
+// ready lets the member read s, after what is late.
+func (s *Subscription) ready(l late) {
+	m := s.member
 	m.mu.Lock()
 	s.held = false
+	if l != lateNothing {
+		s.late = l
+	}
 	m.enqueue(s)
 	wake := m.rouse()
 	m.mu.Unlock()
@@ -312,7 +353,7 @@ func (m *Member) Kick() {
 func (m *Member) notify(s *Subscription) {
 	m.mu.Lock()
 	m.enqueue(s)
-	wake := m.ready != nil && m.rouse()
+	wake := m.ready != nil && !m.ready.next.fetching && m.rouse()
 	m.mu.Unlock()
 	if !wake {
 		return
@@ -347,10 +388,22 @@ func (m *Member) enqueue(s *Subscription) {
 	m.ready = s
 }
 
-// dequeue takes the first of the ready ones, if there is one; mu is held.
+// enqueueFirst puts s before the ready ones; mu is held.
+func (m *Member) enqueueFirst(s *Subscription) {
+	last := m.ready
+	if m.enqueue(s); last != nil && m.ready == s {
+		m.ready = last
+	}
+}
+
+// dequeue takes the first of the ready ones, if there is one that can be read; mu is
+// held.
 func (m *Member) dequeue() *Subscription {
 	for m.ready != nil {
 		s := m.ready.next
+		if s.fetching && !s.held {
+			return nil
+		}
 		if s == m.ready {
 			m.ready = nil
 		} else {
@@ -365,28 +418,44 @@ func (m *Member) dequeue() *Subscription {
 }
 
 // Read appends to dst, as far as it has room (for two at least), a bounded piece
-// of what m has not read of one of its topics, round-robin. With nothing
-// appended, asleep says that there is nothing left to do and that the holder
-// will be woken; else it must call Read again. Only one goroutine at a time may
-// be between Wake and asleep.
-func (m *Member) Read(dst []Delivery, now time.Time) (_ []Delivery, asleep bool) {
+// of what m has not read of one of its topics, round-robin: 16 KiB and one message
+// as they are encoded, with head bytes on top for each. With nothing appended,
+// asleep says that there is nothing left to do and that the holder will be woken;
+// else it must call Read again. Only one goroutine at a time may be between Wake
+// and asleep.
+func (m *Member) Read(dst []Delivery, head int, now time.Time) (_ []Delivery, asleep bool) {
+	h := m.shard.hub
+	h.boundBacklogs() // what others have read may have been encoded since
 	m.mu.Lock()
 	s := m.dequeue()
-	if s == nil {
+	switch {
+	case s == nil:
 		asleep = !m.kicked
 		m.kicked = false
 		m.awake = !asleep
 		m.mu.Unlock()
 		return dst, asleep
+	case s.late != lateNothing:
+		f := fetch{s, s.late}
+		s.late, s.fetching = lateNothing, true
+		m.enqueueFirst(s)
+		m.mu.Unlock()
+		h.fetches.add(h, f)
+		return dst, false
 	}
 	m.mu.Unlock()
 
 	n := len(dst)
-	dst, unread, expired := s.log.read(s, dst, now, &m.shard.hub.backlog)
-	m.shard.hub.count(dst[n:], expired)
+	dst, unread, missed, expired := s.log.read(s, dst, head, now, &h.backlog)
+	h.count(dst[n:], expired)
 	if unread {
 		m.mu.Lock()
-		m.enqueue(s)
+		if missed {
+			s.late = lateMissed
+			m.enqueueFirst(s)
+		} else {
+			m.enqueue(s)
+		}
 		m.mu.Unlock()
 	}
 	return dst, false

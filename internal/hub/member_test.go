@@ -214,7 +214,7 @@ func TestLeave(t *testing.T) {
 			s.Open(nil, pubsub.Version{})
 			deliver(h, "t", "a b c d")
 			h.pump()
-			p.Read(make([]Delivery, 0, 2), time.Now())
+			p.Read(make([]Delivery, 0, 2), 0, time.Now())
 		}},
 		{"cut off", func(h *Hub, p *peer, s *Subscription) {
 			s.Open(nil, pubsub.Version{})
@@ -265,10 +265,10 @@ func TestLeave(t *testing.T) {
 					t.Error("woken after Close")
 				}
 				for range 3 {
-					ds, _ := p.Read(make([]Delivery, 0, 4), time.Now())
+					ds, _ := p.Read(make([]Delivery, 0, 4), 0, time.Now())
 					expect(t, ds, "")
 				}
-				if _, asleep := p.Read(nil, time.Now()); !asleep {
+				if _, asleep := p.Read(nil, 0, time.Now()); !asleep {
 					t.Error("a closed member has something to do")
 				}
 				if _, err := p.Subscribe(t.Context(), "t", SubscriptionOptions{}); err == nil {
@@ -407,7 +407,7 @@ func TestKick(t *testing.T) {
 	}
 	read := func(want bool) {
 		t.Helper()
-		if _, asleep := p.Read(make([]Delivery, 0, 2), time.Now()); asleep != want {
+		if _, asleep := p.Read(make([]Delivery, 0, 2), 0, time.Now()); asleep != want {
 			t.Errorf("asleep is %v, want %v", asleep, want)
 		}
 	}

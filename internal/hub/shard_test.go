@@ -168,7 +168,7 @@ func TestDeliveryDoesNotAllocate(t *testing.T) {
 		for _, p := range peers {
 			for asleep := false; !asleep; {
 				var ds []Delivery
-				ds, asleep = p.Read(dst, now)
+				ds, asleep = p.Read(dst, 0, now)
 				read += len(ds)
 			}
 		}
@@ -212,7 +212,7 @@ func TestTicksDoNotAllocate(t *testing.T) {
 		}
 		for _, p := range peers {
 			for asleep := false; !asleep; {
-				_, asleep = p.Read(dst, now)
+				_, asleep = p.Read(dst, 0, now)
 			}
 		}
 	}); n != 0 {
@@ -228,6 +228,8 @@ type reader struct {
 }
 
 func (r *reader) Wake() { *r.awake = append(*r.awake, r) }
+
+func (r *reader) Failed(error) {}
 
 // BenchmarkFanOut delivers one message to 10,000 members of one topic.
 func BenchmarkFanOut(b *testing.B) {
@@ -248,7 +250,7 @@ func BenchmarkFanOut(b *testing.B) {
 	read := func() {
 		for _, r := range awake {
 			for asleep := false; !asleep; {
-				_, asleep = r.Read(dst, now)
+				_, asleep = r.Read(dst, 0, now)
 			}
 		}
 		awake = awake[:0]

@@ -17,6 +17,8 @@ type alarm struct {
 
 func (a *alarm) Wake() { a.wake <- struct{}{} }
 
+func (a *alarm) Failed(error) {}
+
 func newAlarm(h *Hub) *alarm {
 	a := &alarm{wake: make(chan struct{}, 1)}
 	a.Member = newMember(h, a, "")
@@ -32,7 +34,7 @@ func (a *alarm) run(ctx context.Context) {
 		}
 		a.woken = append(a.woken, time.Now())
 		for asleep := false; !asleep; {
-			_, asleep = a.Read(make([]Delivery, 0, 2), time.Now())
+			_, asleep = a.Read(make([]Delivery, 0, 2), 0, time.Now())
 		}
 	}
 }
@@ -228,11 +230,11 @@ func TestDeadlineWhileAwake(t *testing.T) {
 		t.Errorf("woken %d times without having slept", p.wakes.Load())
 	}
 	for range 2 { // the subscription, the deadline
-		if _, asleep := p.Read(make([]Delivery, 0, 2), time.Now()); asleep {
+		if _, asleep := p.Read(make([]Delivery, 0, 2), 0, time.Now()); asleep {
 			t.Error("asleep without having seen to the deadline")
 		}
 	}
-	if _, asleep := p.Read(make([]Delivery, 0, 2), time.Now()); !asleep {
+	if _, asleep := p.Read(make([]Delivery, 0, 2), 0, time.Now()); !asleep {
 		t.Error("not asleep")
 	}
 }

@@ -37,10 +37,7 @@ type conn struct {
 	due     instant    // when proto.tick is next to be called; zero while it is
 	place   *share     // its place among the connections
 	state   connState
-	// unwritten is set while whoever opens subscriptions waits for their messages
-	// to be written.
-	unwritten bool
-	begun     bool // there is something to write to
+	begun   bool // there is something to write to
 }
 
 // portable is what a connection needs that goroutines serve.
@@ -66,6 +63,9 @@ type protocol interface {
 	// encode adds d to w; last says that nothing follows in this piece. It is
 	// called by the goroutine that writes.
 	encode(w *writer, d *hub.Delivery, now time.Time, last bool)
+	// head is how many bytes at most a delivery takes beside the encoding that it
+	// shares with others.
+	head() int
 	// tick does what is due at now, such as to write a keep-alive to w after
 	// nothing has been sent since wrote, and returns when it is to be called again
 	// at the latest. It is called by the goroutine that writes.
@@ -206,6 +206,13 @@ func (c *conn) Wake() {
 	}
 }
 
+// Failed ends the connection: the client was told that it is subscribed, and comes
+// back for what it was promised.
+func (c *conn) Failed(err error) {
+	c.s.o.Events.Failed("reading a retained message", err)
+	go c.close() // a will may have to be stored
+}
+
 // serveAlone is serve in a goroutine of the connection's own.
 func (c *conn) serveAlone() {
 	c.portable.writing.Lock()
@@ -231,7 +238,7 @@ func (c *conn) serve(ring *park.Ring) {
 		var ds []hub.Delivery
 		asleep := false
 		if state != connEnding {
-			ds, asleep = c.member.Read(w.deliveries[:0], now)
+			ds, asleep = c.member.Read(w.deliveries[:0], c.proto.head(), now)
 		}
 		if state == connOpen {
 			for i := range ds {
@@ -248,12 +255,11 @@ func (c *conn) serve(ring *park.Ring) {
 			w.err = nil
 		case c.blocked():
 			return
-		case w.gathered && (state == connEnding || asleep && c.awaited()):
+		case w.gathered && state == connEnding:
 			w.settle() // and see whether all was taken
 		case state == connEnding:
 			c.finish()
 		case asleep:
-			c.written()
 			return
 		}
 	}
@@ -308,17 +314,12 @@ func (c *conn) waitRoom() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for len(c.control) > maxControl && c.state == connOpen {
-		c.waitChange()
+		if c.room == nil {
+			c.room = sync.NewCond(&c.mu)
+		}
+		c.room.Wait()
 	}
 	return c.state == connOpen
-}
-
-// waitChange waits for makeRoom; mu is held.
-func (c *conn) waitChange() {
-	if c.room == nil {
-		c.room = sync.NewCond(&c.mu)
-	}
-	c.room.Wait()
 }
 
 // makeRoom wakes whoever waits for room; mu is held.
@@ -326,40 +327,6 @@ func (c *conn) makeRoom() {
 	if c.room != nil {
 		c.room.Broadcast()
 	}
-}
-
-// expectWrite notes that something is about to be opened for the client; see
-// waitWritten.
-func (c *conn) expectWrite() {
-	c.mu.Lock()
-	c.unwritten = true
-	c.mu.Unlock()
-}
-
-// waitWritten returns when what was to be written at the last expectWrite has been
-// taken by the client's side; false if nothing will be written any more.
-func (c *conn) waitWritten() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for c.unwritten && c.state == connOpen {
-		c.waitChange()
-	}
-	return c.state == connOpen
-}
-
-// awaited reports whether somebody waits for what is being written.
-func (c *conn) awaited() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.unwritten
-}
-
-// written notes that there is nothing left to write.
-func (c *conn) written() {
-	c.mu.Lock()
-	c.unwritten = false
-	c.makeRoom()
-	c.mu.Unlock()
 }
 
 // finish ends the connection from this side.

@@ -9,6 +9,10 @@ import (
 	"pubsub/internal/ws"
 )
 
+// head is for a frame's header, an expiry and a Subscription Identifier: the topic
+// counts with what is shared.
+func (m *mqttConn) head() int { return 32 }
+
 func (m *mqttConn) encode(w *writer, d *hub.Delivery, now time.Time, last bool) {
 	p := d.Parcel
 	if p == nil {

@@ -10,11 +10,6 @@ import (
 	"pubsub/internal/session"
 )
 
-// maxInitial is how many bytes of retained messages wait for a client that has
-// subscribed to many topics at once. The others are read when those have been
-// sent.
-const maxInitial = 256 << 10
-
 // subscribed answers [session.Subscribe]; opening are the subscriptions that may
 // be read once the client has been told.
 type subscribed struct {
@@ -33,7 +28,8 @@ type opening struct {
 // backplane is reached over a network: each takes a round trip or two.
 const subscribesAtOnce = 32
 
-// subscribe joins topics and reads what they retain.
+// subscribe joins topics and reads what they retain: as much as makes a piece. The
+// others are read when the client has taken that.
 func (m *mqttConn) subscribe(subs []session.Subscription) session.Event {
 	ctx, cancel := context.WithTimeout(context.Background(), subscribeTimeout)
 	defer cancel()
@@ -47,13 +43,15 @@ func (m *mqttConn) subscribe(subs []session.Subscription) session.Event {
 	}
 	waiting, errs := 0, answer.Errs
 	for some := range slices.Chunk(subs, atOnce) {
-		for i, o := range m.subscribeSome(ctx, some, errs, waiting > maxInitial) {
+		for i, o := range m.subscribeSome(ctx, some, errs, waiting >= maxPiece) {
 			if errs[i] != nil {
 				m.s.o.Events.Failed("subscribing an MQTT client", errs[i])
 				continue
 			}
 			if o.retained != nil {
-				waiting += len(o.retained.Data) + len(o.retained.Properties)
+				// Of those that were read at the same time, not all may be kept.
+				o.late = waiting >= maxPiece
+				waiting += o.retained.Wire
 			}
 			answer.opening = append(answer.opening, o)
 		}
@@ -97,31 +95,11 @@ func (m *mqttConn) subscribeOne(ctx context.Context, want *session.Subscription,
 
 // openSubscriptions lets the client read what it has subscribed to.
 func (m *mqttConn) openSubscriptions(os []opening) {
-	m.expectWrite()
 	for _, o := range os {
-		if !o.late {
+		if o.late {
+			o.sub.OpenLate(pubsub.Version{})
+		} else {
 			o.sub.Open(o.retained, pubsub.Version{})
 		}
-	}
-	for _, o := range os {
-		if !o.late {
-			continue
-		}
-		if !m.waitWritten() {
-			return
-		}
-		ctx, cancel := context.WithTimeout(context.Background(), subscribeTimeout)
-		retained, _, err := o.sub.Last(ctx, pubsub.Version{})
-		cancel()
-		if err != nil {
-			// The client has been told that it is subscribed: it is to come back.
-			m.s.o.Events.Failed("reading a retained message for an MQTT client", err)
-			m.close()
-			return
-		}
-		if retained != nil {
-			m.expectWrite()
-		}
-		o.sub.Open(retained, pubsub.Version{})
 	}
 }

@@ -234,6 +234,8 @@ type deaf struct{}
 
 func (deaf) Wake() {}
 
+func (deaf) Failed(error) {}
+
 // journal remembers what a Server tells its Events.
 type journal struct {
 	mu sync.Mutex

@@ -16,6 +16,9 @@ type parkedHolder conn
 // Wake is not called.
 func (c *parkedHolder) Wake() {}
 
+// Failed ends the connection.
+func (c *parkedHolder) Failed(err error) { (*conn)(c).Failed(err) }
+
 // Serve writes what there is to write.
 func (c *parkedHolder) Serve(o hub.Outbox) {
 	if (*conn)(c).started.Load() {

@@ -3,9 +3,11 @@ package server
 import (
 	"bytes"
 	"context"
+	"math"
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"slices"
 	"time"
 
 	"pubsub"
@@ -140,6 +142,7 @@ type sseStream struct {
 	// immutable once started
 	durable, envelope bool
 	chunked           bool    // the body is chunked, because the client speaks HTTP/1.1
+	maxID             uint16  // length of the longest id that positions make
 	expires           instant // of the token; zero if never
 	// positions are of the topics in byte order, for the ids of a durable stream of
 	// several; what it points to is owned by the goroutine that writes.
@@ -199,12 +202,14 @@ func refusedSSE(e *authError) *sseRefusal {
 }
 
 // subscribe joins the topics and returns what the stream begins with: what is
-// retained of every topic. Nothing else is written before start.
+// retained of the first topics, as much as makes a piece. That of the others is read
+// when the client has taken it. Nothing else is written before start.
 func (st *sseStream) subscribe(ctx context.Context, req *sseRequest) (opening []byte, err error) {
 	opening = append([]byte(nil), st.framed(streamOpen)...)
-	var first []*pubsub.Parcel   // what is retained
+	var subs []sseOpening
 	var positions []sse.Position // of a durable stream
-	for _, t := range req.topics {
+	size := 0
+	for i, t := range req.topics {
 		sub, err := st.member.Subscribe(ctx, t, hub.SubscriptionOptions{})
 		if err != nil {
 			return nil, err
@@ -213,36 +218,73 @@ func (st *sseStream) subscribe(ctx context.Context, req *sseRequest) (opening []
 			sub.Open(nil, pubsub.Version{})
 			continue
 		}
-		since := req.since[len(positions)]
-		retained, seen, err := sub.Last(ctx, since)
-		if err != nil {
-			return nil, err
-		}
-		// A version that counts as none must not come back in an id: one ahead of
-		// the store would count once the store has passed it.
-		has := seen
-		if retained != nil {
-			first = append(first, retained)
-			if has = since; has.Generation != seen.Generation || !seen.Newer(has) {
-				has = pubsub.Version{}
+		o := sseOpening{sub: sub, late: size >= maxPiece}
+		if since := req.since[i]; !o.late || !since.IsZero() {
+			if err := o.read(ctx, since); err != nil {
+				return nil, err
 			}
 		}
-		positions = append(positions, sse.Position{Topic: sub.Topic(), Version: has})
-		sub.Open(nil, seen)
+		if o.retained != nil {
+			size += o.retained.Wire
+		}
+		subs = append(subs, o)
+		positions = append(positions, sse.Position{Topic: sub.Topic(), Version: o.has})
 	}
-	// Only now is known what the client has of the later topics: the first id names
-	// that already.
-	for _, p := range first {
-		advance(positions, p)
-		var rest []byte
-		opening, rest = st.appendHead(opening, p, positions)
-		opening = append(opening, rest...)
+	if len(positions) > 1 { // of one topic, its events name the version themselves
+		st.positions, st.maxID = &positions, maxIDLen(positions)
 	}
-	if len(positions) > 1 {
-		kept := positions
-		st.positions = &kept // of one topic, its events name the version themselves
+	// All positions are known only now, and the first id must name them all.
+	size = 0
+	for _, o := range subs {
+		if o.late || o.retained != nil && size >= maxPiece {
+			o.sub.OpenLate(o.has)
+			continue
+		}
+		if o.retained != nil {
+			advance(positions, o.retained)
+			var rest []byte
+			opening, rest = st.appendHead(opening, o.retained, positions)
+			opening = append(opening, rest...)
+			size = len(opening)
+		}
+		o.sub.Open(nil, o.seen)
 	}
 	return opening, nil
+}
+
+// sseOpening is a topic of a durable stream that begins.
+type sseOpening struct {
+	sub      *hub.Subscription
+	late     bool           // what it retains is read once the client has taken what is before it
+	retained *pubsub.Parcel // what is to be sent first; nil if there is nothing, or it is late
+	has      pubsub.Version // what the client has of it
+	seen     pubsub.Version // what the client has once it has retained
+}
+
+// read reads what the topic retains, if that is newer than since, the client's
+// version. A version that counts as none must not come back in an id: one ahead of
+// the store would count once the store has passed it.
+func (o *sseOpening) read(ctx context.Context, since pubsub.Version) (err error) {
+	o.retained, o.seen, err = o.sub.Last(ctx, since)
+	o.has = o.seen
+	if o.retained != nil {
+		if o.has = since; since.Generation != o.seen.Generation || !o.seen.Newer(since) {
+			o.has = pubsub.Version{}
+		}
+	}
+	if o.late {
+		o.retained = nil
+	}
+	return err
+}
+
+// maxIDLen returns the length of the longest id that positions make.
+func maxIDLen(positions []sse.Position) uint16 {
+	last := slices.Clone(positions)
+	for i := range last {
+		last[i].Version = pubsub.Version{Generation: math.MaxUint64, Seq: math.MaxUint64}
+	}
+	return uint16(len(sse.AppendID(nil, last)))
 }
 
 // runHTTP1 takes the connection over from net/http, whose goroutines and buffers
@@ -303,6 +345,8 @@ func (st *sseStream) watch(nc net.Conn, received int) {
 }
 
 func (st *sseStream) transport() string { return transportSSE }
+
+func (st *sseStream) head() int { return int(st.maxID) }
 
 func (st *sseStream) encode(w *writer, d *hub.Delivery, _ time.Time, last bool) {
 	if d.Dropped > 0 {

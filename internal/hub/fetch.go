@@ -1,0 +1,198 @@
+package hub
+
+import (
+	"context"
+	"sync"
+
+	"pubsub"
+)
+
+// fetchesAtOnce is how many goroutines read the store for members.
+const fetchesAtOnce = 64
+
+// fetches reads the store for members that could not take more when they
+// subscribed, or whose log has forgotten what they missed. It bounds how many
+// goroutines do so, because very many clients may begin to read at once.
+type fetches struct {
+	mu sync.Mutex
+	// guarded by mu
+	queue   []fetch
+	running int
+	ended   bool // nothing more is begun
+
+	goroutines sync.WaitGroup
+}
+
+// fetch is a subscription that the store is to be read for, and what of it.
+type fetch struct {
+	sub  *Subscription
+	late late
+}
+
+// add has f done.
+func (q *fetches) add(h *Hub, f fetch) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.ended {
+		return
+	}
+	q.queue = append(q.queue, f)
+	if q.running < fetchesAtOnce {
+		q.running++
+		q.goroutines.Go(func() { q.run(h) })
+	}
+}
+
+// run does what there is to do.
+func (q *fetches) run(h *Hub) {
+	for {
+		q.mu.Lock()
+		if len(q.queue) == 0 {
+			q.queue = nil // or its array would stay
+			q.running--
+			q.mu.Unlock()
+			return
+		}
+		f := q.queue[0]
+		q.queue[0] = fetch{}
+		q.queue = q.queue[1:]
+		q.mu.Unlock()
+		f.do(h)
+	}
+}
+
+// end waits for what was begun.
+func (q *fetches) end() {
+	q.mu.Lock()
+	q.ended, q.queue = true, nil
+	q.mu.Unlock()
+	q.goroutines.Wait()
+}
+
+// do reads the store and lets the member go on. Its subscriptions that come next and
+// are late as well are read with it, as far as they make one piece.
+func (f fetch) do(h *Hub) {
+	m := f.sub.member
+	fs := []fetch{f}
+	var err error
+	for done, size := 0, 0; done < len(fs) && size < maxPiece; {
+		var found []found
+		if found, err = readAll(h, fs[done:]); err != nil {
+			break
+		}
+		for i := 0; i < len(found) && size < maxPiece; i++ { // those left are read again
+			if p := found[i].parcel; p != nil {
+				size += p.Wire
+			}
+			fs[done].give(&found[i], &h.backlog)
+			done++
+		}
+		if size < maxPiece {
+			fs = m.appendLate(fs, h.opts.FetchAtOnce)
+		}
+	}
+	if m.fetched(fs, err) {
+		m.wake()
+	}
+}
+
+// found is what the store has for a subscription.
+type found struct {
+	parcel    *pubsub.Parcel // nil if there is nothing
+	forgotten pubsub.Version // the log's newest, before the store was asked
+	err       error
+}
+
+// readAll reads the store for all of fs at the same time.
+func readAll(h *Hub, fs []fetch) ([]found, error) {
+	all := make([]found, len(fs))
+	if len(fs) == 1 {
+		fs[0].read(h, &all[0])
+		return all, all[0].err
+	}
+	var wg sync.WaitGroup
+	for i := range fs {
+		wg.Go(func() { fs[i].read(h, &all[i]) })
+	}
+	wg.Wait()
+	for i := range all {
+		if all[i].err != nil {
+			return nil, all[i].err
+		}
+	}
+	return all, nil
+}
+
+func (f fetch) read(h *Hub, to *found) {
+	s := f.sub
+	s.log.mu.Lock()
+	seen := s.seen
+	to.forgotten = s.log.version
+	s.log.mu.Unlock()
+	if f.late == lateLast {
+		seen = pubsub.Version{}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), h.opts.WantTimeout)
+	defer cancel()
+	to.parcel, _, to.err = s.Last(ctx, seen)
+}
+
+// give gives the subscription what was found; if that is out of date, f is still to
+// be done.
+func (f *fetch) give(found *found, b *backlog) {
+	s, late := f.sub, f.late
+	f.late = lateNothing
+	switch {
+	case late == lateMissed:
+		if !s.log.resume(s, found.parcel, found.forgotten, b) {
+			f.late = lateMissed
+		}
+	case found.parcel != nil:
+		s.log.open(s, false, found.parcel, late == lateNewer, pubsub.Version{}, b)
+	}
+}
+
+// appendLate appends to fs, which are the first of the ready ones, up to n of those
+// that follow, as long as they are late as well.
+func (m *Member) appendLate(fs []fetch, n int) []fetch {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.ready == nil {
+		return fs
+	}
+	for s := m.ready.next; n > 0; s = s.next {
+		switch {
+		case s.fetching || s.held:
+		case s.late == lateNothing:
+			return fs
+		default:
+			fs = append(fs, fetch{s, s.late})
+			s.late, s.fetching = lateNothing, true
+			n--
+		}
+		if s == m.ready {
+			break
+		}
+	}
+	return fs
+}
+
+// fetched notes that the store was read for fs, and reports whether m is to be
+// woken. With an error its holder ends it.
+func (m *Member) fetched(fs []fetch, err error) (wake bool) {
+	left := true
+	m.mu.Lock()
+	for _, f := range fs {
+		left = left && f.sub.held
+		if f.sub.fetching = false; f.late != lateNothing {
+			f.sub.late = f.late
+		}
+	}
+	left = left || m.closed
+	wake = m.ready != nil && (err == nil || left) && m.rouse()
+	m.mu.Unlock()
+	if err != nil && !left {
+		m.holder.Failed(err)
+	}
+	return wake
+}

@@ -1,0 +1,42 @@
+package server
+
+import (
+	"bytes"
+
+	"pubsub"
+)
+
+// maxPiece is how much of what is encoded a client is given before it must take it,
+// beside one message.
+const maxPiece = 16 << 10
+
+// jsonExtra is how many bytes a byte of content takes in an envelope beyond itself,
+// as the first of a character that must be escaped.
+var jsonExtra = func() (extra [256]uint8) {
+	for c := range 0x20 {
+		extra[c] = 5 // \u001f
+	}
+	extra['"'], extra['\\'] = 1, 1
+	extra[0xc2] = 4 // U+0085 takes two, and \u0085 six
+	extra[0xe2] = 3 // U+2028 and U+2029 take three
+	return extra
+}()
+
+// WireSize returns an upper bound of the length of m in any of the encodings that
+// subscribers share.
+func WireSize(m *pubsub.Message) int {
+	// The names of fields, a version and a time; a topic stands in an id, where each
+	// of its bytes may take three, and in an envelope, where it may take two.
+	const fixed, perTopicByte = 208, 5
+	n := fixed + perTopicByte*len(m.Topic) + len(m.Data) + len(m.Properties)
+	if len(m.Data) >= maxPiece {
+		return n + 6*len(m.Data) // it is a piece by itself, however long
+	}
+	json := 0
+	for _, c := range m.Data {
+		json += int(jsonExtra[c])
+	}
+	lines := bytes.Count(m.Data, []byte{'\n'}) + bytes.Count(m.Data, []byte{'\r'})
+	const dataField = len("data: ")
+	return n + max(json, lines*dataField, len(m.Data)/3+4) // the last is Base64
+}
