@@ -526,7 +526,7 @@ func TestModel(t *testing.T) {
 	rnd := seeded(t)
 	var sum Stats
 	forgot := 0
-	for range 2000 {
+	for range 800 {
 		h := New(Options{
 			Backplane:        newPlane(),
 			Shards:           1 + rnd.IntN(3),

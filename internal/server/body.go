@@ -56,8 +56,7 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request) (body []byte, 
 	case n > limit:
 		return nil, errTooLarge
 	case n > 0:
-		body = make([]byte, n)
-		_, err = io.ReadFull(r.Body, body)
+		body, err = readExactly(r.Body, int(n))
 	default:
 		body, err = io.ReadAll(io.LimitReader(r.Body, limit+1))
 		if int64(len(body)) > limit {
@@ -72,6 +71,25 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request) (body []byte, 
 	w.Header().Del("Connection")
 	setReadDeadline(w, time.Time{})
 	return body, nil
+}
+
+// firstRead is how much memory a body gets before any of it has come.
+const firstRead = 4 << 10
+
+// readExactly reads n bytes. Its memory grows with what has come, so that a client
+// that only announces a body takes none.
+func readExactly(r io.Reader, n int) ([]byte, error) {
+	b := make([]byte, min(n, firstRead))
+	for read := 0; ; {
+		k, err := io.ReadFull(r, b[read:])
+		read += k
+		if err != nil || read == n {
+			return b, err
+		}
+		larger := make([]byte, min(2*read, n))
+		copy(larger, b)
+		b = larger
+	}
 }
 
 // setReadDeadline has no error: a connection that has no deadlines is a test's.

@@ -237,7 +237,7 @@ func (c *conn) serve(ring *park.Ring) {
 		w.bytes(control, false)
 		var ds []hub.Delivery
 		asleep := false
-		if state != connEnding {
+		if state != connEnding && len(control) < maxPiece { // of more, it must be seen first whether it is taken
 			ds, asleep = c.member.Read(w.deliveries[:0], c.proto.head(), now)
 		}
 		if state == connOpen {
@@ -245,6 +245,7 @@ func (c *conn) serve(ring *park.Ring) {
 				c.proto.encode(w, &ds[i], now, i == len(ds)-1)
 			}
 		}
+		clear(ds) // or a write that waits would keep them in memory
 		w.flush()
 		if w.wrote {
 			c.wrote, w.wrote = c.s.instant(now), false
@@ -305,7 +306,7 @@ func (c *conn) send(b []byte, last bool) {
 
 // maxControl is how many bytes of control a client may leave unread before
 // nothing more is read from it.
-const maxControl = 64 << 10
+const maxControl = 16 << 10
 
 // waitRoom returns when what is to be written first has become less; false if
 // nothing will be written any more. Whoever serves requests of the client calls

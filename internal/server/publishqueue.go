@@ -12,12 +12,21 @@ import (
 // before nothing more is read from it.
 const maxPublishes = 256
 
+// maxPublishBytes is how many bytes the messages of a connection that wait may have
+// together before nothing more is read from it, and maxAllPublishBytes how many those
+// of all connections may have; each connection may have one message all the same.
+const (
+	maxPublishBytes    = 1 << 20
+	maxAllPublishBytes = 64 << 20
+)
+
 // publishQueue publishes the messages of one connection in their order. A
 // retained one, and over a network any, waits while the next are begun.
 type publishQueue struct {
 	mu sync.Mutex
 	// guarded by mu
 	queue   []publishing         // in order; the first one is being finished
+	bytes   int                  // of the messages in queue
 	running bool                 // a goroutine finishes them
 	behind  map[pubsub.Topic]int // of queue, those that a later retained one has to wait for before it is begun
 	changed chan struct{}        // closed when queue has become shorter; nil until somebody waits
@@ -27,19 +36,19 @@ type publishQueue struct {
 type publishing struct {
 	message pubsub.Message // without data once it has been begun
 	size    int
+	held    int // bytes that it takes while it waits
 	came    time.Time
 	ctx     context.Context
 	cancel  context.CancelFunc             // nil if there is none
 	finish  func() (pubsub.Version, error) // nil until it has been begun
 }
 
-// add publishes m and returns at once, as long as fewer than maxPublishes are under
-// way. A retained message is begun now, so that many share one wait for the disk,
+// add publishes m and returns at once, as long as there is room for another one. A retained message is begun now, so that many share one wait for the disk,
 // unless one to the same topic that is not retained has not been sent yet. Whoever
 // subscribes is given what is retained as soon as that is stored; what was
 // published before it must not come after it.
 func (q *publishQueue) add(s *Server, m pubsub.Message) {
-	p := publishing{message: m, size: len(m.Data), came: s.o.Now(), ctx: context.Background()}
+	p := publishing{message: m, size: len(m.Data), held: len(m.Topic) + len(m.Data) + len(m.Properties), came: s.o.Now(), ctx: context.Background()}
 	if s.o.BackplaneMayWait {
 		p.ctx, p.cancel = context.WithTimeout(p.ctx, backplaneWait)
 	}
@@ -60,14 +69,22 @@ func (q *publishQueue) add(s *Server, m pubsub.Message) {
 		q.behind[m.Topic]++
 	}
 	q.queue = append(q.queue, p)
+	q.bytes += p.held
+	s.publishing.Add(int64(p.held))
 	if !q.running {
 		q.running = true
 		s.registry.goroutines.Add(1)
 		go q.run(s)
 	}
-	for len(q.queue) >= maxPublishes {
+	for q.full(s) {
 		q.wait()
 	}
+}
+
+// full reports whether nothing more is to be added; mu is held.
+func (q *publishQueue) full(s *Server) bool {
+	return len(q.queue) >= maxPublishes || q.bytes >= maxPublishBytes ||
+		len(q.queue) > 0 && s.publishing.Load() >= maxAllPublishBytes
 }
 
 // sent notes that the first of the queue, which is not retained, has been sent, and
@@ -128,6 +145,8 @@ func (q *publishQueue) run(s *Server) {
 		if !p.message.Retain {
 			q.sent(s)
 		}
+		q.bytes -= p.held
+		s.publishing.Add(-int64(p.held))
 		q.queue[0] = publishing{}
 		q.queue = q.queue[1:]
 		q.wake()

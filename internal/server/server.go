@@ -98,6 +98,8 @@ type Server struct {
 	began     time.Time // what instants are told from
 
 	live atomic.Pointer[live] // replaced as a whole by Reload
+
+	publishing atomic.Int64 // bytes of MQTT clients' messages that wait for the backplane
 }
 
 // live is what Reload replaces, ready for use.
