@@ -33,6 +33,7 @@ type plane struct {
 	drops map[pubsub.Topic]int
 	last  map[pubsub.Topic]pubsub.Message
 	asked atomic.Int64 // calls to Want
+	reads atomic.Int64 // calls to Last
 	err   error        // of Last
 }
 
@@ -64,6 +65,7 @@ func (p *plane) Drop(t pubsub.Topic) {
 }
 
 func (p *plane) Last(_ context.Context, t pubsub.Topic, after pubsub.Version) (pubsub.Message, bool, error) {
+	p.reads.Add(1)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	m, ok := p.last[t]
