@@ -149,3 +149,39 @@ func TestFrameAllocatesNothingOnceMade(t *testing.T) {
 		t.Errorf("%v allocations", n)
 	}
 }
+
+// Whoever keeps a parcel learns what that adds to memory, once, and encodings that
+// are made meanwhile count as soon as they are there.
+func TestParcelCountsWhatItTakes(t *testing.T) {
+	const keepers, rounds = 8, 200
+	for range 20 {
+		var total atomic.Int64
+		p := pubsub.NewParcel(pubsub.Message{Topic: "t", Data: make([]byte, 100), Properties: make([]byte, 10), Sender: "sender"})
+		p.CountIn(&total)
+		if n := p.Size(); n < 116 || n > 116+500 {
+			t.Errorf("a message of 116 bytes takes %d", n)
+		}
+		var wg sync.WaitGroup
+		for i := range keepers {
+			wg.Go(func() {
+				for range rounds {
+					total.Add(p.Hold())
+					p.Frame(pubsub.Shape(i%pubsub.NumShapes), func(dst []byte, m *pubsub.Message) []byte { return append(dst, m.Data...) })
+					total.Add(-p.Release())
+				}
+			})
+		}
+		wg.Wait()
+		if n := total.Load(); n != 0 {
+			t.Fatalf("%d bytes are kept by nobody", n)
+		}
+		if n := p.Size(); n < 116+pubsub.NumShapes*100 {
+			t.Errorf("with %d encodings of 100 bytes it takes %d", pubsub.NumShapes, n)
+		}
+		total.Add(p.Hold())
+		total.Add(p.Hold())
+		if n := total.Load(); n != p.Size() {
+			t.Errorf("%d bytes are kept, want %d", n, p.Size())
+		}
+	}
+}

@@ -37,8 +37,8 @@ var (
 // TestMain runs everything four times, unless a flag says how: with parked
 // connections, where the system has them, written to in both ways; with a goroutine
 // for each; and with nodes that keep everything in NATS. TestCluster... are of
-// several nodes over NATS anyway, and run once; TestChurn and
-// TestSubscribeToManyLargeRetained measure a process that has no NATS server in it.
+// several nodes over NATS anyway, and run once; TestChurn,
+// TestMemory and TestSubscribeToManyLargeRetained measure a process that has no NATS server in it.
 func TestMain(m *testing.M) {
 	flag.Parse()
 	fmt.Fprintf(os.Stderr, "seed %d (repeat with -seed)\n", *seed)
@@ -51,7 +51,7 @@ func TestMain(m *testing.M) {
 			code = again("-holder=portable", skip("^TestCluster"))
 		}
 		if all && code == 0 {
-			code = again("-nats", skip("^TestCluster|^TestChurn|^TestSubscribeToManyLargeRetained$"))
+			code = again("-nats", skip("^TestCluster|^TestChurn|^TestMemory$|^TestSubscribeToManyLargeRetained$"))
 		}
 		if all && code == 0 {
 			code = again("-holder=auto", "-io=uring", skip("^TestCluster"))
