@@ -33,7 +33,7 @@ func (n *node) adminToken() (string, error) {
 	}
 	if n.cfg.InMemory {
 		token := rand.Text()
-		fmt.Fprintf(n.o.Stderr, "Admin token of this run: %s\n", token)
+		fmt.Fprintf(n.out, "Admin token of this run: %s\n", token)
 		return token, nil
 	}
 	path := filepath.Join(n.cfg.DataDir, adminTokenFile)

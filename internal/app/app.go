@@ -26,7 +26,8 @@ import (
 // Options are what Run needs beside the settings.
 type Options struct {
 	// Stdout takes what a program reads: with dev, the token. Stderr takes logs
-	// and what a person reads.
+	// and what a person reads. Run never waits for either: it writes through an
+	// [Output], which Stderr may already be.
 	Stdout, Stderr io.Writer
 	// Version is the release, for metrics.
 	Version string
@@ -59,9 +60,11 @@ func Run(ctx context.Context, cfg *config.Config, o Options) error {
 	if cfg.Dev {
 		cfg = devConfig(cfg)
 	}
-	n := &node{cfg: cfg, o: o, logLevel: new(slog.LevelVar), metrics: newMetrics(o.Version)}
-	n.log = newLogger(o.Stderr, cfg, n.logLevel)
+	n := &node{cfg: cfg, o: o, out: NewOutput(o.Stderr), logLevel: new(slog.LevelVar), metrics: newMetrics(o.Version)}
+	defer n.out.Flush()
+	n.log = newLogger(n.out, cfg, n.logLevel)
 	n.throttle = newThrottle(n.log)
+	n.metrics.observeOutput(n.out)
 
 	if err := n.listen(); err != nil {
 		return err
@@ -92,6 +95,7 @@ func Run(ctx context.Context, cfg *config.Config, o Options) error {
 type node struct {
 	// immutable once built
 	o         Options
+	out       *Output
 	log       *slog.Logger
 	logLevel  *slog.LevelVar
 	throttle  *throttle

@@ -70,6 +70,7 @@ func (n *node) storeEvents() local.Events {
 		Error: func(err error) { n.throttle.error("the store", err) },
 		Fatal: func(err error) {
 			n.log.Error("the store cannot write any more: the process ends; what was acknowledged is on disk", "error", err)
+			n.out.Flush() // the process ends when this returns
 		},
 	}
 }

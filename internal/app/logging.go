@@ -1,6 +1,7 @@
 package app
 
 import (
+	"bytes"
 	"context"
 	"io"
 	"log/slog"
@@ -10,13 +11,24 @@ import (
 	"pubsub/internal/config"
 )
 
-func newLogger(w io.Writer, cfg *config.Config, level *slog.LevelVar) *slog.Logger {
+// newLogger returns a logger that writes to out. Lines that out drops are announced
+// by a line in the same format.
+func newLogger(out *Output, cfg *config.Config, level *slog.LevelVar) *slog.Logger {
 	setLevel(level, cfg.LogLevel)
+	out.setNotice(func(lost int) []byte {
+		var b bytes.Buffer
+		slog.New(logHandler(&b, cfg.LogFormat, slog.LevelWarn)).Warn("log lines dropped", "lines", lost)
+		return b.Bytes()
+	})
+	return slog.New(logHandler(out, cfg.LogFormat, level))
+}
+
+func logHandler(w io.Writer, format string, level slog.Leveler) slog.Handler {
 	o := &slog.HandlerOptions{Level: level}
-	if cfg.LogFormat == "json" {
-		return slog.New(slog.NewJSONHandler(w, o))
+	if format == "json" {
+		return slog.NewJSONHandler(w, o)
 	}
-	return slog.New(slog.NewTextHandler(w, o))
+	return slog.NewTextHandler(w, o)
 }
 
 // setLevel sets v to a level that has been validated.

@@ -82,6 +82,11 @@ func (m *metrics) counter(name, help string, value func() float64) {
 	m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: "pubsub", Name: name, Help: help}, value))
 }
 
+// observeOutput adds what the log counts itself.
+func (m *metrics) observeOutput(o *Output) {
+	m.counter("log_dropped_total", "Log lines dropped because nobody read them.", func() float64 { return float64(o.Dropped()) })
+}
+
 // observeHub adds what the hub counts itself.
 func (m *metrics) observeHub(h *hub.Hub) {
 	m.gauge("subscriptions", "Topics subscribed to now, over all clients.", func() float64 { return float64(h.Stats().Subscriptions) })
