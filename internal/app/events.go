@@ -37,6 +37,7 @@ func (n *node) serverEvents() server.Events {
 			m.refused.WithLabelValues(transport, reason).Inc()
 			n.log.Debug("refused", "transport", transport, "reason", reason)
 		},
+		ClockJumped: func(by time.Duration) { n.log.Warn("wall clock jumped", "by", by) },
 		Failed: func(what string, err error) {
 			m.failures.Inc()
 			n.throttle.error(what, err)

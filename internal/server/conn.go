@@ -195,7 +195,8 @@ func (c *conn) dueBy(t time.Time) {
 		return
 	}
 	c.due = at
-	c.member.SetDeadline(t) // with mu, so that the last one to set it is the soonest
+	// With mu, so that the last one to set it is the soonest.
+	c.member.SetDeadline(c.s.time(at))
 }
 
 // Wake starts the goroutine that writes; see [hub.Holder]. Before start, which

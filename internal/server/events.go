@@ -33,6 +33,9 @@ type Events struct {
 	// TokenRefused is called with the reason when a client reads Invalid token. Any
 	// stranger can bring that about, so it is worth a count and a debug line.
 	TokenRefused func(reason error)
+	// ClockJumped is called when the wall clock was found to have jumped, ahead if by
+	// is positive.
+	ClockJumped func(by time.Duration)
 	// Failed is called when something failed that its operator should know of;
 	// what names it in words. While the backplane is away that is every request.
 	// What was given up because its client has gone is none of it: any stranger
@@ -71,6 +74,9 @@ func (e *Events) fill() {
 	}
 	if e.TokenRefused == nil {
 		e.TokenRefused = func(error) {}
+	}
+	if e.ClockJumped == nil {
+		e.ClockJumped = func(time.Duration) {}
 	}
 	failed := e.Failed
 	e.Failed = func(what string, err error) {

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -97,7 +98,8 @@ type Server struct {
 	events    endpoint  // /events
 	began     time.Time // what instants are told from
 
-	live atomic.Pointer[live] // replaced as a whole by Reload
+	live       atomic.Pointer[live] // replaced as a whole by Reload
+	claimClock claimClock
 }
 
 // live is what Reload replaces, ready for use.
@@ -171,10 +173,13 @@ func (s *Server) Reload(l Limits) {
 	s.live.Store(n)
 }
 
-// Run keeps up with the signing keys until ctx is done, then returns nil once all
+// Run keeps up with the signing keys and the clock until ctx is done, then returns nil once all
 // that it started has ended.
 func (s *Server) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	wg.Go(func() { s.watchClock(ctx) })
 	s.keys.run(ctx, s.o.Events.Failed)
+	wg.Wait()
 	return nil
 }
 

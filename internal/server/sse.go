@@ -114,7 +114,7 @@ type sseStream struct {
 
 	// immutable once started
 	durable, envelope bool
-	expires           instant // of the token; zero if never
+	expires           int64 // when the token ends, in milliseconds since 1970; 0 if never
 	// positions are of the topics in byte order, for the ids of a durable stream of
 	// several; what it points to is owned by the goroutine that writes.
 	positions *[]sse.Position
@@ -144,7 +144,7 @@ func (s *Server) openSSE(r *http.Request) (_ *sseStream, kid string, opening []b
 	}
 	st := &sseStream{durable: req.durable, envelope: req.envelope}
 	if !cred.Expires.IsZero() {
-		st.expires = s.instant(cred.Expires)
+		st.expires = cred.Expires.UnixMilli()
 	}
 	st.init(s, st, place)
 	st.join(s.mayPark(r))
@@ -325,7 +325,7 @@ func advance(positions []sse.Position, p *pubsub.Parcel) {
 }
 
 func (st *sseStream) tick(w *writer, now, wrote time.Time) time.Time {
-	if st.expires != 0 && st.s.instant(now) >= st.expires {
+	if st.expires != 0 && now.UnixMilli() >= st.expires {
 		st.end(endExpired)
 		return time.Time{}
 	}
@@ -334,8 +334,8 @@ func (st *sseStream) tick(w *writer, now, wrote time.Time) time.Time {
 		w.bytes(keepAlive, false)
 		next = now.Add(st.s.o.SSEKeepAlive)
 	}
-	if st.expires != 0 && st.expires < st.s.instant(next) {
-		next = st.s.time(st.expires)
+	if left := st.expires - now.UnixMilli(); st.expires != 0 && left < next.Sub(now).Milliseconds() {
+		next = now.Add(time.Duration(left) * time.Millisecond)
 	}
 	return next
 }
