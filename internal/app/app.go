@@ -169,6 +169,7 @@ func (n *node) build(adminToken string) {
 		Hub:              n.hub,
 		Lot:              n.lot,
 		AdminToken:       adminToken,
+		OpsHosts:         n.cfg.OpsHosts,
 		SSE:              n.cfg.SSE,
 		HTTPPublish:      n.cfg.HTTPPublish,
 		MQTT:             n.cfg.MQTT,

@@ -36,6 +36,10 @@ type Options struct {
 	// is an administrator.
 	AdminToken string
 
+	// OpsHosts are the host names that OpsHandler answers to, beside addresses and
+	// localhost.
+	OpsHosts []string
+
 	// SSE, HTTPPublish, MQTT and Admin switch their paths on.
 	SSE, HTTPPublish, MQTT, Admin bool
 
