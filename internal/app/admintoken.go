@@ -59,8 +59,8 @@ func (n *node) warnOfReaders(path string) {
 		return // where the mode says nothing of them
 	}
 	if fi, err := os.Stat(path); err == nil && fi.Mode().Perm()&0o077 != 0 {
-		n.log.Warn("others than its owner can read the admin token: chmod 600 the file, and delete it to have a new one made if they may have",
-			"file", path, "mode", fi.Mode().Perm().String())
+		n.log.Warn("admin token file readable by others", "file", path, "mode", fi.Mode().Perm().String(),
+			"advice", "chmod 600 the file, and delete it to have a new token made if others may have read it")
 	}
 }
 

@@ -75,7 +75,7 @@ func Run(ctx context.Context, cfg *config.Config, o Options) error {
 	}
 	defer func() {
 		if err := n.backplane.Close(); err != nil {
-			n.log.Error("closing the backplane", "error", err)
+			n.failed("backplane close failed", err)
 		}
 	}()
 	adminToken, err := n.adminToken()
@@ -136,7 +136,8 @@ func (n *node) openRings() {
 	for range cmp.Or(n.o.Shards, runtime.GOMAXPROCS(0)) {
 		r, err := park.NewRing()
 		if err != nil {
-			n.log.Warn("io_uring cannot be used, messages are sent without it: it needs Linux 5.18, a container whose seccomp profile allows it, and sysctl kernel.io_uring_disabled=0", "error", err)
+			n.log.Warn("io_uring unavailable", "error", err, "consequence", "messages are sent without it",
+				"advice", "it needs Linux 5.18, a container whose seccomp profile allows it, and sysctl kernel.io_uring_disabled=0")
 			n.closeRings()
 			return
 		}
@@ -302,7 +303,7 @@ func (n *node) wait(ctx context.Context, failed <-chan error) error {
 func (n *node) reload() {
 	next, err := n.o.ConfigReload()
 	if err != nil {
-		n.log.Error("settings not reloaded", "error", err)
+		n.failed("reload failed", err)
 		return
 	}
 	if n.cfg.Dev {
@@ -313,7 +314,7 @@ func (n *node) reload() {
 	if n.certs != nil {
 		// Also without a change of names: the files have other contents.
 		if err := n.certs.load(merged); err != nil {
-			n.log.Error("certificate not reloaded; the old one stays", "error", err)
+			n.failed("certificate reload failed", err)
 		}
 	}
 	setLevel(n.logLevel, merged.LogLevel)
@@ -321,6 +322,6 @@ func (n *node) reload() {
 	n.cfg = merged
 	n.log.Info("settings reloaded", "changed", live)
 	if len(restart) > 0 {
-		n.log.Warn("changed settings that need a restart", "settings", restart)
+		n.log.Warn("changed settings need a restart", "settings", restart)
 	}
 }

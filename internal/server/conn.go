@@ -145,7 +145,7 @@ func (c *conn) start(first []byte) {
 // lost ends a connection that was registered and could not be taken over from
 // net/http: it is lost already, or net/http has changed its ways.
 func (c *conn) lost(err error) {
-	c.s.o.Events.Failed("taking over a connection", err)
+	c.s.o.Events.Failed("hijack failed", err)
 	c.s.o.Events.Connected(c.proto.transport())
 	c.close()
 	if !c.served() {

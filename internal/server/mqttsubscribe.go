@@ -49,7 +49,7 @@ func (m *mqttConn) subscribe(subs []session.Subscription) session.Event {
 	for some := range slices.Chunk(subs, atOnce) {
 		for i, o := range m.subscribeSome(ctx, some, errs, waiting > maxInitial) {
 			if errs[i] != nil {
-				m.s.o.Events.Failed("subscribing an MQTT client", errs[i])
+				m.s.o.Events.Failed("subscribe failed", errs[i])
 				continue
 			}
 			if o.retained != nil {
@@ -115,7 +115,7 @@ func (m *mqttConn) openSubscriptions(os []opening) {
 		cancel()
 		if err != nil {
 			// The client has been told that it is subscribed: it is to come back.
-			m.s.o.Events.Failed("reading a retained message for an MQTT client", err)
+			m.s.o.Events.Failed("retained message read failed", err)
 			m.close()
 			return
 		}

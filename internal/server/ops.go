@@ -71,7 +71,7 @@ func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
 		text(w, http.StatusServiceUnavailable, "signing keys not known yet")
 	default:
 		if err := s.o.Backplane.Health(ctx); err != nil {
-			s.o.Events.Failed("checking the backplane's health", err)
+			s.o.Events.Failed("health check failed", err)
 			text(w, http.StatusServiceUnavailable, "backplane unavailable")
 			return
 		}

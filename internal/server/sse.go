@@ -150,7 +150,7 @@ func (s *Server) openSSE(r *http.Request) (_ *sseStream, kid string, opening []b
 	st.join(s.mayPark(r))
 	if opening, err = st.subscribe(ctx, req); err != nil {
 		st.abandon()
-		s.o.Events.Failed("subscribing a stream", err)
+		s.o.Events.Failed("subscribe failed", err)
 		return nil, "", nil, &sseRefusal{condition: "internal-server-error", text: "Failed to read message from storage", storm: true}
 	}
 	return st, cred.KeyID, opening, nil

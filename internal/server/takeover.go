@@ -77,7 +77,7 @@ func (m *mqttConn) claim(owner string) {
 	ctx, cancel := context.WithTimeout(context.Background(), backplaneWait)
 	defer cancel()
 	if err := m.s.o.Backplane.Tell(ctx, pubsub.Control{Kind: controlTakeOver, Body: c.append(nil, owner)}); err != nil {
-		m.s.o.Events.Failed("telling other nodes of a client identifier", err)
+		m.s.o.Events.Failed("takeover broadcast failed", err)
 	}
 }
 
@@ -151,7 +151,7 @@ func (s *Server) askForClaims(ctx context.Context, batch []byte) bool {
 	defer cancel()
 	replies, err := s.o.Backplane.Ask(ctx, pubsub.Control{Kind: controlClaims, Body: batch})
 	if err != nil {
-		s.o.Events.Failed("comparing client identifiers with other nodes", err)
+		s.o.Events.Failed("claim comparison failed", err)
 		return false
 	}
 	for _, r := range replies {
