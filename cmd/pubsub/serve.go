@@ -153,7 +153,9 @@ func (c *serveCmd) Run(p *process, all *cli, ctx *kong.Context) error {
 	return adviseServe(app.Run(running, cfg, app.Options{
 		Stdout: p.stdout, Stderr: p.stderr, Version: buildVersion(), Shards: shards, Reload: reload,
 		ConfigReload: func() (*config.Config, error) {
-			next, _, err := config.Load(in)
+			again := in
+			again.Reload = true
+			next, _, err := config.Load(again)
 			return next, err
 		},
 	}))

@@ -6,6 +6,7 @@ package app
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -38,7 +39,8 @@ type Options struct {
 	// that were bound; ops is nil if that listener is switched off. It must return
 	// soon.
 	Listening func(public, ops net.Addr)
-	// Reload asks for the settings to be read again; ConfigReload reads them.
+	// Reload asks for the settings to be read again; ConfigReload reads them, in a
+	// goroutine that Run does not wait for when it ends.
 	Reload       <-chan struct{}
 	ConfigReload func() (*config.Config, error)
 }
@@ -75,7 +77,7 @@ func Run(ctx context.Context, cfg *config.Config, o Options) error {
 	}
 	defer func() {
 		if err := n.backplane.Close(); err != nil {
-			n.failed("backplane close failed", err)
+			n.logFailure("backplane close failed", err)
 		}
 	}()
 	adminToken, err := n.adminToken()
@@ -284,8 +286,14 @@ func (n *node) tellListening() {
 // shutdownTimeout is how long requests that are no streams may take to end.
 const shutdownTimeout = 5 * time.Second
 
-// wait returns when the node is to stop, with the error that made it so.
+// wait returns when the node is to stop, with the error that made it so. Until then it
+// reloads the settings when asked to, one time after the other.
 func (n *node) wait(ctx context.Context, failed <-chan error) error {
+	var (
+		asked = n.o.Reload     // nil while settings are being read
+		read  <-chan *reloaded // nil while none are
+		late  <-chan time.Time
+	)
 	for {
 		select {
 		case <-ctx.Done():
@@ -293,33 +301,68 @@ func (n *node) wait(ctx context.Context, failed <-chan error) error {
 		case err := <-failed:
 			n.log.Error("stopping", "error", err)
 			return err
-		case <-n.o.Reload:
-			n.reload()
+		case <-asked:
+			asked, read, late = nil, n.readSettings(), time.After(reloadTimeout)
+			continue
+		case r := <-read:
+			n.reload(r)
+		case <-late:
+			n.logFailure("reload failed", fmt.Errorf("reading the settings and the files that they name takes longer than %v", reloadTimeout))
 		}
+		asked, read, late = n.o.Reload, nil, nil
 	}
 }
 
+// reloadTimeout bounds how long the settings may take to be read again.
+const reloadTimeout = 10 * time.Second
+
+// reloaded are settings that were read while the node runs.
+type reloaded struct {
+	next    *config.Config
+	err     error
+	merged  *config.Config   // what the node runs with from now on
+	cert    *tls.Certificate // nil without TLS
+	certErr error
+}
+
+// readSettings reads the settings and the certificate in the background, so that a
+// file system that hangs holds up nothing else.
+func (n *node) readSettings() <-chan *reloaded {
+	done := make(chan *reloaded, 1)
+	cfg := n.cfg
+	go func() {
+		r := &reloaded{}
+		if r.next, r.err = n.o.ConfigReload(); r.err == nil {
+			if cfg.Dev {
+				r.next = devConfig(r.next)
+			}
+			r.merged = cfg.WithLive(r.next)
+			if n.certs != nil {
+				// Also without a change of names: the files have other contents.
+				r.cert, r.certErr = r.merged.Certificate()
+			}
+		}
+		done <- r
+	}()
+	return done
+}
+
 // reload takes up the settings that can change while the node runs.
-func (n *node) reload() {
-	next, err := n.o.ConfigReload()
-	if err != nil {
-		n.failed("reload failed", err)
+func (n *node) reload(r *reloaded) {
+	if r.err != nil {
+		n.logFailure("reload failed", r.err)
 		return
 	}
-	if n.cfg.Dev {
-		next = devConfig(next)
+	switch {
+	case r.certErr != nil:
+		n.logFailure("certificate reload failed", r.certErr)
+	case r.cert != nil:
+		n.certs.current.Store(r.cert)
 	}
-	live, restart := n.cfg.Changes(next)
-	merged := n.cfg.WithLive(next)
-	if n.certs != nil {
-		// Also without a change of names: the files have other contents.
-		if err := n.certs.load(merged); err != nil {
-			n.failed("certificate reload failed", err)
-		}
-	}
-	setLevel(n.logLevel, merged.LogLevel)
-	n.server.Reload(limitsOf(merged))
-	n.cfg = merged
+	live, restart := n.cfg.Changes(r.next)
+	setLevel(n.logLevel, r.merged.LogLevel)
+	n.server.Reload(limitsOf(r.merged))
+	n.cfg = r.merged
 	n.log.Info("settings reloaded", "changed", live)
 	if len(restart) > 0 {
 		n.log.Warn("changed settings need a restart", "settings", restart)

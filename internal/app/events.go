@@ -43,11 +43,19 @@ func (n *node) serverEvents() server.Events {
 	}
 }
 
-// failed counts and logs an error. The event is a constant such as "key watch failed",
-// which makes the operation key_watch of the metric.
+// failed counts an error, and logs it unless the same event was logged just before. The
+// event is a constant such as "key watch failed", which makes the operation key_watch of
+// the metric.
 func (n *node) failed(event string, err error) {
 	n.metrics.errors.WithLabelValues(operation(event)).Inc()
 	n.throttle.error(event, err)
+}
+
+// logFailure is failed for what nobody but an operator brings about: every such error is
+// logged.
+func (n *node) logFailure(event string, err error) {
+	n.metrics.errors.WithLabelValues(operation(event)).Inc()
+	n.log.Error(event, "error", err)
 }
 
 // operation returns the name under which an event is counted.
