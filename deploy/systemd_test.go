@@ -1,11 +1,15 @@
 package deploy
 
 import (
+	"errors"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -90,6 +94,80 @@ func TestUnit(t *testing.T) {
 				if strings.Contains(value, secret) {
 					t.Errorf("%s holds the secret %s", key, name)
 				}
+			}
+		}
+	}
+}
+
+// deaths are the ways in which Go's runtime ends a process.
+var deaths = map[string]func(){
+	"panic": func() {
+		go func() { panic("out of luck") }()
+		select {}
+	},
+	"fatal error": func() {
+		m := map[int]int{}
+		for range 2 {
+			go func() {
+				for i := 0; ; i++ {
+					m[i%8] = i
+				}
+			}()
+		}
+		select {}
+	},
+	"SIGQUIT": func() {
+		syscall.Kill(os.Getpid(), syscall.SIGQUIT)
+		select {}
+	},
+	"SIGABRT": func() {
+		syscall.Kill(os.Getpid(), syscall.SIGABRT)
+		select {}
+	},
+}
+
+// death is the environment variable that makes a run of this test die.
+const death = "PUBSUB_TEST_DEATH"
+
+// A node whose broker has died is started again, whatever it died of: Go's runtime ends
+// a process with the status that wrong settings have, too.
+func TestUnitRestarts(t *testing.T) {
+	if die := deaths[os.Getenv(death)]; die != nil {
+		die()
+	}
+	u := unit(t)
+	for name := range deaths {
+		t.Run(name, func(t *testing.T) {
+			cmd := exec.Command(os.Args[0], "-test.run=^TestUnitRestarts$")
+			cmd.Env = append(os.Environ(), death+"="+name, "GOTRACEBACK=single")
+			out, err := cmd.CombinedOutput()
+			exit := (*exec.ExitError)(nil)
+			if !errors.As(err, &exit) {
+				t.Fatalf("it lives: %v\n%s", err, out)
+			}
+			checkRestart(t, u, exit.ProcessState)
+		})
+	}
+}
+
+// checkRestart checks that systemd starts a service again that has ended so, however
+// often it has.
+func checkRestart(t *testing.T, u map[string][]string, state *os.ProcessState) {
+	t.Helper()
+	if !slices.Equal(u["Restart"], []string{"always"}) {
+		t.Errorf("Restart=%q", u["Restart"])
+	}
+	if !slices.Equal(u["StartLimitIntervalSec"], []string{"0"}) {
+		t.Errorf("StartLimitIntervalSec=%q: systemd gives up after some starts", u["StartLimitIntervalSec"])
+	}
+	ended := strconv.Itoa(state.ExitCode())
+	if ws := state.Sys().(syscall.WaitStatus); ws.Signaled() {
+		ended = ws.Signal().String()
+	}
+	for _, value := range u["RestartPreventExitStatus"] {
+		for _, status := range strings.Fields(value) {
+			if status == ended || strings.HasPrefix(status, "SIG") {
+				t.Errorf("ended with %s, which RestartPreventExitStatus=%s keeps down", ended, value)
 			}
 		}
 	}

@@ -33,6 +33,7 @@ type process struct {
 	environ        []string
 	stdin          io.Reader
 	stdout, stderr io.Writer
+	flush          func() // waits for a moment until stderr has been written; nil if writing to it waits
 }
 
 const (
@@ -43,6 +44,15 @@ const (
 
 // run does what the command line says and returns the exit status.
 func run(p *process) int {
+	status := execute(p)
+	if p.flush != nil {
+		p.flush()
+	}
+	return status
+}
+
+// execute is run without the wait for what was written last.
+func execute(p *process) int {
 	err := command(p)
 	switch {
 	case err == nil:

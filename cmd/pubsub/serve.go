@@ -108,6 +108,9 @@ func load(p *process, in config.Inputs) (*config.Config, error) {
 
 // Run runs the broker until a signal ends it.
 func (c *serveCmd) Run(p *process, all *cli, ctx *kong.Context) error {
+	// A broker must neither hang nor fail to end because nobody reads what it says.
+	out := app.NewOutput(p.stderr)
+	p.stderr, p.flush = out, out.Flush
 	in := inputs(p, all, ctx, c.settings)
 	cfg, err := load(p, in)
 	if err != nil {
@@ -132,6 +135,7 @@ func (c *serveCmd) Run(p *process, all *cli, ctx *kong.Context) error {
 				cancel()
 			default:
 				fmt.Fprintln(p.stderr, "pubsub: a second signal: stopped at once")
+				p.flush()
 				os.Exit(statusFailed)
 			}
 		}
@@ -149,7 +153,9 @@ func (c *serveCmd) Run(p *process, all *cli, ctx *kong.Context) error {
 	return adviseServe(app.Run(running, cfg, app.Options{
 		Stdout: p.stdout, Stderr: p.stderr, Version: buildVersion(), Shards: shards, Reload: reload,
 		ConfigReload: func() (*config.Config, error) {
-			next, _, err := config.Load(in)
+			again := in
+			again.Reload = true
+			next, _, err := config.Load(again)
 			return next, err
 		},
 	}))

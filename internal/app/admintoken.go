@@ -33,7 +33,7 @@ func (n *node) adminToken() (string, error) {
 	}
 	if n.cfg.InMemory {
 		token := rand.Text()
-		fmt.Fprintf(n.o.Stderr, "Admin token of this run: %s\n", token)
+		fmt.Fprintf(n.out, "Admin token of this run: %s\n", token)
 		return token, nil
 	}
 	path := filepath.Join(n.cfg.DataDir, adminTokenFile)
@@ -59,8 +59,8 @@ func (n *node) warnOfReaders(path string) {
 		return // where the mode says nothing of them
 	}
 	if fi, err := os.Stat(path); err == nil && fi.Mode().Perm()&0o077 != 0 {
-		n.log.Warn("others than its owner can read the admin token: chmod 600 the file, and delete it to have a new one made if they may have",
-			"file", path, "mode", fi.Mode().Perm().String())
+		n.log.Warn("admin token file readable by others", "file", path, "mode", fi.Mode().Perm().String(),
+			"advice", "chmod 600 the file, and delete it to have a new token made if others may have read it")
 	}
 }
 

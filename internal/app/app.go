@@ -6,6 +6,7 @@ package app
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -26,7 +27,8 @@ import (
 // Options are what Run needs beside the settings.
 type Options struct {
 	// Stdout takes what a program reads: with dev, the token. Stderr takes logs
-	// and what a person reads.
+	// and what a person reads. Run never waits for either: it writes through an
+	// [Output], which Stderr may already be.
 	Stdout, Stderr io.Writer
 	// Version is the release, for metrics.
 	Version string
@@ -37,7 +39,8 @@ type Options struct {
 	// that were bound; ops is nil if that listener is switched off. It must return
 	// soon.
 	Listening func(public, ops net.Addr)
-	// Reload asks for the settings to be read again; ConfigReload reads them.
+	// Reload asks for the settings to be read again; ConfigReload reads them, in a
+	// goroutine that Run does not wait for when it ends.
 	Reload       <-chan struct{}
 	ConfigReload func() (*config.Config, error)
 }
@@ -59,9 +62,11 @@ func Run(ctx context.Context, cfg *config.Config, o Options) error {
 	if cfg.Dev {
 		cfg = devConfig(cfg)
 	}
-	n := &node{cfg: cfg, o: o, logLevel: new(slog.LevelVar), metrics: newMetrics(o.Version)}
-	n.log = newLogger(o.Stderr, cfg, n.logLevel)
+	n := &node{cfg: cfg, o: o, out: NewOutput(o.Stderr), logLevel: new(slog.LevelVar), metrics: newMetrics(o.Version)}
+	defer n.out.Flush()
+	n.log = newLogger(n.out, cfg, n.logLevel)
 	n.throttle = newThrottle(n.log)
+	n.metrics.observeOutput(n.out)
 
 	if err := n.listen(); err != nil {
 		return err
@@ -72,7 +77,7 @@ func Run(ctx context.Context, cfg *config.Config, o Options) error {
 	}
 	defer func() {
 		if err := n.backplane.Close(); err != nil {
-			n.log.Error("closing the backplane", "error", err)
+			n.logFailure("backplane close failed", err)
 		}
 	}()
 	adminToken, err := n.adminToken()
@@ -92,6 +97,7 @@ func Run(ctx context.Context, cfg *config.Config, o Options) error {
 type node struct {
 	// immutable once built
 	o         Options
+	out       *Output
 	log       *slog.Logger
 	logLevel  *slog.LevelVar
 	throttle  *throttle
@@ -132,7 +138,8 @@ func (n *node) openRings() {
 	for range cmp.Or(n.o.Shards, runtime.GOMAXPROCS(0)) {
 		r, err := park.NewRing()
 		if err != nil {
-			n.log.Warn("io_uring cannot be used, messages are sent without it: it needs Linux 5.18, a container whose seccomp profile allows it, and sysctl kernel.io_uring_disabled=0", "error", err)
+			n.log.Warn("io_uring unavailable", "error", err, "consequence", "messages are sent without it",
+				"advice", "it needs Linux 5.18, a container whose seccomp profile allows it, and sysctl kernel.io_uring_disabled=0")
 			n.closeRings()
 			return
 		}
@@ -171,6 +178,7 @@ func (n *node) build(adminToken string) {
 		Hub:              n.hub,
 		Lot:              n.lot,
 		AdminToken:       adminToken,
+		OpsHosts:         n.cfg.OpsHosts,
 		SSE:              n.cfg.SSE,
 		HTTPPublish:      n.cfg.HTTPPublish,
 		MQTT:             n.cfg.MQTT,
@@ -284,8 +292,14 @@ func (n *node) tellListening() {
 // shutdownTimeout is how long requests that are no streams may take to end.
 const shutdownTimeout = 5 * time.Second
 
-// wait returns when the node is to stop, with the error that made it so.
+// wait returns when the node is to stop, with the error that made it so. Until then it
+// reloads the settings when asked to, one time after the other.
 func (n *node) wait(ctx context.Context, failed <-chan error) error {
+	var (
+		asked = n.o.Reload     // nil while settings are being read
+		read  <-chan *reloaded // nil while none are
+		late  <-chan time.Time
+	)
 	for {
 		select {
 		case <-ctx.Done():
@@ -293,35 +307,70 @@ func (n *node) wait(ctx context.Context, failed <-chan error) error {
 		case err := <-failed:
 			n.log.Error("stopping", "error", err)
 			return err
-		case <-n.o.Reload:
-			n.reload()
+		case <-asked:
+			asked, read, late = nil, n.readSettings(), time.After(reloadTimeout)
+			continue
+		case r := <-read:
+			n.reload(r)
+		case <-late:
+			n.logFailure("reload failed", fmt.Errorf("reading the settings and the files that they name takes longer than %v", reloadTimeout))
 		}
+		asked, read, late = n.o.Reload, nil, nil
 	}
 }
 
+// reloadTimeout bounds how long the settings may take to be read again.
+const reloadTimeout = 10 * time.Second
+
+// reloaded are settings that were read while the node runs.
+type reloaded struct {
+	next    *config.Config
+	err     error
+	merged  *config.Config   // what the node runs with from now on
+	cert    *tls.Certificate // nil without TLS
+	certErr error
+}
+
+// readSettings reads the settings and the certificate in the background, so that a
+// file system that hangs holds up nothing else.
+func (n *node) readSettings() <-chan *reloaded {
+	done := make(chan *reloaded, 1)
+	cfg := n.cfg
+	go func() {
+		r := &reloaded{}
+		if r.next, r.err = n.o.ConfigReload(); r.err == nil {
+			if cfg.Dev {
+				r.next = devConfig(r.next)
+			}
+			r.merged = cfg.WithLive(r.next)
+			if n.certs != nil {
+				// Also without a change of names: the files have other contents.
+				r.cert, r.certErr = r.merged.Certificate()
+			}
+		}
+		done <- r
+	}()
+	return done
+}
+
 // reload takes up the settings that can change while the node runs.
-func (n *node) reload() {
-	next, err := n.o.ConfigReload()
-	if err != nil {
-		n.log.Error("settings not reloaded", "error", err)
+func (n *node) reload(r *reloaded) {
+	if r.err != nil {
+		n.logFailure("reload failed", r.err)
 		return
 	}
-	if n.cfg.Dev {
-		next = devConfig(next)
+	switch {
+	case r.certErr != nil:
+		n.logFailure("certificate reload failed", r.certErr)
+	case r.cert != nil:
+		n.certs.current.Store(r.cert)
 	}
-	live, restart := n.cfg.Changes(next)
-	merged := n.cfg.WithLive(next)
-	if n.certs != nil {
-		// Also without a change of names: the files have other contents.
-		if err := n.certs.load(merged); err != nil {
-			n.log.Error("certificate not reloaded; the old one stays", "error", err)
-		}
-	}
-	setLevel(n.logLevel, merged.LogLevel)
-	n.server.Reload(limitsOf(merged))
-	n.cfg = merged
+	live, restart := n.cfg.Changes(r.next)
+	setLevel(n.logLevel, r.merged.LogLevel)
+	n.server.Reload(limitsOf(r.merged))
+	n.cfg = r.merged
 	n.log.Info("settings reloaded", "changed", live)
 	if len(restart) > 0 {
-		n.log.Warn("changed settings that need a restart", "settings", restart)
+		n.log.Warn("changed settings need a restart", "settings", restart)
 	}
 }

@@ -45,7 +45,7 @@ func diskReserve(cfg *config.Config) int64 { return max(1, int64(cfg.DiskReserve
 func (n *node) openNATS() error {
 	for _, name := range []string{"data-dir", "disk-reserve"} {
 		if n.cfg.Given(name) {
-			n.log.Warn("a setting is not used: a cluster keeps everything in NATS", "setting", name)
+			n.log.Warn("setting ignored", "setting", name, "cause", "a cluster keeps everything in NATS")
 		}
 	}
 	o := NATSOptions(n.cfg)
@@ -104,7 +104,7 @@ func (n *node) awaitBackplane(ctx context.Context, ready <-chan struct{}, failed
 func (n *node) tellReady(ctx context.Context, ready <-chan struct{}) {
 	select {
 	case <-ready:
-		n.log.Info("the cluster is ready")
+		n.log.Info("cluster ready")
 	case <-ctx.Done():
 	}
 }

@@ -57,12 +57,12 @@ func (n *node) greet(ctx context.Context) error {
 		return err
 	}
 	url := n.localURL()
-	fmt.Fprintf(n.o.Stderr, `
+	fmt.Fprintf(n.out, `
 A token that reads and writes demo, demo/1 and demo/2 for 24 hours:
 
 `)
-	fmt.Fprintln(n.o.Stdout, t)
-	fmt.Fprintf(n.o.Stderr, `
+	fmt.Fprintln(n.out.To(n.o.Stdout), t)
+	fmt.Fprintf(n.out, `
 Subscribe in one terminal, publish in another:
 
   curl -N '%[1]s/events?topic=demo&durable=true' -H 'Authorization: Bearer %[2]s'

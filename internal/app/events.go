@@ -3,6 +3,7 @@ package app
 import (
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"pubsub/internal/backplane/local"
@@ -37,29 +38,47 @@ func (n *node) serverEvents() server.Events {
 			m.refused.WithLabelValues(transport, reason).Inc()
 			n.log.Debug("refused", "transport", transport, "reason", reason)
 		},
-		Failed: func(what string, err error) {
-			m.failures.Inc()
-			n.throttle.error(what, err)
-		},
+		ClockJumped: func(by time.Duration) { n.log.Warn("wall clock jumped", "by", by) },
+		Failed:      n.failed,
 	}
+}
+
+// failed counts an error, and logs it unless the same event was logged just before. The
+// event is a constant such as "key watch failed", which makes the operation key_watch of
+// the metric.
+func (n *node) failed(event string, err error) {
+	n.metrics.errors.WithLabelValues(operation(event)).Inc()
+	n.throttle.error(event, err)
+}
+
+// logFailure is failed for what nobody but an operator brings about: every such error is
+// logged.
+func (n *node) logFailure(event string, err error) {
+	n.metrics.errors.WithLabelValues(operation(event)).Inc()
+	n.log.Error(event, "error", err)
+}
+
+// operation returns the name under which an event is counted.
+func operation(event string) string {
+	return strings.ReplaceAll(strings.ToLower(strings.TrimSuffix(event, " failed")), " ", "_")
 }
 
 // natsEvents make logs and metrics of what the backplane of a cluster has to say.
 func (n *node) natsEvents() nats.Events {
 	m := n.metrics
 	return nats.Events{
-		Waiting:      func(err error) { n.throttle.warn("NATS is away", err) },
+		Waiting:      func(err error) { n.throttle.warn("waiting for NATS", err) },
 		Connected:    func(server string) { n.log.Info("connected to NATS", "server", server) },
-		Disconnected: func(err error) { n.log.Warn("the connection to NATS is lost", "error", err) },
+		Disconnected: func(err error) { n.log.Warn("NATS connection lost", "error", err) },
 		Swept: func(why string, count int) {
-			n.log.Debug("looked for what was missed", "why", why, "messages", count)
+			n.log.Debug("retained messages swept", "cause", why, "missed", count)
 		},
 		Generation: func(from, to uint64) {
 			m.generations.Inc()
-			n.log.Warn("the retained messages in NATS are of another generation: the stream was made anew or restored, or has lost messages",
-				"before", fmt.Sprintf("%016x", from), "now", fmt.Sprintf("%016x", to))
+			n.log.Warn("stream generation changed", "before", fmt.Sprintf("%016x", from), "now", fmt.Sprintf("%016x", to),
+				"cause", "the stream of retained messages was made anew or restored, or has lost messages")
 		},
-		Error: func(err error) { n.throttle.error("the cluster", err) },
+		Error: func(err error) { n.failed("NATS operation failed", err) },
 	}
 }
 
@@ -67,9 +86,11 @@ func (n *node) natsEvents() nats.Events {
 func (n *node) storeEvents() local.Events {
 	return local.Events{
 		Swept: func(count, bytes int64) { n.log.Debug("expired messages removed", "messages", count, "bytes", bytes) },
-		Error: func(err error) { n.throttle.error("the store", err) },
+		Error: func(err error) { n.failed("store operation failed", err) },
 		Fatal: func(err error) {
-			n.log.Error("the store cannot write any more: the process ends; what was acknowledged is on disk", "error", err)
+			n.metrics.errors.WithLabelValues(operation("store write failed")).Inc()
+			n.log.Error("store write failed", "error", err, "consequence", "the process ends; what was acknowledged is on disk")
+			n.out.Flush() // the process ends when this returns
 		},
 	}
 }

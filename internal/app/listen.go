@@ -13,7 +13,6 @@ import (
 	"syscall"
 	"time"
 
-	"pubsub/internal/config"
 	"pubsub/internal/server"
 )
 
@@ -120,17 +119,6 @@ func serve(s *http.Server, ln net.Listener) error {
 // certificates holds the certificate that new connections are shown.
 type certificates struct {
 	current atomic.Pointer[tls.Certificate]
-}
-
-func (c *certificates) load(cfg *config.Config) error {
-	cert, err := cfg.Certificate()
-	if err != nil {
-		return err
-	}
-	if cert != nil {
-		c.current.Store(cert)
-	}
-	return nil
 }
 
 func (c *certificates) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"bytes"
 	"context"
 	"io"
 	"log/slog"
@@ -10,13 +11,24 @@ import (
 	"pubsub/internal/config"
 )
 
-func newLogger(w io.Writer, cfg *config.Config, level *slog.LevelVar) *slog.Logger {
+// newLogger returns a logger that writes to out. Lines that out drops are announced
+// by a line in the same format.
+func newLogger(out *Output, cfg *config.Config, level *slog.LevelVar) *slog.Logger {
 	setLevel(level, cfg.LogLevel)
+	out.setNotice(func(lost int) []byte {
+		var b bytes.Buffer
+		slog.New(logHandler(&b, cfg.LogFormat, slog.LevelWarn)).Warn("log lines dropped", "lines", lost)
+		return b.Bytes()
+	})
+	return slog.New(logHandler(out, cfg.LogFormat, level))
+}
+
+func logHandler(w io.Writer, format string, level slog.Leveler) slog.Handler {
 	o := &slog.HandlerOptions{Level: level}
-	if cfg.LogFormat == "json" {
-		return slog.New(slog.NewJSONHandler(w, o))
+	if format == "json" {
+		return slog.NewJSONHandler(w, o)
 	}
-	return slog.New(slog.NewTextHandler(w, o))
+	return slog.NewTextHandler(w, o)
 }
 
 // setLevel sets v to a level that has been validated.
@@ -52,21 +64,19 @@ func newThrottle(log *slog.Logger) *throttle {
 	return &throttle{log: log, kinds: make(map[string]*kind)}
 }
 
-// error logs that what failed; there are few different ones.
-func (t *throttle) error(what string, err error) {
-	t.line(slog.LevelError, what+" failed", err, logEvery)
-}
+// error logs an event, of which there are few different ones.
+func (t *throttle) error(event string, err error) { t.line(slog.LevelError, event, err, logEvery) }
 
-// warn logs what goes on; there are few different ones.
-func (t *throttle) warn(what string, err error) { t.line(slog.LevelWarn, what, err, warnEvery) }
+// warn logs an event that lasts; there are few different ones.
+func (t *throttle) warn(event string, err error) { t.line(slog.LevelWarn, event, err, warnEvery) }
 
-func (t *throttle) line(level slog.Level, text string, err error, every time.Duration) {
+func (t *throttle) line(level slog.Level, event string, err error, every time.Duration) {
 	now := time.Now()
 	t.mu.Lock()
-	k := t.kinds[text]
+	k := t.kinds[event]
 	if k == nil {
 		k = &kind{}
-		t.kinds[text] = k
+		t.kinds[event] = k
 	}
 	if now.Before(k.next) {
 		k.skipped++
@@ -76,5 +86,5 @@ func (t *throttle) line(level slog.Level, text string, err error, every time.Dur
 	skipped := k.skipped
 	*k = kind{next: now.Add(every)}
 	t.mu.Unlock()
-	t.log.Log(context.Background(), level, text, "error", err, "unlogged_before", skipped)
+	t.log.Log(context.Background(), level, event, "error", err, "unlogged_before", skipped)
 }

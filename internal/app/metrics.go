@@ -29,7 +29,7 @@ type metrics struct {
 	publishing  *prometheus.HistogramVec
 	dropped     *prometheus.CounterVec
 	undelivered *prometheus.CounterVec
-	failures    prometheus.Counter
+	errors      *prometheus.CounterVec
 	generations prometheus.Counter // of a cluster only
 }
 
@@ -49,13 +49,13 @@ func newMetrics(version string) *metrics {
 		}, []string{"retain"}),
 		undelivered: counterVec("deliveries_dropped_total", "Messages not handed to a client for a reason other than its being slow.", "reason"),
 		dropped:     counterVec("publishes_dropped_total", "Messages of MQTT clients that were not accepted.", "reason"),
-		failures:    prometheus.NewCounter(prometheus.CounterOpts{Namespace: "pubsub", Name: "failures_total", Help: "Things that failed and were logged as errors."}),
+		errors:      counterVec("errors_total", "Errors logged, by operation.", "op"),
 		generations: prometheus.NewCounter(prometheus.CounterOpts{Namespace: "pubsub", Name: "nats_generation_changes_total", Help: "Times that the stream of retained messages was made anew, restored, or has lost messages."}),
 	}
 	m.registry.MustRegister(
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		m.connections, m.connected, m.refused, m.responses, m.published, m.bytes, m.publishing, m.dropped, m.undelivered, m.failures,
+		m.connections, m.connected, m.refused, m.responses, m.published, m.bytes, m.publishing, m.dropped, m.undelivered, m.errors,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Namespace: "pubsub", Name: "build_info", Help: "1, with the version.",
 			ConstLabels: prometheus.Labels{"version": version, "goversion": runtime.Version()},
@@ -80,6 +80,11 @@ func (m *metrics) gauge(name, help string, value func() float64) {
 // counter adds what somebody else counts.
 func (m *metrics) counter(name, help string, value func() float64) {
 	m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: "pubsub", Name: name, Help: help}, value))
+}
+
+// observeOutput adds what the log counts itself.
+func (m *metrics) observeOutput(o *Output) {
+	m.counter("log_dropped_total", "Log lines dropped because nobody read them.", func() float64 { return float64(o.Dropped()) })
 }
 
 // observeHub adds what the hub counts itself.

@@ -30,6 +30,10 @@ type Config struct {
 	// OpsListen is the address of /metrics, /healthz, /readyz and /debug/pprof/.
 	// Default "127.0.0.1:7677"; empty switches it off.
 	OpsListen string `name:"ops-listen" default:"127.0.0.1:7677" group:"Addresses" help:"Address of /metrics, /healthz, /readyz and /debug/pprof/; empty switches it off."`
+	// OpsHosts are the names under which OpsListen may be asked for, beside addresses
+	// and localhost. Default none. Without that, a web page could read from OpsListen in
+	// an operator's browser, under a name of its own that it makes resolve to it.
+	OpsHosts []string `name:"ops-hosts" group:"Addresses" help:"Host names under which --ops-listen may be asked for, such as pubsub-1.internal, beside IP addresses and localhost."`
 	// TLSCert is the file with the PEM certificate chain. Default none: no TLS.
 	// It goes with TLSKey.
 	TLSCert string `name:"tls-cert" group:"Addresses" live:"true" help:"File with the PEM certificate chain; with --tls-key, clients connect by TLS."`

@@ -97,6 +97,7 @@ func TestSettings(t *testing.T) {
 		{"listen", "localhost:7676", ""},
 		{"ops-listen", "", ""},
 		{"ops-listen", ":9", ""},
+		{"ops-hosts", "pubsub-1, Node_2.Internal.", "pubsub-1,Node_2.Internal."},
 		{"trusted-proxies", "10.0.0.0/8,fd00::/8", ""},
 		{"trusted-proxies", "10.1.2.3/8, 192.0.2.1", "10.0.0.0/8,192.0.2.1/32"},
 		{"trusted-proxies", "", ""},
@@ -241,7 +242,7 @@ func TestValidate(t *testing.T) {
 	_, _, err := Load(Inputs{
 		Flags: []Flag{
 			{"listen", "7676"}, {"ops-listen", "x:y"}, {"sse", "maybe"}, {"max-connections", "-1"}, {"publish-rate", "many"},
-			{"trusted-proxies", "10.0.0.0/8,example.com"}, {"data-dir", ""}, {"tls-cert", "c.pem"},
+			{"trusted-proxies", "10.0.0.0/8,example.com"}, {"ops-hosts", "a,http://b:7677"}, {"data-dir", ""}, {"tls-cert", "c.pem"},
 			{"admin-token", "s3cret with spaces"},
 		},
 		Environ: []string{"PUBSUB_SSE_KEEP_ALIVE=5", "PUBSUB_MAX_KEEP_ALIVE=1500ms", "PUBSUB_MAX_MESSAGE_SIZE=32KB", "PUBSUB_DISK_RESERVE=-1",
@@ -261,6 +262,7 @@ func TestValidate(t *testing.T) {
 		`subscriber-buffer "9999999999999999999GiB" ($PUBSUB_SUBSCRIBER_BUFFER) is not allowed; it takes a size, in bytes or like 256KiB (units: KiB, MiB, GiB), from 1 to 1GiB`,
 		`listen "7676" (--listen) is not allowed; it takes HOST:PORT or :PORT, like :7676`,
 		`ops-listen "x:y" (--ops-listen) is not allowed; it takes HOST:PORT, like 127.0.0.1:7677, or nothing`,
+		`ops-hosts "a,http://b:7677" (--ops-hosts) is not allowed; it takes host names like pubsub-1.internal, without scheme, port or path`,
 		`data-dir "" (--data-dir) is not allowed; it takes the path of a directory`,
 		`admin-token (--admin-token) is not allowed; it takes 1 to 1024 printable ASCII characters without spaces`,
 		`allowed-origins "https://Example.com/" ($PUBSUB_ALLOWED_ORIGINS) is not allowed; it takes origins as a browser sends them: scheme and host in lower case, no default port, no path, like https://example.com or http://localhost:8080`,

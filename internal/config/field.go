@@ -98,8 +98,11 @@ func declared() []field {
 			f.Value, f.List = "CIDR", true
 		case []string:
 			f.Value, f.List = "ORIGIN", true
-			if f.Name == "nats" {
+			switch f.Name {
+			case "nats":
 				f.Value = "URL"
+			case "ops-hosts":
+				f.Value = "HOST"
 			}
 		case Secret:
 			f.Value, f.secret = "TOKEN", true
@@ -254,6 +257,8 @@ func (f *field) allowed() string {
 		return "networks like 10.0.0.0/8 or fd00::/8, or single addresses"
 	case "ORIGIN":
 		return "origins as a browser sends them: scheme and host in lower case, no default port, no path, like https://example.com or http://localhost:8080"
+	case "HOST":
+		return "host names like pubsub-1.internal, without scheme, port or path"
 	case "URL":
 		return "addresses like nats://host:4222 (or tls://, ws://, wss://), without user, password or path: credentials have settings of their own"
 	case "TOKEN":

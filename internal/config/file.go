@@ -190,6 +190,19 @@ func readAtMost(path string, limit int64) ([]byte, error) {
 	return data, cause(err)
 }
 
+// regular returns an error if something other than a regular file is at path. Its text
+// follows the path.
+func regular(path string) error {
+	fi, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return fmt.Errorf("cannot be read (%w); it takes the path of a file", cause(err))
+	case !fi.Mode().IsRegular():
+		return errors.New("is not a regular file; only such a file is read again")
+	}
+	return nil
+}
+
 // cause takes the path and the operation off an error of package os.
 func cause(err error) error {
 	if pe := (*os.PathError)(nil); errors.As(err, &pe) {

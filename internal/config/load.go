@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -21,6 +22,11 @@ type Inputs struct {
 	// Others are names of flags that are no settings: their keys and variables
 	// are known, and left alone.
 	Others []string
+	// Reload says that a broker runs with what it has read before. An editor may be
+	// writing the configuration file just then, so an empty one is an error. Neither
+	// that file nor any other may be a pipe or a device, which could make the reader
+	// wait and holds nothing a second time.
+	Reload bool
 }
 
 // Load returns the settings of in: those of a flag, else of a variable
@@ -50,6 +56,11 @@ func Load(in Inputs) (c *Config, warnings []string, err error) {
 		text := strings.Join(values, ",")
 		if err := f.set(c, text); err != nil {
 			errs = append(errs, f.problem(origin, text))
+		}
+	}
+	if in.Reload {
+		if err := c.regular(); err != nil {
+			return nil, warnings, err
 		}
 	}
 	errs = append(errs, c.readSecrets(), c.Validate())
@@ -103,7 +114,16 @@ func (in *Inputs) file(env map[string]string) (*File, error) {
 	if path == "" {
 		return nil, nil
 	}
-	return ReadFile(path, append(names(), in.Others...))
+	if in.Reload {
+		if err := regular(path); err != nil {
+			return nil, &Problem{"config", fmt.Sprintf("config %q %v", path, err)}
+		}
+	}
+	f, err := ReadFile(path, append(names(), in.Others...))
+	if err == nil && in.Reload && len(f.entries) == 0 {
+		return nil, &Problem{"config", fmt.Sprintf("config %q holds no settings; it may just be being written", path)}
+	}
+	return f, err
 }
 
 // variables returns the part of the environment that is ours, by name, and a

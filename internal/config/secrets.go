@@ -53,6 +53,22 @@ func (f *field) readFile(path string) (string, error) {
 	return value, nil
 }
 
+// regular says which of the files that the settings name are no regular files.
+func (c *Config) regular() error {
+	var errs []error
+	for i := range fields {
+		f := &fields[i]
+		path := f.get(c)
+		if f.Value != "FILE" || path == "" {
+			continue
+		}
+		if err := regular(path); err != nil {
+			errs = append(errs, &Problem{f.Name, fmt.Sprintf("%s %q (%s) %v", f.Name, path, c.Origin(f.Name), err)})
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // readable says which of the files that the settings name cannot be read.
 func (c *Config) readable(names ...string) error {
 	var errs []error

@@ -107,6 +107,8 @@ func (f *field) wellFormed(c *Config) bool {
 		return isAddress(c.Listen)
 	case "ops-listen":
 		return c.OpsListen == "" || isAddress(c.OpsListen)
+	case "ops-hosts":
+		return !slices.ContainsFunc(c.OpsHosts, func(h string) bool { return !isHostName(h) })
 	case "data-dir":
 		return c.DataDir != "" || c.InMemory
 	case "admin-token", "nats-token", "nats-password":
@@ -157,6 +159,14 @@ func isAddress(s string) bool {
 	}
 	n, err := strconv.ParseUint(port, 10, 16)
 	return err == nil && strconv.FormatUint(n, 10) == port
+}
+
+// isHostName reports whether s can be a host name as a client sends it, international
+// ones in their ASCII form; an underscore is what names of containers have.
+func isHostName(s string) bool {
+	s = strings.TrimSuffix(strings.ToLower(s), ".")
+	return s != "" && len(s) <= 253 && !strings.HasPrefix(s, ".") && !strings.Contains(s, "..") &&
+		strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789-_.") == ""
 }
 
 func isIPv6(s string) bool {

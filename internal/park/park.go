@@ -25,9 +25,9 @@ type Handler interface {
 
 // Options are the settings of a lot.
 type Options struct {
-	// WriteTimeout is how long a peer may take no byte of what was kept for it
-	// before the connection is closed, to a second; the handler then reads its
-	// end. 0 is for ever.
+	// WriteTimeout is how long a peer may acknowledge no byte of what was kept for it
+	// before the connection is closed; the handler then reads its end. 0 is for ever.
+	// It may be longer by an eighth, and by no more than two seconds.
 	WriteTimeout time.Duration
 	// Linger is how long a peer may take to close its side after Finish, to a
 	// second.

@@ -30,6 +30,9 @@ type poller struct {
 	epoll int
 	waker int // an eventfd, written to when the poller has to look up
 	opts  *Options
+	began time.Time // deadlines are told from it, by the monotonic clock
+
+	checked []*Conn // owned by the poller's goroutine: scratch of check
 
 	mu sync.Mutex
 	// guarded by mu
@@ -37,7 +40,7 @@ type poller struct {
 	free  []uint32
 	// due are the connections that are to be closed unless something happens: the
 	// peer takes nothing, or does not close its side. With each is how many bytes
-	// its kernel had not acknowledged when the wait began.
+	// its kernel had not acknowledged when that was last looked at.
 	due map[*Conn]int
 }
 
@@ -78,7 +81,7 @@ func newPoller(o *Options) (*poller, error) {
 		unix.Close(epoll)
 		return nil, err
 	}
-	p := &poller{epoll: epoll, waker: waker, opts: o, due: make(map[*Conn]int)}
+	p := &poller{epoll: epoll, waker: waker, opts: o, began: time.Now(), due: make(map[*Conn]int)}
 	ev := unix.EpollEvent{Events: unix.EPOLLIN, Fd: -1}
 	if err := unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, waker, &ev); err != nil {
 		p.close()
@@ -118,16 +121,30 @@ func (p *poller) wake() {
 	unix.Write(p.waker, one[:])
 }
 
-// checkEvery is how often overdue connections are looked for.
-const checkEvery = time.Second
+const (
+	// maxCheckEvery is how often connections that are due are looked at, at least.
+	maxCheckEvery = time.Second
+	// minCheckEvery is how often at most.
+	minCheckEvery = 10 * time.Millisecond
+)
+
+// checkEvery is how often connections that are due are looked at: that is how late
+// it may be noticed that a peer has taken something, or has taken nothing for long.
+func (o *Options) checkEvery() time.Duration {
+	if o.WriteTimeout <= 0 {
+		return maxCheckEvery
+	}
+	return min(max(o.WriteTimeout/16, minCheckEvery), maxCheckEvery)
+}
 
 func (p *poller) run(ctx context.Context) {
 	events := make([]unix.EpollEvent, 256)
+	every := p.opts.checkEvery()
 	checked := time.Now()
 	for ctx.Err() == nil {
 		timeout := -1
 		if p.hasDue() {
-			timeout = int(checkEvery / time.Millisecond)
+			timeout = int(every / time.Millisecond)
 		}
 		n, err := unix.EpollWait(p.epoll, events, timeout)
 		if err != nil && err != unix.EINTR {
@@ -143,9 +160,9 @@ func (p *poller) run(ctx context.Context) {
 			// epoll_wait, until the runtime looks there.
 			runtime.Gosched()
 		}
-		if now := time.Now(); now.Sub(checked) >= checkEvery {
+		if now := time.Now(); now.Sub(checked) >= every {
 			checked = now
-			p.closeOverdue(now)
+			p.check(now)
 		}
 	}
 }
@@ -171,19 +188,18 @@ func (p *poller) hasDue() bool {
 	return len(p.due) > 0
 }
 
-func (p *poller) closeOverdue(now time.Time) {
-	over := make(map[*Conn]int)
+// check looks at the connections that are due.
+func (p *poller) check(now time.Time) {
 	p.mu.Lock()
-	for c, waiting := range p.due {
-		if c.deadline.Load() <= now.UnixNano() {
-			over[c] = waiting
-			delete(p.due, c)
-		}
+	for c := range p.due {
+		p.checked = append(p.checked, c)
 	}
 	p.mu.Unlock()
-	for c, waiting := range over {
-		c.overdue(waiting)
+	for _, c := range p.checked {
+		c.check(now)
 	}
+	clear(p.checked)
+	p.checked = p.checked[:0]
 }
 
 // Conn is a connection that [Lot.Park] has parked.
@@ -194,7 +210,7 @@ type Conn struct {
 	slot    uint32
 	turn    uint32
 
-	deadline atomic.Int64 // when it is overdue, while it is in poller.due
+	deadline atomic.Int64 // when it is overdue, while it is in poller.due: nanoseconds from poller.began
 
 	mu sync.Mutex
 	// guarded by mu
@@ -264,6 +280,19 @@ func takeBuffered(nc net.Conn) (early []byte, err error) {
 
 // duplicate returns a descriptor of its own for the TCP connection in nc.
 func duplicate(nc net.Conn) (fd int, err error) {
+	raw, err := rawConn(nc)
+	if err != nil {
+		return -1, err
+	}
+	ctlErr := raw.Control(func(orig uintptr) { fd, err = unix.FcntlInt(orig, unix.F_DUPFD_CLOEXEC, 0) })
+	if err := errors.Join(ctlErr, err); err != nil {
+		return -1, fmt.Errorf("park: %w", err)
+	}
+	return fd, nil
+}
+
+// rawConn returns access to the descriptor of the TCP connection in nc.
+func rawConn(nc net.Conn) (syscall.RawConn, error) {
 	for {
 		switch c := nc.(type) {
 		case interface{ Raw() net.Conn }:
@@ -271,17 +300,9 @@ func duplicate(nc net.Conn) (fd int, err error) {
 		case interface{ NetConn() net.Conn }:
 			nc = c.NetConn()
 		case syscall.Conn:
-			raw, err := c.SyscallConn()
-			if err != nil {
-				return -1, err
-			}
-			ctlErr := raw.Control(func(orig uintptr) { fd, err = unix.FcntlInt(orig, unix.F_DUPFD_CLOEXEC, 0) })
-			if err := errors.Join(ctlErr, err); err != nil {
-				return -1, fmt.Errorf("park: %w", err)
-			}
-			return fd, nil
+			return c.SyscallConn()
 		default:
-			return -1, fmt.Errorf("park: %T has no descriptor", nc)
+			return nil, fmt.Errorf("park: %T has no descriptor", nc)
 		}
 	}
 }
@@ -479,28 +500,57 @@ func (c *Conn) Finish() {
 	c.overdueAfter(c.poller.opts.Linger)
 }
 
-// overdue makes a connection end, which its handler reads, unless the peer has
-// taken some of the bytes that were waiting. A slow one may take for long so little
-// that epoll does not call the socket writable: that needs a third of its buffer.
-func (c *Conn) overdue(waiting int) {
+// check makes a connection end, which its handler reads, if it is overdue. Whenever
+// the peer has acknowledged some bytes, its time begins anew. A slow peer may take for
+// long so little that epoll does not call the socket writable: that needs a third of
+// its buffer.
+func (c *Conn) check(now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	switch {
-	case c.fd < 0 || c.kept == nil && !c.broken: // it has just been closed, or taken all
-	case !c.broken && c.waiting() < waiting:
-		c.overdueAfter(c.poller.opts.WriteTimeout)
-	default:
-		c.broken = true
-		unix.Shutdown(int(c.fd), unix.SHUT_RDWR)
+	if c.fd < 0 || c.kept == nil && !c.broken {
+		return // it has just been closed, or has taken all
 	}
+	if !c.broken && c.hasTaken() {
+		c.overdueAfter(c.poller.opts.WriteTimeout)
+		return
+	}
+	if c.deadline.Load() > int64(now.Sub(c.poller.began)) {
+		return
+	}
+	c.notDue()
+	c.broken = true
+	unix.Shutdown(int(c.fd), unix.SHUT_RDWR)
+}
+
+// hasTaken reports whether the peer has acknowledged bytes since that was last looked
+// at; mu is held.
+func (c *Conn) hasTaken() bool {
+	waiting := c.waiting()
+	c.poller.mu.Lock()
+	defer c.poller.mu.Unlock()
+	before, ok := c.poller.due[c]
+	return ok && waiting < before
 }
 
 // waiting is how many bytes the kernel holds that the peer's has not acknowledged;
 // mu is held.
 func (c *Conn) waiting() int {
-	n, err := unix.IoctlGetInt(int(c.fd), unix.SIOCOUTQ)
+	return unacknowledged(int(c.fd))
+}
+
+func unacknowledged(fd int) int {
+	n, err := unix.IoctlGetInt(fd, unix.SIOCOUTQ)
 	if err != nil {
 		return 0 // not a TCP socket: it has taken nothing until epoll says so
+	}
+	return n
+}
+
+// Unacknowledged returns how many bytes that were written to the TCP connection in nc
+// its peer has not acknowledged; 0 if that cannot be known.
+func Unacknowledged(nc net.Conn) (n int) {
+	if raw, err := rawConn(nc); err == nil {
+		raw.Control(func(fd uintptr) { n = unacknowledged(int(fd)) })
 	}
 	return n
 }
@@ -510,9 +560,9 @@ func (c *Conn) overdueAfter(d time.Duration) {
 	if d <= 0 {
 		return
 	}
-	c.deadline.Store(time.Now().Add(d).UnixNano())
-	waiting := c.waiting()
 	p := c.poller
+	c.deadline.Store(int64(time.Since(p.began) + d))
+	waiting := c.waiting()
 	p.mu.Lock()
 	first := len(p.due) == 0
 	p.due[c] = waiting

@@ -32,6 +32,9 @@ func (*Conn) Blocked() bool { return false }
 // Read returns [errors.ErrUnsupported].
 func (*Conn) Read([]byte) (int, error) { return 0, errors.ErrUnsupported }
 
+// Unacknowledged returns 0: it is not known here.
+func Unacknowledged(net.Conn) int { return 0 }
+
 // Resume does nothing.
 func (*Conn) Resume() {}
 

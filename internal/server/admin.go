@@ -41,7 +41,7 @@ func (s *Server) createKey(w http.ResponseWriter, r *http.Request) {
 	defer cancel()
 	k := pubsub.Key{ID: randomHex(8), Value: randomHex(32), Created: s.o.Now().Truncate(time.Second)}
 	if err := s.o.Backplane.PutKey(ctx, k); err != nil {
-		s.adminFailed(w, r, "creating a signing key", "Failed to write key to storage", err)
+		s.adminFailed(w, r, "key creation failed", "Failed to write key to storage", err)
 		return
 	}
 	s.o.Events.KeyCreated(k.ID)
@@ -64,7 +64,7 @@ func (s *Server) listKeys(w http.ResponseWriter, r *http.Request) {
 	defer cancel()
 	keys, err := s.o.Backplane.Keys(ctx)
 	if err != nil {
-		s.adminFailed(w, r, "listing the signing keys", "Failed to read keys from storage", err)
+		s.adminFailed(w, r, "key listing failed", "Failed to read keys from storage", err)
 		return
 	}
 	type entry struct {
@@ -92,12 +92,12 @@ func (s *Server) deleteKey(w http.ResponseWriter, r *http.Request, id string) {
 		return
 	}
 	if err != nil {
-		s.adminFailed(w, r, "deleting a signing key", "Failed to delete key from storage", err)
+		s.adminFailed(w, r, "key deletion failed", "Failed to delete key from storage", err)
 		return
 	}
 	s.keys.revoke(id)
 	if err := s.o.Backplane.Tell(ctx, pubsub.Control{Kind: controlRevoke, Body: []byte(id)}); err != nil {
-		s.o.Events.Failed("telling other nodes that a key was deleted", err)
+		s.o.Events.Failed("key deletion broadcast failed", err)
 	}
 	s.o.Events.KeyDeleted(id)
 	w.WriteHeader(http.StatusNoContent)
@@ -119,8 +119,9 @@ func (s *Server) clearTopic(w http.ResponseWriter, r *http.Request, name string)
 	}
 }
 
-// adminFailed answers that err kept an administrator's request from being done.
-func (s *Server) adminFailed(w http.ResponseWriter, r *http.Request, what, line string, err error) {
+// adminFailed answers that err kept an administrator's request from being done; event
+// is that of Events.Failed.
+func (s *Server) adminFailed(w http.ResponseWriter, r *http.Request, event, line string, err error) {
 	switch {
 	case r.Context().Err() != nil && errors.Is(err, context.Canceled):
 		return // the client has gone
@@ -131,7 +132,7 @@ func (s *Server) adminFailed(w http.ResponseWriter, r *http.Request, what, line 
 	default:
 		text(w, http.StatusInternalServerError, line)
 	}
-	s.o.Events.Failed(what, err)
+	s.o.Events.Failed(event, err)
 }
 
 // json answers with v. A client that does not read it holds up nobody for longer

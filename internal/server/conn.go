@@ -145,7 +145,7 @@ func (c *conn) start(first []byte) {
 // lost ends a connection that was registered and could not be taken over from
 // net/http: it is lost already, or net/http has changed its ways.
 func (c *conn) lost(err error) {
-	c.s.o.Events.Failed("taking over a connection", err)
+	c.s.o.Events.Failed("hijack failed", err)
 	c.s.o.Events.Connected(c.proto.transport())
 	c.close()
 	if !c.served() {
@@ -195,7 +195,8 @@ func (c *conn) dueBy(t time.Time) {
 		return
 	}
 	c.due = at
-	c.member.SetDeadline(t) // with mu, so that the last one to set it is the soonest
+	// With mu, so that the last one to set it is the soonest.
+	c.member.SetDeadline(c.s.time(at))
 }
 
 // Wake starts the goroutine that writes; see [hub.Holder]. Before start, which
@@ -209,7 +210,7 @@ func (c *conn) Wake() {
 // Failed ends the connection: the client was told that it is subscribed, and comes
 // back for what it was promised.
 func (c *conn) Failed(err error) {
-	c.s.o.Events.Failed("reading a retained message", err)
+	c.s.o.Events.Failed("retained message read failed", err)
 	go c.close() // a will may have to be stored
 }
 

@@ -105,7 +105,7 @@ func (s *Server) verify(ctx context.Context, raw string) (credential, *authError
 			return credential{}, &authError{kind: authInvalid}
 		}
 		if ctx.Err() == nil { // else the client has gone
-			s.o.Events.Failed("looking up a signing key", err)
+			s.o.Events.Failed("key lookup failed", err)
 		}
 		return credential{}, &authError{kind: authFailed, cause: err}
 	}

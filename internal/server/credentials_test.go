@@ -151,7 +151,7 @@ func TestKeyLookupFailureIsNoRefusal(t *testing.T) {
 	if err == nil || err.kind != authFailed || err.Error() != "Auth process failed" || !errors.Is(err.cause, pubsub.ErrUnavailable) {
 		t.Fatalf("got %+v", err)
 	}
-	if lines := n.heard.all(); len(lines) != 1 || !strings.HasPrefix(lines[0], "failed looking up a signing key: ") || strings.Contains(lines[0], stranger) {
+	if lines := n.heard.all(); len(lines) != 1 || !strings.HasPrefix(lines[0], "key lookup failed: ") || strings.Contains(lines[0], stranger) {
 		t.Errorf("heard %q", lines)
 	}
 	if _, err := n.authenticateToken(t.Context(), n.writer("a")); err != nil {

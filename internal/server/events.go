@@ -33,11 +33,15 @@ type Events struct {
 	// TokenRefused is called with the reason when a client reads Invalid token. Any
 	// stranger can bring that about, so it is worth a count and a debug line.
 	TokenRefused func(reason error)
-	// Failed is called when something failed that its operator should know of;
-	// what names it in words. While the backplane is away that is every request.
-	// What was given up because its client has gone is none of it: any stranger
-	// can bring that about.
-	Failed func(what string, err error)
+	// ClockJumped is called when the wall clock was found to have jumped, ahead if by
+	// is positive.
+	ClockJumped func(by time.Duration)
+	// Failed is called when something failed that the operator should know of. The
+	// event is a constant in the form of a log message, such as "key watch failed", of
+	// which there are few. While the backplane is away Failed is called for every
+	// request. It is not called for what was given up because its client has gone,
+	// since any stranger can bring that about.
+	Failed func(event string, err error)
 }
 
 // fill makes every function callable.
@@ -72,10 +76,13 @@ func (e *Events) fill() {
 	if e.TokenRefused == nil {
 		e.TokenRefused = func(error) {}
 	}
+	if e.ClockJumped == nil {
+		e.ClockJumped = func(time.Duration) {}
+	}
 	failed := e.Failed
-	e.Failed = func(what string, err error) {
+	e.Failed = func(event string, err error) {
 		if failed != nil && !errors.Is(err, context.Canceled) {
-			failed(what, err)
+			failed(event, err)
 		}
 	}
 }

@@ -116,7 +116,7 @@ func TestWhatIsNotStoredIsNotDelivered(t *testing.T) {
 	if p := <-n.delivered; string(p.Data) != "next" {
 		t.Errorf("delivered %q", p.Data)
 	}
-	if !n.heard.has("publish dropped backplane t") || !n.heard.has("failed publishing over MQTT: store: broken on purpose") {
+	if !n.heard.has("publish dropped backplane t") || !n.heard.has("publish failed: store: broken on purpose") {
 		t.Errorf("not told: %q", n.heard.all())
 	}
 }

@@ -160,13 +160,13 @@ func (c *keyCache) revoke(id string) {
 }
 
 // run is told of the keys until ctx is done.
-func (c *keyCache) run(ctx context.Context, failed func(what string, err error)) {
+func (c *keyCache) run(ctx context.Context, failed func(event string, err error)) {
 	for {
 		err := c.watch(ctx)
 		if ctx.Err() != nil {
 			return
 		}
-		failed("watching the signing keys; trying again", err)
+		failed("key watch failed", err)
 		select {
 		case <-ctx.Done():
 			return

@@ -202,8 +202,9 @@ func (m *mqttConn) step(e session.Event) bool {
 	for e != nil {
 		out.Reset()
 		m.smu.Lock()
-		m.session.Step(e, m.s.o.Now(), out)
-		deadline := m.session.Deadline()
+		now := m.s.o.Now()
+		m.session.Step(e, now, out)
+		deadline := m.session.Deadline(now)
 		m.transmit(out)
 		m.smu.Unlock()
 		open = open && out.Close == 0
@@ -343,7 +344,7 @@ func (m *mqttConn) transport() string { return transportMQTT }
 
 func (m *mqttConn) tick(w *writer, now, wrote time.Time) time.Time {
 	m.smu.Lock()
-	deadline := m.session.Deadline()
+	deadline := m.session.Deadline(now)
 	m.smu.Unlock()
 	if !deadline.IsZero() && !now.Before(deadline) {
 		// In a goroutine: a will may have to be stored, and whoever writes must not

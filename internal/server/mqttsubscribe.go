@@ -45,7 +45,7 @@ func (m *mqttConn) subscribe(subs []session.Subscription) session.Event {
 	for some := range slices.Chunk(subs, atOnce) {
 		for i, o := range m.subscribeSome(ctx, some, errs, waiting >= maxPiece) {
 			if errs[i] != nil {
-				m.s.o.Events.Failed("subscribing an MQTT client", errs[i])
+				m.s.o.Events.Failed("subscribe failed", errs[i])
 				continue
 			}
 			if o.retained != nil {

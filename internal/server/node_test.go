@@ -267,7 +267,7 @@ func (j *journal) events() Events {
 		KeyDeleted:     func(id string) { j.note("key deleted %s", id) },
 		TokenRefused:   func(reason error) { j.note("token refused: %v", reason) },
 		PublishDropped: func(reason, topic string) { j.note("publish dropped %s %s", reason, topic) },
-		Failed:         func(what string, err error) { j.note("failed %s: %v", what, err) },
+		Failed:         func(event string, err error) { j.note("%s: %v", event, err) },
 	}
 }
 

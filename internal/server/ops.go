@@ -2,8 +2,11 @@ package server
 
 import (
 	"context"
+	"net"
 	"net/http"
 	"net/http/pprof"
+	"net/netip"
+	"strings"
 	"time"
 )
 
@@ -13,7 +16,7 @@ const healthWait = 2 * time.Second
 // OpsHandler answers on the listener for operators: /healthz (the process
 // answers), /readyz (200 if clients are welcome, else 503), /metrics, by the
 // handler given, and /debug/pprof/, without the command line, for the admin token
-// may stand in it.
+// may stand in it. It refuses host names that are not among Options.OpsHosts.
 func (s *Server) OpsHandler(metrics http.Handler) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { text(w, http.StatusOK, "ok") })
@@ -24,7 +27,38 @@ func (s *Server) OpsHandler(metrics http.Handler) http.Handler {
 	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("POST /debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
-	return mux
+	return s.opsHosts(mux)
+}
+
+// opsHosts refuses requests for host names that nobody has allowed. A web page can
+// make a name of its own resolve to this listener (DNS rebinding), and its browser
+// then lets it read what it finds here; but the name is in the request.
+func (s *Server) opsHosts(h http.Handler) http.Handler {
+	allowed := map[string]bool{"localhost": true}
+	for _, host := range s.o.OpsHosts {
+		allowed[hostName(host)] = true
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		host := hostName(r.Host)
+		_, err := netip.ParseAddr(host)
+		// Health checks by HTTP/1.0 name no host at all, and browsers always do.
+		if err == nil || allowed[host] || host == "" && r.ProtoMajor == 1 && r.ProtoMinor == 0 {
+			h.ServeHTTP(w, r)
+			return
+		}
+		text(w, http.StatusForbidden, "Host name not allowed: ask for an IP address or localhost, or add the name to ops-hosts")
+	})
+}
+
+// hostName returns the host of a Host header (RFC 9110 section 7.2) as it is compared:
+// without port, brackets and the dot at the end, in lower case.
+func hostName(host string) string {
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	} else if h, ok := strings.CutPrefix(host, "["); ok {
+		host = strings.TrimSuffix(h, "]")
+	}
+	return strings.ToLower(strings.TrimSuffix(host, "."))
 }
 
 func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
@@ -37,7 +71,7 @@ func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
 		text(w, http.StatusServiceUnavailable, "signing keys not known yet")
 	default:
 		if err := s.o.Backplane.Health(ctx); err != nil {
-			s.o.Events.Failed("checking the backplane's health", err)
+			s.o.Events.Failed("health check failed", err)
 			text(w, http.StatusServiceUnavailable, "backplane unavailable")
 			return
 		}

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bufio"
 	"context"
 	"io"
 	"net/http"
@@ -16,7 +17,9 @@ func TestOps(t *testing.T) {
 	h := n.OpsHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "metrics") }))
 	get := func(path string) (int, string) {
 		w := httptest.NewRecorder()
-		h.ServeHTTP(w, httptest.NewRequest("GET", path, nil))
+		r := httptest.NewRequest("GET", path, nil)
+		r.Host = "127.0.0.1:7677"
+		h.ServeHTTP(w, r)
 		return w.Code, w.Body.String()
 	}
 	want := func(path string, status int, body string) {
@@ -46,10 +49,68 @@ func TestOps(t *testing.T) {
 	want("/healthz", 200, "ok\n")
 }
 
+// "Host must be an address, localhost or one of ops-hosts."
+func TestOpsHosts(t *testing.T) {
+	s := New(Options{Backplane: &faulty{}, OpsHosts: []string{"Node-1.Internal", "grafana."}})
+	h := s.OpsHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "metrics") }))
+	served := func(host, proto string, path string) bool {
+		t.Helper()
+		// As a server reads it.
+		text := "GET " + path + " " + proto + "\r\n"
+		if host != "none" {
+			text += "Host: " + host + "\r\n"
+		}
+		r, err := http.ReadRequest(bufio.NewReader(strings.NewReader(text + "\r\n")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		switch {
+		case w.Code == 200:
+			return true
+		case w.Code != 403 || !strings.Contains(w.Body.String(), "ops-hosts") || !strings.HasSuffix(w.Body.String(), "\n"):
+			t.Errorf("%s: %d %q", host, w.Code, w.Body)
+		}
+		return false
+	}
+	for _, host := range []string{
+		"127.0.0.1", "127.0.0.1:7677", "10.1.2.3:80", "[::1]", "[::1]:7677", "[fe80::1%25eth0]:7677", "[2001:db8::1]",
+		"localhost", "localhost:7677", "LOCALHOST:1", "localhost.", "localhost.:7677",
+		"node-1.internal", "NODE-1.internal:7677", "node-1.internal.", "grafana:7677",
+	} {
+		if !served(host, "HTTP/1.1", "/metrics") {
+			t.Errorf("%s is refused", host)
+		}
+	}
+	for _, host := range []string{
+		"evil.example", "evil.example:7677", "127.0.0.1.evil.example", "localhost.evil.example", "evil-localhost",
+		"internal", "node-2.internal", "a.node-1.internal", "", ":7677", "[evil.example]", "127.0.0.1:7677:evil.example",
+	} {
+		if served(host, "HTTP/1.1", "/metrics") {
+			t.Errorf("%q is served", host)
+		}
+	}
+	for _, path := range []string{"/healthz", "/readyz", "/debug/pprof/", "/debug/pprof/profile", "/debug/pprof/trace", "/nothing"} {
+		if served("evil.example", "HTTP/1.1", path) {
+			t.Errorf("%s is served under a foreign name", path)
+		}
+	}
+	// The host of an absolute request target counts.
+	if served("127.0.0.1", "HTTP/1.1", "http://evil.example/metrics") {
+		t.Error("the Host header is believed, not the target")
+	}
+	if !served("none", "HTTP/1.0", "/metrics") || served("evil.example", "HTTP/1.0", "/metrics") {
+		t.Error("HTTP/1.0 without Host is refused, or with a foreign one served")
+	}
+}
+
 func TestNotReadyBeforeKeysAreKnown(t *testing.T) {
 	s := New(Options{Backplane: &faulty{}})
 	w := httptest.NewRecorder()
-	s.OpsHandler(http.NotFoundHandler()).ServeHTTP(w, httptest.NewRequest("GET", "/readyz", nil))
+	r := httptest.NewRequest("GET", "/readyz", nil)
+	r.Host = "localhost"
+	s.OpsHandler(http.NotFoundHandler()).ServeHTTP(w, r)
 	if w.Code != 503 || w.Body.String() != "signing keys not known yet\n" {
 		t.Errorf("got %d %q", w.Code, w.Body)
 	}

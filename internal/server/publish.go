@@ -126,7 +126,7 @@ func (s *Server) accept(w http.ResponseWriter, r *http.Request, m pubsub.Message
 	m.Published = began
 	v, err := pubsub.Publish(ctx, s.o.Backplane, m)()
 	if err != nil {
-		s.o.Events.Failed("publishing over HTTP", err)
+		s.o.Events.Failed("publish failed", err)
 		s.publishFailed(w, r, err)
 		return false
 	}

@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -434,10 +435,11 @@ func checkRetryAfter(t *testing.T, res *http.Response, want bool) {
 }
 
 func TestPublishRate(t *testing.T) {
-	now := time.Now()
+	began := time.Now()
+	var passed atomic.Int64
 	n := newNode(t, func(o *Options) {
 		o.PublishRate = 2
-		o.Now = func() time.Time { return now } // set between requests
+		o.Now = func() time.Time { return began.Add(time.Duration(passed.Load())) }
 	})
 	post := func(auth string) (*http.Response, string) {
 		return n.do(t, n.h1, exchange{method: "POST", target: "/events?topic=t", auth: auth, body: "x"})
@@ -467,7 +469,7 @@ func TestPublishRate(t *testing.T) {
 	for range 5 {
 		must("Bearer "+adminToken, 200)
 	}
-	now = now.Add(500 * time.Millisecond)
+	passed.Add(int64(500 * time.Millisecond))
 	must(alice, 200)
 	must(alice, 429)
 
@@ -480,7 +482,7 @@ func TestPublishRate(t *testing.T) {
 	}
 
 	n.Reload(Limits{PublishRate: 0.1})
-	now = now.Add(time.Hour)
+	passed.Add(int64(time.Hour))
 	must(alice, 200)
 	if got := must(alice, 429).Header.Get("Retry-After"); got != "10" {
 		t.Errorf("Retry-After: %q", got)

@@ -168,7 +168,7 @@ func (p *publishing) end(s *Server) {
 	}
 	if err != nil {
 		s.o.Events.PublishDropped("backplane", string(p.message.Topic))
-		s.o.Events.Failed("publishing over MQTT", err)
+		s.o.Events.Failed("publish failed", err)
 		return
 	}
 	s.o.Events.Published(transportMQTT, p.size, p.message.Retain, s.o.Now().Sub(p.came))

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -34,6 +35,10 @@ type Options struct {
 	// AdminToken is the secret that allows everything. With an empty one nobody
 	// is an administrator.
 	AdminToken string
+
+	// OpsHosts are the host names that OpsHandler answers to, beside addresses and
+	// localhost.
+	OpsHosts []string
 
 	// SSE, HTTPPublish, MQTT and Admin switch their paths on.
 	SSE, HTTPPublish, MQTT, Admin bool
@@ -100,6 +105,7 @@ type Server struct {
 	live atomic.Pointer[live] // replaced as a whole by Reload
 
 	publishing atomic.Int64 // bytes of MQTT clients' messages that wait for the backplane
+	claimClock claimClock
 }
 
 // live is what Reload replaces, ready for use.
@@ -173,10 +179,13 @@ func (s *Server) Reload(l Limits) {
 	s.live.Store(n)
 }
 
-// Run keeps up with the signing keys until ctx is done, then returns nil once all
+// Run keeps up with the signing keys and the clock until ctx is done, then returns nil once all
 // that it started has ended.
 func (s *Server) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	wg.Go(func() { s.watchClock(ctx) })
 	s.keys.run(ctx, s.o.Events.Failed)
+	wg.Wait()
 	return nil
 }
 

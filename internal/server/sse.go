@@ -141,9 +141,9 @@ type sseStream struct {
 
 	// immutable once started
 	durable, envelope bool
-	chunked           bool    // the body is chunked, because the client speaks HTTP/1.1
-	maxID             uint16  // length of the longest id that positions make
-	expires           instant // of the token; zero if never
+	chunked           bool   // the body is chunked, because the client speaks HTTP/1.1
+	maxID             uint16 // length of the longest id that positions make
+	expires           int64  // when the token ends, in milliseconds since 1970; 0 if never
 	// positions are of the topics in byte order, for the ids of a durable stream of
 	// several; what it points to is owned by the goroutine that writes.
 	positions *[]sse.Position
@@ -176,13 +176,13 @@ func (s *Server) openSSE(r *http.Request) (_ *sseStream, kid string, opening []b
 		chunked: r.ProtoMajor == 1 && r.ProtoMinor >= 1,
 	}
 	if !cred.Expires.IsZero() {
-		st.expires = s.instant(cred.Expires)
+		st.expires = cred.Expires.UnixMilli()
 	}
 	st.init(s, st, place)
 	st.join(s.mayPark(r))
 	if opening, err = st.subscribe(ctx, req); err != nil {
 		st.abandon()
-		s.o.Events.Failed("subscribing a stream", err)
+		s.o.Events.Failed("subscribe failed", err)
 		return nil, "", nil, &sseRefusal{condition: conditionInternalServerError, text: "Failed to read message from storage"}
 	}
 	return st, cred.KeyID, opening, nil
@@ -420,7 +420,7 @@ func advance(positions []sse.Position, p *pubsub.Parcel) {
 }
 
 func (st *sseStream) tick(w *writer, now, wrote time.Time) time.Time {
-	if st.expires != 0 && st.s.instant(now) >= st.expires {
+	if st.expires != 0 && now.UnixMilli() >= st.expires {
 		st.end(endExpired)
 		return time.Time{}
 	}
@@ -429,8 +429,8 @@ func (st *sseStream) tick(w *writer, now, wrote time.Time) time.Time {
 		w.bytes(st.framed(keepAlive), false)
 		next = now.Add(st.s.o.SSEKeepAlive)
 	}
-	if st.expires != 0 && st.expires < st.s.instant(next) {
-		next = st.s.time(st.expires)
+	if left := st.expires - now.UnixMilli(); st.expires != 0 && left < next.Sub(now).Milliseconds() {
+		next = now.Add(time.Duration(left) * time.Millisecond)
 	}
 	return next
 }

@@ -6,6 +6,8 @@ import (
 	"encoding/binary"
 	"iter"
 	"math/rand/v2"
+	"sync/atomic"
+	"time"
 
 	"pubsub"
 	"pubsub/internal/session"
@@ -13,8 +15,31 @@ import (
 
 // claim is a connection's hold on a client identifier.
 type claim struct {
-	at int64  // when it was claimed, in nanoseconds since 1970
+	at int64  // when it was claimed; see claimClock
 	id uint64 // random: tells this claim from others; 0 if there is none
+}
+
+// claimClock orders the claims of all nodes: it shows nanoseconds since 1970, but
+// always later than any claim that this node has made or heard of. A node whose wall
+// clock steps back could otherwise not take over what it had claimed before.
+type claimClock struct{ last atomic.Int64 }
+
+// next returns the time of a new claim.
+func (c *claimClock) next(now time.Time) int64 {
+	for {
+		last := c.last.Load()
+		at := max(last+1, now.UnixNano())
+		if c.last.CompareAndSwap(last, at) {
+			return at
+		}
+	}
+}
+
+// heard notes the time of another node's claim.
+func (c *claimClock) heard(at int64) {
+	for last := c.last.Load(); at > last && !c.last.CompareAndSwap(last, at); {
+		last = c.last.Load()
+	}
 }
 
 // takeOverFormat is the first byte of the control message that tells of a claim:
@@ -40,7 +65,7 @@ func parseClaim(b []byte) (c claim, owner string, ok bool) {
 
 // claim makes m the session of a client identifier, on all nodes.
 func (m *mqttConn) claim(owner string) {
-	c := claim{at: m.s.o.Now().UnixNano(), id: max(1, rand.Uint64())}
+	c := claim{at: m.s.claimClock.next(m.s.o.Now()), id: max(1, rand.Uint64())}
 	m.member.SetName(owner)
 	m.smu.Lock()
 	m.claimed = c
@@ -52,7 +77,7 @@ func (m *mqttConn) claim(owner string) {
 	ctx, cancel := context.WithTimeout(context.Background(), backplaneWait)
 	defer cancel()
 	if err := m.s.o.Backplane.Tell(ctx, pubsub.Control{Kind: controlTakeOver, Body: c.append(nil, owner)}); err != nil {
-		m.s.o.Events.Failed("telling other nodes of a client identifier", err)
+		m.s.o.Events.Failed("takeover broadcast failed", err)
 	}
 }
 
@@ -73,6 +98,7 @@ func (s *Server) takeOver(body []byte) {
 	if !ok {
 		return
 	}
+	s.claimClock.heard(theirs.at)
 	if m, ours := s.claimOf(owner); m != nil && ours.id != theirs.id && ours.at <= theirs.at {
 		m.step(session.TakenOver{})
 	}
@@ -125,7 +151,7 @@ func (s *Server) askForClaims(ctx context.Context, batch []byte) bool {
 	defer cancel()
 	replies, err := s.o.Backplane.Ask(ctx, pubsub.Control{Kind: controlClaims, Body: batch})
 	if err != nil {
-		s.o.Events.Failed("comparing client identifiers with other nodes", err)
+		s.o.Events.Failed("claim comparison failed", err)
 		return false
 	}
 	for _, r := range replies {
@@ -145,6 +171,7 @@ func (s *Server) answerClaims(batch []byte) (later []byte) {
 		if !ok {
 			continue
 		}
+		s.claimClock.heard(theirs.at)
 		switch m, ours := s.claimOf(owner); {
 		case m == nil || ours.id == theirs.id || ours.id == 0:
 		case ours.at <= theirs.at:

@@ -131,7 +131,7 @@ func openStream(t *testing.T, s *Server, expires time.Time) *peer {
 	place, _ := s.acquire(s.conns, loopback)
 	st := &sseStream{durable: true, chunked: true}
 	if !expires.IsZero() {
-		st.expires = s.instant(expires)
+		st.expires = expires.UnixMilli()
 	}
 	st.init(s, st, place)
 	st.join(false)
@@ -152,7 +152,7 @@ func openStream(t *testing.T, s *Server, expires time.Time) *peer {
 func openSocket(t *testing.T, s *Server, send ...mqtt.Packet) *peer {
 	t.Helper()
 	place, _ := s.acquire(s.strangers, loopback)
-	m := &mqttConn{stranger: &loopback, session: session.New(&s.sessions, time.Now())}
+	m := &mqttConn{stranger: &loopback, session: session.New(&s.sessions, s.o.Now())}
 	m.init(s, m, place)
 	m.join(false)
 	if !m.register() {

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"slices"
 	"strconv"
@@ -94,21 +95,25 @@ func (s *Server) listTopics(w http.ResponseWriter, r *http.Request) {
 	defer cancel()
 	retained, err := s.o.Backplane.List(ctx, q.Prefix, q.After, q.Limit+1)
 	if err != nil {
-		s.adminFailed(w, r, "listing the retained messages", "Failed to read message from storage", err)
+		s.adminFailed(w, r, "retained message listing failed", "Failed to read message from storage", err)
 		return
 	}
 	askCtx, cancelAsk := context.WithTimeout(ctx, topicsWait)
 	defer cancelAsk()
 	replies, err := s.o.Backplane.Ask(askCtx, pubsub.Control{Kind: controlTopics, Body: marshal(q)})
 	if err != nil {
-		s.adminFailed(w, r, "asking the nodes for their topics", "Failed to count subscribers", err)
+		s.adminFailed(w, r, "topic count failed", "Failed to count subscribers", err)
 		return
 	}
 	nodes := make([]nodeTopics, 0, len(replies))
 	for _, reply := range replies {
 		var n nodeTopics
-		if err := json.Unmarshal(reply, &n); err != nil || n.Format != topicsFormat {
-			s.o.Events.Failed("reading a node's topics: is it of another release?", err)
+		err := json.Unmarshal(reply, &n)
+		if err == nil && n.Format != topicsFormat {
+			err = fmt.Errorf("format %d of another release", n.Format)
+		}
+		if err != nil {
+			s.o.Events.Failed("topic count reply unreadable", err)
 			continue
 		}
 		nodes = append(nodes, n)

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"net"
 	"net/http"
-	"os"
 	"sync/atomic"
 	"time"
 )
@@ -109,26 +108,13 @@ func (l *writeTimeoutListener) Accept() (net.Conn, error) {
 
 type writeTimeoutConn struct {
 	net.Conn
-	timeout  time.Duration // immutable
-	deadline time.Time     // owned by the writer: the one that is set
+	timeout time.Duration // immutable
+	limit   writeLimit    // owned by the writer
 }
 
 // Write writes all of b unless the peer stops taking bytes.
 func (c *writeTimeoutConn) Write(b []byte) (n int, err error) {
-	for {
-		// Set only now and then: a deadline is a timer to be moved.
-		if now := time.Now(); c.deadline.Sub(now) < c.timeout {
-			c.deadline = now.Add(c.timeout + c.timeout/8)
-			if err := c.Conn.SetWriteDeadline(c.deadline); err != nil {
-				return n, err
-			}
-		}
-		m, err := c.Conn.Write(b[n:])
-		n += m
-		if err == nil || m == 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
-			return n, err
-		}
-	}
+	return c.limit.write(c.Conn, c.timeout, b)
 }
 
 // SetWriteDeadline sets the deadline of the writes to come. It can only shorten

@@ -107,9 +107,10 @@ func (s *Session) Owner() string { return s.owner }
 // CONNECT said (section 3.1.2.11.4); 0 is no limit.
 func (s *Session) MaxPacketSize() int { return int(s.maxPacket) }
 
-// Deadline returns when the next [Tick] is due; zero means never. It may change
-// with every Step.
-func (s *Session) Deadline() time.Time {
+// Deadline returns when the next [Tick] is due, as seen at now; zero means never. It
+// may change with every Step. The end of the token is a time of the wall clock: after
+// that clock has jumped, Deadline must be asked again.
+func (s *Session) Deadline(now time.Time) time.Time {
 	var d time.Time
 	switch s.state {
 	case closed:
@@ -125,8 +126,11 @@ func (s *Session) Deadline() time.Time {
 			d = s.lastHeard().Add(time.Duration(s.keepAlive) * time.Second * 3 / 2)
 		}
 	}
-	if s.grant != nil && !s.grant.Expires.IsZero() && (d.IsZero() || s.grant.Expires.Before(d)) {
-		d = s.grant.Expires
+	if s.grant != nil && !s.grant.Expires.IsZero() {
+		// Expires has no monotonic reading, so Sub compares wall clocks.
+		if at := now.Add(s.grant.Expires.Sub(now)); d.IsZero() || at.Before(d) {
+			d = at
+		}
 	}
 	return d
 }
@@ -248,7 +252,7 @@ func (s *Session) disconnect(d *mqtt.Disconnect, now time.Time, out *Output) {
 }
 
 func (s *Session) tick(now time.Time, out *Output) {
-	switch d := s.Deadline(); {
+	switch d := s.Deadline(now); {
 	case d.IsZero() || now.Before(d):
 	case s.state == expecting:
 		s.hangUp(CloseProtocolError, now, out)

@@ -172,7 +172,7 @@ func playScript(t *testing.T, script []byte) {
 		if over != (s.state == closed) {
 			t.Fatalf("after %#v: closed is %v", e, s.state == closed)
 		}
-		if over && !s.Deadline().IsZero() {
+		if over && !s.Deadline(now).IsZero() {
 			t.Fatal("a deadline after the end")
 		}
 		owed = s.state == authorizing || s.state == claiming || s.state == subscribing || s.state == unsubscribing

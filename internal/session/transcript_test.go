@@ -133,7 +133,7 @@ func (p *player) do(line string) string {
 	switch name {
 	case "new":
 		p.reset(arguments(words))
-		p.deadline = p.s.Deadline()
+		p.deadline = p.s.Deadline(p.now)
 	case "login":
 		p.login(words)
 		return "connected, " + p.show()
@@ -398,7 +398,7 @@ func (p *player) show() string {
 	if p.out.Close != 0 {
 		fmt.Fprintf(&b, "close %d\n", p.out.Close)
 	}
-	if d := p.s.Deadline(); !d.Equal(p.deadline) && p.s.state != closed {
+	if d := p.s.Deadline(p.now); !d.Equal(p.deadline) && p.s.state != closed {
 		p.deadline = d
 		if d.IsZero() {
 			b.WriteString("deadline never\n")

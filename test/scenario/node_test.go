@@ -29,7 +29,7 @@ type node struct {
 	t         testing.TB
 	addr, ops string
 	key       signingKey
-	log       *lockedBuffer
+	log       *nodeLog
 
 	http   *http.Client
 	reload chan struct{}
@@ -72,7 +72,7 @@ func launch(t testing.TB, settings ...func(*config.Config)) *node {
 	if err := cfg.Validate(); err != nil {
 		t.Fatal(err)
 	}
-	n := &node{t: t, log: new(lockedBuffer), reload: make(chan struct{}), ended: make(chan struct{}),
+	n := &node{t: t, log: newNodeLog(), reload: make(chan struct{}), ended: make(chan struct{}),
 		http: &http.Client{Transport: &http.Transport{}, Timeout: patience}}
 	n.next.Store(cfg)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -81,7 +81,7 @@ func launch(t testing.TB, settings ...func(*config.Config)) *node {
 	go func() {
 		defer close(n.ended)
 		n.err = app.Run(ctx, cfg, app.Options{
-			Stdout: io.Discard, Stderr: n.log, Version: "test",
+			Stdout: io.Discard, Stderr: n.log.Output, Version: "test",
 			Reload:       n.reload,
 			ConfigReload: func() (*config.Config, error) { return n.next.Load(), nil },
 			Listening: func(public, ops net.Addr) {
@@ -265,7 +265,29 @@ func expiring(d time.Duration) claims {
 	return claims{"exp": time.Now().Add(d-30*time.Second).Unix() + 1}
 }
 
-// lockedBuffer is a log that the test may read.
+// nodeLog is a log that the test may read.
+type nodeLog struct {
+	*app.Output // so that what has been logged can be waited for
+	b           lockedBuffer
+}
+
+func newNodeLog() *nodeLog {
+	l := new(nodeLog)
+	l.Output = app.NewOutput(&l.b)
+	return l
+}
+
+func (l *nodeLog) String() string {
+	l.Flush()
+	return l.b.String()
+}
+
+func (l *nodeLog) tail(n int) string {
+	s := l.String()
+	return s[max(0, len(s)-n):]
+}
+
+// lockedBuffer is a buffer for several goroutines.
 type lockedBuffer struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -281,11 +303,6 @@ func (l *lockedBuffer) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.b.String()
-}
-
-func (l *lockedBuffer) tail(n int) string {
-	s := l.String()
-	return s[max(0, len(s)-n):]
 }
 
 // within reports whether something came true before patience ended, for what can

@@ -61,7 +61,7 @@ func TestReloadOfCertificate(t *testing.T) {
 	}
 	n.change(func(*config.Config) {})
 	check("nonsense", 2)
-	if log := n.log.String(); !strings.Contains(log, "certificate not reloaded; the old one stays") {
+	if log := n.log.String(); !strings.Contains(log, `msg="certificate reload failed"`) {
 		t.Error("the log says nothing of the certificate that cannot be read")
 	}
 

@@ -107,7 +107,7 @@ func TestMetrics(t *testing.T) {
 		{"a publish dropped", func(m process.Metrics) { m[`pubsub_publishes_dropped_total{reason="forbidden"}`] = 1 }, faultBroker},
 		{"a delivery dropped", func(m process.Metrics) { m[`pubsub_deliveries_dropped_total{reason="too large"}`] = 1 }, faultBroker},
 		{"one refused", func(m process.Metrics) { m[`pubsub_connections_refused_total{reason="forbidden"}`] = 1 }, faultBroker},
-		{"a failure", func(m process.Metrics) { m["pubsub_failures_total"] = 1 }, faultBroker},
+		{"a failure", func(m process.Metrics) { m[`pubsub_errors_total{op="publish"}`] = 1 }, faultBroker},
 		{"a loss that nobody had", func(m process.Metrics) { m["pubsub_messages_dropped_total"] = 1 }, faultAccount},
 	} {
 		r := &run{faults: newFaults(), out: io.Discard}

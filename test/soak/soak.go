@@ -309,7 +309,7 @@ func (r *run) checkMetrics(m process.Metrics) {
 			r.faults.add(faultBroker, "it has counted %.0f messages over %s, retained %s, and %d were sent", got, c.transport, c.retain, c.sent)
 		}
 	}
-	for _, name := range []string{"pubsub_publishes_dropped_total", "pubsub_deliveries_dropped_total", "pubsub_messages_expired_total", "pubsub_failures_total", "pubsub_connections_refused_total"} {
+	for _, name := range []string{"pubsub_publishes_dropped_total", "pubsub_deliveries_dropped_total", "pubsub_messages_expired_total", "pubsub_errors_total", "pubsub_connections_refused_total"} {
 		if v := m.Sum(name); v != 0 {
 			r.faults.add(faultBroker, "%s is %v", name, v)
 		}

@@ -1,0 +1,181 @@
+package app
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+)
+
+const (
+	// maxOutputBytes and maxOutputLines bound what waits in an [Output].
+	maxOutputBytes = 1 << 20
+	maxOutputLines = 8192
+	// flushTimeout bounds how long [Output.Flush] waits. A process that ends must not
+	// wait for a reader that has stopped.
+	flushTimeout = time.Second
+)
+
+// Output writes lines in the background, so that nobody waits for whoever reads
+// them. A pipe whose reader has stopped blocks its writers, and a logger that writes
+// to it directly blocks everybody who logs. An Output drops lines instead once its
+// queue is full, counts them, and says how many are missing as soon as lines are
+// taken again. Its methods may be called at the same time.
+type Output struct {
+	w io.Writer // immutable
+
+	mu sync.Mutex
+	// guarded by mu
+	queue   []outputLine
+	bytes   int                   // in queue
+	lost    int                   // lines dropped since the last line of queue
+	dropped uint64                // lines dropped so far
+	notice  func(lost int) []byte // the line that says how many are missing
+	idle    chan struct{}         // closed when queue has been written; nil while nothing is being written
+}
+
+// outputLine is a line of an [Output].
+type outputLine struct {
+	w     io.Writer
+	text  []byte
+	stood int // how many lost lines the line announces; 0 for an ordinary line
+}
+
+// NewOutput returns an Output whose Write passes lines to w. If w is an Output, that
+// is returned.
+func NewOutput(w io.Writer) *Output {
+	if o, ok := w.(*Output); ok {
+		return o
+	}
+	return &Output{w: w, notice: func(lost int) []byte {
+		return fmt.Appendf(nil, "pubsub: %d lines were dropped because nobody read them\n", lost)
+	}}
+}
+
+// Write queues p, which should be whole lines, or drops it. It never fails.
+func (o *Output) Write(p []byte) (int, error) {
+	o.add(o.w, p)
+	return len(p), nil
+}
+
+// To returns a writer whose lines go to w, in one order with those of o.
+func (o *Output) To(w io.Writer) io.Writer { return &outputTo{o, w} }
+
+type outputTo struct {
+	o *Output
+	w io.Writer
+}
+
+func (t *outputTo) Write(p []byte) (int, error) {
+	t.o.add(t.w, p)
+	return len(p), nil
+}
+
+func (o *Output) add(w io.Writer, p []byte) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if len(o.queue) >= maxOutputLines || o.bytes+len(p) > maxOutputBytes {
+		o.lost++
+		o.dropped++
+		return
+	}
+	o.announceLost()
+	o.append(outputLine{w: w, text: bytes.Clone(p)})
+	if o.idle == nil {
+		o.idle = make(chan struct{})
+		go o.drain()
+	}
+}
+
+// append adds l to the queue; mu is held.
+func (o *Output) append(l outputLine) {
+	o.queue = append(o.queue, l)
+	o.bytes += len(l.text)
+}
+
+// announceLost queues the line that says how many lines are missing, if any are; mu
+// is held.
+func (o *Output) announceLost() {
+	if o.lost > 0 {
+		o.append(outputLine{w: o.w, text: o.notice(o.lost), stood: o.lost})
+		o.lost = 0
+	}
+}
+
+// drain writes the queue until it is empty.
+func (o *Output) drain() {
+	var err error
+	for {
+		l, ok := o.next(err)
+		if !ok {
+			return
+		}
+		_, err = l.w.Write(l.text)
+		if err != nil {
+			o.failed(l)
+		}
+	}
+}
+
+// next takes a line off the queue. ok is false when there is none, and the goroutine
+// that writes must end. err is the error of the last write.
+func (o *Output) next(err error) (l outputLine, ok bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if len(o.queue) == 0 && err == nil {
+		o.announceLost()
+	}
+	if len(o.queue) == 0 {
+		close(o.idle)
+		o.idle, o.queue = nil, nil
+		return l, false
+	}
+	l = o.queue[0]
+	o.queue[0] = outputLine{}
+	o.queue = o.queue[1:]
+	o.bytes -= len(l.text)
+	return l, true
+}
+
+// failed counts a line that could not be written.
+func (o *Output) failed(l outputLine) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if l.stood > 0 {
+		o.lost += l.stood // they were counted when they were dropped
+		return
+	}
+	o.lost++
+	o.dropped++
+}
+
+// setNotice makes f format the line that says how many lines are missing.
+func (o *Output) setNotice(f func(lost int) []byte) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.notice = f
+}
+
+// Dropped returns how many lines have been dropped so far.
+func (o *Output) Dropped() uint64 {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.dropped
+}
+
+// Flush returns when all lines have been written, or after a second.
+func (o *Output) Flush() {
+	o.mu.Lock()
+	idle := o.idle
+	o.mu.Unlock()
+	if idle == nil {
+		return
+	}
+	late := time.NewTimer(flushTimeout)
+	defer late.Stop()
+	select {
+	case <-idle:
+	case <-late.C:
+	}
+}

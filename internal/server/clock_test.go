@@ -1,0 +1,237 @@
+package server
+
+import (
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+	"unsafe"
+
+	"pubsub"
+	"pubsub/internal/mqtt"
+)
+
+// wallClock is a clock in a bubble, whose wall part can jump.
+type wallClock struct{ off atomic.Int64 }
+
+func (c *wallClock) jump(d time.Duration) { c.off.Add(int64(d)) }
+
+func (c *wallClock) now() time.Time {
+	now := time.Now()
+	return reading(now.Add(time.Duration(c.off.Load())), now.UnixNano())
+}
+
+// reading returns the time at which the wall clock shows wall, and the monotonic one
+// mono. Package time lets nobody set the latter, and a bubble has none, so the test
+// fills in the representation of a time that has both.
+func reading(wall time.Time, mono int64) time.Time {
+	t := time.Now()
+	parts := (*struct {
+		wall uint64
+		ext  int64
+		loc  *time.Location
+	})(unsafe.Pointer(&t))
+	since1885 := uint64(wall.Unix() - time.Date(1885, 1, 1, 0, 0, 0, 0, time.UTC).Unix())
+	parts.wall = 1<<63 | since1885<<30 | uint64(wall.Nanosecond())
+	parts.ext = mono
+	return t
+}
+
+func TestReading(t *testing.T) {
+	for _, d := range []time.Duration{time.Hour, -time.Hour, 1500 * time.Millisecond} {
+		now := time.Now()
+		a, b := reading(now, 1), reading(now.Add(d), 1001)
+		if got := b.Sub(a); got != 1000 {
+			t.Errorf("%v by the monotonic clock", got)
+		}
+		if got := b.Round(0).Sub(a.Round(0)); got != d || !b.Round(0).Equal(now.Add(d)) {
+			t.Errorf("%v by the wall clock, want %v", got, d)
+		}
+	}
+}
+
+// atJump runs f in a bubble with a clock that can jump. Keep-alives come so seldom
+// that no expiry can be noticed by them.
+func atJump(t *testing.T, f func(t *testing.T, s *Server, c *wallClock, key pubsub.Key)) {
+	t.Helper()
+	var c wallClock
+	inTime(t, func(o *Options) {
+		o.Now, o.SSEKeepAlive, o.WSKeepAlive = c.now, 24*time.Hour, 24*time.Hour
+	}, func(t *testing.T, s *Server) {
+		key := pubsub.Key{ID: "k", Value: "a secret value", Created: time.Now()}
+		if err := s.o.Backplane.PutKey(t.Context(), key); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		f(t, s, &c, key)
+	})
+}
+
+// expiringConns opens a stream, a busy stream, a session that is not asked for
+// anything and one with a keep-alive, whose tokens end after life by the clock c.
+func expiringConns(t *testing.T, s *Server, c *wallClock, key pubsub.Key, life time.Duration) map[string]*peer {
+	t.Helper()
+	token := sign(key, map[string]any{"exp": c.now().Add(life - 30*time.Second).Unix(), "x-fastly-read": []string{"t", "busy"}})
+	login := func(id string, keepAlive uint16) *mqtt.Connect {
+		c := connect(id+life.String(), keepAlive) // nobody takes over from another
+		c.Password = []byte(token)
+		return c
+	}
+	busy := &mqtt.Subscribe{PacketID: 1, Filters: []mqtt.Filter{{Topic: "busy"}}}
+	conns := map[string]*peer{
+		"stream":                openStream(t, s, c.now().Add(life)),
+		"session":               openSocket(t, s, login("a", 0)),
+		"session on a topic":    openSocket(t, s, login("b", 0), busy),
+		"session, keep-alive 1": openSocket(t, s, login("c", 65535)),
+	}
+	synctest.Wait()
+	return conns
+}
+
+// hasExpired reports whether the client was told that its token has ended.
+func hasExpired(p *peer) bool {
+	return len(p.times(`{"condition":"token-expired","text":"Token expired"}`))+
+		len(p.times(string((&mqtt.Disconnect{Reason: mqtt.NotAuthorized}).Append(nil)))) == 1
+}
+
+// "A stream or session ends at exp + leeway, by the wall clock, also when that jumps
+// (noticed within 30 s)."
+func TestWallClockJumpsAhead(t *testing.T) {
+	atJump(t, func(t *testing.T, s *Server, c *wallClock, key pubsub.Key) {
+		conns := expiringConns(t, s, c, key, time.Minute)
+		lasting := openStream(t, s, c.now().Add(2*time.Hour))
+		time.Sleep(10 * time.Second)
+		c.jump(time.Hour)
+		for range 30 {
+			publish(t, s, "busy", "a message") // written to, so that it is not silent
+			time.Sleep(time.Second)
+		}
+		for name, p := range conns {
+			if end := p.end(); end == 0 || end > 40*time.Second || !hasExpired(p) {
+				t.Errorf("%s: ended after %v, told so: %v; the clock jumped after 10 s", name, end, hasExpired(p))
+			}
+		}
+		if lasting.end() != 0 {
+			t.Error("a token of two hours has ended")
+		}
+		// The two clocks are not compared with the wrong one again.
+		time.Sleep(59*time.Minute + 21*time.Second)
+		if lasting.end() == 0 || !hasExpired(lasting) {
+			t.Error("a token of two hours has not ended after two hours by the wall clock")
+		}
+	})
+}
+
+// After a step back, tokens last as long as the wall clock says: those of clients that
+// are there, and those of clients that come.
+func TestWallClockStepsBack(t *testing.T) {
+	atJump(t, func(t *testing.T, s *Server, c *wallClock, key pubsub.Key) {
+		before := expiringConns(t, s, c, key, 10*time.Minute)
+		time.Sleep(5 * time.Minute)
+		c.jump(-time.Hour)
+		after := expiringConns(t, s, c, key, 20*time.Minute)
+		check := func(when string, conns map[string]*peer, over bool) {
+			t.Helper()
+			synctest.Wait()
+			for name, p := range conns {
+				if (p.end() != 0) != over || over && !hasExpired(p) {
+					t.Errorf("%s, %s: ended after %v, told so: %v", when, name, p.end(), hasExpired(p))
+				}
+			}
+		}
+		time.Sleep(19*time.Minute + 50*time.Second)
+		check("10 s before the end", after, false)
+		time.Sleep(11 * time.Second)
+		check("at the end", after, true)
+		check("long before the end", before, false)
+		time.Sleep(44*time.Minute + 50*time.Second)
+		check("9 s before the end", before, false)
+		time.Sleep(10 * time.Second)
+		check("at the end", before, true)
+	})
+}
+
+// Whatever else is timed goes by the monotonic clock: a jump neither ends nor delays
+// it.
+func TestWallClockChangesNothingElse(t *testing.T) {
+	for _, by := range []time.Duration{time.Hour, -time.Hour} {
+		t.Run(by.String(), func(t *testing.T) {
+			var c wallClock
+			inTime(t, func(o *Options) { o.Now = c.now }, func(t *testing.T, s *Server) {
+				silent := openSocket(t, s)
+				stream := openStream(t, s, time.Time{})
+				session := openSocket(t, s, connect("c", 20))
+				time.Sleep(5 * time.Second)
+				c.jump(by)
+				time.Sleep(29 * time.Second)
+				near(t, "the end of a silent connection", silent.end(), 10*time.Second)
+				near(t, "the end of a session without a packet", session.end(), 30*time.Second)
+				if got := stream.times("event: keep-alive"); len(got) != 1 {
+					t.Errorf("keep-alive events at %v, want 1", got)
+				} else {
+					near(t, "the keep-alive event", got[0], 25*time.Second)
+				}
+				if stream.end() != 0 {
+					t.Error("a stream without a token has ended")
+				}
+			})
+		})
+	}
+}
+
+// The operator is told of a jump, once, and not of a clock that NTP slows down or
+// speeds up.
+func TestClockJumpIsTold(t *testing.T) {
+	var c wallClock
+	var told []time.Duration
+	inTime(t, func(o *Options) {
+		o.Now = c.now
+		o.Events.ClockJumped = func(by time.Duration) { told = append(told, by) }
+	}, func(t *testing.T, s *Server) {
+		for range 100 {
+			c.jump(5 * time.Millisecond)
+			time.Sleep(10 * time.Second)
+		}
+		c.jump(time.Hour)
+		time.Sleep(time.Minute)
+		c.jump(-2 * time.Hour)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if len(told) != 2 || told[0] < time.Hour || told[0] > time.Hour+time.Second || told[1] != -2*time.Hour {
+			t.Errorf("told of %v", told)
+		}
+	})
+}
+
+// A client identifier is taken over by whoever came last, also on a node whose wall
+// clock has stepped back since others claimed it.
+func TestClaimAfterAStepBack(t *testing.T) {
+	var c wallClock
+	inTime(t, func(o *Options) { o.Now = c.now }, func(t *testing.T, s *Server) {
+		openSocket(t, s, connect("c", 0))
+		synctest.Wait()
+		var body []byte // as another node heard of the first claim
+		for _, m := range s.registry.sessions() {
+			body = m.claimed.append(nil, m.session.Owner())
+		}
+		c.jump(-time.Hour)
+		second := openSocket(t, s, connect("c", 0))
+		synctest.Wait()
+		s.Control(pubsub.Control{Kind: controlTakeOver, Body: body})
+		synctest.Wait()
+		if second.end() != 0 {
+			t.Error("the first claim, which comes late, ends the second")
+		}
+		// Of another node, whose clock is an hour ahead.
+		theirs := claim{at: time.Now().UnixNano(), id: 1}
+		s.Control(pubsub.Control{Kind: controlTakeOver, Body: theirs.append(nil, "another owner")})
+		openSocket(t, s, connect("d", 0))
+		synctest.Wait()
+		for _, m := range s.registry.sessions() {
+			if strings.HasSuffix(m.session.Owner(), "d") && m.claimed.at <= theirs.at {
+				t.Error("a new claim is older than one that was heard of")
+			}
+		}
+	})
+}

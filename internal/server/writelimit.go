@@ -1,0 +1,53 @@
+package server
+
+import (
+	"errors"
+	"net"
+	"os"
+	"time"
+
+	"pubsub/internal/park"
+)
+
+// writeLimit tells a peer that takes nothing from one that is slow. Its zero value is
+// ready for use by the writer of one connection.
+type writeLimit struct {
+	deadline time.Time // the write deadline that is set
+}
+
+// write writes b to nc unless its peer acknowledges no byte for timeout, which may be
+// longer by an eighth; as long as it takes some, write may take longer. It ends
+// earlier if somebody else sets an earlier write deadline.
+func (l *writeLimit) write(nc net.Conn, timeout time.Duration, b []byte) (n int, err error) {
+	step := max(timeout/16, time.Millisecond) // how often a peer that blocks is looked at
+	now := time.Now()
+	last := now   // when the peer was last seen to take something
+	waiting := -1 // how many bytes it had not acknowledged then; -1 if that is not known
+	wait := 2 * step
+	for {
+		// Set only now and then: a deadline is a timer to be moved.
+		if left := l.deadline.Sub(now); left < min(step, wait) || left > wait {
+			l.deadline = now.Add(wait)
+			if err := nc.SetWriteDeadline(l.deadline); err != nil {
+				return n, err
+			}
+		}
+		m, err := nc.Write(b[n:])
+		n += m
+		if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) {
+			return n, err
+		}
+		if now = time.Now(); now.Before(l.deadline) {
+			return n, err // the deadline was somebody else's
+		}
+		before := waiting
+		if waiting = park.Unacknowledged(nc); m > 0 || waiting < before {
+			last = now
+		}
+		left := timeout - now.Sub(last)
+		if left <= 0 {
+			return n, err
+		}
+		wait = min(2*step, left)
+	}
+}
