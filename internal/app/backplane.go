@@ -104,7 +104,7 @@ func (n *node) awaitBackplane(ctx context.Context, ready <-chan struct{}, failed
 func (n *node) tellReady(ctx context.Context, ready <-chan struct{}) {
 	select {
 	case <-ready:
-		n.log.Info("the cluster is ready")
+		n.log.Info("cluster ready")
 	case <-ctx.Done():
 	}
 }

@@ -2,6 +2,7 @@ package app
 
 import (
 	"fmt"
+	"log/slog"
 	"strconv"
 	"time"
 
@@ -48,19 +49,37 @@ func (n *node) serverEvents() server.Events {
 func (n *node) natsEvents() nats.Events {
 	m := n.metrics
 	return nats.Events{
-		Waiting:      func(err error) { n.throttle.warn("NATS is away", err) },
+		Waiting:      func(err error) { n.throttle.warn("waiting for NATS", err) },
 		Connected:    func(server string) { n.log.Info("connected to NATS", "server", server) },
-		Disconnected: func(err error) { n.log.Warn("the connection to NATS is lost", "error", err) },
+		Disconnected: func(err error) { n.log.Warn("NATS connection lost", "error", err) },
 		Swept: func(why string, count int) {
-			n.log.Debug("looked for what was missed", "why", why, "messages", count)
+			n.log.Debug("retained messages swept", "cause", why, "missed", count)
 		},
 		Generation: func(from, to uint64) {
 			m.generations.Inc()
-			n.log.Warn("the retained messages in NATS are of another generation: the stream was made anew or restored, or has lost messages",
-				"before", fmt.Sprintf("%016x", from), "now", fmt.Sprintf("%016x", to))
+			n.log.Warn("stream generation changed", "before", fmt.Sprintf("%016x", from), "now", fmt.Sprintf("%016x", to),
+				"cause", "the stream of retained messages was made anew or restored, or has lost messages")
 		},
-		Error: func(err error) { n.throttle.error("the cluster", err) },
+		Made:   func(stream string) { n.log.Info("stream created in NATS", "stream", stream) },
+		Purged: func(stream string) { n.log.Warn("stream purged in NATS", "stream", stream) },
+		Fault: func(f *nats.Fault) {
+			n.log.Error(f.Event, "stream", f.Stream, "error", f.Err, "action", f.Action)
+		},
+		Mended: func(stream string, lasted time.Duration) {
+			n.log.Info("stream usable again", "stream", stream, "after", lasted.Round(time.Millisecond))
+		},
+		KeysReplaced: func(stream string) {
+			n.log.Warn("key bucket replaced or purged in NATS", "stream", stream, "action", "all keys are read again: a key that is not there any more is revoked")
+		},
+		Unreadable: n.unreadable,
+		Error:      func(event string, err error) { n.throttle.line(slog.LevelError, event, err, logEvery) },
 	}
+}
+
+// unreadable reports a record that this release cannot read.
+func (n *node) unreadable(kind, name string, err error) {
+	n.metrics.unreadable.WithLabelValues(kind).Inc()
+	n.log.Error("record unreadable", "kind", kind, "name", name, "error", err)
 }
 
 // storeEvents log what the store has to say.

@@ -21,7 +21,14 @@ func OpenStore(cfg *config.Config, tell func(error)) (pubsub.Backplane, error) {
 	if len(cfg.NATS) > 0 {
 		o := NATSOptions(cfg)
 		o.Wait = storeWait
-		o.Events = nats.Events{Waiting: tell, Error: tell}
+		o.Events = nats.Events{
+			Waiting: tell,
+			Error:   func(event string, err error) { tell(fmt.Errorf("%s: %w", event, err)) },
+			Fault:   func(f *nats.Fault) { tell(fmt.Errorf("%w; to do: %s", f, f.Action)) },
+			Unreadable: func(kind, name string, err error) {
+				tell(fmt.Errorf("left out is %s %q, which cannot be read: %w", kind, name, err))
+			},
+		}
 		return nats.Open(o)
 	}
 	b, err := local.Open(local.Options{

@@ -4,7 +4,10 @@ import (
 	"context"
 	"net/http"
 	"net/http/pprof"
+	"strings"
 	"time"
+
+	"pubsub"
 )
 
 // healthWait is how long the backplane has to say that it works.
@@ -27,20 +30,27 @@ func (s *Server) OpsHandler(metrics http.Handler) http.Handler {
 	return mux
 }
 
+// ready answers /readyz. That the backplane does not work is reported once, however
+// often somebody asks.
 func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
+	if s.draining() {
+		text(w, http.StatusServiceUnavailable, "shutting down")
+		return
+	}
 	ctx, cancel := context.WithTimeout(r.Context(), healthWait)
 	defer cancel()
-	switch {
-	case s.draining():
-		text(w, http.StatusServiceUnavailable, "shutting down")
-	case !s.keys.isReady():
-		text(w, http.StatusServiceUnavailable, "signing keys not known yet")
-	default:
-		if err := s.o.Backplane.Health(ctx); err != nil {
-			s.o.Events.Failed("checking the backplane's health", err)
-			text(w, http.StatusServiceUnavailable, "backplane unavailable")
-			return
+	if err := s.o.Backplane.Health(ctx); err != nil {
+		if r.Context().Err() == nil && !s.unhealthy.Swap(true) {
+			s.o.Events.Failed("node not ready", err)
 		}
-		text(w, http.StatusOK, "ready")
+		why := strings.TrimPrefix(err.Error(), pubsub.ErrUnavailable.Error()+": ")
+		text(w, http.StatusServiceUnavailable, "backplane unavailable: "+strings.ReplaceAll(why, "\n", " "))
+		return
 	}
+	s.unhealthy.Store(false)
+	if !s.keys.isReady() {
+		text(w, http.StatusServiceUnavailable, "signing keys not known yet")
+		return
+	}
+	text(w, http.StatusOK, "ready")
 }

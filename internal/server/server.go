@@ -98,6 +98,8 @@ type Server struct {
 	began     time.Time // what instants are told from
 
 	live atomic.Pointer[live] // replaced as a whole by Reload
+
+	unhealthy atomic.Bool // the backplane did not work when /readyz was asked for last
 }
 
 // live is what Reload replaces, ready for use.

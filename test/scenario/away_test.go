@@ -128,7 +128,7 @@ func TestClusterWhileNATSIsAway(t *testing.T) {
 			t.Errorf("while NATS is away: %q", e.raw)
 		}
 	}
-	if log := b.log.String(); !strings.Contains(log, `level=WARN msg="the connection to NATS is lost"`) {
+	if log := b.log.String(); !strings.Contains(log, `level=WARN msg="NATS connection lost"`) {
 		t.Error("the log says nothing of the lost connection")
 	}
 
@@ -198,11 +198,11 @@ func TestClusterStartsBeforeNATS(t *testing.T) {
 		t.Errorf("with a token: %s %q", resp.Status, body)
 	}
 	log := n.log.String()
-	if !strings.Contains(log, `level=WARN msg="NATS is away" error="cannot connect to NATS: `) || strings.Contains(log, "the cluster is ready") {
+	if !strings.Contains(log, `level=WARN msg="waiting for NATS" error="cannot connect to NATS: `) || strings.Contains(log, "cluster ready") {
 		t.Errorf("the log: %s", log)
 	}
-	if lines := strings.Count(log, "NATS is away"); lines > 3 {
-		t.Errorf("%d lines say that NATS is away", lines)
+	if lines := strings.Count(log, "waiting for NATS"); lines > 3 {
+		t.Errorf("%d lines say that the node waits for NATS", lines)
 	}
 
 	s.start(t)
@@ -210,7 +210,7 @@ func TestClusterStartsBeforeNATS(t *testing.T) {
 	n.key = n.newKey()
 	v := n.publish("t", "x", "retain=true")
 	n.events("topic", "t", "durable", "1", "auth", n.token("t")).expect("event: message\nid: t:" + v + "\ndata: x\n")
-	if !strings.Contains(n.log.String(), `msg="the cluster is ready"`) {
+	if !strings.Contains(n.log.String(), `msg="cluster ready"`) {
 		t.Error("the log does not say that it is ready")
 	}
 }
