@@ -39,18 +39,21 @@ func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), healthWait)
 	defer cancel()
-	if err := s.o.Backplane.Health(ctx); err != nil {
-		if r.Context().Err() == nil && !s.unhealthy.Swap(true) {
-			s.o.Events.Failed("node not ready", err)
-		}
-		why := strings.TrimPrefix(err.Error(), pubsub.ErrUnavailable.Error()+": ")
-		text(w, http.StatusServiceUnavailable, "backplane unavailable: "+strings.ReplaceAll(why, "\n", " "))
-		return
+	what, why := "", ""
+	err := s.o.Backplane.Health(ctx)
+	if err != nil {
+		what, why = "backplane unavailable", ": "+strings.TrimPrefix(err.Error(), pubsub.ErrUnavailable.Error()+": ")
 	}
-	s.unhealthy.Store(false)
 	if !s.keys.isReady() {
-		text(w, http.StatusServiceUnavailable, "signing keys not known yet")
+		what = "signing keys not known yet"
+	}
+	if what == "" {
+		s.unhealthy.Store(false)
+		text(w, http.StatusOK, "ready")
 		return
 	}
-	text(w, http.StatusOK, "ready")
+	if err != nil && r.Context().Err() == nil && !s.unhealthy.Swap(true) {
+		s.o.Events.Failed("node not ready", err)
+	}
+	text(w, http.StatusServiceUnavailable, what+strings.ReplaceAll(why, "\n", " "))
 }

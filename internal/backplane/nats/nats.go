@@ -183,6 +183,9 @@ func (b *Backplane) Health(ctx context.Context) error {
 	}
 	bounded, cancel := b.link.bound(ctx)
 	defer cancel()
+	if !b.link.isReady() && b.link.life.Err() == nil {
+		return fmt.Errorf("%w: the broker has not been set up in NATS yet", pubsub.ErrUnavailable)
+	}
 	if err := b.link.await(bounded); err != nil {
 		return b.link.failure(ctx, err)
 	}

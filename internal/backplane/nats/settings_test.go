@@ -30,6 +30,9 @@ func TestCheckServer(t *testing.T) {
 	if err := checkServer("2.15.2", 1<<20, 1<<20); !errors.Is(err, ErrServer) || !strings.Contains(err.Error(), "max_payload") {
 		t.Errorf("a server that takes only messages as large as ours: %v", err)
 	}
+	if err := checkServer("2.15.2", controlRoom-1, 32512); !errors.Is(err, ErrServer) {
+		t.Errorf("a server that does not take the longest message between nodes: %v", err)
+	}
 	if err := checkServer(server.VERSION, 1<<20, 32512); err != nil {
 		t.Errorf("the release of these tests: %v", err)
 	}
