@@ -85,8 +85,9 @@ func (n *node) unreadable(kind, name string, err error) {
 // storeEvents log what the store has to say.
 func (n *node) storeEvents() local.Events {
 	return local.Events{
-		Swept: func(count, bytes int64) { n.log.Debug("expired messages removed", "messages", count, "bytes", bytes) },
-		Error: func(err error) { n.throttle.error("the store", err) },
+		Swept:      func(count, bytes int64) { n.log.Debug("expired messages removed", "messages", count, "bytes", bytes) },
+		Unreadable: n.unreadable,
+		Error:      func(err error) { n.throttle.error("the store", err) },
 		Fatal: func(err error) {
 			n.log.Error("the store cannot write any more: the process ends; what was acknowledged is on disk", "error", err)
 		},
