@@ -166,7 +166,7 @@ func (c *keyCache) run(ctx context.Context, failed func(what string, err error))
 		if ctx.Err() != nil {
 			return
 		}
-		failed("watching the signing keys; trying again", err)
+		failed("key watch failed", err)
 		select {
 		case <-ctx.Done():
 			return

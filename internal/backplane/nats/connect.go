@@ -298,7 +298,7 @@ func (l *link) request(ctx context.Context, d time.Duration) (context.Context, c
 }
 
 // failure returns what a call whose context is ctx is to say of err: ErrClosed
-// after Close, the error of ctx if that is done, else err, marked as
+// after Close, one that wraps the error of ctx if that is done, else err, marked as
 // ErrUnavailable if trying again makes sense.
 func (l *link) failure(ctx context.Context, err error) error {
 	switch {
@@ -306,6 +306,8 @@ func (l *link) failure(ctx context.Context, err error) error {
 		return nil
 	case l.life.Err() != nil:
 		return pubsub.ErrClosed
+	case errors.Is(err, ctx.Err()): // false while ctx.Err is nil
+		return err // which says what was waited for
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case passing(err) && !errors.Is(err, pubsub.ErrUnavailable):

@@ -3,6 +3,7 @@ package nats
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"time"
 
@@ -17,8 +18,8 @@ const (
 	lookEvery = 2 * time.Second
 	// lookLeast is the pause after a look, however many hints come meanwhile.
 	lookLeast = 100 * time.Millisecond
-	// silentAfter is how long a stream may give no answer before that is reported:
-	// the election of a leader takes up to 9 s.
+	// silentAfter is how long a stream may give no answer before that is a fault: the
+	// election of a leader takes up to 9 s.
 	silentAfter = 10 * time.Second
 	// reportAgain is the time between two reports of a fault that lasts.
 	reportAgain = time.Minute
@@ -93,6 +94,7 @@ func (g *guard) run() {
 	if l.await(l.life) != nil {
 		return
 	}
+	defer l.connections.add(l.doubted)()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -110,7 +112,7 @@ func (g *guard) run() {
 			return
 		}
 		d := l.o.lookEvery
-		if l.faultCount() > 0 {
+		if l.faultCount() > 0 || !g.retained.silent.IsZero() || !g.keys.silent.IsZero() {
 			d = min(d, lookEvery)
 		}
 		timer.Reset(d - d/10 + rand.N(d/5))
@@ -134,12 +136,15 @@ func (g *guard) look(one *guarded) *jetstream.StreamInfo {
 		if one.silent.IsZero() {
 			one.silent = time.Now()
 		}
-		if time.Since(one.silent) < silentAfter {
+		silent := time.Since(one.silent)
+		if silent < silentAfter {
 			return nil // a fault that there was goes on
 		}
-		g.report(one, &Fault{Event: "stream unavailable in NATS", Stream: one.want.Name, Err: err,
-			Action: "check the NATS servers: most of those that keep the stream must run and reach each other"})
-		return nil
+		fault = &Fault{
+			Event: "stream unavailable in NATS", Stream: one.want.Name,
+			Err:    fmt.Errorf("no answer for %v: %w", silent.Round(time.Second), err),
+			Action: "check the NATS servers: most of those that keep the stream must run and reach each other",
+		}
 	default:
 		one.silent = time.Time{}
 	}

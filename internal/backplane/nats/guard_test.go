@@ -307,6 +307,39 @@ func TestJetStreamDisabled(t *testing.T) {
 	n.ends("t", "new", n.put("t", "new"))
 }
 
+// A stream that gives no answer for longer than an election takes is a fault, which
+// ends by itself. Until then only the stream of retained messages counts for Health.
+func TestStreamUnavailable(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 3)
+	j := new(journal)
+	n := newNode(t, Options{URLs: []string{c.servers[0].url()}, SyncInterval: time.Hour, Events: j.events()})
+	n.put("t", "x")
+	for _, s := range c.servers[1:] {
+		s.stop()
+	}
+	g := newGuard(n.link)
+	keys := n.link.names.keysStream()
+	soon(t, patience, "that the bucket gives no answer", func() bool { return g.look(&g.keys) == nil && !g.keys.silent.IsZero() })
+	if len(j.all()) != 2 { // both streams were made
+		t.Errorf("reported at once: %q", j.all())
+	}
+	g.keys.silent = g.keys.silent.Add(-silentAfter)
+	if g.look(&g.keys); j.count("stream unavailable in NATS "+keys) != 1 {
+		t.Errorf("reported: %q", j.all())
+	}
+	if _, err := n.Keys(ctxFor(t)); !errors.Is(err, pubsub.ErrUnavailable) || !strings.Contains(err.Error(), "no answer for") {
+		t.Errorf("Keys = %v", err)
+	}
+	for _, s := range c.servers[1:] {
+		s.start()
+	}
+	soon(t, patience, "an answer", func() bool { return g.look(&g.keys) != nil })
+	if j.count("mended "+keys) != 1 || n.link.fault(keys) != nil {
+		t.Errorf("reported: %q", j.all())
+	}
+}
+
 // A lost bucket of signing keys is reported, and never made anew by a node: neither by
 // one that runs, which goes on to know the keys, nor by one that starts. One that is
 // restored is taken up.

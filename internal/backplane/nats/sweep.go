@@ -128,7 +128,9 @@ func (s *sweeper) run(ctx context.Context) {
 		case ctx.Err() != nil:
 			return
 		case err != nil:
-			if s.link.fault(s.link.names.stream()) == nil { // else it has been reported
+			// Whatever may pass, such as the election of a leader, the guard reports if it
+			// does not.
+			if s.link.fault(s.link.names.stream()) == nil && !passing(err) {
 				s.link.report("sweep failed", err)
 			}
 			again.Reset(sweepAgain)
