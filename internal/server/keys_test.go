@@ -283,7 +283,7 @@ func TestWatchIsBegunAgain(t *testing.T) {
 		if v, err := c.value(t.Context(), "c"); v != "value of c" || err != nil {
 			t.Errorf("c: %q, %v", v, err)
 		}
-		if lines := heard.all(); len(lines) != 2 || lines[0] != "failed watching the signing keys; trying again: lost it" {
+		if lines := heard.all(); len(lines) != 2 || lines[0] != "failed key watch failed: lost it" {
 			t.Errorf("heard %q", lines)
 		}
 	})

@@ -421,6 +421,49 @@ func TestKeyBucketLost(t *testing.T) {
 	}
 }
 
+// A node that starts when both streams are missing makes no bucket while another node
+// runs: that one knows keys. Without it this is a new broker.
+func TestBothStreamsLost(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	n := newNode(t, Options{URLs: []string{s.url()}})
+	ctx := ctxFor(t)
+	js, keys := n.link.js, n.link.names.keysStream()
+	for _, stream := range []string{n.link.names.stream(), keys} {
+		if err := js.DeleteStream(ctx, stream); err != nil {
+			t.Fatal(err)
+		}
+	}
+	another, its := watched(t, s.url())
+	if _, err := another.link.js.Stream(ctx, keys); !errors.Is(err, jetstream.ErrStreamNotFound) {
+		t.Errorf("the bucket: %v, want it missing", err)
+	}
+	soon(t, 10*time.Second, "that it is reported", func() bool { return its.count("key bucket missing in NATS "+keys) == 1 })
+	if its.count("made "+keys) != 0 {
+		t.Errorf("reported: %q", its.all())
+	}
+	for _, one := range []*node{n, another} {
+		if err := one.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	nc, err := natsgo.Connect(s.url())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	if js, err = jetstream.New(nc); err != nil {
+		t.Fatal(err)
+	}
+	if err := js.DeleteStream(ctx, n.link.names.stream()); err != nil {
+		t.Fatal(err)
+	}
+	last, _ := watched(t, s.url())
+	if l, err := last.Keys(ctx); err != nil || len(l) != 0 {
+		t.Errorf("Keys = %v, %v", l, err)
+	}
+}
+
 // An empty bucket is made knowingly, where one was lost and nowhere else. Keys that
 // are not in it are none any more.
 func TestMakeKeyBucket(t *testing.T) {

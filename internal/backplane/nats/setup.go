@@ -61,12 +61,14 @@ func (l *link) makeStreams(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// Where there is neither but a node runs, both were lost.
+	lost := haveRetained != nil || l.othersRun(ctx)
 	haveKeys, err := l.existing(ctx, keys.Name)
 	if err != nil {
 		return err
 	}
 	switch {
-	case haveKeys == nil && haveRetained != nil:
+	case haveKeys == nil && lost:
 		l.setFault(keys.Name, l.judge(&keys, nil, jetstream.ErrStreamNotFound))
 		l.doubt()
 	case haveKeys == nil:
@@ -87,6 +89,15 @@ func (l *link) makeStreams(ctx context.Context) error {
 		return &SettingsError{found}
 	}
 	return nil
+}
+
+// othersRun reports whether a node of this broker runs, which made both streams or
+// found them.
+func (l *link) othersRun(ctx context.Context) bool {
+	ctx, cancel := l.request(ctx, replyWithin)
+	defer cancel()
+	_, err := l.nc.RequestWithContext(ctx, l.names.control(), appendControl(nil, l.node, 0, controlWho, nil))
+	return err == nil
 }
 
 // existing returns the state of a stream, or nil if it is missing.
