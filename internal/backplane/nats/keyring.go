@@ -282,10 +282,12 @@ func (w *keyWatch) once(ctx context.Context) error {
 			return nil
 		case <-check.C:
 			info, err := l.infoOf(ctx, l.names.keysStream())
-			if err != nil {
+			switch {
+			case err != nil && !passing(err):
 				return err
-			}
-			if last > w.seen && len(watcher.Updates()) == 0 {
+			case err != nil:
+				continue
+			case last > w.seen && len(watcher.Updates()) == 0:
 				return nil // the watch is behind: the library may have lost its consumer
 			}
 			last = info.State.LastSeq
