@@ -26,7 +26,7 @@ type Message struct {
 	// subscribers, and nothing is kept.
 	TTL uint32
 	// Sender identifies the publishing MQTT client among all owners of client
-	// identifiers, for No Local; empty for other publishers.
+	// identifiers, for No Local: a hash of 16 bytes. It is empty for other publishers.
 	Sender string
 	// Properties are those MQTT 5.0 PUBLISH properties that travel with the
 	// message to MQTT subscribers, encoded as in section 2.2.2.2 without the

@@ -176,7 +176,7 @@ func connect(t testing.TB, s *server.Server, user, password string) *natsgo.Conn
 func nodeOptions(t testing.TB, s *server.Server) backplane.Options {
 	return backplane.Options{
 		URLs: []string{url(s)}, User: "node", Password: nodePassword,
-		Events: backplane.Events{Error: func(err error) { t.Logf("node: %v", err) }},
+		Events: backplane.Events{Error: func(event string, err error) { t.Logf("node: %s: %v", event, err) }},
 	}
 }
 

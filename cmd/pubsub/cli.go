@@ -71,6 +71,7 @@ func newParser(c *cli, p *process) (*kong.Kong, error) {
 		kong.Writers(p.stdout, p.stderr),
 		kong.PostBuild(c.Serve.addSettings),
 		kong.PostBuild(c.Cluster.Check.addSettings),
+		kong.PostBuild(c.Cluster.MakeKeyBucket.addSettings),
 		kong.PostBuild(c.Store.addSettings),
 		kong.Resolvers(r),
 		kong.Bind(p, c),

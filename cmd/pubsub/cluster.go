@@ -17,7 +17,8 @@ import (
 )
 
 type clusterCmd struct {
-	Check clusterCheckCmd `cmd:"" help:"Compare what is in NATS with what a broker needs there."`
+	Check         clusterCheckCmd         `cmd:"" help:"Compare what is in NATS with what a broker needs there."`
+	MakeKeyBucket clusterMakeKeyBucketCmd `cmd:"" help:"Make the bucket of signing keys anew, empty, after it was lost."`
 }
 
 // Help implements [kong.HelpProvider].
@@ -30,15 +31,21 @@ Example:
 }
 
 type clusterCheckCmd struct {
+	natsSettings
+}
+
+// natsSettings are the settings of a command that has to do with NATS alone.
+type natsSettings struct {
 	settings []setting `kong:"-"`
 }
 
 // Help implements [kong.HelpProvider].
 func (*clusterCheckCmd) Help() string {
 	return `
-Prints a table of the settings in NATS that a broker cannot work with: no node
-would start. What is missing in NATS is no matter: the first node makes it.
-Nothing is changed here. Exit status 0 means that there is nothing to do.
+Prints a table of the settings in NATS that a broker cannot work with, and of
+what is missing there. Before the first start nothing is there yet, which is
+right: the first node makes it. Nothing is changed here. Exit status 0 means
+that there is nothing to do.
 
 Variables and the file of --config count, as for pubsub serve.
 
@@ -48,16 +55,19 @@ Examples:
 }
 
 // addSettings makes a flag of every setting that has to do with NATS.
-func (c *clusterCheckCmd) addSettings(k *kong.Kong) error {
+func (c *clusterCheckCmd) addSettings(k *kong.Kong) error { return c.add(k, "check") }
+
+func (c *natsSettings) add(k *kong.Kong, command string) error {
 	some := slices.DeleteFunc(config.Settings(), func(s config.Setting) bool {
 		return s.Group != "Cluster" && s.Name != "max-message-size" || s.Name == "nats-sync-interval"
 	})
-	c.settings = settingFlags(childNamed(childNamed(k.Model.Node, "cluster"), "check"), some)
+	c.settings = settingFlags(childNamed(childNamed(k.Model.Node, "cluster"), command), some)
 	return nil
 }
 
-// Run prints the differences.
-func (c *clusterCheckCmd) Run(p *process, all *cli, ctx *kong.Context) error {
+// with calls f with the options of the settings. An error says why f could not do its
+// work.
+func (c *natsSettings) with(p *process, all *cli, ctx *kong.Context, work string, f func(context.Context, nats.Options) error) error {
 	cfg, err := load(p, inputs(p, all, ctx, c.settings))
 	if err != nil {
 		return err
@@ -68,7 +78,7 @@ func (c *clusterCheckCmd) Run(p *process, all *cli, ctx *kong.Context) error {
 	o := app.NATSOptions(cfg)
 	var last atomic.Pointer[error] // why there is no connection
 	o.Events.Waiting = func(err error) { last.Store(&err) }
-	found, err := nats.Check(context.Background(), o)
+	err = f(context.Background(), o)
 	switch {
 	case errors.Is(err, nats.ErrOptions):
 		return &usageError{err}
@@ -76,7 +86,25 @@ func (c *clusterCheckCmd) Run(p *process, all *cli, ctx *kong.Context) error {
 		if why := last.Load(); why != nil && errors.Is(err, context.DeadlineExceeded) {
 			err = *why
 		}
-		return fmt.Errorf("cannot check NATS at %s: %w", strings.Join(cfg.NATS, ", "), err)
+		return fmt.Errorf("cannot %s NATS at %s: %w", work, strings.Join(cfg.NATS, ", "), err)
+	}
+	return nil
+}
+
+// Run prints the differences.
+func (c *clusterCheckCmd) Run(p *process, all *cli, ctx *kong.Context) error {
+	var found []nats.Difference
+	var none bool
+	err := c.with(p, all, ctx, "check", func(ctx context.Context, o nats.Options) (err error) {
+		found, none, err = nats.Check(ctx, o)
+		return err
+	})
+	switch {
+	case err != nil:
+		return err
+	case none:
+		fmt.Fprintln(p.stderr, "Nothing of this broker is in NATS yet: the first node makes it.")
+		return nil
 	case len(found) == 0:
 		fmt.Fprintln(p.stderr, "All that is in NATS is as a broker needs it.")
 		return nil
@@ -89,5 +117,36 @@ func (c *clusterCheckCmd) Run(p *process, all *cli, ctx *kong.Context) error {
 	if err := w.Flush(); err != nil {
 		return err
 	}
-	return fmt.Errorf("%d settings in NATS are not as a broker needs them", len(found))
+	return fmt.Errorf("not as a broker needs it in NATS: %s", plural(len(found), "setting"))
+}
+
+type clusterMakeKeyBucketCmd struct {
+	natsSettings
+}
+
+// Help implements [kong.HelpProvider].
+func (*clusterMakeKeyBucketCmd) Help() string {
+	return `
+No node makes the bucket of signing keys anew when it was lost, because all keys
+would be gone without a word. If there is a backup, restore it in place of this:
+"nats stream restore". After this, the tokens of the lost keys are good for
+nothing: nodes that run end their streams and sessions within seconds. Then make
+new keys, or "pubsub store import" a file that has the old ones.
+
+A bucket that is there is left alone, with exit status 1.
+
+Example:
+  pubsub cluster make-key-bucket --nats nats://a:4222`
+}
+
+// addSettings makes a flag of every setting that has to do with NATS.
+func (c *clusterMakeKeyBucketCmd) addSettings(k *kong.Kong) error { return c.add(k, "make-key-bucket") }
+
+// Run makes the bucket.
+func (c *clusterMakeKeyBucketCmd) Run(p *process, all *cli, ctx *kong.Context) error {
+	err := c.with(p, all, ctx, "make the bucket of signing keys in", nats.MakeKeyBucket)
+	if err == nil {
+		fmt.Fprintln(p.stderr, "The bucket of signing keys is there, and empty.")
+	}
+	return err
 }

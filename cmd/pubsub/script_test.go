@@ -38,6 +38,7 @@ func TestMain(m *testing.M) {
 //   - subscribers ADDRESS TOPIC N waits until the topic has N subscribers, as
 //     the admin token "admin" is told;
 //   - nats NAME starts a NATS server and sets the variable NAME to its URL;
+//   - lose URL STREAM deletes a stream there;
 //   - spoil URL STREAM changes a stream there so that a broker cannot use it, and
 //     mend URL STREAM changes it back.
 func TestScript(t *testing.T) {
@@ -59,6 +60,7 @@ func TestScript(t *testing.T) {
 			"await":       cmdAwait,
 			"subscribers": cmdSubscribers,
 			"nats":        cmdNATS,
+			"lose":        loseStream,
 			"spoil":       func(ts *testscript.TestScript, neg bool, args []string) { editStream(ts, neg, args, 5, false) },
 			"mend":        func(ts *testscript.TestScript, neg bool, args []string) { editStream(ts, neg, args, 1, true) },
 		},
@@ -192,19 +194,41 @@ func editStream(ts *testscript.TestScript, neg bool, args []string, perSubject i
 	if neg || len(args) != 2 {
 		ts.Fatalf("usage: spoil or mend URL STREAM")
 	}
-	nc, err := nats.Connect(args[0])
-	ts.Check(err)
+	ts.Check(withJetStream(args[0], func(ctx context.Context, js jetstream.JetStream) error {
+		stream, err := js.Stream(ctx, args[1])
+		if err != nil {
+			return err
+		}
+		c := stream.CachedInfo().Config
+		c.MaxMsgsPerSubject, c.AllowDirect = perSubject, direct
+		_, err = js.UpdateStream(ctx, c)
+		return err
+	}))
+}
+
+// loseStream deletes a stream.
+func loseStream(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: lose URL STREAM")
+	}
+	ts.Check(withJetStream(args[0], func(ctx context.Context, js jetstream.JetStream) error {
+		return js.DeleteStream(ctx, args[1])
+	}))
+}
+
+func withJetStream(url string, f func(context.Context, jetstream.JetStream) error) error {
+	nc, err := nats.Connect(url)
+	if err != nil {
+		return err
+	}
 	defer nc.Close()
 	js, err := jetstream.New(nc)
-	ts.Check(err)
+	if err != nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	stream, err := js.Stream(ctx, args[1])
-	ts.Check(err)
-	c := stream.CachedInfo().Config
-	c.MaxMsgsPerSubject, c.AllowDirect = perSubject, direct
-	_, err = js.UpdateStream(ctx, c)
-	ts.Check(err)
+	return f(ctx, js)
 }
 
 // poll waits for something that another process does.

@@ -78,15 +78,35 @@ func (n *node) natsEvents() nats.Events {
 			n.log.Warn("stream generation changed", "before", fmt.Sprintf("%016x", from), "now", fmt.Sprintf("%016x", to),
 				"cause", "the stream of retained messages was made anew or restored, or has lost messages")
 		},
-		Error: func(err error) { n.failed("NATS operation failed", err) },
+		Made:   func(stream string) { n.log.Info("stream created in NATS", "stream", stream) },
+		Purged: func(stream string) { n.log.Warn("stream purged in NATS", "stream", stream) },
+		Fault: func(f *nats.Fault) {
+			m.errors.WithLabelValues(operation(f.Event)).Inc()
+			n.log.Error(f.Event, "stream", f.Stream, "error", f.Err, "action", f.Action)
+		},
+		Mended: func(stream string, lasted time.Duration) {
+			n.log.Info("stream usable again", "stream", stream, "after", lasted.Round(time.Millisecond))
+		},
+		KeysReplaced: func(stream string) {
+			n.log.Warn("key bucket replaced or purged in NATS", "stream", stream, "action", "all keys are read again: a key that is not there any more is revoked")
+		},
+		Unreadable: n.unreadable,
+		Error:      n.failed,
 	}
+}
+
+// unreadable reports a record that this release cannot read.
+func (n *node) unreadable(kind, name string, err error) {
+	n.metrics.unreadable.WithLabelValues(kind).Inc()
+	n.log.Error("record unreadable", "kind", kind, "name", name, "error", err)
 }
 
 // storeEvents log what the store has to say.
 func (n *node) storeEvents() local.Events {
 	return local.Events{
-		Swept: func(count, bytes int64) { n.log.Debug("expired messages removed", "messages", count, "bytes", bytes) },
-		Error: func(err error) { n.failed("store operation failed", err) },
+		Swept:      func(count, bytes int64) { n.log.Debug("expired messages removed", "messages", count, "bytes", bytes) },
+		Unreadable: n.unreadable,
+		Error:      func(err error) { n.failed("store operation failed", err) },
 		Fatal: func(err error) {
 			n.metrics.errors.WithLabelValues(operation("store write failed")).Inc()
 			n.log.Error("store write failed", "error", err, "consequence", "the process ends; what was acknowledged is on disk")

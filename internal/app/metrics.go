@@ -30,6 +30,7 @@ type metrics struct {
 	dropped     *prometheus.CounterVec
 	undelivered *prometheus.CounterVec
 	errors      *prometheus.CounterVec
+	unreadable  *prometheus.CounterVec
 	generations prometheus.Counter // of a cluster only
 }
 
@@ -50,12 +51,13 @@ func newMetrics(version string) *metrics {
 		undelivered: counterVec("deliveries_dropped_total", "Messages not handed to a client for a reason other than its being slow.", "reason"),
 		dropped:     counterVec("publishes_dropped_total", "Messages of MQTT clients that were not accepted.", "reason"),
 		errors:      counterVec("errors_total", "Errors logged, by operation.", "op"),
+		unreadable:  counterVec("unreadable_records_total", "Stored records that this release cannot read, by kind: key, message or generation.", "kind"),
 		generations: prometheus.NewCounter(prometheus.CounterOpts{Namespace: "pubsub", Name: "nats_generation_changes_total", Help: "Times that the stream of retained messages was made anew, restored, or has lost messages."}),
 	}
 	m.registry.MustRegister(
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		m.connections, m.connected, m.refused, m.responses, m.published, m.bytes, m.publishing, m.dropped, m.undelivered, m.errors,
+		m.connections, m.connected, m.refused, m.responses, m.published, m.bytes, m.publishing, m.dropped, m.undelivered, m.errors, m.unreadable,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Namespace: "pubsub", Name: "build_info", Help: "1, with the version.",
 			ConstLabels: prometheus.Labels{"version": version, "goversion": runtime.Version()},
@@ -116,6 +118,7 @@ func (m *metrics) observeNATS(b *nats.Backplane) {
 		}
 		return 0
 	})
+	m.gauge("nats_stream_faults", "Streams in NATS that are missing or cannot be used, 0 to 2.", func() float64 { return float64(b.Stats().Faults) })
 	m.gauge("nats_nodes", "Nodes of the cluster that this one knows, itself included.", func() float64 { return float64(b.Stats().Nodes) })
 	m.gauge("nats_wanted_topics", "Topics that this node has NATS send it, those left lately included.", func() float64 { return float64(b.Stats().Wanted) })
 	m.counter("nats_reconnects_total", "Connections to NATS after the first.", func() float64 { return float64(b.Stats().Reconnects) })

@@ -18,16 +18,24 @@ const storeWait = 30 * time.Second
 // without a broker. tell is told of trouble that the store lives with, and why it
 // has to wait for NATS.
 func OpenStore(cfg *config.Config, tell func(error)) (pubsub.Backplane, error) {
+	unreadable := func(kind, name string, err error) {
+		tell(fmt.Errorf("the record of %s %q cannot be read, and is left out: %w", kind, name, err))
+	}
 	if len(cfg.NATS) > 0 {
 		o := NATSOptions(cfg)
 		o.Wait = storeWait
-		o.Events = nats.Events{Waiting: tell, Error: tell}
+		o.Events = nats.Events{
+			Waiting:    tell,
+			Error:      func(event string, err error) { tell(fmt.Errorf("%s: %w", event, err)) },
+			Fault:      func(f *nats.Fault) { tell(fmt.Errorf("%w; to do: %s", f, f.Action)) },
+			Unreadable: unreadable,
+		}
 		return nats.Open(o)
 	}
 	b, err := local.Open(local.Options{
 		Dir:         cfg.DataDir,
 		DiskReserve: diskReserve(cfg),
-		Events:      local.Events{Error: tell},
+		Events:      local.Events{Error: tell, Unreadable: unreadable},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("cannot open the store: %w", err)

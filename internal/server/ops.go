@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"strings"
 	"time"
+
+	"pubsub"
 )
 
 // healthWait is how long the backplane has to say that it works.
@@ -61,20 +63,30 @@ func hostName(host string) string {
 	return strings.ToLower(strings.TrimSuffix(host, "."))
 }
 
+// ready answers /readyz. That the backplane does not work is reported once, however
+// often somebody asks.
 func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
+	if s.draining() {
+		text(w, http.StatusServiceUnavailable, "shutting down")
+		return
+	}
 	ctx, cancel := context.WithTimeout(r.Context(), healthWait)
 	defer cancel()
-	switch {
-	case s.draining():
-		text(w, http.StatusServiceUnavailable, "shutting down")
-	case !s.keys.isReady():
-		text(w, http.StatusServiceUnavailable, "signing keys not known yet")
-	default:
-		if err := s.o.Backplane.Health(ctx); err != nil {
-			s.o.Events.Failed("health check failed", err)
-			text(w, http.StatusServiceUnavailable, "backplane unavailable")
-			return
-		}
-		text(w, http.StatusOK, "ready")
+	what, why := "", ""
+	err := s.o.Backplane.Health(ctx)
+	if err != nil {
+		what, why = "backplane unavailable", ": "+strings.TrimPrefix(err.Error(), pubsub.ErrUnavailable.Error()+": ")
 	}
+	if !s.keys.isReady() {
+		what = "signing keys not known yet"
+	}
+	if what == "" {
+		s.unhealthy.Store(false)
+		text(w, http.StatusOK, "ready")
+		return
+	}
+	if err != nil && r.Context().Err() == nil && !s.unhealthy.Swap(true) {
+		s.o.Events.Failed("health check failed", err)
+	}
+	text(w, http.StatusServiceUnavailable, what+strings.ReplaceAll(why, "\n", " "))
 }

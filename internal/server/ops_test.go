@@ -3,6 +3,7 @@ package server
 import (
 	"bufio"
 	"context"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -38,8 +39,10 @@ func TestOps(t *testing.T) {
 		t.Errorf("the command line, which may hold the admin token, is told: %d %q", s, b)
 	}
 
-	n.backplane.fail("Health", pubsub.ErrUnavailable)
-	want("/readyz", 503, "backplane unavailable\n")
+	n.backplane.fail("Health", fmt.Errorf("%w: the reason", pubsub.ErrUnavailable))
+	for range 2 {
+		want("/readyz", 503, "backplane unavailable: the reason\n")
+	}
 	want("/healthz", 200, "ok\n")
 	n.backplane.fail("Health", nil)
 	want("/readyz", 200, "ready\n")
@@ -106,7 +109,7 @@ func TestOpsHosts(t *testing.T) {
 }
 
 func TestNotReadyBeforeKeysAreKnown(t *testing.T) {
-	s := New(Options{Backplane: &faulty{}})
+	s := New(Options{Backplane: newNode(t, nil).backplane}) // it does not run
 	w := httptest.NewRecorder()
 	r := httptest.NewRequest("GET", "/readyz", nil)
 	r.Host = "localhost"

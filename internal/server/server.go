@@ -106,6 +106,7 @@ type Server struct {
 
 	publishing atomic.Int64 // bytes of MQTT clients' messages that wait for the backplane
 	claimClock claimClock
+	unhealthy  atomic.Bool // the backplane did not work when /readyz was asked for last
 }
 
 // live is what Reload replaces, ready for use.

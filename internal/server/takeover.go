@@ -44,8 +44,10 @@ func (c *claimClock) heard(at int64) {
 
 // takeOverFormat is the first byte of the control message that tells of a claim:
 // its time in nanoseconds since 1970 and its id follow, 8 bytes each, then its
-// owner.
-const takeOverFormat = 1
+// owner, of [session.OwnerBytes].
+const takeOverFormat = 2
+
+const claimBytes = 1 + 8 + 8 + session.OwnerBytes
 
 // append appends c, of owner, to b as a control message tells it.
 func (c claim) append(b []byte, owner string) []byte {
@@ -57,7 +59,7 @@ func (c claim) append(b []byte, owner string) []byte {
 
 // parseClaim reads what append has appended; false if it is something else.
 func parseClaim(b []byte) (c claim, owner string, ok bool) {
-	if len(b) < 17 || b[0] != takeOverFormat {
+	if len(b) != claimBytes || b[0] != takeOverFormat {
 		return claim{}, "", false
 	}
 	return claim{at: int64(binary.BigEndian.Uint64(b[1:])), id: binary.BigEndian.Uint64(b[9:])}, string(b[17:]), true

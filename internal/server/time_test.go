@@ -372,7 +372,7 @@ func TestDrainEndsWithTheLastOne(t *testing.T) {
 // Of each client identifier the latest claim stays, whoever has it.
 func TestClaimsAreCompared(t *testing.T) {
 	inTime(t, nil, func(t *testing.T, s *Server) {
-		const sessions = 1000 // more than are asked about at once
+		const sessions = 2000 // more than are asked about at once
 		peers := make([]*peer, sessions)
 		for i := range peers {
 			peers[i] = openSocket(t, s, connect(fmt.Sprintf("%0100d", i), 0))
@@ -395,7 +395,7 @@ func TestClaimsAreCompared(t *testing.T) {
 				c.at, c.id = c.at-1, c.id+1
 			}
 			batch = appendClaim(batch, c, owner)
-			batch = appendClaim(batch, c, owner+"unknown")
+			batch = appendClaim(batch, c, strings.Repeat("u", session.OwnerBytes))
 		}
 		batch = append(batch, 1, 'x') // of another release
 		reply := s.answerClaims(batch)

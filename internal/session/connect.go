@@ -2,7 +2,8 @@ package session
 
 import (
 	"bytes"
-	"strconv"
+	"crypto/sha256"
+	"encoding/binary"
 	"time"
 
 	"pubsub"
@@ -102,14 +103,23 @@ func (s *Session) authorized(e Authorized, now time.Time, out *Output) {
 	out.Effects = append(out.Effects, Claim{Owner: s.owner})
 }
 
-// OwnerOf names a client among those of all owners, who are told apart by key and
-// subject; the admin token is one more. Either may hold any character, so their
-// lengths stand in front of them.
+// OwnerBytes is the length of what OwnerOf returns.
+const OwnerBytes = 16
+
+// OwnerOf returns a hash that stands for a client among those of all owners, who are
+// told apart by key and subject; the admin token is one more. It travels with each
+// message and each claim, so it is short whatever the client identifier is.
 func OwnerOf(g *pubsub.Grant, clientID string) string {
+	var b []byte
 	if g.Admin {
-		return "admin:" + clientID
+		b = append(b, 'a')
+	} else { // either may hold any bytes, so their lengths stand in front of them
+		b = append(b, 'k')
+		b = append(binary.AppendUvarint(b, uint64(len(g.KeyID))), g.KeyID...)
+		b = append(binary.AppendUvarint(b, uint64(len(g.Subject))), g.Subject...)
 	}
-	return strconv.Itoa(len(g.KeyID)) + ":" + g.KeyID + strconv.Itoa(len(g.Subject)) + ":" + g.Subject + clientID
+	sum := sha256.Sum256(append(b, clientID...))
+	return string(sum[:OwnerBytes])
 }
 
 func (s *Session) claimed(now time.Time, out *Output) {

@@ -96,8 +96,7 @@ type (
 	// Claim asks to make the connection the only one of its name, on all nodes: one
 	// that has it already is [TakenOver]. [Claimed] answers.
 	Claim struct {
-		// Owner is the name: key, subject and client identifier. It may hold any
-		// bytes.
+		// Owner is the name: the [OwnerOf] the client.
 		Owner string
 	}
 	// Subscribe asks for subscriptions; [Subscribed] answers, once they are live. A

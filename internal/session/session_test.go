@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 	"unsafe"
@@ -87,7 +88,7 @@ func TestOwnsItsMemory(t *testing.T) {
 	if a := out.Effects[0].(Authorize); a.Token != "token" {
 		t.Errorf("%+v", a)
 	}
-	if c := out.Effects[1].(Claim); c.Owner != "0:0:c1" || s.Owner() != c.Owner {
+	if c := out.Effects[1].(Claim); c.Owner != OwnerOf(&g, "c1") || s.Owner() != c.Owner {
 		t.Errorf("%+v", c)
 	}
 	if m := out.Effects[2].(Publish).Message; m.Topic != "t" || string(m.Data) != "data" || !bytes.Equal(m.Properties, []byte{1, 0}) {
@@ -273,5 +274,32 @@ func TestRandom(t *testing.T) {
 			script = append(script, byte(rnd.Uint32())&0xf0|byte(rnd.IntN(7)))
 		}
 		playScript(t, script)
+	}
+}
+
+// Owners are told apart however their parts run together, and are short however long
+// the parts are.
+func TestOwnerOf(t *testing.T) {
+	seen := map[string]int{}
+	for i, c := range []struct {
+		grant    pubsub.Grant
+		clientID string
+	}{
+		{pubsub.Grant{KeyID: "k", Subject: "s"}, "c"},
+		{pubsub.Grant{KeyID: "k", Subject: "sc"}, ""},
+		{pubsub.Grant{KeyID: "ks"}, "c"},
+		{pubsub.Grant{KeyID: "k"}, "sc"},
+		{pubsub.Grant{KeyID: "k"}, "\x01sc"},
+		{pubsub.Grant{}, "\x01k\x01sc"},
+		{pubsub.Grant{}, ""},
+		{pubsub.Grant{Admin: true}, ""},
+		{pubsub.Grant{Admin: true}, "c"},
+		{pubsub.Grant{KeyID: strings.Repeat("k", 300), Subject: strings.Repeat("s", 5000)}, strings.Repeat("c", 32000)},
+	} {
+		owner := OwnerOf(&c.grant, c.clientID)
+		if before, twice := seen[owner]; twice || len(owner) != OwnerBytes || owner != OwnerOf(&c.grant, c.clientID) {
+			t.Errorf("the owner of %d is %x, as is that of %d: want 16 bytes of its own", i, owner, before)
+		}
+		seen[owner] = i
 	}
 }

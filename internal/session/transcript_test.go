@@ -427,7 +427,11 @@ func fields(x any, start time.Time) string {
 		case bool:
 			fmt.Fprintf(&b, " %s", name)
 		case string, pubsub.Topic:
-			fmt.Fprintf(&b, " %s=%q", name, val)
+			if name == "Owner" || name == "Sender" {
+				fmt.Fprintf(&b, " %s=%x", name, val)
+			} else {
+				fmt.Fprintf(&b, " %s=%q", name, val)
+			}
 		case []byte:
 			if len(val) > 64 && len(bytes.Trim(val, "\x00")) == 0 {
 				fmt.Fprintf(&b, " %s=zeros:%d", name, len(val))

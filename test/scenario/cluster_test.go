@@ -2,6 +2,7 @@ package scenario_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/url"
 	"strings"
@@ -10,6 +11,9 @@ import (
 
 	"pubsub/internal/config"
 	"pubsub/internal/mqtt"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 )
 
 // cluster starts nodes that are one broker on a NATS server, and ready. All have the
@@ -138,7 +142,7 @@ func TestClusterTakeOverWhileNATSIsAway(t *testing.T) {
 	alone := a.connect(a.token("t"), mqtt.Connect{ClientID: "alone"})
 	s.stop()
 	for _, n := range nodes {
-		n.ready(503, "backplane unavailable\n")
+		n.ready(503, "backplane unavailable: ")
 	}
 	second := b.connect(b.token("t"), mqtt.Connect{ClientID: "c"})
 	s.start(t)
@@ -238,4 +242,156 @@ func TestClusterTopics(t *testing.T) {
 	nodes[2].stop()
 	nodes = nodes[:2]
 	check("a 3 ", "b 3 "+version)
+}
+
+// jetStream returns a connection to a NATS server, as an operator has it.
+func jetStream(t testing.TB, s *natsServer) (*nats.Conn, jetstream.JetStream) {
+	t.Helper()
+	nc, err := nats.Connect(s.url())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return nc, js
+}
+
+// prefix is how the names of a node's broker begin in NATS.
+func (n *node) prefix() string { return n.next.Load().NATSPrefix }
+
+// The stream of retained messages is deleted under nodes that run: /readyz is 503 at
+// once and 200 within 15 s, publishing is refused meanwhile, the log says why, streams
+// stay, and what is published afterwards reaches them, of another generation.
+func TestClusterStreamLost(t *testing.T) {
+	t.Parallel()
+	s := startNATS(t)
+	nodes := cluster(t, s, 2)
+	a, b := nodes[0], nodes[1]
+	old := a.publish("t", "old", "retain=true")
+	c := b.adminEvents("topic", "t", "durable", "1")
+	c.expect("event: message\nid: t:" + old + "\ndata: old\n")
+	_, js := jetStream(t, s)
+	stream := a.prefix() + "_retained"
+	began := time.Now()
+	if err := js.DeleteStream(t.Context(), stream); err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range nodes {
+		n.ready(503, "backplane unavailable: stream "+stream+": missing in NATS\n")
+	}
+	asked := time.Now()
+	got, body := a.do("POST", a.url("/events?topic=t&retain=true"), asAdmin(), "refused")
+	if got.StatusCode != 503 || body != "Backplane unavailable\n" || time.Since(asked) > 2*time.Second {
+		t.Errorf("a retained publish: %s %q after %v", got.Status, body, time.Since(asked))
+	}
+	for _, n := range nodes {
+		n.ready(200, "ready\n")
+		if log := n.log.String(); !strings.Contains(log, `level=ERROR msg="stream missing in NATS" stream=`+stream) {
+			t.Errorf("the log does not say what is missing: %s", log)
+		}
+	}
+	if took := time.Since(began); took > 15*time.Second {
+		t.Errorf("ready after %v", took)
+	}
+	now := a.publish("t", "new", "retain=true")
+	if e := c.next(); e.data != "new" || e.id != "t:"+now || now[:16] == old[:16] {
+		t.Errorf("%q, want the version %s, of another generation than %s", e.raw, now, old)
+	}
+	d := a.adminEvents("topic", "t", "durable", "1", "lastEventId", "t:"+old)
+	d.expect("event: message\nid: t:" + now + "\ndata: new\n")
+}
+
+// The bucket of signing keys is deleted under nodes that run: /readyz is 503 until it
+// is back, tokens of known keys go on, and keys can be neither made nor deleted.
+func TestClusterKeyBucketLost(t *testing.T) {
+	t.Parallel()
+	s := startNATS(t)
+	nodes := cluster(t, s, 2)
+	a, b := nodes[0], nodes[1]
+	c := b.events("topic", "t", "auth", b.token("t"))
+	nc, js := jetStream(t, s)
+	bucket := "KV_" + a.prefix() + "_keys"
+	info, err := js.Stream(t.Context(), bucket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept, err := info.GetLastMsgForSubject(t.Context(), "$KV."+a.prefix()+"_keys.>")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := js.DeleteStream(t.Context(), bucket); err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range nodes {
+		n.ready(503, "backplane unavailable: stream "+bucket+": missing in NATS\n")
+	}
+	for _, request := range [][2]string{{"GET", "/admin/keys"}, {"POST", "/admin/keys"}, {"DELETE", "/admin/keys/x"}} {
+		asked := time.Now()
+		if got, body := a.do(request[0], a.url(request[1]), asAdmin(), ""); got.StatusCode != 503 || time.Since(asked) > 2*time.Second {
+			t.Errorf("%s %s: %s %q after %v", request[0], request[1], got.Status, body, time.Since(asked))
+		}
+	}
+	a.publish("t", "goes on", "retain=true")
+	c.expect("event: message\ndata: goes on\n")
+	b.events("topic", "t", "auth", b.token("t"))
+	if log := b.log.String(); !strings.Contains(log, `level=ERROR msg="key bucket missing in NATS" stream=`+bucket) {
+		t.Errorf("the log does not say what is missing: %s", log)
+	}
+	if _, err := js.Stream(t.Context(), bucket); !errors.Is(err, jetstream.ErrStreamNotFound) {
+		t.Errorf("the bucket was made anew: %v", err)
+	}
+
+	// An operator restores it.
+	restored := info.CachedInfo().Config
+	if _, err := js.CreateStream(t.Context(), restored); err != nil {
+		t.Fatal(err)
+	}
+	if err := nc.Publish(kept.Subject, kept.Data); err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range nodes {
+		n.ready(200, "ready\n")
+		if got, body := n.do("GET", n.url("/admin/keys"), asAdmin(), ""); got.StatusCode != 200 || !strings.Contains(body, a.key.ID) {
+			t.Errorf("GET /admin/keys: %s %q", got.Status, body)
+		}
+	}
+}
+
+// What a client sends costs NATS no more than a little beside the content, however
+// long its client identifier is.
+func TestClusterSendsNoClientIdentifiers(t *testing.T) {
+	t.Parallel()
+	s := startNATS(t)
+	n := cluster(t, s, 1)[0]
+	nc, _ := jetStream(t, s)
+	heard, err := nc.SubscribeSync(">")
+	if err == nil {
+		err = nc.Flush()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := n.connect(n.token("t"), mqtt.Connect{ClientID: strings.Repeat("c", 1000)})
+	m.subscribe("t")
+	const content = "7 bytes"
+	m.publish("t", content, false)
+	m.expect("t", content)
+	m.publish("t", content, true)
+	m.expect("t", content)
+	for retained := false; !retained; {
+		in, err := heard.NextMsg(patience)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.HasPrefix(in.Subject, n.prefix()+".") || strings.HasPrefix(in.Subject, n.prefix()+".i.") {
+			continue // NATS itself, and what it answers
+		}
+		if len(in.Data) > 100 || strings.Contains(string(in.Data), "ccc") {
+			t.Errorf("on %s are sent %d bytes: %q", in.Subject, len(in.Data), in.Data)
+		}
+		retained = strings.HasPrefix(in.Subject, n.prefix()+".l.") && in.Header.Get("Nats-Sequence") != ""
+	}
 }

@@ -236,7 +236,6 @@ func TestNewerRecords(t *testing.T) {
 		"flag": func(b *Backplane) error {
 			return b.db.Set([]byte("mt"), append([]byte{1, 8: 1, 9: 0x80}, make([]byte, 18)...), nil)
 		},
-		"key":     func(b *Backplane) error { return b.db.Set([]byte("kid"), []byte{recordVersion + 1}, nil) },
 		"unknown": func(b *Backplane) error { return b.db.Set([]byte("zzz"), nil, nil) },
 	} {
 		t.Run(name, func(t *testing.T) {

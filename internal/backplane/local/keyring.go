@@ -20,6 +20,7 @@ type keyring struct {
 
 	mu       sync.Mutex
 	keys     map[string]pubsub.Key // what is durable
+	bad      map[string]error      // why the record of a key cannot be read, by id
 	watchers map[*watcher]struct{}
 }
 
@@ -30,8 +31,8 @@ type watcher struct {
 	more    chan struct{}      // one slot: changes is not empty
 }
 
-func newKeyring(e *engine, keys []pubsub.Key) *keyring {
-	k := &keyring{engine: e, keys: map[string]pubsub.Key{}, watchers: map[*watcher]struct{}{}}
+func newKeyring(e *engine, keys []pubsub.Key, bad map[string]error) *keyring {
+	k := &keyring{engine: e, keys: map[string]pubsub.Key{}, bad: bad, watchers: map[*watcher]struct{}{}}
 	for _, key := range keys {
 		k.keys[key.ID] = key
 	}
@@ -99,6 +100,7 @@ func (k *keyring) commit(w *write, c pubsub.KeyChange) error {
 	defer k.mu.Unlock()
 	if c.Deleted {
 		delete(k.keys, c.Key.ID)
+		delete(k.bad, c.Key.ID)
 	} else {
 		k.keys[c.Key.ID] = c.Key
 	}
@@ -112,9 +114,13 @@ func (k *keyring) commit(w *write, c pubsub.KeyChange) error {
 	return nil
 }
 
+// get returns the key id, or just its id if its record cannot be read.
 func (k *keyring) get(id string) (pubsub.Key, bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if k.bad[id] != nil {
+		return pubsub.Key{ID: id}, true
+	}
 	key, ok := k.keys[id]
 	return key, ok
 }
@@ -151,8 +157,13 @@ func (k *keyring) Key(ctx context.Context, id string) (pubsub.Key, error) {
 		return pubsub.Key{}, err
 	}
 	defer k.engine.leave()
-	key, ok := k.get(id)
-	if !ok {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	key, ok := k.keys[id]
+	switch {
+	case k.bad[id] != nil:
+		return pubsub.Key{}, fmt.Errorf("signing key %q: %w", id, k.bad[id])
+	case !ok:
 		return pubsub.Key{}, fmt.Errorf("%w: %q", pubsub.ErrKeyNotFound, id)
 	}
 	return key, nil

@@ -68,6 +68,9 @@ type Events struct {
 	// Swept follows a sweep that has removed n messages and markers of clears,
 	// which took up so many bytes.
 	Swept func(n, bytes int64)
+	// Unreadable reports, at Open, a record that this release cannot read, and that
+	// hides no other: kind is key, and name the key's id.
+	Unreadable func(kind, name string, err error)
 	// Error reports trouble that the engine lives with and works on, such as a
 	// compaction that failed for lack of disk space: at most once a second.
 	Error func(error)
@@ -140,9 +143,14 @@ func Open(o Options) (*Backplane, error) {
 	}
 	b := &Backplane{
 		store:   s,
-		keyring: newKeyring(e, found.keys),
+		keyring: newKeyring(e, found.keys, found.badKeys),
 		bus:     newBus(e.closed),
 		engine:  e,
+	}
+	if o.Events.Unreadable != nil {
+		for id, err := range found.badKeys {
+			o.Events.Unreadable("key", pubsub.Printable(id), err)
+		}
 	}
 	s.startSweeping(o.SweepInterval)
 	return b, nil

@@ -15,6 +15,7 @@ type contents struct {
 	generation uint64 // 0 in a new one
 	highWater  uint64 // numbers below it may have been given
 	keys       []pubsub.Key
+	badKeys    map[string]error // why a key's record cannot be read, by id
 	figures    *figures
 }
 
@@ -45,7 +46,7 @@ func inspect(d *directory, diskTotal int64) (contents, error) {
 
 // scan reads all that there is.
 func scan(db *pebble.DB) (c contents, err error) {
-	c.figures = &figures{}
+	c.figures, c.badKeys = &figures{}, map[string]error{}
 	it, err := db.NewIter(nil)
 	if err != nil {
 		return c, damaged(err)
@@ -74,11 +75,12 @@ func scan(db *pebble.DB) (c contents, err error) {
 			}
 			continue
 		case key[0] == prefixKey:
-			k, err := parseKey(string(key[1:]), value)
-			if err != nil {
-				return c, err
+			id := string(key[1:])
+			if k, err := parseKey(id, value); err != nil {
+				c.badKeys[id] = err // the others work
+			} else {
+				c.keys = append(c.keys, k)
 			}
-			c.keys = append(c.keys, k)
 		case key[0] == prefixMessage:
 			_, h, err := parseRecord("", 0, value)
 			if err != nil {

@@ -163,7 +163,7 @@ func (b *bus) ask(ctx context.Context, c pubsub.Control) (replies [][]byte, err 
 		}
 		node, _, kind, body, err := parseControl(m.Data)
 		if err != nil {
-			l.report(err)
+			l.report("control message unreadable", err)
 			continue
 		}
 		if kind == controlReply {
@@ -221,7 +221,7 @@ func (b *bus) run(ctx context.Context, r pubsub.Receiver) error {
 		if !passing(err) {
 			return err
 		}
-		l.waits(fmt.Errorf("waiting for NATS: %w", err))
+		l.waits(err)
 		if !pause(ctx, 200*time.Millisecond) {
 			return nil
 		}
@@ -241,7 +241,7 @@ func (b *bus) run(ctx context.Context, r pubsub.Receiver) error {
 // servers know that this node listens, and when something from another node never came.
 func (b *bus) rejoin(ctx context.Context) {
 	connected := make(chan struct{}, 1)
-	defer b.link.watchConnections(connected)()
+	defer b.link.connections.add(connected)()
 	for {
 		select {
 		case <-ctx.Done():
@@ -281,7 +281,7 @@ func (b *bus) receive(ctx context.Context) {
 				return
 			}
 			if err := b.received(m); err != nil {
-				b.link.report(err)
+				b.link.report("message unreadable", err)
 			}
 		}
 	}
@@ -310,7 +310,8 @@ func (b *bus) received(in *natsgo.Msg) error {
 	before, _ := strconv.ParseUint(in.Header.Get(headerBefore), 10, 64)
 	m, err := parseRecord(t, pubsub.Version{Generation: generation, Seq: seq}, in.Data)
 	if err != nil {
-		return fmt.Errorf("an announcement of topic %q: %w", pubsub.Printable(string(t)), err)
+		l.unreadable("message", string(t), seq, err)
+		return nil
 	}
 	if !l.epoch.within(generation, func() {
 		l.epoch.see(seq)
@@ -332,13 +333,14 @@ const (
 	controlNone  = "+none"  // a node has nothing to reply
 	controlHello = "+hello" // a node is there
 	controlBye   = "+bye"   // a node leaves
+	controlWho   = "+who"   // a node asks whether any other is there; all reply
 )
 
 // controlled takes a control message. Kinds that begin with '+' are the bus's own.
 func (b *bus) controlled(in *natsgo.Msg) {
 	node, number, kind, body, err := parseControl(in.Data)
 	if err != nil {
-		b.link.report(err)
+		b.link.report("control message unreadable", err)
 		return
 	}
 	news := b.nodes.heard(node, number)
@@ -362,7 +364,7 @@ func (b *bus) controlled(in *natsgo.Msg) {
 			answer = controlNone
 		}
 		if err := in.Respond(appendControl(nil, b.link.node, 0, answer, reply)); err != nil && !passing(err) {
-			b.link.report(fmt.Errorf("replying to a node: %w", err))
+			b.link.report("reply to a node failed", err)
 		}
 	})
 }

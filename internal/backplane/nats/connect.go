@@ -125,7 +125,7 @@ func (l *link) connect(options []natsgo.Option) error {
 		l.connected(nc.ConnectedUrlRedacted())
 		// At start this is fatal, later it is only to be known.
 		if err := checkServer(nc.ConnectedServerVersion(), nc.MaxPayload(), l.o.MaxMessageSize); err != nil && l.isReady() {
-			l.report(err)
+			l.report("NATS server unsuitable", err)
 		}
 	}
 	options = append(options,
@@ -152,10 +152,8 @@ func (l *link) connected(server string) {
 	l.mu.Lock()
 	close(l.up)
 	l.session, l.lost = context.WithCancel(context.Background())
-	for w := range l.watchers {
-		kick(w)
-	}
 	l.mu.Unlock()
+	l.connections.kick()
 	if l.o.Events.Connected != nil {
 		l.o.Events.Connected(server)
 	}
@@ -180,28 +178,17 @@ func (l *link) trouble(sub *natsgo.Subscription, err error) {
 	if errors.Is(err, natsgo.ErrConsumerNotActive) {
 		return // the consumer of a watch of keys hears nothing, and the library makes another
 	}
+	event := "NATS reported an error"
 	if errors.Is(err, natsgo.ErrSlowConsumer) {
 		l.slow.Add(1)
 		l.missed("slow")
-		err = fmt.Errorf("messages from NATS were lost because this node is slow: %w", err)
-	} else if sub != nil {
+		event = "messages lost because this node is slow"
+	}
+	if sub != nil {
 		err = fmt.Errorf("subscription to %s: %w", sub.Subject, err)
 	}
 	if l.life.Err() == nil {
-		l.report(err)
-	}
-}
-
-// watchConnections has c told of each new connection, until the function that it
-// returns is called. c has one slot.
-func (l *link) watchConnections(c chan<- struct{}) (stop func()) {
-	l.mu.Lock()
-	l.watchers[c] = struct{}{}
-	l.mu.Unlock()
-	return func() {
-		l.mu.Lock()
-		delete(l.watchers, c)
-		l.mu.Unlock()
+		l.report(event, err)
 	}
 }
 
@@ -276,6 +263,15 @@ func (l *link) await(ctx context.Context) error {
 	return l.awaitConnection(ctx)
 }
 
+// awaitStream returns nil when there is a connection, all has been set up, and
+// nothing is known to be wrong with a stream.
+func (l *link) awaitStream(ctx context.Context, stream string) error {
+	if err := l.await(ctx); err != nil {
+		return err
+	}
+	return l.fault(stream)
+}
+
 // bound returns ctx with the bound of a call, which ends with Close, too.
 func (l *link) bound(ctx context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithTimeout(ctx, l.o.Wait)
@@ -302,7 +298,7 @@ func (l *link) request(ctx context.Context, d time.Duration) (context.Context, c
 }
 
 // failure returns what a call whose context is ctx is to say of err: ErrClosed
-// after Close, the error of ctx if that is done, else err, marked as
+// after Close, one that wraps the error of ctx if that is done, else err, marked as
 // ErrUnavailable if trying again makes sense.
 func (l *link) failure(ctx context.Context, err error) error {
 	switch {
@@ -310,6 +306,8 @@ func (l *link) failure(ctx context.Context, err error) error {
 		return nil
 	case l.life.Err() != nil:
 		return pubsub.ErrClosed
+	case errors.Is(err, ctx.Err()): // false while ctx.Err is nil
+		return err // which says what was waited for
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case passing(err) && !errors.Is(err, pubsub.ErrUnavailable):
@@ -334,6 +332,7 @@ func passing(err error) bool {
 		context.DeadlineExceeded, context.Canceled, natsgo.ErrTimeout, natsgo.ErrNoResponders, natsgo.ErrDisconnected,
 		natsgo.ErrConnectionReconnecting, natsgo.ErrReconnectBufExceeded, natsgo.ErrStaleConnection, natsgo.ErrConnectionClosed,
 		natsgo.ErrNoServers, jetstream.ErrNoStreamResponse, jetstream.ErrStreamNotFound, jetstream.ErrBucketNotFound,
+		natsgo.ErrStreamNotFound, // of a watch of keys, which the library has made of older calls of its own
 		errNoLeader, errDeposed, errStale, pubsub.ErrUnavailable,
 	} {
 		if errors.Is(err, e) {

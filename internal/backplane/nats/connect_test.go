@@ -178,7 +178,7 @@ func TestCredentials(t *testing.T) {
 				said = append(said, err.Error())
 				kick(waiting)
 			}
-			test.wrong.Events.Waiting, test.wrong.Events.Error = hears, hears
+			test.wrong.Events.Waiting, test.wrong.Events.Error = hears, func(_ string, err error) { hears(err) }
 			test.wrong.Wait = 200 * time.Millisecond
 			b := open(t, test.wrong)
 			defer b.Close()
@@ -281,7 +281,7 @@ func TestTLS(t *testing.T) {
 		"without TLS that is set": {},
 	} {
 		o.URLs, o.Wait = []string{s.url()}, 200*time.Millisecond
-		o.Events.Error = func(error) {}
+		o.Events.Error = func(string, error) {}
 		b := open(t, o)
 		if _, err := b.Put(ctxFor(t), retainedMessage("t", "y"))(); !errors.Is(err, pubsub.ErrUnavailable) {
 			t.Errorf("%s: Put = %v", name, err)
@@ -308,7 +308,7 @@ func TestURLIsRedacted(t *testing.T) {
 func TestTrouble(t *testing.T) {
 	var reported []error
 	o := Options{}
-	o.Events.Error = func(err error) { reported = append(reported, err) }
+	o.Events.Error = func(_ string, err error) { reported = append(reported, err) }
 	l := newLink(o)
 	l.trouble(&natsgo.Subscription{Subject: "s"}, natsgo.ErrConsumerNotActive)
 	if len(reported) != 0 {

@@ -125,7 +125,7 @@ func newFaults(t *testing.T) *faults {
 func (f *faults) startNode(i int) {
 	f.t.Helper()
 	o := Options{URLs: []string{f.proxies[i].url()}, SyncInterval: time.Hour, Wait: 2 * time.Second}
-	o.Events.Error = func(error) {} // there are many
+	o.Events.Error = func(string, error) {} // there are many
 	n := newNode(f.t, o)
 	n.began = map[pubsub.Topic]pubsub.Version{}
 	n.want(markers)

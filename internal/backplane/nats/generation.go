@@ -23,6 +23,7 @@ import (
 type epoch struct {
 	mu         sync.RWMutex        // held for reading while something is delivered
 	generation uint64              // guarded by mu: 0 until it is known
+	born       time.Time           // guarded by mu: when the stream was created
 	retired    map[uint64]struct{} // guarded by mu: generations that were, and must not be again
 
 	// seen is the greatest sequence number that is known to be of the generation.
@@ -57,13 +58,14 @@ func (e *epoch) within(g uint64, f func()) bool {
 	return true
 }
 
-// begin makes g the generation of a stream that has come to seq; false if g was
-// one before.
-func (e *epoch) begin(g, seq uint64) (before uint64, ok bool) {
+// begin makes g the generation of a stream that was created at born and has come to
+// seq; false if g was one before.
+func (e *epoch) begin(g, seq uint64, born time.Time) (before uint64, ok bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	before = e.generation
 	if before == g {
+		e.born = born
 		return g, true
 	}
 	if _, was := e.retired[g]; was {
@@ -75,7 +77,7 @@ func (e *epoch) begin(g, seq uint64) (before uint64, ok bool) {
 	if before != 0 {
 		e.retired[before] = struct{}{}
 	}
-	e.generation = g
+	e.generation, e.born = g, born
 	e.seen.Store(seq)
 	return before, true
 }
@@ -133,12 +135,14 @@ func (l *link) position(ctx context.Context) (last uint64, err error) {
 				missing = time.Now()
 			}
 			if time.Since(missing) >= missingAfter {
-				if err := l.makeStreams(ctx); err != nil {
+				if _, err := l.makeStream(ctx, retainedSettings(l.names, randomNumber(), l.o.Replicas)); err != nil {
+					l.report("making a lost stream anew failed", err)
 					return 0, err
 				}
 				if err := l.renew(ctx, false); err != nil {
 					return 0, err
 				}
+				l.doubt() // the fault is over
 				continue
 			}
 		case err != nil:
@@ -215,15 +219,25 @@ func (l *link) committed(ctx context.Context) (last uint64, err error) {
 }
 
 // isAnother reports whether the stream announces another generation than this node
-// knows.
+// knows, or was created at another time.
 func (l *link) isAnother(info *jetstream.StreamInfo) bool {
 	g, ok := l.names.generationOf(&info.Config)
-	return ok && g != l.epoch.current()
+	l.epoch.mu.RLock()
+	defer l.epoch.mu.RUnlock()
+	return ok && g != l.epoch.generation || !info.Created.Equal(l.epoch.born)
+}
+
+// isNew reports whether the stream was created after this node began to know it.
+func (e *epoch) isNew(info *jetstream.StreamInfo) bool {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	return !e.born.IsZero() && !info.Created.Equal(e.born)
 }
 
 // renew finds out the stream's generation and takes it up. It begins a new one,
 // for all nodes, if there is none, if the one that is there was another one's
-// predecessor, or, with lost, if it is still the one that this node knows.
+// predecessor, or, with lost, if it is still the one that this node knows. A stream
+// that a broker cannot work with is left alone: renew returns a [*SettingsError].
 func (l *link) renew(ctx context.Context, lost bool) error {
 	l.renewing.Lock()
 	defer l.renewing.Unlock()
@@ -231,6 +245,11 @@ func (l *link) renew(ctx context.Context, lost bool) error {
 		info, err := l.info(ctx)
 		if err != nil {
 			return err
+		}
+		want := retainedSettings(l.names, 1, 0)
+		if found := differences(l.names, &want, &info.Config, 0); len(found) > 0 {
+			l.doubt()
+			return &SettingsError{found}
 		}
 		last := info.State.LastSeq
 		if lost && last >= l.epoch.seen.Load() {
@@ -242,11 +261,15 @@ func (l *link) renew(ctx context.Context, lost bool) error {
 		}
 		known := l.epoch.current()
 		announced, _ := l.names.generationOf(&info.Config)
-		fresh := false
+		fresh, purged := false, false
 		switch {
+		case at == 0 && !lost && announced == known && l.epoch.isNew(info):
+			// Somebody has made it anew with the settings of the one that was there:
+			// numbers that were given before would be given again.
+			g, fresh = randomNumber(), true
 		case at == 0 && !lost: // made anew, or purged
-			g, fresh = announced, true
-		case lost && (g == known || at == 0):
+			g, fresh, purged = announced, true, announced == known
+		case lost && (g == known || at == 0), g == 0:
 			g, fresh = randomNumber(), true
 		}
 		if l.epoch.wasRetired(g) {
@@ -261,6 +284,9 @@ func (l *link) renew(ctx context.Context, lost bool) error {
 				return err
 			}
 			last = max(last, seq)
+			if purged && l.o.Events.Purged != nil {
+				l.o.Events.Purged(l.names.stream())
+			}
 		}
 		if g != announced {
 			config := info.Config
@@ -269,7 +295,7 @@ func (l *link) renew(ctx context.Context, lost bool) error {
 				return fmt.Errorf("cannot change the generation in the settings of stream %s: %w", config.Name, err)
 			}
 		}
-		before, ok := l.epoch.begin(g, last)
+		before, ok := l.epoch.begin(g, last, info.Created)
 		if !ok {
 			continue
 		}
@@ -299,13 +325,18 @@ func (e *epoch) wasRetired(g uint64) bool {
 }
 
 // readGeneration reads the record of the generation at the stream's leader; at is
-// its sequence number, 0 if there is none.
+// its sequence number, 0 if there is none. If the record cannot be read, g is 0; but
+// a node that starts does not touch what a later release has written.
 func (l *link) readGeneration(ctx context.Context) (g, at uint64, err error) {
 	m, err := l.readAtLeader(ctx, l.names.stream(), l.names.generation())
 	if err != nil || m == nil {
 		return 0, 0, err
 	}
 	g, err = parseGenerationRecord(m.data)
+	if err != nil && (errors.Is(err, ErrNoRecord) || l.epoch.current() != 0) {
+		l.unreadable("generation", "", m.seq, err)
+		return 0, m.seq, nil
+	}
 	return g, m.seq, err
 }
 

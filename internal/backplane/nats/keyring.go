@@ -29,9 +29,12 @@ func (k *keyring) call(ctx context.Context, f func(ctx context.Context, kv jetst
 	bounded, cancel := l.bound(ctx)
 	defer cancel()
 	for {
-		err := l.await(bounded)
-		if err == nil {
-			err = k.attempt(bounded, f)
+		if err := l.awaitStream(bounded, l.names.keysStream()); err != nil {
+			return l.failure(ctx, err)
+		}
+		err := k.attempt(bounded, f)
+		if errors.Is(err, jetstream.ErrBucketNotFound) {
+			l.doubt()
 		}
 		if err == nil || !passing(err) || !pause(bounded, 50*time.Millisecond) {
 			return l.failure(ctx, err)
@@ -59,7 +62,7 @@ func (k *keyring) PutKey(ctx context.Context, key pubsub.Key) error {
 		_, err := kv.Create(ctx, encode(key.ID), value)
 		if errors.Is(err, jetstream.ErrKeyExists) {
 			if again { // it may be what was put the first time
-				if r, _, err := k.read(ctx, key.ID); err == nil && r != nil && string(r.data) == string(value) {
+				if r, err := k.read(ctx, key.ID); err == nil && r != nil && string(r.data) == string(value) {
 					return nil
 				}
 			}
@@ -71,23 +74,22 @@ func (k *keyring) PutKey(ctx context.Context, key pubsub.Key) error {
 }
 
 // read reads the record of a key at the bucket's leader; nil if there is none.
-func (k *keyring) read(ctx context.Context, id string) (*record, pubsub.Key, error) {
+func (k *keyring) read(ctx context.Context, id string) (*record, error) {
 	n := k.link.names
 	r, err := k.link.readAtLeader(ctx, n.keysStream(), "$KV."+n.bucket()+"."+encode(id))
 	switch {
 	case err != nil:
-		return nil, pubsub.Key{}, err
+		return nil, err
 	case r == nil:
 		info, err := k.link.infoOf(ctx, n.keysStream())
 		if err == nil && !isLed(info.Cluster) {
 			err = errDeposed // it may not know of the key
 		}
-		return nil, pubsub.Key{}, err
+		return nil, err
 	case isDeletion(r):
-		return nil, pubsub.Key{}, nil
+		return nil, nil
 	}
-	key, err := parseKey(id, r.data)
-	return r, key, err
+	return r, nil
 }
 
 // isDeletion reports whether r, of the bucket, says that the key is gone.
@@ -96,11 +98,16 @@ func isDeletion(r *record) bool { return r.header.Get("KV-Operation") != "" }
 // Key implements [pubsub.Keyring].
 func (k *keyring) Key(ctx context.Context, id string) (key pubsub.Key, err error) {
 	err = k.call(ctx, func(ctx context.Context, _ jetstream.KeyValue) error {
-		r, found, err := k.read(ctx, id)
-		if err == nil && r == nil {
+		r, err := k.read(ctx, id)
+		switch {
+		case err != nil:
+			return err
+		case r == nil:
 			return fmt.Errorf("%w: %q", pubsub.ErrKeyNotFound, id)
 		}
-		key = found
+		if key, err = parseKey(id, r.data); err != nil {
+			k.link.unreadable("key", id, r.seq, err)
+		}
 		return err
 	})
 	return key, err
@@ -127,7 +134,8 @@ func (k *keyring) list(ctx context.Context) ([]pubsub.Key, error) {
 		}
 		key, err := parseKey(id, r.data)
 		if err != nil {
-			return nil, err
+			k.link.unreadable("key", id, r.seq, err)
+			continue
 		}
 		keys = append(keys, key)
 	}
@@ -155,8 +163,11 @@ func (k *keyring) all(ctx context.Context) (records map[string]record, upTo uint
 			return nil, 0, err
 		}
 		for subject, r := range found {
-			if id, ok := decode(strings.TrimPrefix(subject, prefix)); ok { // else it is none of ours
+			name := strings.TrimPrefix(subject, prefix)
+			if id, ok := decode(name); ok {
 				records[id] = r
+			} else {
+				l.unreadable("key", name, r.seq, ErrNoRecord)
 			}
 		}
 	}
@@ -168,7 +179,7 @@ func (k *keyring) DeleteKey(ctx context.Context, id string) error {
 	again := false
 	return k.call(ctx, func(ctx context.Context, kv jetstream.KeyValue) error {
 		for {
-			r, _, err := k.read(ctx, id)
+			r, err := k.read(ctx, id)
 			switch {
 			case err != nil:
 				return err
@@ -195,8 +206,9 @@ func (k *keyring) WatchKeys(ctx context.Context, changed func(pubsub.KeyChange))
 	if l.life.Err() != nil {
 		return pubsub.ErrClosed
 	}
-	w := keyWatch{keyring: k, known: map[string]string{}, changed: changed, connected: make(chan struct{}, 1)}
-	defer l.watchConnections(w.connected)()
+	w := keyWatch{keyring: k, known: map[string]string{}, changed: changed, again: make(chan struct{}, 1)}
+	defer l.connections.add(w.again)()
+	defer l.keysChanged.add(w.again)()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(l.life, cancel)()
@@ -222,10 +234,10 @@ func (k *keyring) WatchKeys(ctx context.Context, changed func(pubsub.KeyChange))
 // that they have admitted be ended, or keys be there that are gone.
 type keyWatch struct {
 	*keyring
-	known     map[string]string // the values that were told, by id
-	ready     bool              // Ready has been told
-	changed   func(pubsub.KeyChange)
-	connected chan struct{} // told of each new connection
+	known   map[string]string // the values that were told, by id
+	ready   bool              // Ready has been told
+	changed func(pubsub.KeyChange)
+	again   chan struct{} // told of each new connection, and when the bucket may be another
 
 	at         map[string]uint64 // the revision that was told last, by id
 	upTo, seen uint64            // how far the bucket had come when all was read, and has come since
@@ -237,9 +249,18 @@ func (w *keyWatch) once(ctx context.Context) error {
 	if err := l.await(ctx); err != nil {
 		return err
 	}
-	unkick(w.connected) // by this one
+	unkick(w.again) // by this one
+	if l.fault(l.names.keysStream()) != nil {
+		// What was told stays told: that the bucket is lost says nothing of the keys.
+		select {
+		case <-w.again:
+		case <-ctx.Done():
+		}
+		return nil
+	}
 	kv, err := l.js.KeyValue(ctx, l.names.bucket())
 	if err != nil {
+		l.doubt()
 		return err
 	}
 	if err := w.readAll(ctx); err != nil {
@@ -250,22 +271,26 @@ func (w *keyWatch) once(ctx context.Context) error {
 		return err
 	}
 	defer watcher.Stop()
-	check := time.NewTicker(l.o.SyncInterval)
+	check := time.NewTicker(min(l.o.SyncInterval, l.o.lookEvery))
 	defer check.Stop()
+	var last uint64 // how far the bucket had come at the last check
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-w.connected:
+		case <-w.again:
 			return nil
 		case <-check.C:
 			info, err := l.infoOf(ctx, l.names.keysStream())
-			if err != nil {
+			switch {
+			case err != nil && !passing(err):
 				return err
+			case err != nil:
+				continue
+			case last > w.seen && len(watcher.Updates()) == 0:
+				return nil // the watch is behind: the library may have lost its consumer
 			}
-			if info.State.LastSeq != w.seen && len(watcher.Updates()) == 0 {
-				return nil // it is behind; or it has just been told, which costs little
-			}
+			last = info.State.LastSeq
 		case e, ok := <-watcher.Updates():
 			if !ok {
 				return nil
@@ -273,11 +298,7 @@ func (w *keyWatch) once(ctx context.Context) error {
 			if e == nil {
 				continue // the library says that there is no more for now
 			}
-			another, err := w.update(e)
-			if err != nil {
-				l.report(err)
-			}
-			if another {
+			if w.update(e) {
 				return nil
 			}
 		}
@@ -299,9 +320,7 @@ func (w *keyWatch) readAll(ctx context.Context) error {
 	}
 	w.upTo, w.seen, w.at = upTo, upTo, make(map[string]uint64, len(records))
 	for id, r := range records {
-		if err := w.take(id, r.seq, r.data, isDeletion(&r)); err != nil {
-			w.link.report(err)
-		}
+		w.take(id, r.seq, r.data, isDeletion(&r))
 	}
 	if !w.ready {
 		w.ready = true
@@ -312,23 +331,26 @@ func (w *keyWatch) readAll(ctx context.Context) error {
 
 // update takes what is news of a key. It is true if the bucket is another, or
 // restored: it says something of long ago that it did not have.
-func (w *keyWatch) update(e jetstream.KeyValueEntry) (another bool, err error) {
+func (w *keyWatch) update(e jetstream.KeyValueEntry) (another bool) {
 	id, ok := decode(e.Key())
 	revision := e.Revision()
 	w.seen = max(w.seen, revision)
 	switch {
 	case !ok:
-		return false, fmt.Errorf("the bucket of signing keys holds an entry that is %w", ErrNoRecord)
+		w.link.unreadable("key", e.Key(), revision, ErrNoRecord)
+		return false
 	case revision <= w.at[id]:
-		return false, nil
+		return false
 	case revision <= w.upTo:
-		return true, nil
+		return true
 	}
-	return false, w.take(id, revision, e.Value(), e.Operation() != jetstream.KeyValuePut)
+	w.take(id, revision, e.Value(), e.Operation() != jetstream.KeyValuePut)
+	return false
 }
 
-// take takes a revision of a key.
-func (w *keyWatch) take(id string, revision uint64, value []byte, deleted bool) error {
+// take takes a revision of a key. One that cannot be read leaves the key as it was
+// told before.
+func (w *keyWatch) take(id string, revision uint64, value []byte, deleted bool) {
 	w.at[id] = revision
 	was, known := w.known[id]
 	if deleted {
@@ -338,11 +360,12 @@ func (w *keyWatch) take(id string, revision uint64, value []byte, deleted bool) 
 		if known || w.ready {
 			w.gone(id)
 		}
-		return nil
+		return
 	}
 	key, err := parseKey(id, value)
 	if err != nil {
-		return err
+		w.link.unreadable("key", id, revision, err)
+		return
 	}
 	if !known || was != string(value) {
 		if known { // a key has one value: this is another one, and the deletion between is gone
@@ -351,7 +374,6 @@ func (w *keyWatch) take(id string, revision uint64, value []byte, deleted bool) 
 		w.known[id] = string(value)
 		w.changed(pubsub.KeyChange{Key: key})
 	}
-	return nil
 }
 
 func (w *keyWatch) gone(id string) {

@@ -13,6 +13,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/binary"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -56,6 +57,8 @@ type Options struct {
 	Linger time.Duration
 	// Events tells what happens within.
 	Events Events
+
+	lookEvery time.Duration // set by tests; default lookEvery
 }
 
 // Events are calls about what happens within a backplane, for logs and metrics.
@@ -75,8 +78,26 @@ type Events struct {
 	// Generation follows a change of the stream's generation, which means that the
 	// stream was made anew, or restored, or has lost messages.
 	Generation func(from, to uint64)
-	// Error reports trouble that the backplane lives with: at most once a second.
-	Error func(error)
+	// Purged follows the loss of all retained messages, by somebody who has purged
+	// the stream.
+	Purged func(stream string)
+	// Made follows the creation of a stream by this node.
+	Made func(stream string)
+	// Fault reports what is wrong with a stream when it is noticed, and once a minute
+	// while it lasts. Mended follows its end.
+	Fault  func(*Fault)
+	Mended func(stream string, lasted time.Duration)
+	// Unreadable reports a record in NATS that this release cannot read, once: one of a
+	// later release, or one that no release has written. Kind is key, message or
+	// generation, and name the id of the key or the topic of the message. All other
+	// records work.
+	Unreadable func(kind, name string, err error)
+	// KeysReplaced reports that the bucket of signing keys was made anew, restored or
+	// purged: all keys are read again.
+	KeysReplaced func(stream string)
+	// Error reports trouble that the backplane lives with; event names it in a few
+	// constant words. It may be called for every message.
+	Error func(event string, err error)
 }
 
 // Stats are figures of a [Backplane].
@@ -89,6 +110,7 @@ type Stats struct {
 	Repaired   uint64 // messages that sweeps have delivered
 	Slow       uint64 // times that messages were lost because this node was slow
 	PutsAgain  uint64 // retained messages that were sent to NATS again
+	Faults     int    // streams in NATS that are missing or cannot be used
 }
 
 // Backplane is a [pubsub.Backplane] over NATS. Make it with [Open].
@@ -126,7 +148,7 @@ func Open(o Options) (*Backplane, error) {
 	if err := l.connect(options); err != nil {
 		return nil, err
 	}
-	for _, run := range []func(){l.setUp, reads.run, w.run, b.store.puts.run} {
+	for _, run := range []func(){l.setUp, newGuard(l).run, reads.run, w.run, b.store.puts.run} {
 		b.running.Go(run)
 	}
 	return b, nil
@@ -148,26 +170,53 @@ func setDefaults(o *Options) {
 	if o.Linger <= 0 {
 		o.Linger = 5 * time.Second
 	}
+	if o.lookEvery <= 0 {
+		o.lookEvery = lookEvery
+	}
 }
 
-// Health returns nil if the Bus is running and JetStream answers.
+// Health returns nil if the Bus is running, JetStream answers, and both streams are
+// there and can be used.
 func (b *Backplane) Health(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	bounded, cancel := b.link.bound(ctx)
 	defer cancel()
+	if !b.link.isReady() && b.link.life.Err() == nil {
+		return fmt.Errorf("%w: the broker has not been set up in NATS yet", pubsub.ErrUnavailable)
+	}
 	if err := b.link.await(bounded); err != nil {
 		return b.link.failure(ctx, err)
 	}
 	if !b.bus.isRunning() {
 		return pubsub.ErrUnavailable
 	}
-	info, err := b.link.info(bounded)
-	if err == nil && !isLed(info.Cluster) {
-		_, err = b.link.committed(bounded)
+	return b.link.failure(ctx, b.link.healthy(bounded))
+}
+
+// healthy returns nil if both streams answer and there is no fault in them.
+func (l *link) healthy(ctx context.Context) error {
+	for _, want := range []jetstream.StreamConfig{retainedSettings(l.names, 1, 0), keysSettings(l.names, 0)} {
+		if err := l.fault(want.Name); err != nil {
+			return err
+		}
+		info, err := l.infoOf(ctx, want.Name)
+		if f := l.judge(&want, info, err); f != nil {
+			l.doubt()
+			return f
+		}
+		switch {
+		case want.Name == l.names.keysStream() && err != nil && passing(err) && ctx.Err() == nil:
+			err = nil // the keys are known; the guard makes it a fault if it lasts
+		case err == nil && want.Name == l.names.stream() && !isLed(info.Cluster):
+			_, err = l.committed(ctx)
+		}
+		if err != nil {
+			return fmt.Errorf("stream %s: %w", want.Name, err)
+		}
 	}
-	return b.link.failure(ctx, err)
+	return nil
 }
 
 // Stats returns the figures of now, without waiting for anything.
@@ -181,6 +230,7 @@ func (b *Backplane) Stats() Stats {
 		Repaired:   b.link.repaired.Load(),
 		Slow:       b.link.slow.Load(),
 		PutsAgain:  b.link.putsAgain.Load(),
+		Faults:     b.link.faultCount(),
 	}
 }
 
@@ -212,6 +262,11 @@ type link struct {
 	end   context.CancelFunc
 	gone  chan struct{} // closed when the connection is
 	ready chan struct{} // closed by setUp when all is there, or will never be
+
+	doubted     chan struct{} // one slot: a stream may be missing
+	connections *listeners    // told of each new connection
+	keysChanged *listeners    // told that all keys must be read again
+
 	// generationChanged is called when it has, and missed when something may have
 	// been missed; neither blocks.
 	generationChanged func()
@@ -223,25 +278,31 @@ type link struct {
 
 	renewing sync.Mutex // held while the generation is looked at or changed
 
-	lastReport, lastWaiting atomic.Int64 // unix seconds of the last Events.Error and Waiting
+	lastWaiting atomic.Int64 // unix seconds of the last Events.Waiting
 
-	mu       sync.Mutex
-	failed   error                        // guarded by mu: why it never works
-	up       chan struct{}                // guarded by mu: closed while there is a connection
-	session  context.Context              // guarded by mu: done when the connection is lost
-	lost     context.CancelFunc           // guarded by mu: ends session
-	watchers map[chan<- struct{}]struct{} // guarded by mu: they are told of each new connection
+	mu      sync.Mutex
+	failed  error              // guarded by mu: why it never works
+	bad     map[badRecord]bool // guarded by mu: what Events.Unreadable has reported
+	faults  map[string]*Fault  // guarded by mu: what is wrong with a stream now
+	up      chan struct{}      // guarded by mu: closed while there is a connection
+	session context.Context    // guarded by mu: done when the connection is lost
+	lost    context.CancelFunc // guarded by mu: ends session
 }
 
 func newLink(o Options) *link {
 	l := &link{
-		o:        o,
-		names:    names{prefix: o.Prefix},
-		node:     randomNumber(),
-		gone:     make(chan struct{}),
-		ready:    make(chan struct{}),
-		up:       make(chan struct{}),
-		watchers: map[chan<- struct{}]struct{}{},
+		o:      o,
+		names:  names{prefix: o.Prefix},
+		node:   randomNumber(),
+		gone:   make(chan struct{}),
+		ready:  make(chan struct{}),
+		up:     make(chan struct{}),
+		bad:    map[badRecord]bool{},
+		faults: map[string]*Fault{},
+
+		doubted:     make(chan struct{}, 1),
+		connections: newListeners(),
+		keysChanged: newListeners(),
 	}
 	l.life, l.end = context.WithCancel(context.Background())
 	l.session, l.lost = context.WithCancel(context.Background())
@@ -259,10 +320,37 @@ func randomNumber() uint64 {
 	}
 }
 
-// report tells Events.Error, at most once a second.
-func (l *link) report(err error) {
-	if l.o.Events.Error != nil && everySecond(&l.lastReport) {
-		l.o.Events.Error(err)
+// badRecord names a record that cannot be read.
+type badRecord struct {
+	kind, name string
+	seq        uint64
+}
+
+// maxBad is how many records that cannot be read are remembered; with more, some are
+// reported again.
+const maxBad = 4096
+
+// unreadable calls Events.Unreadable, once for each record.
+func (l *link) unreadable(kind, name string, seq uint64, err error) {
+	one := badRecord{kind, name, seq}
+	l.mu.Lock()
+	known := l.bad[one]
+	if !known {
+		if len(l.bad) >= maxBad {
+			clear(l.bad)
+		}
+		l.bad[one] = true
+	}
+	l.mu.Unlock()
+	if !known && l.o.Events.Unreadable != nil {
+		l.o.Events.Unreadable(kind, pubsub.Printable(name), err)
+	}
+}
+
+// report calls Events.Error.
+func (l *link) report(event string, err error) {
+	if l.o.Events.Error != nil {
+		l.o.Events.Error(event, err)
 	}
 }
 
@@ -297,6 +385,34 @@ func kick(c chan<- struct{}) {
 	select {
 	case c <- struct{}{}:
 	default:
+	}
+}
+
+// listeners are channels with one slot each that are kicked together.
+type listeners struct {
+	mu  sync.Mutex
+	all map[chan<- struct{}]struct{} // guarded by mu
+}
+
+func newListeners() *listeners { return &listeners{all: map[chan<- struct{}]struct{}{}} }
+
+// add has c kicked from now on until the function that it returns is called.
+func (l *listeners) add(c chan<- struct{}) (stop func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.all[c] = struct{}{}
+	return func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		delete(l.all, c)
+	}
+}
+
+func (l *listeners) kick() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for c := range l.all {
+		kick(c)
 	}
 }
 

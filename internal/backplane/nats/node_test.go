@@ -1,7 +1,9 @@
 package nats
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -38,7 +40,8 @@ type node struct {
 	heard   atomic.Pointer[chan struct{}] // if set, it is told of each message
 }
 
-// newNode opens a backplane and runs it until the test is over.
+// newNode opens a backplane and runs it until the test is over. Unless o says so, it
+// does not look at the streams without a reason: tests have them be as they must not.
 func newNode(t testing.TB, o Options) *node {
 	t.Helper()
 	n := &node{t: t, got: map[pubsub.Topic][]pubsub.Message{}}
@@ -51,6 +54,7 @@ func newNode(t testing.TB, o Options) *node {
 			events(why, repaired)
 		}
 	}
+	o.lookEvery = cmp.Or(o.lookEvery, time.Hour)
 	n.Backplane = open(t, o)
 	ready := make(chan struct{})
 	done := make(chan error, 1)
@@ -119,6 +123,19 @@ func (n *node) put(topic pubsub.Topic, data string) pubsub.Version {
 	if err != nil {
 		n.t.Fatalf("Put(%q, %q): %v", topic, data, err)
 	}
+	return v
+}
+
+// putAgain is put, which is tried again while the backplane is unavailable.
+func (n *node) putAgain(topic pubsub.Topic, data string) (v pubsub.Version) {
+	n.t.Helper()
+	eventually(n.t, "that a message is stored", func() bool {
+		var err error
+		if v, err = n.Put(ctxFor(n.t), retainedMessage(topic, data))(); err != nil && !errors.Is(err, pubsub.ErrUnavailable) {
+			n.t.Fatalf("Put(%q, %q): %v", topic, data, err)
+		}
+		return err == nil
+	})
 	return v
 }
 

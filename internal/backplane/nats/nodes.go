@@ -87,7 +87,7 @@ func (n *nodes) forget(gone map[uint64]uint64) {
 // run says that this node is there until ctx is done, then that it leaves.
 func (n *nodes) run(ctx context.Context) {
 	connected := make(chan struct{}, 1)
-	defer n.link.watchConnections(connected)()
+	defer n.link.connections.add(connected)()
 	n.say(controlHello)
 	// Once more when all servers know that this node listens.
 	soon := time.NewTimer(lookAgainAfter)
@@ -112,7 +112,7 @@ func (n *nodes) run(ctx context.Context) {
 // say is tell for what nobody has to hear.
 func (n *nodes) say(kind string) {
 	if err := n.tell("", kind, nil); err != nil && !passing(err) {
-		n.link.report(err)
+		n.link.report("hello to other nodes failed", err)
 	}
 }
 

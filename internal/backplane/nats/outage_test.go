@@ -350,7 +350,7 @@ func TestStreamDeleted(t *testing.T) {
 	if err := b.link.js.DeleteStream(ctxFor(t), b.link.names.stream()); err != nil {
 		t.Fatal(err)
 	}
-	v := a.put("t", "new") // waits until a node has made it
+	v := a.putAgain("t", "new") // until a node has made it
 	b.ends("t", "new", pubsub.Version{})
 	if got := <-changed; got[0] != old.Generation || got[1] == old.Generation {
 		t.Errorf("generation %x became %x, want from %x", got[0], got[1], old.Generation)

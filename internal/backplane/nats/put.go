@@ -121,6 +121,9 @@ func (p *puts) begin(ctx context.Context, m *pubsub.Message) (*put, error) {
 		return nil, err
 	}
 	l := p.link
+	if err := l.fault(l.names.stream()); err != nil {
+		return nil, err
+	}
 	now := time.Now()
 	one := &put{
 		topic:    m.Topic,
@@ -292,7 +295,7 @@ func (p *puts) drain() { <-p.empty }
 // connection is gone.
 func (p *puts) run() {
 	connected := make(chan struct{}, 1)
-	defer p.link.watchConnections(connected)()
+	defer p.link.connections.add(connected)()
 	var ticks <-chan time.Time
 	ticker := time.NewTicker(putCheck)
 	defer ticker.Stop()
@@ -323,10 +326,11 @@ func (p *puts) check(now time.Time, all bool) (more bool) {
 	l.mu.Lock()
 	failed := l.failed
 	l.mu.Unlock()
+	fault := l.fault(l.names.stream())
 	if ready && p.inbox == "" && failed == nil {
 		inbox := l.nc.NewRespInbox()
 		if _, err := l.nc.Subscribe(inbox+".*", p.acknowledged); err != nil {
-			l.report(fmt.Errorf("cannot receive acknowledgements: %w", err))
+			l.report("subscribing to acknowledgements failed", err)
 			return true
 		}
 		p.inbox = inbox
@@ -338,6 +342,8 @@ func (p *puts) check(now time.Time, all bool) (more bool) {
 		switch {
 		case failed != nil:
 			p.finish(one, pubsub.Version{}, failed)
+		case fault != nil:
+			p.giveUp(one, fault, now)
 		case one.seq > 0:
 			if g := l.epoch.current(); g != one.epoch || !now.Before(one.deadline) {
 				p.finish(one, pubsub.Version{Generation: g, Seq: one.seq}, nil)
@@ -378,6 +384,7 @@ func (p *puts) acknowledged(m *natsgo.Msg) {
 	var err error
 	switch {
 	case len(m.Data) == 0: // nobody listens: there is no stream, or it has no leader
+		p.link.doubt()
 		err = jetstream.ErrNoStreamResponse
 	case json.Unmarshal(m.Data, &ack) != nil:
 		err = fmt.Errorf("an acknowledgement that cannot be read: %w", errStale)
@@ -451,6 +458,6 @@ func (l *link) announce(one *put, v pubsub.Version) {
 	m.Data = one.msg.Data
 	m.Header.Set(headerSequence, strconv.FormatUint(v.Seq, 10))
 	if err := l.nc.PublishMsg(m); err != nil {
-		l.report(fmt.Errorf("cannot announce a message that was stored: %w", err))
+		l.report("announcing a stored message failed", err)
 	}
 }

@@ -28,8 +28,7 @@ const (
 // retained is what the stream has of a topic.
 type retained struct {
 	message pubsub.Message // as it was stored
-	ok      bool           // there is one
-	err     error          // why it cannot be read, and all others can
+	ok      bool           // there is one that this release can read
 }
 
 // view is what was read of the stream at one time, by a server that had all that
@@ -55,6 +54,7 @@ type reads struct {
 // read is the read of one topic, by all who asked for it before it began.
 type read struct {
 	done chan struct{} // closed when the rest is set
+	err  error
 	retained
 	generation, last uint64
 }
@@ -98,7 +98,7 @@ func (r *reads) run() {
 // one reads one topic, trying again until ctx is done if the reason may pass.
 func (r *reads) one(ctx context.Context, t pubsub.Topic) (*read, error) {
 	for {
-		if err := r.link.await(ctx); err != nil {
+		if err := r.link.awaitStream(ctx, r.link.names.stream()); err != nil {
 			return nil, err
 		}
 		r.mu.Lock()
@@ -162,7 +162,7 @@ func (r *reads) part(ctx context.Context, topics []pubsub.Topic) (*view, error) 
 		if ok {
 			var of uint64
 			if of, err = parseGenerationRecord(record.data); err != nil {
-				return nil, err
+				of = 0 // renew sees to it
 			}
 			ok = of == g
 		}
@@ -183,9 +183,9 @@ func (r *reads) part(ctx context.Context, topics []pubsub.Topic) (*view, error) 
 			}
 			m, err := parseRecord(t, pubsub.Version{Generation: g, Seq: record.seq}, record.data)
 			if err != nil {
-				err = fmt.Errorf("what topic %q retains: %w", pubsub.Printable(string(t)), err)
+				l.unreadable("message", string(t), record.seq, err)
 			}
-			v.topics[t] = retained{m, err == nil, err}
+			v.topics[t] = retained{m, err == nil}
 		}
 		return v, nil
 	}

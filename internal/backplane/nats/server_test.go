@@ -184,7 +184,7 @@ func open(t testing.TB, o Options) *Backplane {
 		o.Wait = patience
 	}
 	if o.Events.Error == nil {
-		o.Events.Error = func(err error) { t.Logf("backplane: %v", err) }
+		o.Events.Error = func(event string, err error) { t.Logf("backplane: %s: %v", event, err) }
 	}
 	b, err := Open(o)
 	if err != nil {

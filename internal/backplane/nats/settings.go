@@ -194,7 +194,7 @@ func checkServer(version string, maxPayload int64, maxMessage int) error {
 	if v, ok := parseServerVersion(version); !ok || tooOld(v) {
 		return fmt.Errorf("%w: it is release %s, and older ones than 2.12.9, or 2.14.1, lose or repeat messages: upgrade it", ErrServer, pubsub.Printable(version))
 	}
-	if need := int64(maxMessage) + recordRoom; maxPayload < need {
+	if need := max(int64(maxMessage)+recordRoom, controlRoom); maxPayload < need {
 		return fmt.Errorf("%w: it takes messages of %d bytes, and %d are needed: set its max_payload to that, or a smaller max-message-size here", ErrServer, maxPayload, need)
 	}
 	return nil
@@ -211,9 +211,14 @@ func tooOld(v [3]int) bool {
 	return v[0] < oldest[0][0] || v[0] == oldest[0][0] && v[1] < oldest[0][1]
 }
 
-// recordRoom is what a message takes in NATS beyond its data: its properties and
-// sender, the headers, and the subject in them.
-const recordRoom = 72 << 10
+const (
+	// recordRoom is what a message takes in NATS beyond its data and properties, which
+	// are no longer together than an MQTT packet: the fields of its record, its sender
+	// and the headers, which hold its subject.
+	recordRoom = 8 << 10
+	// controlRoom is what the longest message between nodes takes: a node's topics.
+	controlRoom = 272 << 10
+)
 
 // parseServerVersion reads a version such as 2.14.1 or 2.15.0-RC.1.
 func parseServerVersion(s string) (v [3]int, ok bool) {

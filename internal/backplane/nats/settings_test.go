@@ -30,6 +30,9 @@ func TestCheckServer(t *testing.T) {
 	if err := checkServer("2.15.2", 1<<20, 1<<20); !errors.Is(err, ErrServer) || !strings.Contains(err.Error(), "max_payload") {
 		t.Errorf("a server that takes only messages as large as ours: %v", err)
 	}
+	if err := checkServer("2.15.2", controlRoom-1, 32512); !errors.Is(err, ErrServer) {
+		t.Errorf("a server that does not take the longest message between nodes: %v", err)
+	}
 	if err := checkServer(server.VERSION, 1<<20, 32512); err != nil {
 		t.Errorf("the release of these tests: %v", err)
 	}
@@ -43,7 +46,7 @@ func TestWrongSettings(t *testing.T) {
 	n := newNode(t, o)
 	v := n.put("t", "kept")
 	ctx := ctxFor(t)
-	if ds, err := Check(ctx, o); err != nil || len(ds) != 0 {
+	if ds, _, err := Check(ctx, o); err != nil || len(ds) != 0 {
 		t.Fatalf("Check of what was made = %+v, %v", ds, err)
 	}
 	info, err := n.link.info(ctx)
@@ -75,7 +78,7 @@ func TestWrongSettings(t *testing.T) {
 		if _, err := n.link.js.UpdateStream(ctx, wrong); err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
-		ds, err := Check(ctx, o)
+		ds, _, err := Check(ctx, o)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -116,7 +119,7 @@ func TestWrongSettings(t *testing.T) {
 	if _, err := n.link.js.UpdateStream(ctx, right); err != nil {
 		t.Fatal(err)
 	}
-	if ds, err := Check(ctx, o); err != nil || len(ds) != 0 {
+	if ds, _, err := Check(ctx, o); err != nil || len(ds) != 0 {
 		t.Errorf("Check of what was put right = %+v, %v", ds, err)
 	}
 	if m, ok, err := n.Last(ctx, "t", pubsub.Version{}); err != nil || !ok || m.Version != v {
@@ -137,7 +140,7 @@ func TestWrongKeysAndStorage(t *testing.T) {
 	if _, err := other.link.js.CreateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: "x_keys", History: 1}); err != nil {
 		t.Fatal(err)
 	}
-	ds, err := Check(ctx, o)
+	ds, _, err := Check(ctx, o)
 	if err != nil || len(ds) != 2 || ds[0].Setting != "storage" || ds[1].Setting != "max_msgs_per_subject" || ds[1].Stream != "KV_x_keys" {
 		t.Fatalf("Check = %+v, %v", ds, err)
 	}
@@ -145,7 +148,7 @@ func TestWrongKeysAndStorage(t *testing.T) {
 		t.Errorf("what to do is %q and %q", ds[0].Fix, ds[1].Fix)
 	}
 	o.Replicas = 3
-	if ds, err := Check(ctx, o); err != nil || len(ds) != 4 {
+	if ds, _, err := Check(ctx, o); err != nil || len(ds) != 4 {
 		t.Errorf("Check with another number of replicas = %+v, %v", ds, err)
 	}
 }
@@ -158,7 +161,7 @@ func TestServerTakesTooLittle(t *testing.T) {
 	if err := b.Run(ctxFor(t), pubsub.Receiver{}); !errors.Is(err, ErrServer) {
 		t.Errorf("Run = %v, want %v", err, ErrServer)
 	}
-	if _, err := Check(ctxFor(t), Options{URLs: []string{s.url()}}); !errors.Is(err, ErrServer) {
+	if _, _, err := Check(ctxFor(t), Options{URLs: []string{s.url()}}); !errors.Is(err, ErrServer) {
 		t.Errorf("Check = %v, want %v", err, ErrServer)
 	}
 }
@@ -179,7 +182,7 @@ func TestReplicas(t *testing.T) {
 		}
 		// Who does not set it takes what is there.
 		o.Replicas = 0
-		if ds, err := Check(ctxFor(t), o); err != nil || len(ds) != 0 {
+		if ds, _, err := Check(ctxFor(t), o); err != nil || len(ds) != 0 {
 			t.Errorf("Check = %+v, %v", ds, err)
 		}
 	}
@@ -234,7 +237,7 @@ func TestFullStream(t *testing.T) {
 			}
 			const size = 1000
 			bound(20 * size)
-			if ds, err := Check(ctx, n.link.o); err != nil || len(ds) != 0 {
+			if ds, _, err := Check(ctx, n.link.o); err != nil || len(ds) != 0 {
 				t.Fatalf("Check = %+v, %v", ds, err)
 			}
 			var kept []pubsub.Topic

@@ -29,7 +29,7 @@ func (l *link) setUp() {
 			l.mu.Unlock()
 			return
 		}
-		l.waits(fmt.Errorf("waiting for NATS: %w", err))
+		l.waits(err)
 		if !pause(l.life, 200*time.Millisecond) {
 			return
 		}
@@ -50,23 +50,40 @@ func (l *link) setUpOnce(ctx context.Context) error {
 }
 
 // makeStreams makes the streams that are missing, and checks those that are there.
+// It never makes a bucket of signing keys that was lost: that would hide that the
+// keys are gone.
 func (l *link) makeStreams(ctx context.Context) error {
-	var found []Difference
-	for _, want := range []jetstream.StreamConfig{
-		retainedSettings(l.names, randomNumber(), l.o.Replicas),
-		keysSettings(l.names, l.o.Replicas),
-	} {
-		have, err := l.infoOf(ctx, want.Name)
-		if errors.Is(err, jetstream.ErrStreamNotFound) {
-			if err := l.makeStream(ctx, want); err != nil {
-				return fmt.Errorf("cannot make stream %s: %w", want.Name, err)
-			}
-			have, err = l.infoOf(ctx, want.Name)
+	retained := retainedSettings(l.names, randomNumber(), l.o.Replicas)
+	keys := keysSettings(l.names, l.o.Replicas)
+	// The bucket is made before the stream of retained messages and looked at after
+	// it. So where there is that stream but no bucket, the bucket was lost.
+	haveRetained, err := l.existing(ctx, retained.Name)
+	if err != nil {
+		return err
+	}
+	// Where there is neither but a node runs, both were lost.
+	lost := haveRetained != nil || l.othersRun(ctx)
+	haveKeys, err := l.existing(ctx, keys.Name)
+	if err != nil {
+		return err
+	}
+	switch {
+	case haveKeys == nil && lost:
+		l.setFault(keys.Name, l.judge(&keys, nil, jetstream.ErrStreamNotFound))
+		l.doubt()
+	case haveKeys == nil:
+		if haveKeys, err = l.makeStream(ctx, keys); err != nil {
+			return err
 		}
-		if err != nil {
-			return fmt.Errorf("cannot look at stream %s: %w", want.Name, err)
+	}
+	if haveRetained == nil {
+		if haveRetained, err = l.makeStream(ctx, retained); err != nil {
+			return err
 		}
-		found = append(found, differences(l.names, &want, &have.Config, l.o.Replicas)...)
+	}
+	found := differences(l.names, &retained, &haveRetained.Config, l.o.Replicas)
+	if haveKeys != nil {
+		found = append(found, differences(l.names, &keys, &haveKeys.Config, l.o.Replicas)...)
 	}
 	if len(found) > 0 {
 		return &SettingsError{found}
@@ -74,13 +91,51 @@ func (l *link) makeStreams(ctx context.Context) error {
 	return nil
 }
 
+// othersRun reports whether a node of this broker runs, which made both streams or
+// found them.
+func (l *link) othersRun(ctx context.Context) bool {
+	ctx, cancel := l.request(ctx, replyWithin)
+	defer cancel()
+	_, err := l.nc.RequestWithContext(ctx, l.names.control(), appendControl(nil, l.node, 0, controlWho, nil))
+	return err == nil
+}
+
+// existing returns the state of a stream, or nil if it is missing.
+func (l *link) existing(ctx context.Context, stream string) (*jetstream.StreamInfo, error) {
+	info, err := l.infoOf(ctx, stream)
+	switch {
+	case errors.Is(err, jetstream.ErrStreamNotFound):
+		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("cannot look at stream %s: %w", stream, err)
+	}
+	return info, nil
+}
+
 // codeNoReplicas is JetStream's error for more than one replica on a server that
 // is in no cluster.
 const codeNoReplicas = 10074
 
 // makeStream makes a stream, with three replicas if their number is not set and
-// there is a cluster. It is no error if another node was faster.
-func (l *link) makeStream(ctx context.Context, c jetstream.StreamConfig) error {
+// there is a cluster, and returns its state. It is no error if another node was
+// faster.
+func (l *link) makeStream(ctx context.Context, c jetstream.StreamConfig) (*jetstream.StreamInfo, error) {
+	err := l.create(ctx, c)
+	switch {
+	case errors.Is(err, jetstream.ErrStreamNameAlreadyInUse):
+	case err != nil:
+		return nil, fmt.Errorf("cannot make stream %s: %w", c.Name, err)
+	case l.o.Events.Made != nil:
+		l.o.Events.Made(c.Name)
+	}
+	info, err := l.infoOf(ctx, c.Name)
+	if err != nil {
+		return nil, fmt.Errorf("cannot look at stream %s: %w", c.Name, err)
+	}
+	return info, nil
+}
+
+func (l *link) create(ctx context.Context, c jetstream.StreamConfig) error {
 	ctx, cancel := l.request(ctx, changeTimeout)
 	defer cancel()
 	chosen := c.Replicas != 0
@@ -93,26 +148,73 @@ func (l *link) makeStream(ctx context.Context, c jetstream.StreamConfig) error {
 		c.Replicas = 1
 		_, err = l.js.CreateStream(ctx, c)
 	}
-	if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
-		return nil
-	}
 	return err
 }
 
 // Check compares what a broker with the settings o has in NATS with what it must
-// be, without changing anything; what is missing, and would be made at start, is
-// no difference. The error says why that cannot be told, or that the server cannot
-// be used ([ErrServer]).
-func Check(ctx context.Context, o Options) ([]Difference, error) {
+// be, without changing anything. Before the first start nothing is there: none is
+// true then, and there is no difference. The error says why that cannot be told, or
+// that the server cannot be used ([ErrServer]).
+func Check(ctx context.Context, o Options) (found []Difference, none bool, err error) {
+	err = briefly(ctx, o, func(ctx context.Context, l *link) error {
+		retained, keys := retainedSettings(l.names, 1, l.o.Replicas), keysSettings(l.names, l.o.Replicas)
+		missing := 0
+		for _, want := range []struct {
+			jetstream.StreamConfig
+			fix string
+		}{
+			{retained, "nothing: a node that runs or starts makes it anew; what was retained is lost until it is published again"},
+			{keys, restoreKeys},
+		} {
+			have, err := l.existing(ctx, want.Name)
+			switch {
+			case err != nil:
+				return err
+			case have == nil:
+				missing++
+				found = append(found, Difference{Stream: want.Name, Setting: "stream", Want: "there", Have: "missing", Fix: want.fix})
+			default:
+				found = append(found, differences(l.names, &want.StreamConfig, &have.Config, l.o.Replicas)...)
+			}
+		}
+		if none = missing == 2; none {
+			found = nil
+		}
+		return nil
+	})
+	return found, none, err
+}
+
+// ErrBucketExists says that the bucket of signing keys is not missing.
+var ErrBucketExists = errors.New("the bucket of signing keys is there")
+
+// MakeKeyBucket makes the bucket of signing keys anew, without any key, where it was
+// lost. Nodes that run take it up, and end what the lost keys have admitted. The
+// error is [ErrBucketExists] if the bucket is not missing.
+func MakeKeyBucket(ctx context.Context, o Options) error {
+	return briefly(ctx, o, func(ctx context.Context, l *link) error {
+		keys := keysSettings(l.names, l.o.Replicas)
+		switch have, err := l.existing(ctx, keys.Name); {
+		case err != nil:
+			return err
+		case have != nil:
+			return ErrBucketExists
+		}
+		return l.create(ctx, keys)
+	})
+}
+
+// briefly connects to NATS as o says, for as long as f takes.
+func briefly(ctx context.Context, o Options, f func(context.Context, *link) error) error {
 	setDefaults(&o)
 	options, err := connectOptions(&o)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	l := newLink(o)
 	l.missed = func(string) {}
 	if err := l.connect(options); err != nil {
-		return nil, err
+		return err
 	}
 	defer func() {
 		l.end()
@@ -121,21 +223,10 @@ func Check(ctx context.Context, o Options) ([]Difference, error) {
 	ctx, cancel := l.bound(ctx)
 	defer cancel()
 	if err := l.awaitConnection(ctx); err != nil {
-		return nil, err
+		return err
 	}
 	if err := checkServer(l.nc.ConnectedServerVersion(), l.nc.MaxPayload(), o.MaxMessageSize); err != nil {
-		return nil, err
+		return err
 	}
-	var found []Difference
-	for _, want := range []jetstream.StreamConfig{retainedSettings(l.names, 1, o.Replicas), keysSettings(l.names, o.Replicas)} {
-		have, err := l.infoOf(ctx, want.Name)
-		if errors.Is(err, jetstream.ErrStreamNotFound) {
-			continue
-		}
-		if err != nil {
-			return nil, fmt.Errorf("cannot look at stream %s: %w", want.Name, err)
-		}
-		found = append(found, differences(l.names, &want, &have.Config, o.Replicas)...)
-	}
-	return found, nil
+	return f(ctx, l)
 }

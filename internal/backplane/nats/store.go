@@ -81,7 +81,7 @@ func (s *store) List(ctx context.Context, prefix string, after pubsub.Topic, lim
 }
 
 func (s *store) list(ctx context.Context, prefix string, after pubsub.Topic, limit int) ([]pubsub.Message, error) {
-	if err := s.link.await(ctx); err != nil {
+	if err := s.link.awaitStream(ctx, s.link.names.stream()); err != nil {
 		return nil, err
 	}
 	topics, err := s.topics(ctx, prefix, after)
@@ -101,9 +101,6 @@ func (s *store) list(ctx context.Context, prefix string, after pubsub.Topic, lim
 			}
 			for _, t := range part {
 				r := v.topics[t]
-				if r.err != nil {
-					s.link.report(r.err)
-				}
 				if r.ok && !r.message.Clears() && !r.message.Expired(now) {
 					m := r.message
 					m.Data, m.Properties, m.Sender = nil, nil, ""

@@ -2,6 +2,7 @@ package nats
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"sync"
@@ -82,7 +83,7 @@ func (s *sweeper) begin(ctx context.Context) error {
 // run sweeps when there is a cause, until ctx is done.
 func (s *sweeper) run(ctx context.Context) {
 	connected := make(chan struct{}, 1)
-	defer s.link.watchConnections(connected)()
+	defer s.link.connections.add(connected)()
 	interval := time.NewTimer(s.nextInterval())
 	defer interval.Stop()
 	again, second, joined := stoppedTimer(), stoppedTimer(), stoppedTimer()
@@ -117,6 +118,9 @@ func (s *sweeper) run(ctx context.Context) {
 			why = "interval"
 			interval.Reset(s.nextInterval())
 		}
+		if f := s.link.fault(s.link.names.stream()); f != nil && !errors.Is(f, ErrMissing) {
+			continue // the guard asks for a sweep when the fault is over
+		}
 		bounded, cancel := context.WithTimeout(ctx, sweepTimeout)
 		n, err := s.sweep(bounded)
 		cancel()
@@ -124,7 +128,11 @@ func (s *sweeper) run(ctx context.Context) {
 		case ctx.Err() != nil:
 			return
 		case err != nil:
-			s.link.report(fmt.Errorf("looking for missed messages: %w", err))
+			// Whatever may pass, such as the election of a leader, the guard reports if it
+			// does not.
+			if s.link.fault(s.link.names.stream()) == nil && !passing(err) {
+				s.link.report("sweep failed", err)
+			}
 			again.Reset(sweepAgain)
 		case s.stale > 0 && s.stale <= staleTimes:
 			again.Reset(staleAgain)
@@ -226,10 +234,6 @@ func (s *sweeper) repair(ctx context.Context, topics []pubsub.Topic) (n int, err
 			return
 		}
 		for t, r := range v.topics {
-			if r.err != nil {
-				s.link.report(r.err)
-				continue
-			}
 			m := kept(r.message)
 			if !r.ok || m.Expired(time.Now()) {
 				continue
