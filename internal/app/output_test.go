@@ -109,6 +109,9 @@ func TestOutputOfStoppedReader(t *testing.T) {
 				log := newLogger(out, load(t, "log-format", "json"), new(slog.LevelVar))
 				for i := range tt.all {
 					log.Info(tt.text, "n", i)
+					if i == 0 {
+						synctest.Wait() // until the first line is being written: the queue then only grows
+					}
 				}
 				out.mu.Lock()
 				if len(out.queue) > maxOutputLines || out.bytes > maxOutputBytes {
