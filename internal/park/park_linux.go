@@ -324,6 +324,15 @@ func setUserTimeout(fd int, d time.Duration) {
 	unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(d/time.Millisecond))
 }
 
+// SetUserTimeout makes the kernel give up the TCP connection in nc once its peer has
+// acknowledged nothing of what waits for it for d; 0 leaves that to the kernel, which
+// waits for many minutes.
+func SetUserTimeout(nc net.Conn, d time.Duration) {
+	if raw, err := rawConn(nc); err == nil {
+		raw.Control(func(fd uintptr) { setUserTimeout(int(fd), d) })
+	}
+}
+
 // control sets the events that are waited for, once; mu is held, but in Park.
 func (c *Conn) control(op int, events uint32) error {
 	ev := unix.EpollEvent{Events: events | unix.EPOLLONESHOT, Fd: int32(c.slot), Pad: int32(c.turn)}

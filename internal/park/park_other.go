@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"time"
 )
 
 // Lot is not there on this system.
@@ -34,6 +35,9 @@ func (*Conn) Read([]byte) (int, error) { return 0, errors.ErrUnsupported }
 
 // Unacknowledged returns 0: it is not known here.
 func Unacknowledged(net.Conn) int { return 0 }
+
+// SetUserTimeout does nothing.
+func SetUserTimeout(net.Conn, time.Duration) {}
 
 // Resume does nothing.
 func (*Conn) Resume() {}

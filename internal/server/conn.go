@@ -120,6 +120,11 @@ func (c *conn) register() bool { return c.s.registry.add(c) }
 // startAlone lets c, which goroutines serve, write to out: first, then everything
 // else.
 func (c *conn) startAlone(out transport, first []byte) {
+	if t, ok := out.(netTransport); ok {
+		// A client may take nothing though every Write succeeds, as long as the kernel
+		// has room. Over HTTP/2 such a client does not answer pings.
+		park.SetUserTimeout(t.Conn, c.s.o.WriteTimeout)
+	}
 	c.portable.out = out
 	c.start(first)
 	go c.portable.serve()

@@ -24,6 +24,7 @@ func (l *writeLimit) write(nc net.Conn, timeout time.Duration, b []byte) (n int,
 	last := now   // when the peer was last seen to take something
 	waiting := -1 // how many bytes it had not acknowledged then; -1 if that is not known
 	wait := 2 * step
+	blocked := false
 	for {
 		// Set only now and then: a deadline is a timer to be moved.
 		if left := l.deadline.Sub(now); left < min(step, wait) || left > wait {
@@ -39,6 +40,13 @@ func (l *writeLimit) write(nc net.Conn, timeout time.Duration, b []byte) (n int,
 		}
 		if now = time.Now(); now.Before(l.deadline) {
 			return n, err // the deadline was somebody else's
+		}
+		if !blocked {
+			// The kernel would give up a peer that takes less than a packet in its timeout,
+			// because its window closes again and again.
+			blocked = true
+			park.SetUserTimeout(nc, 0)
+			defer park.SetUserTimeout(nc, timeout)
 		}
 		before := waiting
 		if waiting = park.Unacknowledged(nc); m > 0 || waiting < before {
