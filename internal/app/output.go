@@ -14,7 +14,7 @@ const (
 	maxOutputLines = 8192
 	// flushTimeout bounds how long [Output.Flush] waits. A process that ends must not
 	// wait for a reader that has stopped.
-	flushTimeout = time.Second
+	flushTimeout = 2 * time.Second
 )
 
 // Output writes lines in the background, so that nobody waits for whoever reads
@@ -33,6 +33,8 @@ type Output struct {
 	dropped uint64                // lines dropped so far
 	notice  func(lost int) []byte // the line that says how many are missing
 	idle    chan struct{}         // closed when queue has been written; nil while nothing is being written
+	taken   int                   // lines taken off queue so far
+	stuck   int                   // taken when Flush last gave up; -1 if it has not
 }
 
 // outputLine is a line of an [Output].
@@ -48,7 +50,7 @@ func NewOutput(w io.Writer) *Output {
 	if o, ok := w.(*Output); ok {
 		return o
 	}
-	return &Output{w: w, notice: func(lost int) []byte {
+	return &Output{w: w, stuck: -1, notice: func(lost int) []byte {
 		return fmt.Appendf(nil, "pubsub: %d lines were dropped because nobody read them\n", lost)
 	}}
 }
@@ -135,6 +137,7 @@ func (o *Output) next(err error) (l outputLine, ok bool) {
 	o.queue[0] = outputLine{}
 	o.queue = o.queue[1:]
 	o.bytes -= len(l.text)
+	o.taken++
 	return l, true
 }
 
@@ -164,12 +167,13 @@ func (o *Output) Dropped() uint64 {
 	return o.dropped
 }
 
-// Flush returns when all lines have been written, or after a second.
+// Flush returns when all lines have been written, or after two seconds. It does not wait
+// a second time for a write that has not ended since.
 func (o *Output) Flush() {
 	o.mu.Lock()
-	idle := o.idle
+	idle, stuck := o.idle, o.taken == o.stuck
 	o.mu.Unlock()
-	if idle == nil {
+	if idle == nil || stuck {
 		return
 	}
 	late := time.NewTimer(flushTimeout)
@@ -177,5 +181,8 @@ func (o *Output) Flush() {
 	select {
 	case <-idle:
 	case <-late.C:
+		o.mu.Lock()
+		o.stuck = o.taken
+		o.mu.Unlock()
 	}
 }

@@ -123,13 +123,18 @@ func TestOutputOfStoppedReader(t *testing.T) {
 				if took := time.Since(began); took != flushTimeout {
 					t.Errorf("Flush has waited %v for a reader that has stopped", took)
 				}
+				began = time.Now()
+				out.Flush()
+				if took := time.Since(began); took != 0 {
+					t.Errorf("Flush has waited %v for the same write again", took)
+				}
 				dropped := int(out.Dropped())
 				if dropped < tt.all-tt.kept-1 || dropped >= tt.all {
 					t.Errorf("%d of %d lines were dropped, and %d have room", dropped, tt.all, tt.kept)
 				}
 
 				close(r.stopped)
-				out.Flush()
+				synctest.Wait()
 				log.Info("after")
 				out.Flush()
 				lines := r.lines()

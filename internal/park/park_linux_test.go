@@ -210,63 +210,65 @@ func TestPeerThatTakesNothingIsClosed(t *testing.T) {
 // stopped, and arrives soon after, does not put the end off by another timeout. That
 // holds as well where the kernel's buffer has taken everything.
 func TestWriteTimeoutCountsFromTheLastByte(t *testing.T) {
-	for _, tt := range []struct {
-		name string
-		fill func(c *Conn)
-		kept bool
-	}{
-		{"kept", func(c *Conn) {
+	const timeout = 1200 * time.Millisecond
+	l := newLot(t, Options{WriteTimeout: timeout})
+	var both sync.WaitGroup
+	defer both.Wait()
+	for name, fill := range map[string]func(c *Conn){
+		"kept": func(c *Conn) {
 			for !c.Blocked() {
 				c.Write(make([]byte, 16<<10))
 			}
-		}, true},
-		{"in the kernel", func(c *Conn) { c.Write(make([]byte, 64<<10)) }, false},
+		},
+		"in the kernel": func(c *Conn) { c.Write(make([]byte, 64<<10)) },
 	} {
-		t.Run(tt.name, func(t *testing.T) {
-			const timeout = 800 * time.Millisecond
-			l := newLot(t, Options{WriteTimeout: timeout})
-			client, server := pairBy(t, net.Dialer{Control: func(_, _ string, c syscall.RawConn) error {
-				return c.Control(func(fd uintptr) { unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, 16<<10) })
-			}})
+		client, server := pairBy(t, net.Dialer{Control: func(_, _ string, c syscall.RawConn) error {
+			return c.Control(func(fd uintptr) { unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, 16<<10) })
+		}})
+		ev := newEvents()
+		c := new(Conn)
+		if _, err := l.Park(c, server, ev); err != nil {
+			t.Fatal(err)
+		}
+		c.Resume()
+		fill(c)
+		if kept := c.Blocked(); kept != (name == "kept") {
+			t.Errorf("%s: something is kept: %v", name, kept)
+		}
+		both.Go(func() {
 			defer client.Close()
-			ev := newEvents()
-			c := new(Conn)
-			if _, err := l.Park(c, server, ev); err != nil {
-				t.Fatal(err)
-			}
 			defer c.Close()
-			c.Resume()
-			tt.fill(c)
-			if c.Blocked() != tt.kept {
-				t.Fatalf("something is kept: %v", !tt.kept)
-			}
-			unacknowledged := func() int {
-				c.mu.Lock()
-				defer c.mu.Unlock()
-				return c.waiting()
-			}
 			// The peer takes what has room in its buffers, once, and then nothing.
 			if _, err := io.ReadFull(client, make([]byte, 8<<10)); err != nil {
-				t.Fatal(err)
+				t.Error(err)
+				return
 			}
-			last, waiting := time.Now(), unacknowledged()
-			for {
-				select {
-				case <-ev.readable:
-				case <-time.After(time.Millisecond):
-					if now := unacknowledged(); now < waiting {
-						last, waiting = time.Now(), now
-					}
-					continue
-				}
-				break
-			}
-			took := time.Since(last)
-			t.Logf("closed %v after the last byte, with %d unacknowledged", took, waiting)
+			took := sinceLastByte(c, ev)
+			t.Logf("%s: closed %v after the last byte", name, took)
 			if took < timeout*7/8 || took > timeout*15/8 {
-				t.Errorf("closed %v after the last byte was acknowledged, want %v", took, timeout)
+				t.Errorf("%s: closed %v after the last byte was acknowledged, want %v", name, took, timeout)
 			}
 		})
+	}
+}
+
+// sinceLastByte waits for the end of c and returns how long before that its peer has
+// acknowledged its last byte.
+func sinceLastByte(c *Conn, ev *events) time.Duration {
+	unacknowledged := func() int {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return c.waiting()
+	}
+	for last, waiting := time.Now(), unacknowledged(); ; {
+		select {
+		case <-ev.readable:
+			return time.Since(last)
+		case <-time.After(time.Millisecond):
+			if now := unacknowledged(); now < waiting {
+				last, waiting = time.Now(), now
+			}
+		}
 	}
 }
 
