@@ -18,7 +18,7 @@ import (
 
 type clusterCmd struct {
 	Check         clusterCheckCmd         `cmd:"" help:"Compare what is in NATS with what a broker needs there."`
-	MakeKeyBucket clusterMakeKeyBucketCmd `cmd:"" help:"Make the bucket of signing keys anew, empty, after it was lost."`
+	MakeKeyBucket clusterMakeKeyBucketCmd `cmd:"" help:"Make a lost bucket of signing keys anew, empty."`
 }
 
 // Help implements [kong.HelpProvider].
@@ -128,10 +128,10 @@ type clusterMakeKeyBucketCmd struct {
 func (*clusterMakeKeyBucketCmd) Help() string {
 	return `
 No node makes the bucket of signing keys anew when it was lost, because all keys
-would be gone without a word. If there is a backup, restore it in place of this:
-"nats stream restore". After this, the tokens of the lost keys are good for
-nothing: nodes that run end their streams and sessions within seconds. Then make
-new keys, or "pubsub store import" a file that has the old ones.
+would be gone without a word. If there is a backup, restore that instead, with
+"nats stream restore". Afterwards every token of a lost key is invalid, and nodes
+that run end the streams and sessions that it admitted. Then make new keys, or
+import the old ones with "pubsub store import".
 
 A bucket that is there is left alone, with exit status 1.
 

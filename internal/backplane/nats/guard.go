@@ -94,7 +94,6 @@ func (g *guard) run() {
 	if l.await(l.life) != nil {
 		return
 	}
-	defer l.connections.add(l.doubted)()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
