@@ -1,8 +1,11 @@
 package scenario_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
+
+	"pubsub/internal/config"
 )
 
 // "The id names, for every topic of which a version was delivered on this stream or
@@ -36,4 +39,73 @@ func TestFirstIDNamesWhatWasGiven(t *testing.T) {
 	c.expect("event: message\nid: a:" + now["a"] + ",b:" + now["b"] + ",c:" + old["c"] + ",d:" + now["d"] + "\ndata: d2\n")
 	n.publish("c", "plain")
 	c.expect("event: message\ndata: plain\n")
+}
+
+// What the topics of a stream retain may be more than is kept for a client that has
+// not taken it: it then comes bit by bit, in the same order and with the same ids. What
+// a client has is not sent again, a newer value takes the place of one that was not
+// sent yet, and live messages come as ever.
+func TestLargeRetainedMessagesOfAStream(t *testing.T) {
+	n := start(t, func(c *config.Config) { c.WriteTimeout = 4 * patience })
+	const topics = 10
+	content := func(topic string, i int) string {
+		return topic + strings.Repeat("\x01", 32_000) + fmt.Sprint(i)
+	}
+	name := func(i int) string { return fmt.Sprint("t", i) }
+	old, now := make([]string, topics), make([]string, topics)
+	pairs := []string{"durable", "true", "envelope", "true"}
+	for i := range topics {
+		old[i] = n.publish(name(i), content(name(i), 1), "retain=true")
+		now[i] = old[i]
+		if i%3 == 1 {
+			now[i] = n.publish(name(i), content(name(i), 2), "retain=true")
+		}
+		pairs = append(pairs, "topic", name(i))
+	}
+	// The client has the values of 3 and 6, and had that of 7.
+	pairs = append(pairs, "lastEventId", "t3:"+now[3]+",t6:"+now[6]+",t7:"+old[7]+",t8:0000000000000001-1")
+	has := map[int]string{3: now[3], 6: now[6], 7: old[7]}
+	conn := dial(t, n.addr)
+	conn.SetReadBuffer(64 << 10) // of 2 MB
+	c := get(t, conn, "/events"+query(pairs...), "Fastly-Key: "+adminToken)
+	c.opened()
+	n.publish(name(0), "plain")
+	now[9] = n.publish(name(9), content(name(9), 3), "retain=true") // the client has not taken the one before
+	n.publish(name(9), "plain")
+
+	id := func() string {
+		var parts []string
+		for i := range topics {
+			if v, ok := has[i]; ok {
+				parts = append(parts, name(i)+":"+v)
+			}
+		}
+		return strings.Join(parts, ",")
+	}
+	next, plain := 0, 0
+	for next < topics || plain < 2 {
+		e := c.next()
+		if !e.hasID {
+			if !strings.Contains(e.data, `"data":"plain"`) {
+				t.Fatalf("an event without an id: %.200q", e.raw)
+			}
+			plain++
+			continue
+		}
+		for next == 3 || next == 6 {
+			next++
+		}
+		if has[next] = now[next]; e.id != id() {
+			t.Fatalf("%q is the id of number %d, not %q", e.id, next, id())
+		}
+		if want := fmt.Sprintf(`{"topic":"t%d","data":"t%d`, next, next); !strings.HasPrefix(e.data, want) || !strings.Contains(e.data, now[next]) {
+			t.Fatalf("number %d is %.60q…%q", next, e.data, e.data[len(e.data)-60:])
+		}
+		next++
+	}
+	last := n.publish(name(4), "live", "retain=true")
+	has[4] = last
+	if e := c.next(); e.id != id() || !strings.Contains(e.data, "live") {
+		t.Fatalf("after that comes %.200q", e.raw)
+	}
 }
