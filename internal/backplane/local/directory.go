@@ -22,6 +22,7 @@ import (
 //	store/  the engine's files
 type directory struct {
 	fs    vfs.FS
+	real  bool   // fs is the operating system's
 	path  string // as the operating system knows it, whatever name was given
 	store string
 	lock  io.Closer
@@ -55,7 +56,7 @@ func openDirectory(fs vfs.FS, path string) (*directory, error) {
 		}
 		path = p
 	}
-	d := &directory{fs: fs, path: path, store: fs.PathJoin(path, "store")}
+	d := &directory{fs: fs, real: real, path: path, store: fs.PathJoin(path, "store")}
 	lock, err := fs.Lock(fs.PathJoin(path, "LOCK"))
 	if err != nil {
 		return nil, lockError(path, err)

@@ -9,8 +9,8 @@ import (
 
 // engineOptions returns the options of the engine for a load of small records
 // that are overwritten often, read by key, and seldom read in order. diskTotal is
-// the size of the disk, 0 if unknown.
-func engineOptions(d *directory, diskTotal int64, report, fatal func(error)) *pebble.Options {
+// the size of the disk, 0 if unknown; tables is how many tables may be open.
+func engineOptions(d *directory, diskTotal int64, tables int, report, fatal func(error)) *pebble.Options {
 	o := &pebble.Options{
 		FS: d.fs,
 		// Explicit, so that a new release of the engine changes no files by
@@ -19,9 +19,9 @@ func engineOptions(d *directory, diskTotal int64, report, fatal func(error)) *pe
 		// Most overwritten values die in memory; larger ones would make a
 		// restart after a crash slow.
 		MemTableSize: memTableSize(diskTotal),
-		// A full table is written while the next ones fill: a publish must not
-		// wait for that.
-		MemTableStopWritesThreshold: 4,
+		// A full table is written while the next one fills: a publish must not
+		// wait for that. More of them would not fit into the disk reserve.
+		MemTableStopWritesThreshold: 3,
 		// Compact early, since a read looks into every sublevel; and never stop
 		// publishers because compaction is behind.
 		L0CompactionThreshold: 2,
@@ -31,7 +31,7 @@ func engineOptions(d *directory, diskTotal int64, report, fatal func(error)) *pe
 		// Enough for the blocks of busy topics; the system's own cache has the
 		// rest. It fills as it is used.
 		CacheSize:    32 << 20,
-		MaxOpenFiles: 500,
+		MaxOpenFiles: tables + 10, // so many the engine takes off for other files
 		// The MANIFEST is read at every start.
 		MaxManifestFileSize: 4 << 20,
 		Logger:              logger{report: report, fatal: fatal},
@@ -57,14 +57,16 @@ func engineOptions(d *directory, diskTotal int64, report, fatal func(error)) *pe
 }
 
 // memTableSize returns how much is kept in memory before it goes to a table.
-// The log holds as much, up to some five times: on a small disk that must leave
-// room for messages.
+// The logs hold some five times as much: on a small disk that must leave room for
+// messages. And when messages are refused for want of room, up to three of them are
+// still to be written, beside a new log: that must fit into half of the reserve, an
+// eighth of such a disk.
 func memTableSize(diskTotal int64) uint64 {
 	const most, least = 8 << 20, 256 << 10
 	if diskTotal == 0 {
 		return most
 	}
-	return uint64(max(least, min(most, diskTotal/64)))
+	return uint64(max(least, min(most, diskTotal/128)))
 }
 
 // logger passes on what the engine cannot return as an error.

@@ -12,6 +12,8 @@ import (
 
 // contents is what a database holds.
 type contents struct {
+	exists     bool   // there is a database
+	unflushed  int64  // at most so many bytes of its logs go to tables when it is opened
 	generation uint64 // 0 in a new one
 	highWater  uint64 // numbers below it may have been given
 	keys       []pubsub.Key
@@ -28,13 +30,18 @@ func inspect(d *directory, diskTotal int64) (contents, error) {
 		return contents{figures: &figures{}}, err
 	}
 	ignore := func(error) {} // what goes wrong comes back from scan
-	o := engineOptions(d, diskTotal, ignore, ignore)
+	o := engineOptions(d, diskTotal, maxTables, ignore, ignore)
 	o.ReadOnly = true
+	o.EnsureDefaults()
 	db, err := pebble.Open(d.store, o)
 	if err != nil {
 		return contents{}, openError(d, err)
 	}
-	c, err := scan(db)
+	var c contents
+	if err = checkTables(d, db, o); err == nil {
+		c, err = scan(db)
+	}
+	c.exists, c.unflushed = true, int64(db.Metrics().MemTable.Size)
 	if e := db.Close(); err == nil {
 		err = damaged(e)
 	}
@@ -109,15 +116,4 @@ func parseNumber(b []byte) (uint64, error) {
 		return 0, fmt.Errorf("%w: number of %d bytes; %s", ErrCorrupt, len(b), wayOut)
 	}
 	return binary.BigEndian.Uint64(b), nil
-}
-
-// wayOut is what can be done about damage.
-const wayOut = "restore the directory from a backup, or name a new one"
-
-// damaged marks an error of the engine that tells of damaged files.
-func damaged(err error) error {
-	if err != nil && pebble.IsCorruptionError(err) {
-		return fmt.Errorf("%w: %w; %s", ErrCorrupt, err, wayOut)
-	}
-	return err
 }
