@@ -378,7 +378,9 @@ func checkTables(d *directory, db *pebble.DB, o *pebble.Options) error {
 	for _, tables := range levels {
 		for _, t := range tables {
 			path := d.fs.PathJoin(d.store, t.BackingSSTNum.String()+".sst")
-			if err := checkTable(d, path, o); err != nil {
+			ro := o.MakeReaderOptions()
+			ro.CacheOpts.FileNum = t.BackingSSTNum // for errors
+			if err := checkTable(d, path, ro); err != nil {
 				return err
 			}
 		}
@@ -387,7 +389,7 @@ func checkTables(d *directory, db *pebble.DB, o *pebble.Options) error {
 }
 
 // checkTable reads every block of a table.
-func checkTable(d *directory, path string, o *pebble.Options) error {
+func checkTable(d *directory, path string, o sstable.ReaderOptions) error {
 	f, err := openFile(d, path)
 	if err != nil {
 		return err
@@ -396,7 +398,7 @@ func checkTable(d *directory, path string, o *pebble.Options) error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("%w: %s: %w", ErrDirectory, path, err), f.Close())
 	}
-	r, err := sstable.NewReader(context.Background(), in, o.MakeReaderOptions())
+	r, err := sstable.NewReader(context.Background(), in, o)
 	if err != nil {
 		err = errors.Join(err, in.Close())
 	} else {

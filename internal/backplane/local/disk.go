@@ -78,11 +78,12 @@ func (d *disk) take(n, leave int64) error {
 func (d *disk) forMessages() int64 { return d.reserve }
 
 // forCompactions is how much compactions must leave free, and sweeps, whose work only
-// a compaction turns into free space.
-func (d *disk) forCompactions() int64 { return d.reserve / 2 }
+// a compaction turns into free space. The messages that are in memory then still go to
+// tables: see memTableSize.
+func (d *disk) forCompactions() int64 { return d.reserve / 4 * 3 }
 
 // forKeys is how much a change of a signing key must leave free.
-func (d *disk) forKeys() int64 { return d.reserve / 4 }
+func (d *disk) forKeys() int64 { return d.reserve / 8 }
 
 // size returns n bytes in words.
 func size(n int64) string {

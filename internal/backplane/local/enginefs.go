@@ -20,7 +20,7 @@ import (
 //   - waits until there is one, or room on the disk, where the engine cannot go on
 //     without; [committer] answers publishers meanwhile;
 //   - pauses before it returns the failure of a flush or a compaction;
-//   - keeps compactions from the lower half of the reserve. A compaction needs room
+//   - keeps compactions from the lower part of the reserve. A compaction needs room
 //     for all that it rewrites before it frees any;
 //   - notes what was synced: see [syncMarks].
 type engineFS struct {

@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -71,6 +72,10 @@ type Events struct {
 	// Unreadable reports, at Open, a record that this release cannot read, and that
 	// hides no other: kind is key, and name the key's id.
 	Unreadable func(kind, name string, err error)
+	// Exposed reports a file or directory of the data directory that others than its
+	// owner may use, by its mode, before Open returns. What is in the store's own
+	// files is kept from them if this process may change their modes.
+	Exposed func(path string, mode fs.FileMode)
 	// Error reports trouble that the engine lives with and works on, such as a
 	// compaction that failed for lack of disk space: at most once a second.
 	Error func(error)
@@ -194,15 +199,32 @@ func (b *Backplane) Stats() Stats {
 // Close waits for the writes that were begun, ends what runs in the background
 // and closes the files. Calls made later return [pubsub.ErrClosed]; so does a
 // Run or WatchKeys that is under way. A second Close does nothing.
+//
+// If the disk does not let Close finish within closeWait, it returns an error and
+// leaves the rest behind; the process is to end then, as if it had been killed.
 func (b *Backplane) Close() error {
 	b.closeOnce.Do(func() {
-		b.engine.shut()
-		b.store.stopSweeping()
-		b.bus.drain()
-		b.closeErr = b.engine.close()
+		done := make(chan error, 1)
+		go func() {
+			b.engine.shut()
+			b.store.stopSweeping()
+			b.bus.drain()
+			done <- b.engine.close()
+		}()
+		late := time.NewTimer(closeWait)
+		defer late.Stop()
+		select {
+		case b.closeErr = <-done:
+		case <-late.C:
+			b.closeErr = fmt.Errorf("%w: the disk of %s has not let the store be closed within %v; nothing acknowledged is lost",
+				ErrDirectory, b.engine.dir.path, closeWait)
+		}
 	})
 	return b.closeErr
 }
+
+// closeWait bounds how long Close takes.
+const closeWait = 15 * time.Second
 
 // engine is the open database with what guards it.
 type engine struct {
@@ -253,6 +275,7 @@ func openEngine(o Options) (*engine, contents, error) {
 			o.Events.Error(fmt.Errorf("store %s: %w", dir.store, err))
 		}
 	}
+	dir.protect(o.Events.Exposed)
 	found, err := inspect(dir, e.disk.total)
 	if err == nil {
 		err = e.disk.take(0, found.unflushed+openingTakes)

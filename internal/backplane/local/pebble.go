@@ -59,8 +59,8 @@ func engineOptions(d *directory, diskTotal int64, tables int, report, fatal func
 // memTableSize returns how much is kept in memory before it goes to a table.
 // The logs hold some five times as much: on a small disk that must leave room for
 // messages. And when messages are refused for want of room, up to three of them are
-// still to be written, beside a new log: that must fit into half of the reserve, an
-// eighth of such a disk.
+// still to be written, beside a new log: that must fit into the lower part of the
+// reserve, which is an eighth of such a disk.
 func memTableSize(diskTotal int64) uint64 {
 	const most, least = 8 << 20, 256 << 10
 	if diskTotal == 0 {

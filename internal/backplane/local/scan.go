@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"strings"
 
 	"pubsub"
 
@@ -45,10 +46,10 @@ func inspect(d *directory, diskTotal int64) (contents, error) {
 	if e := db.Close(); err == nil {
 		err = damaged(e)
 	}
-	if err != nil {
-		return contents{}, fmt.Errorf("%s: %w", d.store, err)
+	if err != nil && !strings.Contains(err.Error(), d.store) {
+		err = fmt.Errorf("%s: %w", d.store, err)
 	}
-	return c, nil
+	return c, err
 }
 
 // scan reads all that there is.
