@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -374,6 +375,60 @@ func TestDamagedLog(t *testing.T) {
 				if err := b.Close(); err != nil {
 					t.Error(err)
 				}
+			}
+		}
+	}
+}
+
+// TestDamagedOlderLog damages the logs that a killed store has besides its newest one:
+// they were whole, so nothing of them may go.
+func TestDamagedOlderLog(t *testing.T) {
+	t.Parallel()
+	const places = 8
+	for _, img := range []image{buildYoung(t, 120, 9<<10), buildYoung(t, 2500, 300)} {
+		var logs []string
+		for n := range img.files {
+			if strings.HasSuffix(n, ".log") {
+				logs = append(logs, n)
+			}
+		}
+		slices.Sort(logs)
+		if len(logs) < 2 {
+			t.Fatalf("there are the logs %q", logs)
+		}
+		for _, log := range logs[:len(logs)-1] {
+			text := img.files[log]
+			for how, harm := range harms {
+				for i := range places {
+					at := i * len(text) / places
+					if i == places-1 {
+						at = lastRecord(text) + 1
+					}
+					harmed := harm(text, at)
+					if harmed == text {
+						continue
+					}
+					b, err := Open(Options{Dir: "/data", FS: img.mem(t, log, harmed)})
+					if err == nil {
+						t.Errorf("%s: %s at %d of %d: opened", log, how, at, len(text))
+						b.Close()
+						continue
+					}
+					if !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), "/data/"+log) || !strings.Contains(err.Error(), "offset") {
+						t.Errorf("%s: %s at %d of %d: %v", log, how, at, len(text), err)
+					}
+				}
+			}
+			fs := img.mem(t, "", "")
+			if err := fs.Remove("/data/" + log); err != nil {
+				t.Fatal(err)
+			}
+			b, err := Open(Options{Dir: "/data", FS: fs})
+			if err == nil {
+				t.Errorf("%s is missing: opened", log)
+				b.Close()
+			} else if !errors.Is(err, ErrCorrupt) {
+				t.Errorf("%s is missing: %v", log, err)
 			}
 		}
 	}

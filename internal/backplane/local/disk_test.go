@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -290,6 +291,26 @@ func TestStartOnFullDisk(t *testing.T) {
 	if outcomes[true] == 0 || outcomes[false] == 0 {
 		t.Errorf("it opened, or not: %v; both were to be seen", outcomes)
 	}
+}
+
+// TestNoRoomWhileOpening fills the disk while a store is opened, after all that can be
+// looked at before: the process ends, with a line that names the disk.
+func TestNoRoomWhileOpening(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	killed(t, dir, 10)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	out, err := helperCommand(ctx, t, "full", dir).CombinedOutput()
+	if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != 1 {
+		t.Errorf("the process ended with %v", err)
+	}
+	if text := string(out); !strings.Contains(text, dir) || !strings.Contains(text, syscall.ENOSPC.Error()) || strings.Count(text, "\n") != 1 {
+		t.Errorf("it said %q", text)
+	}
+	b := open(t, Options{Dir: dir})
+	defer b.Close()
+	checkStats(t, b)
 }
 
 // fillUp makes a file that leaves so many bytes of its disk.

@@ -2,6 +2,8 @@ package local
 
 import (
 	"fmt"
+	"strconv"
+	"strings"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
@@ -69,10 +71,27 @@ func memTableSize(diskTotal int64) uint64 {
 	return uint64(max(least, min(most, diskTotal/128)))
 }
 
-// logger passes on what the engine cannot return as an error.
-type logger struct{ report, fatal func(error) }
+// logger passes on what the engine cannot return as an error, and, if replayed is not nil,
+// which logs it reads when it is opened: it says so nowhere else.
+type logger struct {
+	report, fatal func(error)
+	replayed      func(log uint64)
+}
 
-func (logger) Infof(string, ...any) {}
+func (l logger) Infof(format string, args ...any) {
+	if l.replayed == nil || !strings.Contains(format, "stopped reading at offset") {
+		return
+	}
+	for _, arg := range args {
+		if text, ok := arg.(string); ok { // "000012: {...}"
+			number, _, _ := strings.Cut(text, ":")
+			if n, err := strconv.ParseUint(number, 10, 64); err == nil {
+				l.replayed(n)
+			}
+			return
+		}
+	}
+}
 
 func (l logger) Errorf(format string, args ...any) { l.report(fmt.Errorf(format, args...)) }
 

@@ -26,20 +26,29 @@ type contents struct {
 // found before anything is built upon it. What is not there yet has nothing in
 // it.
 func inspect(d *directory, diskTotal int64) (contents, error) {
-	exists, err := checkFiles(d)
+	logs, exists, err := checkFiles(d)
 	if err != nil || !exists {
 		return contents{figures: &figures{}}, err
 	}
 	ignore := func(error) {} // what goes wrong comes back from scan
 	o := engineOptions(d, diskTotal, maxTables, ignore, ignore)
 	o.ReadOnly = true
+	var replayed []uint64
+	o.Logger = logger{report: ignore, fatal: ignore, replayed: func(log uint64) { replayed = append(replayed, log) }}
 	o.EnsureDefaults()
 	db, err := pebble.Open(d.store, o)
 	if err != nil {
+		if torn := logs.torn(); torn != nil && pebble.IsCorruptionError(err) {
+			return contents{}, torn
+		}
 		return contents{}, openError(d, err)
 	}
 	var c contents
-	if err = checkTables(d, db, o); err == nil {
+	err = logs.checkReplayed(d, replayed)
+	if err == nil {
+		err = checkTables(d, db, o)
+	}
+	if err == nil {
 		c, err = scan(db)
 	}
 	c.exists, c.unflushed = true, int64(db.Metrics().MemTable.Size)
