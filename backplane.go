@@ -32,7 +32,8 @@ type Store interface {
 	// is kept, for [ClearLinger], as a marker: a message without data that has
 	// the same version. Put keeps no reference to m's slices after wait has
 	// returned. After a failed Put the topic holds what it held before, or m if
-	// the failure cannot tell.
+	// the failure cannot tell. If m becomes durable after wait has failed, the
+	// backplane sends it itself.
 	Put(ctx context.Context, m Message) (wait func() (Version, error))
 
 	// Last returns the topic's retained message or marker of a clear; ok is

@@ -117,6 +117,7 @@ func (c *serveCmd) Run(p *process, all *cli, ctx *kong.Context) error {
 		return err
 	}
 
+	restrictUmask()
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	running, cancel := context.WithCancel(context.Background())

@@ -80,7 +80,8 @@ func (c *storeCmd) with(p *process, cfg *config.Config, do func(ctx context.Cont
 	context.AfterFunc(ctx, stop) // a second signal kills
 	var mu sync.Mutex
 	told := "" // guarded by mu
-	b, err := app.OpenStore(cfg, func(err error) {
+	restrictUmask()
+	b, err := app.OpenStore(ctx, cfg, func(err error) {
 		mu.Lock()
 		defer mu.Unlock()
 		if told != err.Error() { // once is enough
@@ -88,6 +89,9 @@ func (c *storeCmd) with(p *process, cfg *config.Config, do func(ctx context.Cont
 			fmt.Fprintln(p.stderr, "pubsub:", told)
 		}
 	})
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return errInterrupted
+	}
 	if err != nil {
 		return adviseServe(err)
 	}

@@ -72,7 +72,10 @@ func Run(ctx context.Context, cfg *config.Config, o Options) error {
 		return err
 	}
 	defer n.closeListeners()
-	if err := n.openBackplane(); err != nil {
+	if err := n.openBackplane(ctx); err != nil {
+		if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+			return nil // stopped before it had begun
+		}
 		return err
 	}
 	defer func() {

@@ -14,18 +14,18 @@ import (
 
 // openBackplane opens the store of a node alone, or begins to connect to that of a
 // cluster.
-func (n *node) openBackplane() error {
+func (n *node) openBackplane(ctx context.Context) error {
 	if n.clustered() {
 		return n.openNATS()
 	}
-	return n.openLocal()
+	return n.openLocal(ctx)
 }
 
 // clustered reports whether the node is one of a cluster.
 func (n *node) clustered() bool { return len(n.cfg.NATS) > 0 }
 
-func (n *node) openLocal() error {
-	b, err := local.Open(local.Options{
+func (n *node) openLocal(ctx context.Context) error {
+	b, err := openLocal(ctx, local.Options{
 		Dir:         n.cfg.DataDir,
 		InMemory:    n.cfg.InMemory,
 		DiskReserve: diskReserve(n.cfg),

@@ -2,6 +2,7 @@ package app
 
 import (
 	"fmt"
+	"io/fs"
 	"strconv"
 	"strings"
 	"time"
@@ -106,7 +107,11 @@ func (n *node) storeEvents() local.Events {
 	return local.Events{
 		Swept:      func(count, bytes int64) { n.log.Debug("expired messages removed", "messages", count, "bytes", bytes) },
 		Unreadable: n.unreadable,
-		Error:      func(err error) { n.failed("store operation failed", err) },
+		Exposed: func(path string, mode fs.FileMode) {
+			n.log.Warn("data directory exposed", "path", path, "mode", mode.String(),
+				"advice", "there are signing keys in it: chmod -R go= the directory, and replace the keys if others may have read them")
+		},
+		Error: func(err error) { n.failed("store operation failed", err) },
 		Fatal: func(err error) {
 			n.metrics.errors.WithLabelValues(operation("store write failed")).Inc()
 			n.log.Error("store write failed", "error", err, "consequence", "the process ends; what was acknowledged is on disk")

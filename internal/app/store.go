@@ -1,6 +1,7 @@
 package app
 
 import (
+	"context"
 	"fmt"
 	"time"
 
@@ -16,8 +17,8 @@ const storeWait = 30 * time.Second
 
 // OpenStore opens what a broker with the settings cfg keeps everything in, for use
 // without a broker. tell is told of trouble that the store lives with, and why it
-// has to wait for NATS.
-func OpenStore(cfg *config.Config, tell func(error)) (pubsub.Backplane, error) {
+// has to wait for NATS. When ctx is done, OpenStore returns its error at once.
+func OpenStore(ctx context.Context, cfg *config.Config, tell func(error)) (pubsub.Backplane, error) {
 	unreadable := func(kind, name string, err error) {
 		tell(fmt.Errorf("the record of %s %q cannot be read, and is left out: %w", kind, name, err))
 	}
@@ -32,7 +33,7 @@ func OpenStore(cfg *config.Config, tell func(error)) (pubsub.Backplane, error) {
 		}
 		return nats.Open(o)
 	}
-	b, err := local.Open(local.Options{
+	b, err := openLocal(ctx, local.Options{
 		Dir:         cfg.DataDir,
 		DiskReserve: diskReserve(cfg),
 		Events:      local.Events{Error: tell, Unreadable: unreadable},
@@ -41,4 +42,30 @@ func OpenStore(cfg *config.Config, tell func(error)) (pubsub.Backplane, error) {
 		return nil, fmt.Errorf("cannot open the store: %w", err)
 	}
 	return b, nil
+}
+
+// openLocal opens the embedded store. When ctx is done it returns the error of that at
+// once, for the process to end: the disk may not let go of what is opening the store,
+// and to leave that behind loses no more than a SIGKILL.
+func openLocal(ctx context.Context, o local.Options) (*local.Backplane, error) {
+	type result struct {
+		b   *local.Backplane
+		err error
+	}
+	opened := make(chan result, 1)
+	go func() {
+		b, err := local.Open(o)
+		opened <- result{b, err}
+	}()
+	select {
+	case r := <-opened:
+		return r.b, r.err
+	case <-ctx.Done():
+		go func() {
+			if r := <-opened; r.err == nil {
+				_ = r.b.Close()
+			}
+		}()
+		return nil, ctx.Err()
+	}
 }

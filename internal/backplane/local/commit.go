@@ -4,8 +4,12 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
+
+	"pubsub"
 
 	"github.com/cockroachdb/pebble/v2"
 )
@@ -13,6 +17,9 @@ import (
 // seqBlock is how many sequence numbers are reserved at a time. What is left of
 // a block when the process ends is never used.
 const seqBlock = 1 << 16
+
+// stallAfter is how long a write may take before the disk counts as stalled.
+const stallAfter = 5 * time.Second
 
 // committer puts batches into the engine one after the other, numbers them, and
 // knows which of them are durable.
@@ -23,27 +30,45 @@ const seqBlock = 1 << 16
 // engine's log, so that what comes before a synced number is synced too, and
 // the high-water mark that covers a number travels in the same or an earlier
 // batch: a number that anybody has seen is never given again.
+//
+// Both to apply a batch and to sync it can take as long as the disk likes, so each has
+// a goroutine of its own, and whoever waits can give up. Once a write has taken
+// stallAfter the committer is stalled: all who wait give up, and callers refuse new
+// writes, until every write that was begun is done. What was given up is written all
+// the same when the disk goes on, and then announced.
 type committer struct {
 	// immutable
-	db    *pebble.DB
-	fatal func(error)
+	db       *pebble.DB
+	fatal    func(error)
+	announce func(pubsub.Topic) // called when a message that was given up is durable
 	// writes are for use again, by this committer only: a channel that was made in
 	// a synctest bubble must not leave it.
-	writes sync.Pool
-	wake   chan struct{} // one slot: there is something in queue, or closing is set
-	done   chan struct{} // closed when the syncing goroutine has ended
+	writes  sync.Pool
+	toApply chan struct{} // one slot: there may be something to apply, or closing is set
+	toSync  chan struct{} // one slot: there may be something to sync, or all is applied and closing is set
+	done    sync.WaitGroup
 
-	mu      sync.Mutex // held while a batch is numbered and applied
-	next    uint64     // the next number
-	limit   uint64     // numbers below it are reserved
-	queue   []*write   // applied and not synced, in order
+	mu sync.Mutex
+	// guarded by mu
+	next    uint64   // the next number
+	limit   uint64   // numbers below it are reserved
+	queue   []*write // in order: nil once done, then those to be synced, then those to be applied
+	first   int      // index in queue of the first that is not done
+	ready   int      // index in queue of the first that is not applied
+	ordinal uint64   // of the last write that was queued
 	closing bool
+	watch   *time.Timer // looks at the age of the oldest write; nil if none is under way
 
-	applied atomic.Uint64 // the last number given
-	synced  atomic.Uint64 // it and those before it are durable
+	applied        atomic.Uint64 // the last number that readers may see
+	appliedOrdinal atomic.Uint64 // of the last write that was applied
+	synced         atomic.Uint64 // it and the numbers before it are durable
+
+	// stall is the channel that is closed when the committer stalls; another one
+	// takes its place when that is over. It is changed with mu held.
+	stall atomic.Pointer[chan struct{}]
 
 	progressMu sync.Mutex
-	progress   chan struct{} // closed when synced grows; nil if nobody waits
+	progress   chan struct{} // closed when a write was applied or synced; nil if nobody waits
 }
 
 // write is a batch on its way to the disk. One that was waited for is used
@@ -51,19 +76,34 @@ type committer struct {
 type write struct {
 	log   *committer // immutable
 	batch *pebble.Batch
-	seq   uint64     // 0 if it has no number
-	done  chan error // one slot: the outcome
-	key   []byte     // scratch
+	seq   uint64       // 0 if it has no number
+	topic pubsub.Topic // of a message
+	lazy  bool         // it need not be synced, and nobody waits for it
+	late  func()       // called, if not nil, once it is durable after it was given up
+	began time.Time
+	state atomic.Int32 // pending, finished or givenUp
+	done  chan error   // one slot: the outcome
+	key   []byte       // scratch
 }
 
-func newCommitter(db *pebble.DB, fatal func(error)) *committer {
+const (
+	pending int32 = iota
+	finished
+	givenUp
+)
+
+func newCommitter(db *pebble.DB, announce func(pubsub.Topic), fatal func(error)) *committer {
 	c := &committer{
-		db:    db,
-		fatal: fatal,
-		wake:  make(chan struct{}, 1),
-		done:  make(chan struct{}),
+		db:       db,
+		fatal:    fatal,
+		announce: announce,
+		toApply:  make(chan struct{}, 1),
+		toSync:   make(chan struct{}, 1),
 	}
-	go c.run()
+	working := make(chan struct{})
+	c.stall.Store(&working)
+	c.done.Go(c.applyAll)
+	c.done.Go(c.syncAll)
 	return c
 }
 
@@ -86,7 +126,8 @@ func (c *committer) unused() *write {
 // newWrite returns an empty write.
 func (c *committer) newWrite() *write {
 	w := c.unused()
-	w.batch, w.seq = c.db.NewBatch(), 0
+	w.batch, w.seq, w.topic, w.lazy, w.late = c.db.NewBatch(), 0, "", false, nil
+	w.state.Store(pending)
 	return w
 }
 
@@ -97,10 +138,10 @@ func (c *committer) abandon(w *write) {
 	c.writes.Put(w)
 }
 
-// commit applies w. If number is not nil, w takes the next number, which is
-// written there: it lies in the batch's last value. The batch is in the
-// engine's order when commit returns, and durable when wait does.
-func (c *committer) commit(w *write, number []byte) {
+// commit gives w its place in the engine's order and returns the ordinal of that. If
+// number is not nil, w takes the next number, which is written there: it lies in the
+// batch's last value. w is durable when its wait returns nil.
+func (c *committer) commit(w *write, number []byte) (ordinal uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if number != nil {
@@ -112,32 +153,30 @@ func (c *committer) commit(w *write, number []byte) {
 			c.check(w.batch.Set(highWaterKey, binary.BigEndian.AppendUint64(nil, c.limit), nil))
 		}
 	}
-	c.apply(w.batch)
-	if number != nil {
-		c.applied.Store(w.seq)
-	}
+	w.began = time.Now()
 	c.queue = append(c.queue, w)
-	c.signal()
-}
-
-// apply hands a batch to the engine, which is to sync it.
-func (c *committer) apply(b *pebble.Batch) {
-	defer c.recover()
-	c.check(c.db.ApplyNoSyncWait(b, pebble.Sync))
-}
-
-// applyUnsynced hands a batch to the engine that may be lost.
-func (c *committer) applyUnsynced(b *pebble.Batch) {
-	defer c.recover()
-	c.check(c.db.Apply(b, pebble.NoSync))
-}
-
-// recover is deferred around the engine's writes. It panics if its log is
-// broken; the panic must not reach somebody who recovers from it.
-func (c *committer) recover() {
-	if r := recover(); r != nil {
-		c.fatal(fmt.Errorf("%v", r))
+	c.ordinal++
+	if c.watch == nil {
+		c.watch = time.AfterFunc(stallAfter, c.look)
 	}
+	signal(c.toApply)
+	return c.ordinal
+}
+
+// apply hands a batch to the engine.
+func (c *committer) apply(w *write) {
+	// The engine panics if its log is broken; the panic must not reach somebody who
+	// recovers from it.
+	defer func() {
+		if r := recover(); r != nil {
+			c.fatal(fmt.Errorf("%v", r))
+		}
+	}()
+	if w.lazy {
+		c.check(c.db.Apply(w.batch, pebble.NoSync))
+		return
+	}
+	c.check(c.db.ApplyNoSyncWait(w.batch, pebble.Sync))
 }
 
 func (c *committer) check(err error) {
@@ -146,51 +185,165 @@ func (c *committer) check(err error) {
 	}
 }
 
-// signal wakes the syncing goroutine.
-func (c *committer) signal() {
+// signal wakes the goroutine that waits for c, a channel of one slot.
+func signal(c chan<- struct{}) {
 	select {
-	case c.wake <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }
 
-// wait waits until w is durable and lets go of it. There is nothing to give up
-// early for: the order is fixed, and the outcome is needed to go on.
-func (w *write) wait() error {
-	err := <-w.done
-	w.log.writes.Put(w)
-	return err
-}
-
-// run waits for the batches to be synced, in order, and tells.
-func (c *committer) run() {
-	defer close(c.done)
-	var taken []*write
+// applyAll applies what is queued, in order.
+func (c *committer) applyAll() {
+	var batch []*write
 	for {
 		c.mu.Lock()
-		taken, c.queue = c.queue, taken[:0]
+		batch = append(batch[:0], c.queue[c.ready:]...)
 		closing := c.closing
 		c.mu.Unlock()
-		if len(taken) == 0 {
+		if len(batch) == 0 {
 			if closing {
+				signal(c.toSync)
 				return
 			}
-			<-c.wake
+			<-c.toApply
 			continue
 		}
-		for i, w := range taken {
-			taken[i] = nil
-			err := w.batch.SyncWait()
-			c.check(err) // the engine's memory is ahead of its disk for good
+		for i, w := range batch {
+			batch[i] = nil
+			c.apply(w)
 			if w.seq != 0 {
-				c.synced.Store(w.seq)
-				c.tellProgress()
+				c.applied.Store(w.seq)
 			}
-			c.check(w.batch.Close())
-			w.batch = nil
-			w.done <- err
+			c.mu.Lock()
+			c.ready++
+			c.mu.Unlock()
+			c.appliedOrdinal.Add(1)
+			c.tellProgress()
+			signal(c.toSync)
 		}
 	}
+}
+
+// syncAll waits for what is applied to be synced, in order, and tells.
+func (c *committer) syncAll() {
+	var batch []*write
+	for {
+		c.mu.Lock()
+		batch = append(batch[:0], c.queue[c.first:c.ready]...)
+		over := c.closing && c.first == len(c.queue)
+		c.mu.Unlock()
+		if over {
+			return
+		}
+		if len(batch) == 0 {
+			<-c.toSync
+			continue
+		}
+		for i, w := range batch {
+			batch[i] = nil
+			c.finish(w)
+		}
+	}
+}
+
+// finish waits until w, the first in the queue, is durable, and takes it off.
+func (c *committer) finish(w *write) {
+	if !w.lazy {
+		c.check(w.batch.SyncWait()) // else the engine's memory is ahead of its disk for good
+	}
+	c.check(w.batch.Close())
+	w.batch = nil
+	if w.seq != 0 {
+		c.synced.Store(w.seq)
+		c.tellProgress()
+	}
+	c.takeOff()
+	switch {
+	case w.lazy:
+		c.writes.Put(w)
+	case w.state.CompareAndSwap(pending, finished):
+		w.done <- nil
+	case w.late != nil:
+		w.late()
+	case w.topic != "":
+		c.announce(w.topic)
+	}
+}
+
+// takeOff takes the first write off the queue.
+func (c *committer) takeOff() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.queue[c.first] = nil
+	c.first++
+	if n := len(c.queue); c.first == n || c.first >= 1024 && c.first > n/2 {
+		c.queue = slices.Delete(c.queue, 0, c.first)
+		c.ready -= c.first
+		c.first = 0
+	}
+	if len(c.queue) > 0 {
+		return
+	}
+	if stall := *c.stall.Load(); isClosed(stall) { // that is over
+		working := make(chan struct{})
+		c.stall.Store(&working)
+	}
+}
+
+// look makes the committer stalled if the oldest write has taken too long, and looks
+// again later if there is one.
+func (c *committer) look() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.first == len(c.queue) {
+		c.watch = nil
+		return
+	}
+	left := stallAfter - time.Since(c.queue[c.first].began)
+	if left <= 0 {
+		if stall := *c.stall.Load(); !isClosed(stall) {
+			close(stall)
+		}
+		left = stallAfter
+	}
+	c.watch.Reset(left)
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// stalled returns an error, [pubsub.ErrUnavailable], if the committer is stalled.
+func (c *committer) stalled() error {
+	if isClosed(*c.stall.Load()) {
+		return errStalled
+	}
+	return nil
+}
+
+var errStalled = fmt.Errorf("%w: the disk has not finished a write for %v", pubsub.ErrUnavailable, stallAfter)
+
+// wait waits until w is durable and lets go of it; it gives up, with errStalled, when
+// the committer is stalled. There is no other reason to give up: the order is fixed,
+// and the outcome is needed to go on.
+func (w *write) wait() error {
+	stall := *w.log.stall.Load()
+	select {
+	case <-w.done:
+	case <-stall:
+		if w.state.CompareAndSwap(pending, givenUp) {
+			return errStalled // and w is the committer's
+		}
+		<-w.done
+	}
+	w.log.writes.Put(w)
+	return nil
 }
 
 func (c *committer) tellProgress() {
@@ -202,11 +355,31 @@ func (c *committer) tellProgress() {
 	c.progressMu.Unlock()
 }
 
-// waitSynced returns once the batch numbered seq is durable, or with ctx's error.
+// waitSynced returns once the batch numbered seq is durable, with ctx's error, or with
+// errStalled.
 func (c *committer) waitSynced(ctx context.Context, seq uint64) error {
-	for c.synced.Load() < seq {
+	return c.waitFor(ctx, &c.synced, seq)
+}
+
+// waitApplied returns once readers see the write of that ordinal, or with errStalled.
+func (c *committer) waitApplied(ordinal uint64) error {
+	return c.waitFor(context.Background(), &c.appliedOrdinal, ordinal)
+}
+
+// waitAllApplied returns once readers see all that was committed, or with errStalled.
+func (c *committer) waitAllApplied() error {
+	c.mu.Lock()
+	ordinal := c.ordinal
+	c.mu.Unlock()
+	return c.waitApplied(ordinal)
+}
+
+// waitFor waits until counter has come to at least n.
+func (c *committer) waitFor(ctx context.Context, counter *atomic.Uint64, n uint64) error {
+	for counter.Load() < n {
+		stall := *c.stall.Load()
 		c.progressMu.Lock()
-		if c.synced.Load() >= seq {
+		if counter.Load() >= n {
 			c.progressMu.Unlock()
 			return nil
 		}
@@ -217,6 +390,8 @@ func (c *committer) waitSynced(ctx context.Context, seq uint64) error {
 		c.progressMu.Unlock()
 		select {
 		case <-progress:
+		case <-stall:
+			return errStalled
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -228,7 +403,13 @@ func (c *committer) waitSynced(ctx context.Context, seq uint64) error {
 func (c *committer) close() {
 	c.mu.Lock()
 	c.closing = true
-	c.signal()
 	c.mu.Unlock()
-	<-c.done
+	signal(c.toApply)
+	signal(c.toSync)
+	c.done.Wait()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.watch != nil {
+		c.watch.Stop()
+	}
 }

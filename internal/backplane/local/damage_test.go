@@ -6,10 +6,13 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"pubsub"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
 // image is a data directory that was built up for a test, file by file, and what
@@ -90,6 +93,30 @@ func (img image) write(t *testing.T, name, text string) string {
 	return dir
 }
 
+// mem writes the image to a file system in memory, with one file replaced.
+func (img image) mem(t *testing.T, name, text string) *vfs.MemFS {
+	t.Helper()
+	fs := vfs.NewMem()
+	for n, s := range img.files {
+		if n == name {
+			s = text
+		}
+		path := "/data/" + n
+		if err := fs.MkdirAll(fs.PathDir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		f, err := fs.Create(path, vfs.WriteCategoryUnspecified)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = f.Write([]byte(s))
+		if err := errors.Join(err, f.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return fs
+}
+
 // TestFlippedBytes flips a byte of a file, at many places in every file: the
 // store opens and has lost nothing, or it does not open, says why, and changes
 // nothing.
@@ -139,15 +166,16 @@ func TestFlippedBytes(t *testing.T) {
 // lastRecord returns where the last record of a log begins.
 func lastRecord(text string) (at int) {
 	for i := 0; i < len(text); {
-		block := []byte(text[i/blockBytes*blockBytes : min(len(text), (i/blockBytes+1)*blockBytes)])
-		c, ok := parseChunk(block, i%blockBytes)
+		start := i / blockBytes * blockBytes
+		c, ok := parseChunk([]byte(text[start:min(len(text), start+blockBytes)]), i-start)
 		if !ok {
 			return at
 		}
-		at = i
-		i = i/blockBytes*blockBytes + c.end
-		if len(block)-c.end < 19 {
-			i = (i/blockBytes + 1) * blockBytes
+		if c.kind.starts {
+			at = i
+		}
+		if i = start + c.end; start+blockBytes-i < 19 {
+			i = start + blockBytes
 		}
 	}
 	return at
@@ -250,5 +278,216 @@ func TestMissingFiles(t *testing.T) {
 		if !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), dir) {
 			t.Errorf("%s is missing: %v", name, err)
 		}
+	}
+}
+
+// buildYoung makes a store as a SIGKILL leaves it, with all that was put into it, by one
+// publisher, in its only log.
+func buildYoung(t *testing.T, messages, size int) image {
+	t.Helper()
+	dir := t.TempDir()
+	b := open(t, Options{Dir: dir})
+	defer b.Close()
+	img := image{known: newHistory()}
+	for i := range messages {
+		topic := pubsub.Topic(fmt.Sprint("topic/", i))
+		data := fmt.Sprint(i, strings.Repeat("z", size))
+		v, err := b.Put(t.Context(), message(topic, data))()
+		if err != nil {
+			t.Fatal(err)
+		}
+		img.known.saw(t, topic, v, data)
+	}
+	img.files = relative(t, dir)
+	return img
+}
+
+// harms are ways in which a file is damaged at an offset.
+var harms = map[string]func(text string, at int) string{
+	"a byte flipped": func(text string, at int) string { return text[:at] + string(text[at]^0x55) + text[at+1:] },
+	"4 KiB of zeros": func(text string, at int) string {
+		n := min(4096, len(text)-at)
+		return text[:at] + strings.Repeat("\x00", n) + text[at+n:]
+	},
+	"4 KiB of the beginning": func(text string, at int) string { // as a block that was written to the wrong place
+		n := min(4096, len(text)-at, at)
+		return text[:at] + text[:n] + text[at+n:]
+	},
+	"cut short": func(text string, at int) string { return text[:at] },
+	"a block lost": func(text string, at int) string {
+		at -= at % blockBytes
+		return text[:at] + text[min(len(text), at+blockBytes):]
+	},
+}
+
+// TestDamagedLog damages the only log of a young store, and the newest one of an older
+// store, in each way at many places: only damage within the last write may go without a
+// word, with what was written last.
+func TestDamagedLog(t *testing.T) {
+	t.Parallel()
+	const places = 16
+	for name, img := range map[string]image{
+		"small messages": buildYoung(t, 350, 300),
+		"large messages": buildYoung(t, 40, 9<<10),
+		"older":          buildImage(t, false),
+	} {
+		var log string
+		for n := range img.files {
+			if strings.HasSuffix(n, ".log") && n > log {
+				log = n
+			}
+		}
+		text := img.files[log]
+		last := lastRecord(text)
+		if last < len(text)/2 {
+			t.Fatalf("%s: the last record of %s, of %d bytes, is at %d", name, log, len(text), last)
+		}
+		before := img.known.clone() // the last Put
+		for topic, v := range before.newest {
+			if v.Seq == before.taken {
+				delete(before.newest, topic)
+			}
+		}
+		for how, harm := range harms {
+			for i := range places {
+				at := i * len(text) / places
+				if i == places-1 {
+					at = last + 1
+				}
+				harmed := harm(text, at)
+				if harmed == text {
+					continue
+				}
+				b, err := Open(Options{Dir: "/data", FS: img.mem(t, log, harmed)})
+				if err != nil {
+					if !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), filepath.Join("/data", log)) || !strings.Contains(err.Error(), "offset") {
+						t.Errorf("%s: %s at %d: %v", name, how, at, err)
+					}
+					if at > last && len(harmed) <= len(text) && how == "cut short" {
+						t.Errorf("%s: the last write is torn: %v", name, err)
+					}
+					continue
+				}
+				if at < last && how != "4 KiB of zeros" && how != "4 KiB of the beginning" || at+4096 < last {
+					t.Errorf("%s: %s at %d of %d: opened", name, how, at, len(text))
+				}
+				before.clone().check(t, b)
+				if err := b.Close(); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+	}
+}
+
+// TestDamagedOlderLog damages the logs that a killed store has besides its newest one:
+// they were whole, so nothing of them may go.
+func TestDamagedOlderLog(t *testing.T) {
+	t.Parallel()
+	const places = 8
+	for _, img := range []image{buildYoung(t, 120, 9<<10), buildYoung(t, 2500, 300)} {
+		var logs []string
+		for n := range img.files {
+			if strings.HasSuffix(n, ".log") {
+				logs = append(logs, n)
+			}
+		}
+		slices.Sort(logs)
+		if len(logs) < 2 {
+			t.Fatalf("there are the logs %q", logs)
+		}
+		for _, log := range logs[:len(logs)-1] {
+			text := img.files[log]
+			for how, harm := range harms {
+				for i := range places {
+					at := i * len(text) / places
+					if i == places-1 {
+						at = lastRecord(text) + 1
+					}
+					harmed := harm(text, at)
+					if harmed == text {
+						continue
+					}
+					b, err := Open(Options{Dir: "/data", FS: img.mem(t, log, harmed)})
+					if err == nil {
+						t.Errorf("%s: %s at %d of %d: opened", log, how, at, len(text))
+						b.Close()
+						continue
+					}
+					if !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), "/data/"+log) || !strings.Contains(err.Error(), "offset") {
+						t.Errorf("%s: %s at %d of %d: %v", log, how, at, len(text), err)
+					}
+				}
+			}
+			fs := img.mem(t, "", "")
+			if err := fs.Remove("/data/" + log); err != nil {
+				t.Fatal(err)
+			}
+			b, err := Open(Options{Dir: "/data", FS: fs})
+			if err == nil {
+				t.Errorf("%s is missing: opened", log)
+				b.Close()
+			} else if !errors.Is(err, ErrCorrupt) {
+				t.Errorf("%s is missing: %v", log, err)
+			}
+		}
+	}
+}
+
+// TestDamagedFiles damages every other file of a store, killed or closed, in each way:
+// it opens and has lost nothing, or says at once which file is damaged.
+func TestDamagedFiles(t *testing.T) {
+	t.Parallel()
+	for _, closed := range []bool{false, true} {
+		img := buildImage(t, closed)
+		for name, text := range img.files {
+			if !strings.HasPrefix(name, "store/") {
+				continue
+			}
+			for how, harm := range harms {
+				for i := range 6 {
+					if strings.HasSuffix(name, ".log") && !closed {
+						break // see TestDamagedLog
+					}
+					at := i * len(text) / 6
+					if at >= len(text) {
+						break
+					}
+					harmed := harm(text, at)
+					if harmed == text {
+						continue
+					}
+					checkDamaged(t, img, img.mem(t, name, harmed), name, fmt.Sprintf("%s at %d of %d", how, at, len(text)))
+				}
+			}
+			fs := img.mem(t, "", "")
+			if err := fs.Remove("/data/" + name); err != nil {
+				t.Fatal(err)
+			}
+			checkDamaged(t, img, fs, name, "missing")
+		}
+	}
+}
+
+// checkDamaged opens the store in fs, whose file name is damaged.
+func checkDamaged(t *testing.T, img image, fs vfs.FS, name, how string) {
+	t.Helper()
+	b, err := Open(Options{Dir: "/data", FS: fs})
+	if err != nil {
+		path := "/data/" + name
+		if base := filepath.Base(name); how == "missing" && strings.HasPrefix(base, "marker.") {
+			path, _, _ = strings.Cut(base, ".0")
+		}
+		if !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), path) || strings.Contains(err.Error(), "carrier") || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s, %s: %v", name, how, err)
+		}
+		return
+	}
+	img.known.clone().check(t, b)
+	if err := b.Close(); err != nil {
+		t.Error(err)
+	}
+	if t.Failed() {
+		t.Fatalf("%s, %s", name, how)
 	}
 }

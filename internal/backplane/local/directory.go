@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	iofs "io/fs"
+	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -22,6 +24,7 @@ import (
 //	store/  the engine's files
 type directory struct {
 	fs    vfs.FS
+	real  bool   // fs is the operating system's
 	path  string // as the operating system knows it, whatever name was given
 	store string
 	lock  io.Closer
@@ -55,7 +58,7 @@ func openDirectory(fs vfs.FS, path string) (*directory, error) {
 		}
 		path = p
 	}
-	d := &directory{fs: fs, path: path, store: fs.PathJoin(path, "store")}
+	d := &directory{fs: fs, real: real, path: path, store: fs.PathJoin(path, "store")}
 	lock, err := fs.Lock(fs.PathJoin(path, "LOCK"))
 	if err != nil {
 		return nil, lockError(path, err)
@@ -104,6 +107,39 @@ func lockError(path string, err error) error {
 		return fmt.Errorf("%w: cannot lock %s: %w; use a disk whose file system has locks", ErrDirectory, path, err)
 	}
 	return fmt.Errorf("%w: %s is open in another broker; stop that one, or name another directory", ErrLocked, path)
+}
+
+// protect takes from the modes of the store's files what lets others than their owner
+// use them: there are keys in them. It reports where that fails, and a data directory
+// that others may use, which may be meant so.
+func (d *directory) protect(exposed func(path string, mode iofs.FileMode)) {
+	if !d.real || runtime.GOOS == "windows" { // where modes say nothing of others
+		return
+	}
+	if exposed == nil {
+		exposed = func(string, iofs.FileMode) {}
+	}
+	const others = 0o077
+	fi, err := os.Stat(d.path)
+	if err == nil && fi.Mode().Perm()&others != 0 {
+		exposed(d.path, fi.Mode())
+	}
+	for _, name := range []string{d.store, d.store + ".new", d.fs.PathJoin(d.path, "FORMAT"), d.fs.PathJoin(d.path, "LOCK")} {
+		// What cannot be looked at is found when it is opened.
+		_ = filepath.WalkDir(name, func(path string, e iofs.DirEntry, err error) error {
+			if err != nil {
+				return nil
+			}
+			fi, err := e.Info()
+			if err != nil || fi.Mode().Perm()&others == 0 || fi.Mode()&iofs.ModeSymlink != 0 {
+				return nil
+			}
+			if err := os.Chmod(path, fi.Mode().Perm()&^others); err != nil {
+				exposed(path, fi.Mode())
+			}
+			return nil
+		})
+	}
 }
 
 func (d *directory) close() error { return d.lock.Close() }

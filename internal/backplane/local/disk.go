@@ -3,7 +3,6 @@ package local
 import (
 	"fmt"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -21,7 +20,7 @@ type disk struct {
 
 	mu     sync.Mutex
 	asked  time.Time // when left was asked for
-	left   int64     // bytes above the reserve, less what was taken since asked
+	left   int64     // bytes that were free, less what was taken since asked
 	unsure bool      // the file system did not tell
 }
 
@@ -51,83 +50,48 @@ func (d *disk) free() int64 {
 	return int64(u.AvailBytes)
 }
 
-// take notes that n bytes are about to be written; [ErrDiskFull] if they would
-// eat into the reserve. A file system that does not tell its free space is
+// take notes that n bytes are about to be written; [ErrDiskFull] if less than leave
+// would be free after that. A file system that does not tell its free space is
 // taken to have some.
-func (d *disk) take(n int64) error {
+func (d *disk) take(n, leave int64) error {
 	n *= writtenTwice
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if now := time.Now(); d.asked.IsZero() || now.Sub(d.asked) >= askEvery {
-		free := d.free()
-		d.asked, d.unsure, d.left = now, free < 0, free-d.reserve
+		d.left = d.free()
+		d.asked, d.unsure = now, d.left < 0
 	}
 	if d.unsure {
 		return nil
 	}
-	if d.left <= n {
-		return fmt.Errorf("%w: less than the reserve of %d MiB is free for %s; make room", ErrDiskFull, d.reserve>>20, d.path)
+	if d.left-n <= leave {
+		return fmt.Errorf("%w: %s are free on the disk of %s, and %s are needed; make room", ErrDiskFull, size(d.left), d.path, size(leave))
 	}
 	d.left -= n
 	return nil
 }
 
-// compactionFS keeps compactions from the lower half of the reserve. A compaction
-// needs room for all that it rewrites before it frees any; one that took the last
-// of the disk would stop the log, and with it the process.
-type compactionFS struct {
-	vfs.FS
-	disk   *disk
-	closed <-chan struct{}
-}
+// The reserve is used up in steps, so that each is left to what matters more. What
+// is left at the end is for the engine, which cannot stop in the middle of a write.
 
-// compaction is how the engine names the purpose of such a file.
-const compaction = vfs.DiskWriteCategory("pebble-compaction")
+// forMessages is how much a retained message must leave free.
+func (d *disk) forMessages() int64 { return d.reserve }
 
-// retryAfter is how long a compaction waits before it fails for lack of room: the
-// engine tries again at once.
-const retryAfter = time.Second
+// forCompactions is how much compactions must leave free, and sweeps, whose work only
+// a compaction turns into free space. The messages that are in memory then still go to
+// tables: see memTableSize.
+func (d *disk) forCompactions() int64 { return d.reserve / 4 * 3 }
 
-// Create implements [vfs.FS].
-func (fs *compactionFS) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
-	if category != compaction {
-		return fs.FS.Create(name, category)
+// forKeys is how much a change of a signing key must leave free.
+func (d *disk) forKeys() int64 { return d.reserve / 8 }
+
+// size returns n bytes in words.
+func size(n int64) string {
+	switch {
+	case n >= 10<<20:
+		return fmt.Sprintf("%d MiB", n>>20)
+	case n >= 10<<10:
+		return fmt.Sprintf("%d KiB", n>>10)
 	}
-	if err := fs.room(); err != nil {
-		select {
-		case <-time.After(retryAfter):
-		case <-fs.closed:
-		}
-		return nil, err
-	}
-	f, err := fs.FS.Create(name, category)
-	if err != nil {
-		return nil, err
-	}
-	return &compactionFile{File: f, fs: fs}, nil
-}
-
-// Unwrap implements [vfs.FS].
-func (fs *compactionFS) Unwrap() vfs.FS { return fs.FS }
-
-// room returns an error if a compaction must not go on.
-func (fs *compactionFS) room() error {
-	if free := fs.disk.free(); free >= 0 && free < fs.disk.reserve/2 {
-		return fmt.Errorf("%w: no room for a compaction (%w)", ErrDiskFull, syscall.ENOSPC)
-	}
-	return nil
-}
-
-// compactionFile is a file that a compaction writes.
-type compactionFile struct {
-	vfs.File
-	fs *compactionFS
-}
-
-// Write implements [vfs.File].
-func (f *compactionFile) Write(b []byte) (int, error) {
-	if err := f.fs.room(); err != nil {
-		return 0, err
-	}
-	return f.File.Write(b)
+	return fmt.Sprintf("%d bytes", n)
 }

@@ -6,17 +6,21 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"pubsub"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 )
 
 // TestSmallDisk fills a real disk of 16 MiB: messages are refused while keys can
@@ -56,15 +60,15 @@ func TestSmallDisk(t *testing.T) {
 		}
 		b = open(t, o)
 	}
-	if err := errors.Join(ballast.Close(), os.Remove(ballast.Name())); err != nil {
+	if err := errors.Join(ballast.Close(), os.Remove(ballast.Name()), b.Close()); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.Close(); err != nil {
-		t.Fatal(err)
+	// Room that compactions cannot take up for a while.
+	if !remount(t, dir, "-t", "tmpfs", "-o", "remount,size=48m", "tmpfs") {
+		t.FailNow()
 	}
 	b = open(t, o)
 	defer b.Close()
-	awaitRoom(t, b)
 	h.check(t, b)
 	t.Logf("%d messages fitted; errors reported: %d", len(h.values), troubles.Load())
 }
@@ -83,18 +87,6 @@ func exhaust(t *testing.T, b *Backplane, ballast *os.File) {
 			if _, err := ballast.Write(make([]byte, 64<<10)); err != nil {
 				t.Fatal(err)
 			}
-		}
-	}
-}
-
-// awaitRoom lets the engine compact until messages are taken again.
-func awaitRoom(t *testing.T, b *Backplane) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	for b.Health(ctx) != nil && !errors.Is(b.Health(ctx), pubsub.ErrUnavailable) {
-		if err := errors.Join(ctx.Err(), b.db.Flush()); err != nil {
-			t.Fatal(err)
 		}
 	}
 }
@@ -186,4 +178,161 @@ func TestDiskReserve(t *testing.T) {
 	if err := b.Health(context.Background()); !errors.Is(err, pubsub.ErrUnavailable) {
 		t.Errorf("Health without Run: %v, want %v", err, pubsub.ErrUnavailable)
 	}
+}
+
+// TestFilledByOthers lets others fill the disk to the last byte: nothing is written, the
+// process lives, and when there is room again all goes on.
+func TestFilledByOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fs := &starvedFS{match: func(op errorfs.Op) bool { return op.Kind == errorfs.OpFileWrite || op.Kind == errorfs.OpCreate }}
+		mem := vfs.NewMem()
+		room := func(avail uint64) {
+			mem.TestingSetDiskUsage(vfs.DiskUsage{AvailBytes: avail, TotalBytes: 16 << 20})
+			fs.failing.Store(nil)
+			if avail == 0 {
+				full := error(syscall.ENOSPC)
+				fs.failing.Store(&full)
+			}
+			time.Sleep(askEvery)
+		}
+		room(8 << 20)
+		b := open(t, Options{Dir: "/data", FS: fs.wrap(mem)})
+		for i := range 1000 {
+			m := message(pubsub.Topic(fmt.Sprint("t/", i)), strings.Repeat("x", 1000))
+			m.HasTTL, m.TTL = true, 60
+			if _, err := b.Put(t.Context(), m)(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := b.PutKey(t.Context(), pubsub.Key{ID: "k", Value: "v"}); err != nil {
+			t.Fatal(err)
+		}
+		room(0)
+		time.Sleep(2 * time.Minute) // and sweeps
+		for what, err := range map[string]error{
+			"Put":       func() error { _, err := b.Put(t.Context(), message("t", "x"))(); return err }(),
+			"a clear":   func() error { _, err := b.Put(t.Context(), message("t/1", ""))(); return err }(),
+			"PutKey":    b.PutKey(t.Context(), pubsub.Key{ID: "new", Value: "v"}),
+			"DeleteKey": b.DeleteKey(t.Context(), "k"),
+			"a sweep":   b.sweep(t.Context(), time.Now()),
+			"Health":    b.Health(t.Context()),
+		} {
+			if !errors.Is(err, ErrDiskFull) || !strings.Contains(err.Error(), "/data") {
+				t.Errorf("%s on a full disk: %v", what, err)
+			}
+		}
+		if n := fs.tried.Load(); n != 0 {
+			t.Errorf("%d writes were tried", n)
+		}
+		room(8 << 20)
+		if err := b.sweep(t.Context(), time.Now()); err != nil {
+			t.Error(err)
+		}
+		if s := b.Stats(); s.Swept != 1000 || s.Keys != 1 {
+			t.Errorf("Stats = %+v, want 1000 messages swept and one key", s)
+		}
+		if err := b.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestStartOnFullDisk kills a process of publishers, fills its disk to any extent, and
+// opens the store. That ends at once, with an error that names the disk, or works; and
+// when there is room nothing is lost.
+func TestStartOnFullDisk(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if runtime.GOOS != "linux" || os.Geteuid() != 0 || !mount(t, dir, "-t", "tmpfs", "-o", "size=24m", "tmpfs") {
+		t.Skip("this user cannot mount a small disk")
+	}
+	o := Options{Dir: filepath.Join(dir, "data")}
+	h := newHistory()
+	outcomes := map[bool]int{}
+	for _, left := range []int64{0, 8 << 10, 64 << 10, 200 << 10, 400 << 10, 600 << 10, 900 << 10, 2 << 20} {
+		for _, line := range killed(t, o.Dir, 20_000) {
+			topic, rest, _ := strings.Cut(line, " ")
+			version, value, _ := strings.Cut(rest, " ")
+			v, err := pubsub.ParseVersion(version)
+			if err != nil {
+				t.Fatalf("the helper said %q", line)
+			}
+			h.saw(t, pubsub.Topic(topic), v, value)
+		}
+		ballast := fillUp(t, filepath.Join(dir, "ballast"), left)
+		began := time.Now()
+		b, err := Open(o)
+		if took := time.Since(began); took > 10*time.Second {
+			t.Errorf("with %d bytes left Open took %v", left, took)
+		}
+		outcomes[err == nil]++
+		switch {
+		case err == nil:
+			if _, err := b.Put(t.Context(), message("t", strings.Repeat("x", 1000)))(); !errors.Is(err, ErrDiskFull) {
+				t.Errorf("with %d bytes left a Put: %v", left, err)
+			}
+			if err := b.Close(); err != nil {
+				t.Error(err)
+			}
+		case !errors.Is(err, ErrDiskFull) || !strings.Contains(err.Error(), o.Dir):
+			t.Errorf("with %d bytes left: %v", left, err)
+		default:
+			t.Log(err)
+		}
+		if err := os.Remove(ballast); err != nil {
+			t.Fatal(err)
+		}
+		b = open(t, o)
+		h.check(t, b)
+		if err := b.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if outcomes[true] == 0 || outcomes[false] == 0 {
+		t.Errorf("it opened, or not: %v; both were to be seen", outcomes)
+	}
+}
+
+// TestNoRoomWhileOpening fills the disk while a store is opened, after all that can be
+// looked at before: the process ends, with a line that names the disk.
+func TestNoRoomWhileOpening(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	killed(t, dir, 10)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	out, err := helperCommand(ctx, t, "full", dir).CombinedOutput()
+	if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != 1 {
+		t.Errorf("the process ended with %v", err)
+	}
+	if text := string(out); !strings.Contains(text, dir) || !strings.Contains(text, syscall.ENOSPC.Error()) || strings.Count(text, "\n") != 1 {
+		t.Errorf("it said %q", text)
+	}
+	b := open(t, Options{Dir: dir})
+	defer b.Close()
+	checkStats(t, b)
+}
+
+// fillUp makes a file that leaves so many bytes of its disk.
+func fillUp(t *testing.T, name string, left int64) string {
+	t.Helper()
+	f, err := os.Create(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	block := make([]byte, 4096)
+	var size int64
+	for err == nil {
+		var n int
+		n, err = f.Write(block)
+		size += int64(n)
+	}
+	if !errors.Is(err, syscall.ENOSPC) {
+		t.Fatal(err)
+	}
+	if err := f.Truncate(size - left); err != nil {
+		t.Fatal(err)
+	}
+	return name
 }

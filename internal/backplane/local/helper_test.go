@@ -29,6 +29,7 @@ var helpers = map[string]func(dir string) error{
 	"publish": helpPublish,
 	"open":    func(dir string) error { _, err := Open(Options{Dir: dir}); return err },
 	"fail":    helpFail,
+	"full":    helpFull,
 }
 
 // runHelper is what the process of a helper runs; it does not return.
@@ -112,4 +113,16 @@ func helpFail(dir string) error {
 		}
 		fmt.Println(m.Topic, v, string(m.Data))
 	}
+}
+
+// helpFull opens a store on a disk that says that it has room and has none for a table.
+func helpFull(dir string) error {
+	fs := errorfs.Wrap(vfs.Default, errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if op.Kind == errorfs.OpFileWrite && filepath.Ext(op.Path) == ".sst" {
+			return syscall.ENOSPC
+		}
+		return nil
+	}))
+	_, err := Open(Options{Dir: dir, FS: fs})
+	return fmt.Errorf("Open has returned: %v", err)
 }

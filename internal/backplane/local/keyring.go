@@ -8,6 +8,8 @@ import (
 	"sync"
 
 	"pubsub"
+
+	"github.com/cockroachdb/pebble/v2"
 )
 
 // keyring is the pubsub.Keyring. All keys are also in memory: there are few, and
@@ -16,7 +18,7 @@ type keyring struct {
 	// immutable
 	engine *engine
 
-	change sync.Mutex // held while a key is changed, until that is durable
+	change chan struct{} // one slot: taken while a key is changed, until that is durable
 
 	mu       sync.Mutex
 	keys     map[string]pubsub.Key // what is durable
@@ -32,7 +34,10 @@ type watcher struct {
 }
 
 func newKeyring(e *engine, keys []pubsub.Key, bad map[string]error) *keyring {
-	k := &keyring{engine: e, keys: map[string]pubsub.Key{}, bad: bad, watchers: map[*watcher]struct{}{}}
+	k := &keyring{
+		engine: e, change: make(chan struct{}, 1),
+		keys: map[string]pubsub.Key{}, bad: bad, watchers: map[*watcher]struct{}{},
+	}
 	for _, key := range keys {
 		k.keys[key.ID] = key
 	}
@@ -47,55 +52,91 @@ func (k *keyring) enter(ctx context.Context) error {
 	return k.engine.enter()
 }
 
-// PutKey implements [pubsub.Keyring]. Keys may use the disk reserve.
+// PutKey implements [pubsub.Keyring]. Keys may use much of the disk reserve.
 func (k *keyring) PutKey(ctx context.Context, key pubsub.Key) error {
-	if err := k.enter(ctx); err != nil {
+	if err := k.begin(ctx, int64(len(key.ID)+len(key.Value))); err != nil {
 		return err
 	}
 	defer k.engine.leave()
-	k.change.Lock()
-	defer k.change.Unlock()
 	if _, ok := k.get(key.ID); ok {
+		<-k.change
 		return pubsub.ErrKeyExists
 	}
 	record := appendKey(nil, key)
 	key, err := parseKey(key.ID, record) // as it is after a restart
 	if err != nil {
+		<-k.change
 		return err
 	}
-	w := k.engine.log.newWrite()
-	if err := w.batch.Set(append([]byte{prefixKey}, key.ID...), record, nil); err != nil {
-		return err
-	}
-	return k.commit(w, pubsub.KeyChange{Key: key})
+	return k.commit(pubsub.KeyChange{Key: key}, func(b *pebble.Batch) error {
+		return b.Set(append([]byte{prefixKey}, key.ID...), record, nil)
+	})
 }
 
 // DeleteKey implements [pubsub.Keyring].
 func (k *keyring) DeleteKey(ctx context.Context, id string) error {
-	if err := k.enter(ctx); err != nil {
+	if err := k.begin(ctx, int64(len(id))); err != nil {
 		return err
 	}
 	defer k.engine.leave()
-	k.change.Lock()
-	defer k.change.Unlock()
 	key, ok := k.get(id)
 	if !ok {
+		<-k.change
 		return pubsub.ErrKeyNotFound
 	}
-	w := k.engine.log.newWrite()
-	if err := w.batch.Delete(append([]byte{prefixKey}, id...), nil); err != nil {
-		return err
-	}
 	key.Value = ""
-	return k.commit(w, pubsub.KeyChange{Key: key, Deleted: true})
+	return k.commit(pubsub.KeyChange{Key: key, Deleted: true}, func(b *pebble.Batch) error {
+		return b.Delete(append([]byte{prefixKey}, id...), nil)
+	})
 }
 
-// commit makes a change durable, and then known.
-func (k *keyring) commit(w *write, c pubsub.KeyChange) error {
+// begin enters the engine and takes change, for a record of n bytes.
+func (k *keyring) begin(ctx context.Context, n int64) error {
+	if err := k.enter(ctx); err != nil {
+		return err
+	}
+	err := k.engine.disk.take(n, k.engine.disk.forKeys())
+	if err == nil {
+		err = k.engine.log.stalled()
+	}
+	if err == nil {
+		select {
+		case k.change <- struct{}{}:
+			return nil
+		case <-ctx.Done():
+			err = ctx.Err()
+		case <-*k.engine.log.stall.Load():
+			err = errStalled
+		}
+	}
+	k.engine.leave()
+	return err
+}
+
+// commit makes a change durable, and then known, and gives change back. If it gives up
+// because the disk is stalled, the change becomes known when the disk goes on.
+func (k *keyring) commit(c pubsub.KeyChange, fill func(*pebble.Batch) error) error {
+	w := k.engine.log.newWrite()
+	if err := fill(w.batch); err != nil {
+		k.engine.log.abandon(w)
+		<-k.change
+		return err
+	}
+	done := func() {
+		k.changed(c)
+		<-k.change
+	}
+	w.late = done
 	k.engine.log.commit(w, nil)
 	if err := w.wait(); err != nil {
 		return err
 	}
+	done()
+	return nil
+}
+
+// changed tells the watchers of a change that is durable.
+func (k *keyring) changed(c pubsub.KeyChange) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if c.Deleted {
@@ -111,7 +152,6 @@ func (k *keyring) commit(w *write, c pubsub.KeyChange) error {
 		default:
 		}
 	}
-	return nil
 }
 
 // get returns the key id, or just its id if its record cannot be read.

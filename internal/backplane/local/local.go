@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -71,6 +72,10 @@ type Events struct {
 	// Unreadable reports, at Open, a record that this release cannot read, and that
 	// hides no other: kind is key, and name the key's id.
 	Unreadable func(kind, name string, err error)
+	// Exposed reports a file or directory of the data directory that others than its
+	// owner may use, by its mode, before Open returns. What is in the store's own
+	// files is kept from them if this process may change their modes.
+	Exposed func(path string, mode fs.FileMode)
 	// Error reports trouble that the engine lives with and works on, such as a
 	// compaction that failed for lack of disk space: at most once a second.
 	Error func(error)
@@ -147,6 +152,7 @@ func Open(o Options) (*Backplane, error) {
 		bus:     newBus(e.closed),
 		engine:  e,
 	}
+	e.late.store, e.late.bus = b.store, b.bus
 	if o.Events.Unreadable != nil {
 		for id, err := range found.badKeys {
 			o.Events.Unreadable("key", pubsub.Printable(id), err)
@@ -157,7 +163,8 @@ func Open(o Options) (*Backplane, error) {
 }
 
 // Health returns nil if retained messages and keys can be written and messages
-// be sent; [ErrDiskFull] if retained messages are refused.
+// be sent; [ErrDiskFull] if retained messages are refused; [pubsub.ErrUnavailable] if
+// the disk has not finished a write for 5 s.
 func (b *Backplane) Health(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -166,7 +173,10 @@ func (b *Backplane) Health(ctx context.Context) error {
 		return err
 	}
 	defer b.engine.leave()
-	if err := b.engine.disk.take(0); err != nil {
+	if err := b.engine.log.stalled(); err != nil {
+		return err
+	}
+	if err := b.engine.disk.take(0, b.engine.disk.forMessages()); err != nil {
 		return err
 	}
 	return b.bus.health()
@@ -189,15 +199,32 @@ func (b *Backplane) Stats() Stats {
 // Close waits for the writes that were begun, ends what runs in the background
 // and closes the files. Calls made later return [pubsub.ErrClosed]; so does a
 // Run or WatchKeys that is under way. A second Close does nothing.
+//
+// If the disk does not let Close finish within closeWait, it returns an error and
+// leaves the rest behind; the process is to end then, as if it had been killed.
 func (b *Backplane) Close() error {
 	b.closeOnce.Do(func() {
-		b.engine.shut()
-		b.store.stopSweeping()
-		b.bus.drain()
-		b.closeErr = b.engine.close()
+		done := make(chan error, 1)
+		go func() {
+			b.engine.shut()
+			b.store.stopSweeping()
+			b.bus.drain()
+			done <- b.engine.close()
+		}()
+		late := time.NewTimer(closeWait)
+		defer late.Stop()
+		select {
+		case b.closeErr = <-done:
+		case <-late.C:
+			b.closeErr = fmt.Errorf("%w: the disk of %s has not let the store be closed within %v; nothing acknowledged is lost",
+				ErrDirectory, b.engine.dir.path, closeWait)
+		}
 	})
 	return b.closeErr
 }
+
+// closeWait bounds how long Close takes.
+const closeWait = 15 * time.Second
 
 // engine is the open database with what guards it.
 type engine struct {
@@ -206,6 +233,8 @@ type engine struct {
 	dir    *directory
 	disk   *disk
 	log    *committer
+	fs     *engineFS
+	late   *announcer
 	fatal  func(error)
 	report func(error)   // tells Events.Error, at most once a second
 	closed chan struct{} // closed by shut
@@ -215,6 +244,10 @@ type engine struct {
 
 	lastReport atomic.Int64 // unix seconds of the last Events.Error
 }
+
+// openingTakes is room for the small files that the engine writes when it is opened: a
+// MANIFEST, an OPTIONS file and the beginning of a log.
+const openingTakes = 64 << 10
 
 // openEngine opens the directory and the database in it, once that has been
 // found whole.
@@ -242,21 +275,72 @@ func openEngine(o Options) (*engine, contents, error) {
 			o.Events.Error(fmt.Errorf("store %s: %w", dir.store, err))
 		}
 	}
+	dir.protect(o.Events.Exposed)
 	found, err := inspect(dir, e.disk.total)
 	if err == nil {
-		err = dir.markOpen()
+		err = e.disk.take(0, found.unflushed+openingTakes)
+	}
+	if err == nil {
+		err = e.openDatabase(!found.exists)
 	}
 	if err != nil {
 		return nil, found, errors.Join(err, dir.close())
 	}
-	opts := engineOptions(dir, e.disk.total, e.report, e.fatal)
-	opts.FS = &compactionFS{FS: dir.fs, disk: e.disk, closed: e.closed}
-	e.db, err = pebble.Open(dir.store, opts)
-	if err != nil {
-		return nil, found, errors.Join(openError(dir, err), dir.close())
-	}
-	e.log = newCommitter(e.db, e.fatal)
+	e.late = &announcer{}
+	e.log = newCommitter(e.db, e.late.add, e.fatal)
 	return e, found, nil
+}
+
+// openDatabase opens the database in the directory, or makes it.
+func (e *engine) openDatabase(isNew bool) (err error) {
+	if err := e.dir.markOpen(); err != nil {
+		return err
+	}
+	if isNew {
+		if err := e.makeDatabase(); err != nil {
+			return err
+		}
+	}
+	files := &descriptors{}
+	if e.dir.real {
+		files = newDescriptors()
+	}
+	e.fs = &engineFS{
+		FS: e.dir.fs, disk: e.disk, files: files, marks: openSyncMarks(e.dir),
+		closed: e.closed, report: e.report, fatal: e.fatal,
+	}
+	opts := engineOptions(e.dir, e.disk.total, files.tables(), e.report, e.fatal)
+	opts.FS = e.fs
+	if e.db, err = pebble.Open(e.dir.store, opts); err != nil {
+		files.release()
+		return errors.Join(openError(e.dir, err), e.fs.marks.close())
+	}
+	e.fs.serving.Store(true)
+	return nil
+}
+
+// makeDatabase makes the files of a new database, all at once: the engine does not open
+// what it had begun to make when the process was killed. Since it is opened anew after
+// that, its first log is not of the old format that the engine begins with.
+func (e *engine) makeDatabase() error {
+	fs, tmp := e.dir.fs, e.dir.store+".new"
+	if err := fs.RemoveAll(tmp); err != nil {
+		return fmt.Errorf("%w: cannot remove %s: %w", ErrDirectory, tmp, err)
+	}
+	db, err := pebble.Open(tmp, engineOptions(e.dir, e.disk.total, maxTables, e.report, e.fatal))
+	if err == nil {
+		err = db.Close()
+	}
+	if err != nil {
+		return openError(e.dir, err)
+	}
+	if err := fs.RemoveAll(e.dir.store); err != nil {
+		return fmt.Errorf("%w: cannot remove %s: %w", ErrDirectory, e.dir.store, err)
+	}
+	if err := fs.Rename(tmp, e.dir.store); err != nil {
+		return fmt.Errorf("%w: cannot make %s: %w", ErrDirectory, e.dir.store, err)
+	}
+	return syncDirectory(fs, e.dir.path)
 }
 
 // die ends the process after a failure that nothing can be built upon.
@@ -294,7 +378,9 @@ func (e *engine) shut() {
 // close waits for the writes under way and closes the files.
 func (e *engine) close() error {
 	e.log.close()
-	err := e.db.Close()
+	e.late.wait()
+	err := errors.Join(e.db.Close(), e.fs.marks.close())
+	e.fs.files.release()
 	if err == nil {
 		// Without the mark the next Open is less strict: no reason to fail.
 		if err := e.dir.markClosed(); err != nil {

@@ -2,6 +2,8 @@ package local
 
 import (
 	"fmt"
+	"strconv"
+	"strings"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
@@ -9,8 +11,8 @@ import (
 
 // engineOptions returns the options of the engine for a load of small records
 // that are overwritten often, read by key, and seldom read in order. diskTotal is
-// the size of the disk, 0 if unknown.
-func engineOptions(d *directory, diskTotal int64, report, fatal func(error)) *pebble.Options {
+// the size of the disk, 0 if unknown; tables is how many tables may be open.
+func engineOptions(d *directory, diskTotal int64, tables int, report, fatal func(error)) *pebble.Options {
 	o := &pebble.Options{
 		FS: d.fs,
 		// Explicit, so that a new release of the engine changes no files by
@@ -19,9 +21,9 @@ func engineOptions(d *directory, diskTotal int64, report, fatal func(error)) *pe
 		// Most overwritten values die in memory; larger ones would make a
 		// restart after a crash slow.
 		MemTableSize: memTableSize(diskTotal),
-		// A full table is written while the next ones fill: a publish must not
-		// wait for that.
-		MemTableStopWritesThreshold: 4,
+		// A full table is written while the next one fills: a publish must not
+		// wait for that. More of them would not fit into the disk reserve.
+		MemTableStopWritesThreshold: 3,
 		// Compact early, since a read looks into every sublevel; and never stop
 		// publishers because compaction is behind.
 		L0CompactionThreshold: 2,
@@ -31,7 +33,7 @@ func engineOptions(d *directory, diskTotal int64, report, fatal func(error)) *pe
 		// Enough for the blocks of busy topics; the system's own cache has the
 		// rest. It fills as it is used.
 		CacheSize:    32 << 20,
-		MaxOpenFiles: 500,
+		MaxOpenFiles: tables + 10, // so many the engine takes off for other files
 		// The MANIFEST is read at every start.
 		MaxManifestFileSize: 4 << 20,
 		Logger:              logger{report: report, fatal: fatal},
@@ -57,20 +59,39 @@ func engineOptions(d *directory, diskTotal int64, report, fatal func(error)) *pe
 }
 
 // memTableSize returns how much is kept in memory before it goes to a table.
-// The log holds as much, up to some five times: on a small disk that must leave
-// room for messages.
+// The logs hold some five times as much: on a small disk that must leave room for
+// messages. And when messages are refused for want of room, up to three of them are
+// still to be written, beside a new log: that must fit into the lower part of the
+// reserve, which is an eighth of such a disk.
 func memTableSize(diskTotal int64) uint64 {
 	const most, least = 8 << 20, 256 << 10
 	if diskTotal == 0 {
 		return most
 	}
-	return uint64(max(least, min(most, diskTotal/64)))
+	return uint64(max(least, min(most, diskTotal/128)))
 }
 
-// logger passes on what the engine cannot return as an error.
-type logger struct{ report, fatal func(error) }
+// logger passes on what the engine cannot return as an error, and, if replayed is not nil,
+// which logs it reads when it is opened: it says so nowhere else.
+type logger struct {
+	report, fatal func(error)
+	replayed      func(log uint64)
+}
 
-func (logger) Infof(string, ...any) {}
+func (l logger) Infof(format string, args ...any) {
+	if l.replayed == nil || !strings.Contains(format, "stopped reading at offset") {
+		return
+	}
+	for _, arg := range args {
+		if text, ok := arg.(string); ok { // "000012: {...}"
+			number, _, _ := strings.Cut(text, ":")
+			if n, err := strconv.ParseUint(number, 10, 64); err == nil {
+				l.replayed(n)
+			}
+			return
+		}
+	}
+}
 
 func (l logger) Errorf(format string, args ...any) { l.report(fmt.Errorf(format, args...)) }
 

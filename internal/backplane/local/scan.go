@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"strings"
 
 	"pubsub"
 
@@ -12,6 +13,8 @@ import (
 
 // contents is what a database holds.
 type contents struct {
+	exists     bool   // there is a database
+	unflushed  int64  // at most so many bytes of its logs go to tables when it is opened
 	generation uint64 // 0 in a new one
 	highWater  uint64 // numbers below it may have been given
 	keys       []pubsub.Key
@@ -23,25 +26,39 @@ type contents struct {
 // found before anything is built upon it. What is not there yet has nothing in
 // it.
 func inspect(d *directory, diskTotal int64) (contents, error) {
-	exists, err := checkFiles(d)
+	logs, exists, err := checkFiles(d)
 	if err != nil || !exists {
 		return contents{figures: &figures{}}, err
 	}
 	ignore := func(error) {} // what goes wrong comes back from scan
-	o := engineOptions(d, diskTotal, ignore, ignore)
+	o := engineOptions(d, diskTotal, maxTables, ignore, ignore)
 	o.ReadOnly = true
+	var replayed []uint64
+	o.Logger = logger{report: ignore, fatal: ignore, replayed: func(log uint64) { replayed = append(replayed, log) }}
+	o.EnsureDefaults()
 	db, err := pebble.Open(d.store, o)
 	if err != nil {
+		if torn := logs.torn(); torn != nil && pebble.IsCorruptionError(err) {
+			return contents{}, torn
+		}
 		return contents{}, openError(d, err)
 	}
-	c, err := scan(db)
+	var c contents
+	err = logs.checkReplayed(d, replayed)
+	if err == nil {
+		err = checkTables(d, db, o)
+	}
+	if err == nil {
+		c, err = scan(db)
+	}
+	c.exists, c.unflushed = true, int64(db.Metrics().MemTable.Size)
 	if e := db.Close(); err == nil {
 		err = damaged(e)
 	}
-	if err != nil {
-		return contents{}, fmt.Errorf("%s: %w", d.store, err)
+	if err != nil && !strings.Contains(err.Error(), d.store) {
+		err = fmt.Errorf("%s: %w", d.store, err)
 	}
-	return c, nil
+	return c, err
 }
 
 // scan reads all that there is.
@@ -109,15 +126,4 @@ func parseNumber(b []byte) (uint64, error) {
 		return 0, fmt.Errorf("%w: number of %d bytes; %s", ErrCorrupt, len(b), wayOut)
 	}
 	return binary.BigEndian.Uint64(b), nil
-}
-
-// wayOut is what can be done about damage.
-const wayOut = "restore the directory from a backup, or name a new one"
-
-// damaged marks an error of the engine that tells of damaged files.
-func damaged(err error) error {
-	if err != nil && pebble.IsCorruptionError(err) {
-		return fmt.Errorf("%w: %w; %s", ErrCorrupt, err, wayOut)
-	}
-	return err
 }

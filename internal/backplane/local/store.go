@@ -28,6 +28,8 @@ type stripe struct {
 	key  []byte // empty if there is none
 	head recordHead
 	size int
+	// ordinal is that of the last write to a topic of the stripe; guarded by mu.
+	ordinal uint64
 }
 
 // store is the pubsub.Store.
@@ -113,7 +115,9 @@ func (s *store) stripe(t pubsub.Topic) *stripe {
 
 // Put implements [pubsub.Store]. wait goes on until the message is durable,
 // whatever becomes of ctx: a publisher that has left must not leave a message
-// behind that is kept and was sent to nobody.
+// behind that is kept and was sent to nobody. Only if the disk is stalled wait gives
+// up, with [pubsub.ErrUnavailable]; what becomes durable after that is sent by the
+// backplane itself.
 func (s *store) Put(ctx context.Context, m pubsub.Message) (wait func() (pubsub.Version, error)) {
 	w, err := s.put(ctx, &m)
 	if err != nil {
@@ -139,19 +143,23 @@ func (s *store) put(ctx context.Context, m *pubsub.Message) (*write, error) {
 	defer s.engine.leave()
 	h := headOf(m)
 	size := recordSize(m, &h)
-	if err := s.engine.disk.take(int64(2*sweepHead + 3*len(m.Topic) + size)); err != nil {
+	if err := s.engine.disk.take(int64(2*sweepHead+3*len(m.Topic)+size), s.engine.disk.forMessages()); err != nil {
 		return nil, err
 	}
-	w := s.log.newWrite()
 	p := s.stripe(m.Topic)
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if err := s.log.stalled(); err != nil { // before the lock was had, perhaps
+		return nil, err
+	}
+	w := s.log.newWrite()
 	number, err := s.fill(w, p, m, &h, size)
 	if err != nil {
 		s.log.abandon(w)
 		return nil, err
 	}
-	s.log.commit(w, number)
+	w.topic = m.Topic
+	p.ordinal = s.log.commit(w, number)
 	p.key, p.head, p.size = appendMessageKey(p.key[:0], m.Topic), h, size
 	return w, nil
 }
@@ -163,7 +171,7 @@ func (s *store) fill(w *write, p *stripe, m *pubsub.Message, h *recordHead, size
 	keySize := len(w.key)
 	old, oldSize := p.head, p.size
 	if !bytes.Equal(p.key, w.key) {
-		old, oldSize, err = s.head(w.key)
+		old, oldSize, err = s.newestHead(p, w.key)
 	}
 	if err != nil {
 		return nil, err
@@ -192,6 +200,15 @@ func (s *store) fill(w *write, p *stripe, m *pubsub.Message, h *recordHead, size
 	}
 	s.figures.count(h, keySize+size, 1)
 	return record.Value[seqOffset:flagsOffset], nil
+}
+
+// newestHead reads the head of the record under key, of a topic of p, once everything
+// that was written to p is to be read.
+func (s *store) newestHead(p *stripe, key []byte) (recordHead, int, error) {
+	if err := s.log.waitApplied(p.ordinal); err != nil {
+		return recordHead{}, 0, err
+	}
+	return s.head(key)
 }
 
 // head reads the head of the record under key and the record's length; 0 if

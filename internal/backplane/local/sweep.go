@@ -46,7 +46,9 @@ func (s *store) stopSweeping() {
 	s.sweeper.done.Wait()
 }
 
-// sweep removes the records that have ended by now, until ctx is done.
+// sweep removes the records that have ended by now, until ctx is done. It stops with
+// [ErrDiskFull] where there would be no room for a compaction, which it takes to make
+// free space of what was removed: what has ended is not shown to anybody either way.
 func (s *store) sweep(ctx context.Context, now time.Time) error {
 	var n, size int64
 	defer func() {
@@ -76,6 +78,10 @@ func (s *store) sweep(ctx context.Context, now time.Time) error {
 			}
 		}
 		from = append(due[len(due)-1], 0)
+		// No more than a batch waits for the engine at a time.
+		if err := s.log.waitAllApplied(); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -102,27 +108,33 @@ func (s *store) due(from []byte, now time.Time) ([][]byte, error) {
 // a crash brings back is swept again.
 func (s *store) sweepOne(key []byte) (size int, err error) {
 	topic := pubsub.Topic(key[sweepHead:])
+	if err := s.engine.disk.take(int64(2*len(key)), s.engine.disk.forCompactions()); err != nil {
+		return 0, err
+	}
 	p := s.stripe(topic)
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if err := s.log.stalled(); err != nil {
+		return 0, err
+	}
 	record := appendMessageKey(nil, topic)
-	h, valueSize, err := s.head(record)
+	h, valueSize, err := s.newestHead(p, record)
 	if err != nil {
 		return 0, err
 	}
-	b := s.db.NewBatch()
-	defer b.Close()
-	if err := b.Delete(key, nil); err != nil {
-		return 0, err
-	}
+	w := s.log.newWrite()
+	w.lazy = true
+	err = w.batch.Delete(key, nil)
 	own, ok := appendSweepKey(nil, &h, topic)
 	if remove := valueSize > 0 && ok && bytes.Equal(own, key); remove {
-		if err := b.Delete(record, nil); err != nil {
-			return 0, err
-		}
+		err = errors.Join(err, w.batch.Delete(record, nil))
 		size = len(record) + valueSize
 	}
-	s.log.applyUnsynced(b)
+	if err != nil {
+		s.log.abandon(w)
+		return 0, err
+	}
+	p.ordinal = s.log.commit(w, nil)
 	if size > 0 {
 		p.key = p.key[:0]
 		s.figures.count(&h, size, -1)

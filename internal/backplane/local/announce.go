@@ -1,0 +1,70 @@
+package local
+
+import (
+	"context"
+	"sync"
+
+	"pubsub"
+)
+
+// announcer sends to subscribers what became durable after its publisher had given up:
+// it is its topic's retained message now, and nobody else would send it.
+type announcer struct {
+	// set before the first message is put
+	store *store
+	bus   *bus
+
+	mu     sync.Mutex
+	topics map[pubsub.Topic]struct{} // guarded by mu; nil if nothing runs
+	done   sync.WaitGroup
+}
+
+// add has the retained message of t sent soon. It does not block.
+func (a *announcer) add(t pubsub.Topic) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.topics == nil {
+		a.topics = make(map[pubsub.Topic]struct{})
+		a.done.Go(a.run)
+	}
+	a.topics[t] = struct{}{}
+}
+
+// run sends until there is nothing left.
+func (a *announcer) run() {
+	for {
+		a.mu.Lock()
+		if len(a.topics) == 0 {
+			a.topics = nil
+			a.mu.Unlock()
+			return
+		}
+		var topic pubsub.Topic
+		for topic = range a.topics {
+			break
+		}
+		delete(a.topics, topic)
+		a.mu.Unlock()
+		if err := a.send(topic); err != nil {
+			a.store.engine.report(err)
+		}
+	}
+}
+
+// send sends the retained message of t. One that is newer than what was added, and not
+// durable yet, is for its own publisher to send, or for a later call.
+func (a *announcer) send(t pubsub.Topic) error {
+	if err := a.store.engine.enter(); err != nil {
+		return nil // what is subscribed to later is read from the store
+	}
+	defer a.store.engine.leave()
+	m, h, ok, err := a.store.read(t)
+	if err != nil || !ok || a.store.log.synced.Load() < h.seq {
+		return err
+	}
+	_ = a.bus.Send(context.Background(), m) // it fails only if there are no subscribers
+	return nil
+}
+
+// wait waits until all that was added has been sent.
+func (a *announcer) wait() { a.done.Wait() }

@@ -1,0 +1,128 @@
+package local
+
+import (
+	"errors"
+	"os"
+	"sync"
+	"syscall"
+)
+
+const (
+	// maxTables is how many tables the engine keeps open.
+	maxTables = 256
+	// otherFiles is how many descriptors the store needs beside those of tables:
+	// logs, the MANIFEST, directories, and what a flush and two compactions write.
+	otherFiles = 32
+	// readersLeave is how many reserved descriptors a read of a table must leave for
+	// writes: without one for its next log the engine cannot go on.
+	readersLeave = 16
+)
+
+// descriptors keeps file descriptors of the process for the store, so that it can
+// open its files when connections have taken all others. The open files of the store
+// and the reserved descriptors, which are files of [os.DevNull], always add up to
+// budget.
+type descriptors struct {
+	budget int // guarded by mu once the store is open; 0 reserves none
+
+	mu sync.Mutex
+	// guarded by mu
+	open  int // files of the store
+	spare []*os.File
+}
+
+// newDescriptors reserves what the store needs of the descriptors of this process.
+func newDescriptors() *descriptors {
+	d := &descriptors{budget: maxTables + otherFiles}
+	if limit := descriptorLimit(); limit > 0 {
+		d.budget = min(d.budget, limit/3)
+	}
+	d.balance()
+	return d
+}
+
+// tables returns how many tables the engine may keep open.
+func (d *descriptors) tables() int {
+	if d.budget == 0 {
+		return maxTables
+	}
+	return d.budget - readersLeave
+}
+
+// take runs open, which opens one file, and gives up reserved descriptors, but for
+// keep of them, as long as the process has no other left.
+func (d *descriptors) take(keep int, open func() error) error {
+	for {
+		err := open()
+		if err == nil {
+			d.mu.Lock()
+			d.open++
+			d.mu.Unlock()
+			d.balance()
+			return nil
+		}
+		if !outOfDescriptors(err) || !d.giveUp(keep) {
+			return err
+		}
+	}
+}
+
+// giveUp closes a reserved descriptor; ok is false if only keep are left.
+func (d *descriptors) giveUp(keep int) (ok bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(d.spare) <= keep {
+		return false
+	}
+	d.closeSpare()
+	return true
+}
+
+// closed notes that a file of the store was closed.
+func (d *descriptors) closed() {
+	d.mu.Lock()
+	d.open--
+	d.mu.Unlock()
+	d.balance()
+}
+
+// balance reserves as many descriptors as the budget leaves, or as can be had.
+func (d *descriptors) balance() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	want := max(0, d.budget-d.open)
+	for len(d.spare) > want {
+		d.closeSpare()
+	}
+	for len(d.spare) < want {
+		f, err := os.Open(os.DevNull)
+		if err != nil {
+			return
+		}
+		d.spare = append(d.spare, f)
+	}
+}
+
+// closeSpare closes a reserved descriptor; mu is held.
+func (d *descriptors) closeSpare() {
+	last := len(d.spare) - 1
+	d.spare[last].Close()
+	d.spare[last] = nil
+	d.spare = d.spare[:last]
+}
+
+// release closes all reserved descriptors.
+func (d *descriptors) release() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.budget = 0
+	for len(d.spare) > 0 {
+		d.closeSpare()
+	}
+}
+
+// outOfDescriptors reports whether err says that the process, or the system, has no
+// descriptor left.
+func outOfDescriptors(err error) bool {
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
+}

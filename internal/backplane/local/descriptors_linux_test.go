@@ -1,0 +1,126 @@
+package local
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"pubsub"
+)
+
+// TestNoDescriptors runs a process in which something else takes every descriptor that
+// it can get, as connections do.
+func TestNoDescriptors(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	out, err := helperCommand(ctx, t, "starve", dir).CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "went on") {
+		t.Fatalf("%v\n%.3000s", err, out)
+	}
+	t.Logf("%s", out)
+	b := open(t, Options{Dir: dir})
+	defer b.Close()
+	checkStats(t, b)
+}
+
+func init() { helpers["starve"] = helpStarve }
+
+// helpStarve puts messages that make for many logs and tables while nothing is left of
+// 256 descriptors, and then while whatever the store closes is taken from it, too.
+func helpStarve(dir string) error {
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: 256, Max: 256}); err != nil {
+		return err
+	}
+	b, err := Open(Options{Dir: dir, DiskReserve: 1})
+	if err != nil {
+		return err
+	}
+	var takers sync.WaitGroup
+	var greedy, over atomic.Bool
+	full := make(chan struct{})
+	takers.Go(func() {
+		var taken []*os.File
+		defer func() {
+			for _, f := range taken {
+				f.Close()
+			}
+		}()
+		for once := sync.OnceFunc(func() { close(full) }); !over.Load(); {
+			f, err := os.Open(os.DevNull)
+			if err == nil {
+				taken = append(taken, f)
+				continue
+			}
+			once()
+			if !greedy.Load() {
+				time.Sleep(time.Millisecond)
+			}
+		}
+	})
+	<-full
+	put := func(n int) (int64, error) { return putMany(b, n) }
+	kept, err := put(1000)
+	if err != nil || kept != 1000 {
+		return fmt.Errorf("without descriptors %d of 1000 were kept: %w", kept, err)
+	}
+	greedy.Store(true)
+	if kept, err = put(400); err != nil {
+		return err
+	}
+	fmt.Printf("with every closed descriptor taken %d of 400 were kept\n", kept)
+	over.Store(true)
+	takers.Wait()
+	for began := time.Now(); ; {
+		if _, err = put(1); err == nil && b.engine.log.stalled() == nil {
+			break
+		}
+		if time.Since(began) > 10*time.Second {
+			return fmt.Errorf("with descriptors: %w", err)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	if kept, err = put(100); err != nil || kept != 100 {
+		return fmt.Errorf("with descriptors %d of 100 were kept: %w", kept, err)
+	}
+	fmt.Println("it went on")
+	return b.Close()
+}
+
+// putMany puts n messages of 32 KiB that do not compress, and returns how many are kept.
+// That the store is unavailable is no error.
+func putMany(b *Backplane, n int) (int64, error) {
+	const writers = 8
+	var kept atomic.Int64
+	failed := make(chan error, writers)
+	var wg sync.WaitGroup
+	for w := range writers {
+		wg.Go(func() {
+			rng := rand.NewChaCha8([32]byte{byte(w)})
+			for i := w; i < n; i += writers {
+				data := make([]byte, 32<<10)
+				rng.Read(data)
+				_, err := b.Put(context.Background(), message(pubsub.Topic(fmt.Sprint("t/", i)), string(data)))()
+				switch {
+				case err == nil:
+					kept.Add(1)
+				case !errors.Is(err, pubsub.ErrUnavailable):
+					failed <- err
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	close(failed)
+	return kept.Load(), <-failed
+}

@@ -1,0 +1,288 @@
+package local
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// engineFS is the file system as the engine sees it. The engine ends the process when
+// its log or its MANIFEST cannot be written, and repeats a flush or a compaction that
+// failed at once, for ever. So engineFS
+//
+//   - gives up descriptors that are kept for the store when the process has no other;
+//   - waits until there is one, or room on the disk, where the engine cannot go on
+//     without; [committer] answers publishers meanwhile;
+//   - pauses before it returns the failure of a flush or a compaction;
+//   - keeps compactions from the lower part of the reserve. A compaction needs room
+//     for all that it rewrites before it frees any;
+//   - notes what was synced: see [syncMarks].
+type engineFS struct {
+	vfs.FS
+
+	// immutable
+	disk   *disk
+	files  *descriptors
+	marks  *syncMarks
+	closed <-chan struct{} // ends all waiting
+	report func(error)
+	fatal  func(error)
+
+	// serving is set once the engine is open. Before, nothing is waited for: whoever
+	// starts a broker is to be told at once what is missing.
+	serving atomic.Bool
+}
+
+const (
+	// retryAfter is how long a flush or a compaction that failed waits before the
+	// engine hears of it, and tries again.
+	retryAfter = time.Second
+	// lookAgain is the time between two looks whether what was missing is there.
+	lookAgain = 100 * time.Millisecond
+)
+
+// fileKind says what a file is for.
+type fileKind int
+
+const (
+	otherFile fileKind = iota
+	logFile
+	manifestFile
+	flushFile
+	compactionFile
+	readFile
+)
+
+// kindOf returns the kind of a file that is written, from what the engine calls the
+// purpose of the write.
+func kindOf(category vfs.DiskWriteCategory) fileKind {
+	switch category {
+	case "pebble-wal":
+		return logFile
+	case "pebble-manifest":
+		return manifestFile
+	case "pebble-memtable-flush":
+		return flushFile
+	case "pebble-compaction", "pebble-blob-file-rewrite":
+		return compactionFile
+	}
+	return otherFile
+}
+
+// numberOf returns the number in the name of a log or a MANIFEST.
+func numberOf(name string) uint64 {
+	name = strings.TrimSuffix(name[strings.LastIndexAny(name, `/\`)+1:], ".log")
+	n, _ := strconv.ParseUint(strings.TrimPrefix(name, "MANIFEST-"), 10, 64)
+	return n
+}
+
+// Create implements [vfs.FS].
+func (fs *engineFS) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
+	return fs.write(name, category, func() (vfs.File, error) { return fs.FS.Create(name, category) })
+}
+
+// OpenReadWrite implements [vfs.FS].
+func (fs *engineFS) OpenReadWrite(name string, category vfs.DiskWriteCategory, opts ...vfs.OpenOption) (vfs.File, error) {
+	return fs.write(name, category, func() (vfs.File, error) { return fs.FS.OpenReadWrite(name, category, opts...) })
+}
+
+// ReuseForWrite implements [vfs.FS]. It renames and opens in two steps, since the
+// second may have to be repeated.
+func (fs *engineFS) ReuseForWrite(oldname, newname string, category vfs.DiskWriteCategory) (vfs.File, error) {
+	if err := fs.Rename(oldname, newname); err != nil {
+		return nil, err
+	}
+	return fs.OpenReadWrite(newname, category)
+}
+
+// Rename implements [vfs.FS].
+func (fs *engineFS) Rename(oldname, newname string) error {
+	return fs.patiently(func() error { return fs.FS.Rename(oldname, newname) })
+}
+
+// write opens a file for writing.
+func (fs *engineFS) write(name string, category vfs.DiskWriteCategory, open func() (vfs.File, error)) (vfs.File, error) {
+	f := &engineFile{fs: fs, kind: kindOf(category)}
+	take := func() error {
+		return fs.files.take(0, func() (err error) {
+			f.File, err = open()
+			return err
+		})
+	}
+	var err error
+	switch f.kind {
+	case flushFile:
+		err = fs.pause(f.kind, take())
+	case compactionFile:
+		if err = fs.room(); err == nil {
+			err = take()
+		}
+		err = fs.pause(f.kind, err)
+	default:
+		f.number = numberOf(name)
+		err = fs.patiently(take)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+// Open implements [vfs.FS].
+func (fs *engineFS) Open(name string, opts ...vfs.OpenOption) (vfs.File, error) {
+	f := &engineFile{fs: fs, kind: readFile}
+	err := fs.files.take(readersLeave, func() (err error) {
+		f.File, err = fs.FS.Open(name, opts...)
+		return err
+	})
+	if err != nil {
+		if outOfDescriptors(err) { // a compaction that cannot read would come again at once
+			fs.wait(lookAgain)
+		}
+		return nil, err
+	}
+	return f, nil
+}
+
+// OpenDir implements [vfs.FS].
+func (fs *engineFS) OpenDir(name string) (vfs.File, error) {
+	f := &engineFile{fs: fs, kind: otherFile}
+	err := fs.patiently(func() error {
+		return fs.files.take(0, func() (err error) {
+			f.File, err = fs.FS.OpenDir(name)
+			return err
+		})
+	})
+	if err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+// Unwrap implements [vfs.FS].
+func (fs *engineFS) Unwrap() vfs.FS { return fs.FS }
+
+// patiently repeats do as long as it fails for want of room or of a descriptor.
+func (fs *engineFS) patiently(do func() error) error {
+	for {
+		err := do()
+		if err == nil || !fs.serving.Load() || !diskFull(err) && !outOfDescriptors(err) {
+			return err
+		}
+		fs.report(fmt.Errorf("%w; the store waits for that", err))
+		if !fs.wait(lookAgain) {
+			return err
+		}
+	}
+}
+
+// wait waits for d; ok is false if the store is being closed.
+func (fs *engineFS) wait(d time.Duration) (ok bool) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-fs.closed:
+		return false
+	}
+}
+
+// pause returns err, the outcome of a step of a flush or a compaction, after a while if
+// it is a failure. While the engine is opened it repeats a flush that fails until that
+// works, and cannot be stopped: a process that cannot start has to end.
+func (fs *engineFS) pause(k fileKind, err error) error {
+	if err == nil {
+		return nil
+	}
+	if k == flushFile && !fs.serving.Load() {
+		fs.fatal(err)
+	}
+	fs.wait(retryAfter)
+	return err
+}
+
+// room returns an error if a compaction must not go on.
+func (fs *engineFS) room() error {
+	if free := fs.disk.free(); free >= 0 && free < fs.disk.forCompactions() {
+		return fmt.Errorf("%w: no room for a compaction (%w)", ErrDiskFull, syscall.ENOSPC)
+	}
+	return nil
+}
+
+// diskFull reports whether err says that the disk, or the quota, is used up.
+func diskFull(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+}
+
+// engineFile is an open file of the engine.
+type engineFile struct {
+	vfs.File
+
+	// immutable
+	fs     *engineFS
+	kind   fileKind
+	number uint64 // of a log or a MANIFEST
+
+	// owned by whoever writes
+	written, synced int64
+}
+
+// Write implements [vfs.File].
+func (f *engineFile) Write(b []byte) (n int, err error) {
+	switch f.kind {
+	case compactionFile:
+		if err := f.fs.room(); err != nil {
+			return 0, f.fs.pause(f.kind, err)
+		}
+		n, err = f.File.Write(b)
+		return n, f.fs.pause(f.kind, err)
+	case flushFile:
+		n, err = f.File.Write(b)
+		return n, f.fs.pause(f.kind, err)
+	}
+	err = f.fs.patiently(func() error {
+		k, err := f.File.Write(b[n:])
+		n += k
+		return err
+	})
+	f.written += int64(n)
+	return n, err
+}
+
+// Sync implements [vfs.File].
+func (f *engineFile) Sync() error { return f.afterSync(f.File.Sync()) }
+
+// SyncData implements [vfs.File].
+func (f *engineFile) SyncData() error { return f.afterSync(f.File.SyncData()) }
+
+// afterSync notes what is durable.
+func (f *engineFile) afterSync(err error) error {
+	switch {
+	case err != nil:
+		if f.kind == flushFile || f.kind == compactionFile {
+			return f.fs.pause(f.kind, err)
+		}
+		return err
+	case f.written == f.synced:
+		return nil
+	case f.kind == logFile:
+		f.fs.marks.note(f.kind, f.number, f.synced)
+	case f.kind == manifestFile:
+		f.fs.marks.note(f.kind, f.number, f.written)
+	}
+	f.synced = f.written
+	return nil
+}
+
+// Close implements [vfs.File].
+func (f *engineFile) Close() error {
+	defer f.fs.files.closed()
+	return f.File.Close()
+}

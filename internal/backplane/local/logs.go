@@ -1,0 +1,298 @@
+package local
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/cockroachdb/pebble/v2/batchrepr"
+)
+
+// The engine takes the first invalid piece of a MANIFEST, and often that of a
+// log, for the end of what was written before a crash, and goes on without the
+// rest. That is right for a torn end and wrong for a damaged middle, after which
+// it would delete the tables that it has forgotten. So the files are looked
+// through before it opens them.
+//
+// Both are made of blocks of 32 KiB, and these of chunks that do not cross them:
+//
+//	CRC 4 · length 2 · kind 1 [· number of the log 4 [· bytes synced before 8]] · payload
+//
+// little-endian; the CRC is over what follows the length.
+const blockBytes = 32 << 10
+
+// chunkKind says what a chunk is and how long its header is.
+type chunkKind struct {
+	header int
+	starts bool // a record begins here
+	ends   bool // a record ends here
+}
+
+// chunkKinds has the kinds 1 to 12: full, first, middle and last, three times.
+var chunkKinds = func() (k [13]chunkKind) {
+	for i := 1; i < len(k); i++ {
+		part := (i - 1) % 4
+		k[i] = chunkKind{header: []int{7, 11, 19}[(i-1)/4], starts: part < 2, ends: part == 0 || part == 3}
+	}
+	return k
+}()
+
+// chunk is a valid chunk.
+type chunk struct {
+	kind    chunkKind
+	end     int // offset in the block
+	log     uint32
+	synced  uint64 // bytes of the log that were synced before it was written
+	payload []byte
+}
+
+// parseChunk reads the chunk at offset i of a block; ok is false if there is no
+// valid one.
+func parseChunk(block []byte, i int) (c chunk, ok bool) {
+	if len(block)-i < 7 {
+		return c, false
+	}
+	kind := block[i+6]
+	if kind == 0 || int(kind) >= len(chunkKinds) {
+		return c, false
+	}
+	c.kind = chunkKinds[kind]
+	c.end = i + c.kind.header + int(binary.LittleEndian.Uint16(block[i+4:]))
+	if c.end > len(block) || maskedCRC(block[i+6:c.end]) != binary.LittleEndian.Uint32(block[i:]) {
+		return c, false
+	}
+	c.payload = block[i+c.kind.header : c.end]
+	if c.kind.header >= 11 {
+		c.log = binary.LittleEndian.Uint32(block[i+7:])
+	}
+	if c.kind.header >= 19 {
+		c.synced = binary.LittleEndian.Uint64(block[i+11:])
+	}
+	return c, true
+}
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+func maskedCRC(b []byte) uint32 {
+	c := crc32.Checksum(b, castagnoli)
+	return (c>>15 | c<<17) + 0xa282ead8
+}
+
+// logFileInfo says what is in a log.
+type logFileInfo struct {
+	number uint64
+	torn   error // where it ends, as damage, unless it was whole when the engine turned to the next one
+	// first and next are the numbers of its first change and of the one after its last,
+	// 0 if it has none.
+	first, next uint64
+}
+
+// logList are the logs of a database, the oldest first.
+type logList []logFileInfo
+
+// checkLogs looks for damage in the logs among names.
+func checkLogs(d *directory, names []string, synced syncMark) (logs logList, err error) {
+	closed := d.wasClosed()
+	var newest uint64
+	for _, name := range slices.Sorted(slices.Values(names)) {
+		digits, ok := strings.CutSuffix(name, ".log")
+		n, notLog := strconv.ParseUint(digits, 10, 64)
+		if !ok || notLog != nil {
+			continue
+		}
+		newest = n
+		var size int64
+		if n == synced.number {
+			size = synced.size
+		}
+		log, err := checkChunks(d, d.fs.PathJoin(d.store, name), size, func(bad int64, c chunk) bool {
+			return c.log == uint32(n) && c.synced > uint64(bad)
+		})
+		switch {
+		case err != nil:
+			return nil, err
+		case closed && log.torn != nil:
+			return nil, log.torn
+		}
+		logs = append(logs, log)
+	}
+	if newest < synced.number {
+		// An older one may have been deleted, but not before a newer one was there.
+		return nil, logs.missing(d, synced.number)
+	}
+	return logs, nil
+}
+
+func (logs logList) missing(d *directory, number uint64) error {
+	return fmt.Errorf("%w: %s is missing; %s", ErrCorrupt, d.fs.PathJoin(d.store, fmt.Sprintf("%06d.log", number)), wayOut)
+}
+
+// torn returns the damage of the oldest log that is torn, but not the newest one, which
+// a crash may leave so; nil if there is none. An older one is no matter if the engine does
+// not need it any more.
+func (logs logList) torn() error {
+	for i := range len(logs) - 1 {
+		if logs[i].torn != nil {
+			return logs[i].torn
+		}
+	}
+	return nil
+}
+
+// checkReplayed looks for damage in the logs that the engine needs, by their numbers:
+// each but the newest must be whole, and each must go on where the one before it ends.
+func (logs logList) checkReplayed(d *directory, replayed []uint64) error {
+	logs = slices.DeleteFunc(slices.Clone(logs), func(l logFileInfo) bool { return !slices.Contains(replayed, l.number) })
+	if err := logs.torn(); err != nil {
+		return err
+	}
+	var next uint64
+	for _, l := range logs {
+		if next != 0 && l.first != 0 && l.first != next {
+			return fmt.Errorf("%w: a log before %06d.log is missing in %s; %s", ErrCorrupt, l.number, d.store, wayOut)
+		}
+		if l.next != 0 {
+			next = l.next
+		}
+	}
+	return nil
+}
+
+// checkChunks reads a file up to its first invalid chunk. If that lies within the
+// first synced bytes, or a later chunk proves that what is invalid was once whole, the
+// file is damaged. So it is if the valid chunks before it do not follow on each other.
+func checkChunks(d *directory, name string, synced int64, proves func(bad int64, c chunk) bool) (log logFileInfo, err error) {
+	f, err := openFile(d, name)
+	if err != nil {
+		return log, err
+	}
+	defer f.Close()
+	damage := func(at int64) error {
+		return fmt.Errorf("%w: %s at offset %d; %s", ErrCorrupt, name, at, wayOut)
+	}
+	number := uint32(numberOf(name))
+	order := recordOrder{log: strings.HasSuffix(name, ".log")}
+	block := make([]byte, blockBytes)
+	bad := int64(-1) // offset of the first invalid chunk
+	for start := int64(0); ; start += blockBytes {
+		n, err := io.ReadFull(f, block)
+		if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
+			return log, fmt.Errorf("%w: %s: %w", ErrDirectory, name, err)
+		}
+		for i := 0; i < n; {
+			c, ok := parseChunk(block[:n], i)
+			own := ok && (c.log == number || c.kind.header < 11) // else it is left from an older log
+			at := start + int64(i)
+			switch {
+			case own && c.synced > uint64(at):
+				return log, damage(at) // some of what came before it is gone
+			case own && bad >= 0 && proves(bad, c):
+				return log, damage(bad)
+			case own && bad < 0 && !order.follows(c):
+				return log, damage(at)
+			case own:
+				i = c.end
+			case bad < 0 && padding(block[i:n]):
+				i = n
+			case bad < 0 && isTrailer(block[i:n], number) && at+trailerBytes >= synced:
+				return order.info(numberOf(name), nil), nil // what follows is left from an older log
+			case at < synced && bad < 0:
+				return log, damage(at)
+			default:
+				if bad < 0 {
+					bad = at
+				}
+				if ok {
+					i = c.end
+				} else {
+					i++
+				}
+			}
+		}
+		if n < blockBytes {
+			end := start + int64(n)
+			if end < synced {
+				return log, fmt.Errorf("%w: %s ends at offset %d, and %d bytes of it were on disk; %s", ErrCorrupt, name, end, synced, wayOut)
+			}
+			if bad >= 0 {
+				end = bad
+			}
+			return order.info(numberOf(name), damage(end)), nil
+		}
+	}
+}
+
+// recordOrder checks that chunks follow on each other: in a record, and the records of
+// a log by the numbers that the engine gave their changes.
+type recordOrder struct {
+	log    bool   // the file is a log
+	within bool   // a record has begun and not ended
+	record []byte // of a log, what came of it
+	first  uint64 // the number of the first change; 0 if there is none
+	next   uint64 // the number of the next change; 0 before the first record
+}
+
+// info returns what was found out about a log that ends like that.
+func (o *recordOrder) info(number uint64, torn error) logFileInfo {
+	return logFileInfo{number: number, torn: torn, first: o.first, next: o.next}
+}
+
+// follows reports whether c may come next.
+func (o *recordOrder) follows(c chunk) bool {
+	if c.kind.starts == o.within {
+		return false
+	}
+	o.within = !c.kind.ends
+	if !o.log {
+		return true
+	}
+	if c.kind.starts {
+		o.record = o.record[:0]
+	}
+	o.record = append(o.record, c.payload...)
+	return o.within || o.batch(o.record)
+}
+
+// batch reports whether b is a whole batch and the next one.
+func (o *recordOrder) batch(b []byte) bool {
+	h, ok := batchrepr.ReadHeader(b)
+	if !ok || o.next != 0 && uint64(h.SeqNum) != o.next {
+		return false
+	}
+	if o.first == 0 {
+		o.first = uint64(h.SeqNum)
+	}
+	o.next = uint64(h.SeqNum) + uint64(h.Count)
+	changes := batchrepr.Read(b)
+	for range h.Count {
+		if _, _, _, ok, err := changes.Next(); !ok || err != nil {
+			return false
+		}
+	}
+	return len(changes) == 0
+}
+
+// trailerBytes is the length of the trailer of a log.
+const trailerBytes = 11
+
+// isTrailer reports whether b begins with the trailer of the log numbered n: an
+// empty chunk of kind 5, without a CRC, which has the number of the next log.
+func isTrailer(b []byte, n uint32) bool {
+	return len(b) >= trailerBytes && bytes.Equal(b[:7], []byte{6: 5}) && binary.LittleEndian.Uint32(b[7:]) == n+1
+}
+
+// padding reports whether b, the rest of a block, is zeros that stand where no
+// chunk fits.
+func padding(b []byte) bool {
+	for _, c := range b {
+		if c != 0 {
+			return false
+		}
+	}
+	return len(b) < 19
+}

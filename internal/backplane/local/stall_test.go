@@ -1,0 +1,279 @@
+package local
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pubsub"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
+)
+
+// frozenFS is a file system that can be frozen: nothing is written until it is thawed.
+type frozenFS struct {
+	mu     sync.Mutex
+	thawed chan struct{} // guarded by mu; nil unless frozen
+}
+
+// wrap returns fs, to be frozen.
+func (f *frozenFS) wrap(fs vfs.FS) vfs.FS {
+	return errorfs.Wrap(fs, errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if op.Kind.ReadOrWrite() == errorfs.OpIsWrite {
+			f.mu.Lock()
+			thawed := f.thawed
+			f.mu.Unlock()
+			if thawed != nil {
+				<-thawed
+			}
+		}
+		return nil
+	}))
+}
+
+func (f *frozenFS) freeze() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.thawed = make(chan struct{})
+}
+
+func (f *frozenFS) thaw() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	close(f.thawed)
+	f.thawed = nil
+}
+
+// TestFrozen freezes the disk under a store: after 5 s it is not ready and refuses
+// messages and keys, whoever waits is answered, and what is durable can be read. When
+// the disk goes on all is as it was, and what had been given up is there, announced and
+// told.
+func TestFrozen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var disk frozenFS
+		b := open(t, Options{Dir: "/data", FS: disk.wrap(vfs.NewMem())})
+		ctx, cancel := context.WithCancel(t.Context())
+		delivered := make(chan pubsub.Message, 100)
+		var running sync.WaitGroup
+		running.Go(func() {
+			if err := b.Run(ctx, pubsub.Receiver{
+				Ready:   func() {},
+				Deliver: func(p *pubsub.Parcel) { delivered <- p.Message },
+			}); err != nil {
+				t.Error(err)
+			}
+		})
+		told := make(chan pubsub.KeyChange, 100)
+		running.Go(func() {
+			if err := b.WatchKeys(ctx, func(c pubsub.KeyChange) { told <- c }); err != nil {
+				t.Error(err)
+			}
+		})
+		if c := <-told; !c.Ready {
+			t.Errorf("a watch of no keys began with %+v", c)
+		}
+		put := func(topic, data string) error {
+			_, err := pubsub.Publish(ctx, b, message(pubsub.Topic(topic), data))()
+			return err
+		}
+		if err := put("before", "x"); err != nil {
+			t.Fatal(err)
+		}
+		<-delivered
+		for round := range 2 {
+			disk.freeze()
+			began := time.Now()
+			var waiting sync.WaitGroup
+			for i := range 20 {
+				waiting.Go(func() {
+					if err := put(fmt.Sprint("given up/", i%10), fmt.Sprint(round)); !errors.Is(err, pubsub.ErrUnavailable) {
+						t.Errorf("a Put that waited: %v", err)
+					}
+				})
+			}
+			waiting.Go(func() {
+				if err := b.PutKey(ctx, pubsub.Key{ID: fmt.Sprint("key ", round), Value: "v"}); !errors.Is(err, pubsub.ErrUnavailable) {
+					t.Errorf("a PutKey that waited: %v", err)
+				}
+			})
+			synctest.Wait()
+			waiting.Go(func() {
+				if err := b.PutKey(ctx, pubsub.Key{ID: "behind it", Value: "v"}); !errors.Is(err, pubsub.ErrUnavailable) {
+					t.Errorf("a PutKey that waited for another: %v", err)
+				}
+			})
+			time.Sleep(4900 * time.Millisecond)
+			if err := b.Health(ctx); err != nil {
+				t.Errorf("Health after 4.9 s: %v", err)
+			}
+			waiting.Wait()
+			if waited := time.Since(began); waited != stallAfter {
+				t.Errorf("the writes waited for %v", waited)
+			}
+			// Nothing of this takes any time.
+			if err := b.Health(ctx); !errors.Is(err, pubsub.ErrUnavailable) {
+				t.Errorf("Health: %v", err)
+			}
+			if err := put("new", "x"); !errors.Is(err, pubsub.ErrUnavailable) {
+				t.Errorf("a Put on a frozen disk: %v", err)
+			}
+			if err := b.PutKey(ctx, pubsub.Key{ID: "new", Value: "v"}); !errors.Is(err, pubsub.ErrUnavailable) {
+				t.Errorf("PutKey on a frozen disk: %v", err)
+			}
+			if err := b.sweep(ctx, time.Now().Add(48*time.Hour)); err != nil && !errors.Is(err, pubsub.ErrUnavailable) {
+				t.Errorf("a sweep on a frozen disk: %v", err)
+			}
+			if _, ok, err := b.Last(ctx, "before", pubsub.Version{}); !ok || err != nil {
+				t.Errorf("Last of what is durable: ok %v, %v", ok, err)
+			}
+			if _, _, err := b.Last(ctx, "given up/1", pubsub.Version{}); !errors.Is(err, pubsub.ErrUnavailable) {
+				t.Errorf("Last of what is not durable: %v", err)
+			}
+			time.Sleep(time.Hour)
+			if took := time.Since(began); took != stallAfter+time.Hour {
+				t.Errorf("calls on a frozen disk took %v", took-time.Hour-stallAfter)
+			}
+			disk.thaw()
+			synctest.Wait()
+			if err := b.Health(ctx); err != nil {
+				t.Errorf("Health after the disk went on: %v", err)
+			}
+			newest := map[pubsub.Topic]pubsub.Message{}
+			for len(delivered) > 0 {
+				if m := <-delivered; m.Version.Newer(newest[m.Topic].Version) {
+					newest[m.Topic] = m
+				}
+			}
+			for i := range 10 {
+				topic := pubsub.Topic(fmt.Sprint("given up/", i))
+				last, ok, err := b.Last(ctx, topic, pubsub.Version{})
+				if !ok || err != nil || string(last.Data) != fmt.Sprint(round) {
+					t.Errorf("Last(%s) = %q, ok %v, %v", topic, last.Data, ok, err)
+				}
+				if m := newest[topic]; m.Version != last.Version || string(m.Data) != string(last.Data) {
+					t.Errorf("subscribers of %s have been given %q, version %v; it is %v", topic, m.Data, m.Version, last.Version)
+				}
+			}
+			if c := <-told; c.Key.ID != fmt.Sprint("key ", round) {
+				t.Errorf("the watch was told of %+v", c)
+			}
+			if _, err := b.Key(ctx, "behind it"); !errors.Is(err, pubsub.ErrKeyNotFound) {
+				t.Errorf("the key that was not begun: %v", err)
+			}
+			if err := put("after", fmt.Sprint(round)); err != nil {
+				t.Errorf("a Put after the disk went on: %v", err)
+			}
+			<-delivered
+		}
+		cancel()
+		running.Wait()
+		checkStats(t, b)
+		if err := b.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// starvedFS is a file system whose engine files fail to be written, or opened, with an
+// error that goes away.
+type starvedFS struct {
+	failing atomic.Pointer[error]
+	match   func(errorfs.Op) bool
+	tried   atomic.Int64
+}
+
+func (f *starvedFS) wrap(fs vfs.FS) vfs.FS {
+	return errorfs.Wrap(fs, errorfs.InjectorFunc(func(op errorfs.Op) error {
+		err := f.failing.Load()
+		if err == nil || !f.match(op) {
+			return nil
+		}
+		f.tried.Add(1)
+		return *err
+	}))
+}
+
+// TestStarved lets files of each kind fail for want of room or descriptors. Publishes are
+// answered, the engine does not try again as fast as it can, the process lives, and when
+// there is room again all goes on, with nothing lost.
+func TestStarved(t *testing.T) {
+	isLog := func(op errorfs.Op) bool { return filepath.Ext(op.Path) == ".log" }
+	isTable := func(op errorfs.Op) bool { return filepath.Ext(op.Path) == ".sst" }
+	isManifest := func(op errorfs.Op) bool {
+		return strings.Contains(op.Path, "MANIFEST") || strings.Contains(op.Path, "marker")
+	}
+	creates := func(op errorfs.Op) bool { return op.Kind == errorfs.OpCreate || op.Kind == errorfs.OpReuseForWrite }
+	writes := func(op errorfs.Op) bool { return op.Kind == errorfs.OpFileWrite || creates(op) }
+	for name, c := range map[string]struct {
+		err  error
+		file func(errorfs.Op) bool
+		op   func(errorfs.Op) bool
+	}{
+		"no descriptor for a log":        {syscall.EMFILE, isLog, creates},
+		"no descriptor for a table":      {syscall.ENFILE, isTable, creates},
+		"no descriptor for the MANIFEST": {syscall.EMFILE, isManifest, creates},
+		"no room for a log":              {syscall.ENOSPC, isLog, writes},
+		"no room for a table":            {syscall.EDQUOT, isTable, writes},
+		"no room for the MANIFEST":       {syscall.ENOSPC, isManifest, writes},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				fs := &starvedFS{match: func(op errorfs.Op) bool { return c.file(op) && c.op(op) }}
+				mem := vfs.NewMem()
+				mem.TestingSetDiskUsage(vfs.DiskUsage{AvailBytes: 1 << 40, TotalBytes: 16 << 20}) // for small tables
+				o := Options{Dir: "/data", FS: fs.wrap(mem)}
+				b := open(t, o)
+				h := newHistory()
+				fs.failing.Store(&c.err)
+				began := time.Now()
+				refused := 0
+				for i := range 200 {
+					topic := pubsub.Topic(fmt.Sprint("t/", i))
+					data := strings.Repeat("x", 32<<10)
+					v, err := b.Put(t.Context(), message(topic, data))()
+					switch {
+					case err == nil:
+						h.saw(t, topic, v, data)
+					case errors.Is(err, pubsub.ErrUnavailable):
+						refused++
+					default:
+						t.Fatal(err)
+					}
+				}
+				if refused == 0 && name != "no descriptor for the MANIFEST" { // which a flush seldom opens
+					t.Error("nothing was refused")
+				}
+				if took := time.Since(began); took > stallAfter+time.Second {
+					t.Errorf("200 messages were answered in %v", took)
+				}
+				time.Sleep(time.Minute)
+				if perSecond := float64(fs.tried.Load()) / time.Since(began).Seconds(); perSecond > 12 {
+					t.Errorf("it was tried %.0f times a second", perSecond)
+				}
+				fs.failing.Store(nil)
+				time.Sleep(2 * retryAfter)
+				if err := b.Health(t.Context()); !errors.Is(err, pubsub.ErrUnavailable) || errors.Is(err, errStalled) { // there is no Run
+					t.Errorf("Health when there is room: %v", err)
+				}
+				h.check(t, b)
+				if err := b.Close(); err != nil {
+					t.Fatal(err)
+				}
+				b = open(t, o)
+				h.check(t, b)
+				if err := b.Close(); err != nil {
+					t.Fatal(err)
+				}
+			})
+		})
+	}
+}
