@@ -22,8 +22,8 @@ func main() {
 		args:    os.Args[1:],
 		environ: os.Environ(),
 		stdin:   os.Stdin,
-		stdout:  os.Stdout,
-		stderr:  os.Stderr,
+		stdout:  screenFor(os.Stdout),
+		stderr:  screenFor(os.Stderr),
 	}))
 }
 
@@ -32,7 +32,7 @@ type process struct {
 	args           []string // without the name of the program
 	environ        []string
 	stdin          io.Reader
-	stdout, stderr io.Writer
+	stdout, stderr io.Writer // each a *screen if it is a terminal
 	flush          func() // waits for a moment until stderr has been written; nil if writing to it waits
 }
 
