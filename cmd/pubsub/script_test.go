@@ -24,11 +24,12 @@ import (
 var update = flag.Bool("update", false, "write what the commands print into the scripts")
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"pubsub": main})
+	testscript.Main(m, map[string]func(){"pubsub": main, "terminal": terminalMain})
 }
 
 // TestScript runs the scripts in testdata/script, each against the real program
-// in processes of its own. Beside the commands of testscript they have:
+// in processes of its own. Beside the commands of testscript, and the program
+// "terminal", they have:
 //
 //   - status N program [args...] runs a program and checks its exit status;
 //   - freeport NAME sets the variable NAME to a port that is free;
