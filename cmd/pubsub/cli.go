@@ -182,7 +182,12 @@ func explain(err error) error {
 		text = "missing " + strings.TrimSuffix(what, "\"")
 	}
 	text = strings.Replace(text, "missing positional arguments ", "missing ", 1)
-	return &hintedError{usagef("%s", text), fmt.Sprintf("Usage: %s; see %q.", usage(node), node.FullPath()+" --help")}
+	return &hintedError{usagef("%s", text), usageHint(node)}
+}
+
+// usageHint says how a command is called, and where there is more about it.
+func usageHint(n *kong.Node) string {
+	return fmt.Sprintf("Usage: %s; see %q.", usage(n), n.FullPath()+" --help")
 }
 
 // resolver finds the values of flags that are not on the command line: in the

@@ -151,8 +151,8 @@ func TestToken(t *testing.T) {
 		args    string
 		want    string
 	}{
-		{key, "", "pubsub: a topic is missing\nGive --read or --write, or both.\n"},
-		{nil, "--read a", "pubsub: a key is missing\nGive --key, or set PUBSUB_KEY; \"pubsub key create\" makes one.\n"},
+		{key, "", "pubsub: a topic is missing\nhint: Give --read or --write, or both.\n"},
+		{nil, "--read a", "pubsub: a key is missing\nhint: Give --key, or set PUBSUB_KEY; \"pubsub key create\" makes one.\n"},
 		{[]string{"PUBSUB_KEY=s3cret"}, "--read a", "pubsub: the key is not allowed; it takes ID:VALUE, as pubsub key create prints it\n"},
 		{[]string{"PUBSUB_KEY=:s3cret"}, "--read a", "pubsub: the key is not allowed; it takes ID:VALUE, as pubsub key create prints it\n"},
 		{key, "--read a+", "pubsub: topic \"a+\" is not allowed; a topic holds no + and no #\n"},

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"pubsub"
@@ -124,6 +125,9 @@ Example:
 
 // Run deletes a key.
 func (c *keyDeleteCmd) Run(parent *keyCmd) error {
+	if strings.Contains(c.ID, ":") {
+		return usagef("the ID is not allowed; it takes the part of ID:VALUE before the colon") // it may hold the value
+	}
 	return parent.admin(func(ctx context.Context, server *client.Client, token string) error {
 		err := server.DeleteKey(ctx, token, c.ID)
 		var e *client.Error

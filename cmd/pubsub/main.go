@@ -66,7 +66,7 @@ func execute(p *process) int {
 	}
 	var hint *hintedError
 	if errors.As(err, &hint) {
-		fmt.Fprintln(p.stderr, hint.hint)
+		fmt.Fprintln(p.stderr, "hint:", hint.hint)
 	}
 	var coded interface{ ExitCode() int }
 	if errors.As(err, &coded) {
@@ -75,7 +75,7 @@ func execute(p *process) int {
 	return statusFailed
 }
 
-// hintedError is an error with a line that says what to do next.
+// hintedError is an error with a hint: a line that says what to do next.
 type hintedError struct {
 	error
 	hint string

@@ -34,7 +34,8 @@ func (c *pubCmd) Run(p *process) error {
 	if err != nil {
 		return err
 	}
-	if err := c.check(); err != nil {
+	token, err := c.token()
+	if err != nil {
 		return err
 	}
 	data := []byte(c.Message)
@@ -51,7 +52,7 @@ func (c *pubCmd) Run(p *process) error {
 		return err
 	}
 	defer server.Close()
-	version, err := server.Publish(context.Background(), c.Token, client.Publication{Topic: string(t), Data: data, Retain: c.Retain, TTL: c.TTL})
+	version, err := server.Publish(context.Background(), token, client.Publication{Topic: string(t), Data: data, Retain: c.Retain, TTL: c.TTL})
 	if err != nil {
 		return advise(err)
 	}

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"os"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"pubsub"
 	"pubsub/internal/client"
@@ -29,11 +31,42 @@ type access struct {
 	Token string `placeholder:"TOKEN" help:"Token to show to the server: one made by pubsub token, or the admin token. Prefer the variable PUBSUB_TOKEN: other users of the machine can see flags."`
 }
 
-func (a *access) check() error {
-	if a.Token == "" {
-		return &hintedError{usagef("a token is missing"), `Give --token, or set PUBSUB_TOKEN; "pubsub token" makes one.`}
+// token returns the token that was given.
+func (a *access) token() (string, error) {
+	t, err := secret("token", a.Token)
+	if err == nil && t == "" {
+		err = &hintedError{usagef("a token is missing"), `Give --token, or set PUBSUB_TOKEN; "pubsub token" makes one.`}
 	}
-	return nil
+	return t, err
+}
+
+// secret returns the token or key that the flag of that name was given, without
+// the white space around it: the end of a line comes with what is read from a
+// file. Its error never shows the secret.
+func secret(name, value string) (string, error) {
+	value = strings.TrimSpace(value)
+	at := 0
+	for _, r := range value {
+		at++
+		what := ""
+		switch {
+		case unicode.IsSpace(r):
+			what = "white space"
+		case unicode.IsControl(r):
+			what = "a control character"
+		case r > unicode.MaxASCII && name != "key":
+			what = "a character beyond ASCII"
+		default:
+			continue
+		}
+		err := usagef("%s (--%[1]s or %s) holds %s, at character %d of %d; it takes printable characters without spaces",
+			name, config.Variable(name), what, at, utf8.RuneCountInString(value))
+		if scheme, _, _ := strings.Cut(value, " "); strings.EqualFold(scheme, "Bearer") {
+			err = &hintedError{err, "Give the token alone, without the word Bearer."}
+		}
+		return "", err
+	}
+	return value, nil
 }
 
 // topic checks a topic that a person typed.
@@ -93,11 +126,14 @@ type adminAccess struct {
 
 // token returns the admin token that was given.
 func (a *adminAccess) token() (string, error) {
+	t, err := secret("admin-token", a.AdminToken)
 	switch {
-	case a.AdminToken != "" && a.AdminTokenFile != "":
+	case err != nil:
+		return "", err
+	case t != "" && a.AdminTokenFile != "":
 		return "", usagef("admin-token and admin-token-file are both set; give one of them")
-	case a.AdminToken != "":
-		return a.AdminToken, nil
+	case t != "":
+		return t, nil
 	case a.AdminTokenFile == "":
 		hint := "Give --admin-token-file, or set PUBSUB_ADMIN_TOKEN; a server keeps its token in the file admin-token of its data directory."
 		if _, err := os.Stat("pubsub-data/admin-token"); err == nil {
@@ -105,8 +141,7 @@ func (a *adminAccess) token() (string, error) {
 		}
 		return "", &hintedError{usagef("the admin token is missing"), hint}
 	}
-	t, err := config.ReadToken(a.AdminTokenFile)
-	if err != nil {
+	if t, err = config.ReadToken(a.AdminTokenFile); err != nil {
 		return "", usagef("admin-token-file %q %w", a.AdminTokenFile, err)
 	}
 	return t, nil

@@ -45,9 +45,13 @@ func (c *tokenCmd) Run(p *process) error {
 			return err
 		}
 	}
-	id, value, _ := strings.Cut(c.Key, ":")
+	key, err := secret("key", c.Key)
+	if err != nil {
+		return err
+	}
+	id, value, _ := strings.Cut(key, ":")
 	switch {
-	case c.Key == "":
+	case key == "":
 		return &hintedError{usagef("a key is missing"), `Give --key, or set PUBSUB_KEY; "pubsub key create" makes one.`}
 	case id == "" || value == "":
 		return usagef("the key is not allowed; it takes ID:VALUE, as pubsub key create prints it")
