@@ -40,7 +40,7 @@ func (c *keyCmd) admin(do func(ctx context.Context, server *client.Client, token
 		return err
 	}
 	defer server.Close()
-	return advise(do(context.Background(), server, token))
+	return c.advise(do(context.Background(), server, token))
 }
 
 type keyCreateCmd struct {
@@ -131,7 +131,7 @@ func (c *keyDeleteCmd) Run(parent *keyCmd) error {
 	return parent.admin(func(ctx context.Context, server *client.Client, token string) error {
 		err := server.DeleteKey(ctx, token, c.ID)
 		var e *client.Error
-		if errors.As(err, &e) && e.Status == 404 {
+		if errors.As(err, &e) && e.Status == 404 && e.Condition == "" {
 			return &hintedError{fmt.Errorf("no key %q", pubsub.Printable(c.ID)), `"pubsub key list" shows the keys that there are.`}
 		}
 		return err

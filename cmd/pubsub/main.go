@@ -33,7 +33,7 @@ type process struct {
 	environ        []string
 	stdin          io.Reader
 	stdout, stderr io.Writer // each a *screen if it is a terminal
-	flush          func() // waits for a moment until stderr has been written; nil if writing to it waits
+	flush          func()    // waits for a moment until stderr has been written; nil if writing to it waits
 }
 
 const (

@@ -54,7 +54,7 @@ func (c *pubCmd) Run(p *process) error {
 	defer server.Close()
 	version, err := server.Publish(context.Background(), token, client.Publication{Topic: string(t), Data: data, Retain: c.Retain, TTL: c.TTL})
 	if err != nil {
-		return advise(err)
+		return c.advise(err)
 	}
 	if version != "" {
 		_, err = fmt.Fprintln(p.stdout, version)

@@ -94,7 +94,7 @@ func (c *subCmd) Run(p *process) error {
 		subscribe = server.SubscribeMQTT
 	}
 	if err := subscribe(ctx, s); !errors.Is(err, errCounted) {
-		return advise(err)
+		return c.advise(err)
 	}
 	return nil
 }
