@@ -60,19 +60,24 @@ func execute(p *process) int {
 	case errors.Is(err, syscall.EPIPE):
 		return statusDone // whoever read the output has seen enough
 	case !errors.Is(err, errShown):
-		for line := range strings.Lines(err.Error()) {
-			fmt.Fprintf(p.stderr, "pubsub: %s\n", strings.TrimSuffix(line, "\n"))
-		}
-	}
-	var hint *hintedError
-	if errors.As(err, &hint) {
-		fmt.Fprintln(p.stderr, "hint:", hint.hint)
+		p.report(err)
 	}
 	var coded interface{ ExitCode() int }
 	if errors.As(err, &coded) {
 		return coded.ExitCode()
 	}
 	return statusFailed
+}
+
+// report shows an error, and the hint that it may have.
+func (p *process) report(err error) {
+	for line := range strings.Lines(err.Error()) {
+		fmt.Fprintf(p.stderr, "pubsub: %s\n", strings.TrimSuffix(line, "\n"))
+	}
+	var hint *hintedError
+	if errors.As(err, &hint) {
+		fmt.Fprintln(p.stderr, "hint:", hint.hint)
+	}
 }
 
 // hintedError is an error with a hint: a line that says what to do next.
