@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"time"
 
@@ -15,7 +16,7 @@ import (
 type pubCmd struct {
 	access
 	Retain  bool    `help:"Keep the message as the topic's last one, and print its version (not with --lines)."`
-	TTL     *uint32 `name:"ttl" placeholder:"SECONDS" help:"Life of the message. With 0 it reaches live subscribers, and nothing is kept."`
+	TTL     string  `name:"ttl" placeholder:"DURATION" help:"Life of the message, like 30m or 7d, or a number of seconds. With 0 it reaches live subscribers, and nothing is kept."`
 	Lines   string  `placeholder:"FILE" help:"Publish each line of a file as a message of its own, as it comes; - is standard input."`
 	Rate    float64 `placeholder:"N" help:"With --lines: at most so many messages a second, such as 100 or 0.5. 0 means no limit."`
 	Topic   string  `arg:"" name:"TOPIC" help:"Topic to publish to."`
@@ -34,7 +35,7 @@ first that fails is named, and the exit status is then 1.
 Examples:
   export PUBSUB_TOKEN=$(pubsub token --write news)
   pubsub pub news 'hello world'
-  pubsub pub news --retain --ttl 3600 - < picture.png
+  pubsub pub news --retain --ttl 1h - < picture.png
   tail -f log | pubsub pub news --lines -`
 }
 
@@ -53,6 +54,15 @@ func (c *pubCmd) Run(p *process, kctx *kong.Context) error {
 	case !(c.Rate >= 0 && c.Rate <= 1e9): // NaN is neither
 		return usagef("rate \"%v\" is not allowed; it takes a number of messages a second, such as 100 or 0.5, up to 1000000000; 0 means no limit", c.Rate)
 	}
+	var ttl *uint32
+	if c.TTL != "" {
+		d, err := seconds("ttl", c.TTL, math.MaxUint32*time.Second)
+		if err != nil {
+			return err
+		}
+		n := uint32(d / time.Second)
+		ttl = &n
+	}
 	token, err := c.token()
 	if err != nil {
 		return err
@@ -63,7 +73,7 @@ func (c *pubCmd) Run(p *process, kctx *kong.Context) error {
 	}
 	defer server.Close()
 	publish := func(data []byte) (version string, err error) {
-		return server.Publish(context.Background(), token, client.Publication{Topic: string(t), Data: data, Retain: c.Retain, TTL: c.TTL})
+		return server.Publish(context.Background(), token, client.Publication{Topic: string(t), Data: data, Retain: c.Retain, TTL: ttl})
 	}
 	if c.Lines != "" {
 		return c.runLines(p, func(data []byte) error {

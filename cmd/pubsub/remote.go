@@ -3,6 +3,7 @@ package main
 import (
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"os"
 	"strconv"
 	"strings"
@@ -110,6 +111,22 @@ func topic(s string) (pubsub.Topic, error) {
 		return "", usagef("topic %q is not allowed; it takes 1 to %d bytes of UTF-8 without control characters", pubsub.Printable(s), pubsub.MaxTopicBytes)
 	}
 	return t, nil
+}
+
+// warnOfLists warns of topics that look like lists of topics: a comma is a part of a
+// topic. flag is what stands before each, empty for none.
+func warnOfLists(p *process, topics []string, flag string) {
+	for _, t := range topics {
+		parts := strings.FieldsFunc(t, func(r rune) bool { return r == ',' || r == ' ' })
+		if !strings.Contains(t, ",") || len(parts) < 2 {
+			continue
+		}
+		instead := ""
+		for _, part := range parts {
+			instead += " " + strings.TrimSpace(flag+" "+part)
+		}
+		fmt.Fprintf(p.stderr, "pubsub: warning: %q is one topic, whose name has a comma; topics are repeated, not listed:%s\n", pubsub.Printable(t), pubsub.Printable(instead))
+	}
 }
 
 // published checks a topic that is to be published to.

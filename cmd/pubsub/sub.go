@@ -49,6 +49,7 @@ func (c *subCmd) Run(p *process) error {
 	if c.Count < 0 {
 		return usagef("count \"%d\" is not allowed; it takes a whole number; 0 means no limit", c.Count)
 	}
+	warnOfLists(p, c.Topics, "")
 	token, err := c.token()
 	if err != nil {
 		return err
