@@ -59,7 +59,7 @@ var layout = map[string]struct {
 		level: 5,
 		ours: []string{"internal/app", "internal/backplane/local", "internal/backplane/nats", "internal/client", "internal/config",
 			"internal/token", "internal/transfer"},
-		foreign: []string{"github.com/alecthomas/kong"},
+		foreign: []string{"github.com/alecthomas/kong", "golang.org/x/sys"},
 	},
 
 	"deploy":                {level: 6},

@@ -47,11 +47,11 @@ func command(p *process) error {
 	case "--version":
 		args = append([]string{"version"}, args[1:]...)
 	}
-	args, err = arrange(parser.Model.Node, args)
-	if err != nil {
-		return &hintedError{&usageError{err}, `See "pubsub --help".`}
+	arranged := arrange(parser.Model.Node, args)
+	if err := arranged.check(); err != nil {
+		return err
 	}
-	ctx, err := parser.Parse(args)
+	ctx, err := parser.Parse(arranged.args())
 	switch {
 	case errors.Is(err, errShown):
 		return nil
@@ -105,84 +105,6 @@ func nodes(n *kong.Node) []*kong.Node {
 		all = append(append(all, child), nodes(child)...)
 	}
 	return all
-}
-
-// arrange puts arguments into the order that the parser wants: the command,
-// flags, positional arguments. So flags may stand anywhere, even before the
-// command.
-func arrange(root *kong.Node, args []string) ([]string, error) {
-	takesValue := make(map[string]bool)
-	for _, n := range append([]*kong.Node{root}, nodes(root)...) {
-		for _, f := range n.Flags {
-			takesValue["--"+f.Name] = !f.IsBool()
-		}
-	}
-	var command, flags, positional []string
-	node := root
-	for i := 0; i < len(args); i++ {
-		arg := args[i]
-		switch {
-		case arg == "--":
-			positional = append(positional, args[i+1:]...)
-			i = len(args)
-		case len(arg) > 1 && arg[0] == '-':
-			flags = append(flags, arg)
-			if !takesValue[arg] {
-				continue
-			}
-			if i++; i == len(args) || len(args[i]) > 1 && args[i][0] == '-' {
-				return nil, fmt.Errorf("%s needs a value; one that begins with - is written %[1]s=VALUE", arg)
-			}
-			flags[len(flags)-1] += "=" + args[i]
-		default:
-			if child := childNamed(node, arg); child != nil && len(positional) == 0 {
-				node, command = child, append(command, arg)
-				continue
-			}
-			positional = append(positional, arg)
-		}
-	}
-	arranged := append(command, flags...)
-	if len(positional) > 0 {
-		arranged = append(append(arranged, "--"), positional...)
-	}
-	return arranged, nil
-}
-
-func childNamed(n *kong.Node, name string) *kong.Node {
-	for _, child := range n.Children {
-		if child.Name == name {
-			return child
-		}
-	}
-	return nil
-}
-
-// explain makes a usage error of what the parser found wrong.
-func explain(err error) error {
-	var parse *kong.ParseError
-	if !errors.As(err, &parse) || parse.Context == nil {
-		return &usageError{err}
-	}
-	node := parse.Context.Selected()
-	if node == nil {
-		node = parse.Context.Model.Node
-	}
-	text := err.Error()
-	if !node.Leaf() {
-		if strings.HasPrefix(text, "expected one of") {
-			text = "a command is missing"
-		}
-		text = strings.Replace(text, "unexpected argument ", "unknown command ", 1)
-	}
-	for _, arg := range node.Positional {
-		text = strings.ReplaceAll(text, "<"+arg.Name+">", arg.Name)
-	}
-	if what, ok := strings.CutPrefix(text, "expected \""); ok {
-		text = "missing " + strings.TrimSuffix(what, "\"")
-	}
-	text = strings.Replace(text, "missing positional arguments ", "missing ", 1)
-	return &hintedError{usagef("%s", text), fmt.Sprintf("Usage: %s; see %q.", usage(node), node.FullPath()+" --help")}
 }
 
 // resolver finds the values of flags that are not on the command line: in the
@@ -243,7 +165,7 @@ func (r *resolver) lookUp(ctx *kong.Context, name string) ([]string, error) {
 		}
 		var err error
 		if r.file, err = config.ReadFile(path, known); err != nil {
-			return nil, err
+			return nil, &fileError{err}
 		}
 	}
 	values, _ := r.file.Get(name)

@@ -44,18 +44,19 @@ func TestArrange(t *testing.T) {
 		{"pub -- pub key", "pub -- pub key"},
 		{"pub key create", "pub -- key create"},
 		{"serve --sse=false --listen :1", "serve --sse=false --listen=:1"},
-		{"-h key", "key -h"},
+		{"-h key", "key --help"},
+		{"key -help", "key --help"},
 		{"pub --bogus x a", "pub --bogus -- x a"},
 		{"bogus key", "-- bogus key"},
 	} {
-		got, err := arrange(parser.Model.Node, strings.Fields(tt.in))
-		if err != nil || strings.Join(got, " ") != tt.want {
-			t.Errorf("arrange(%q) = %q, %v; want %q", tt.in, got, err, tt.want)
+		got := arrange(parser.Model.Node, strings.Fields(tt.in))
+		if strings.Join(got.args(), " ") != tt.want || got.bare != "" {
+			t.Errorf("arrange(%q) = %q, bare %q; want %q", tt.in, got.args(), got.bare, tt.want)
 		}
 	}
 	for _, in := range []string{"pub --ttl", "pub --token --retain a b", "serve --listen --"} {
-		if got, err := arrange(parser.Model.Node, strings.Fields(in)); err == nil {
-			t.Errorf("arrange(%q) = %q, want an error", in, got)
+		if got := arrange(parser.Model.Node, strings.Fields(in)); got.bare == "" || got.check() == nil {
+			t.Errorf("arrange(%q) = %q, want an error", in, got.args())
 		}
 	}
 }
@@ -118,14 +119,19 @@ func TestToken(t *testing.T) {
 	for _, tt := range []struct {
 		args string
 		want claims // Exp is the life
+		warn string
 	}{
-		{"--read a,b --read c", claims{Read: []string{"a,b", "c"}, Write: []string{}, Exp: 3600}},
-		{"--write a --expires 24h --subject me", claims{Read: []string{}, Write: []string{"a"}, Sub: "me", Exp: 86400}},
-		{"--read $SYS/a --expires 0", claims{Read: []string{"$SYS/a"}, Write: []string{}}},
+		{"--read a,b --read c", claims{Read: []string{"a,b", "c"}, Write: []string{}, Exp: 3600},
+			"pubsub: warning: \"a,b\" is one topic, whose name has a comma; topics are repeated, not listed: --read a --read b\n"},
+		{"--write a, --write ,", claims{Read: []string{}, Write: []string{"a,", ","}, Exp: 3600}, ""},
+		{"--write a --expires 24h --subject me", claims{Read: []string{}, Write: []string{"a"}, Sub: "me", Exp: 86400}, ""},
+		{"--write a --expires 7d", claims{Read: []string{}, Write: []string{"a"}, Exp: 7 * 86400}, ""},
+		{"--write a --expires 90", claims{Read: []string{}, Write: []string{"a"}, Exp: 90}, ""},
+		{"--read $SYS/a --expires 0", claims{Read: []string{"$SYS/a"}, Write: []string{}}, ""},
 	} {
 		status, stdout, stderr := call("", key, append([]string{"token"}, strings.Fields(tt.args)...)...)
 		parts := strings.Split(strings.TrimSuffix(stdout, "\n"), ".")
-		if status != 0 || stderr != "" || len(parts) != 3 {
+		if status != 0 || stderr != tt.warn || len(parts) != 3 {
 			t.Fatalf("%s: status %d, %q, %q", tt.args, status, stdout, stderr)
 		}
 		var header struct{ Alg, Kid string }
@@ -151,18 +157,34 @@ func TestToken(t *testing.T) {
 		args    string
 		want    string
 	}{
-		{key, "", "pubsub: a topic is missing\nGive --read or --write, or both.\n"},
-		{nil, "--read a", "pubsub: a key is missing\nGive --key, or set PUBSUB_KEY; \"pubsub key create\" makes one.\n"},
+		{key, "", "pubsub: a topic is missing\nhint: Give --read or --write, or both.\n"},
+		{nil, "--read a", "pubsub: a key is missing\nhint: Give --key, or set PUBSUB_KEY; \"pubsub key create\" makes one.\n"},
 		{[]string{"PUBSUB_KEY=s3cret"}, "--read a", "pubsub: the key is not allowed; it takes ID:VALUE, as pubsub key create prints it\n"},
 		{[]string{"PUBSUB_KEY=:s3cret"}, "--read a", "pubsub: the key is not allowed; it takes ID:VALUE, as pubsub key create prints it\n"},
 		{key, "--read a+", "pubsub: topic \"a+\" is not allowed; a topic holds no + and no #\n"},
 		{key, "--write $a", "pubsub: topic \"$a\" is not allowed; nobody publishes to topics that begin with $\n"},
-		{key, "--read a --expires 1500ms", "pubsub: expires \"1.5s\" is not allowed; it takes whole seconds, like 30m or 24h, or 0 for ever\n"},
-		{key, "--read a --expires=-1s", "pubsub: expires \"-1s\" is not allowed; it takes whole seconds, like 30m or 24h, or 0 for ever\n"},
+		{key, "--read a --expires 1500ms", "pubsub: expires \"1500ms\" is not allowed; it takes whole seconds, like 3600, or with a unit, like 90s, 30m, 24h, 7d or 2w\n"},
+		{key, "--read a --expires=-1s", "pubsub: expires \"-1s\" is not allowed; it takes whole seconds, like 3600, or with a unit, like 90s, 30m, 24h, 7d or 2w\n"},
 	} {
 		status, stdout, stderr := call("", tt.environ, append([]string{"token"}, strings.Fields(tt.args)...)...)
 		if status != 2 || stdout != "" || stderr != tt.want {
 			t.Errorf("%s: status %d, %q, %q; want 2, nothing, %q", tt.args, status, stdout, stderr, tt.want)
+		}
+	}
+}
+
+func TestDuration(t *testing.T) {
+	for s, want := range map[string]time.Duration{
+		"0": 0, "3600": time.Hour, "90s": 90 * time.Second, "1m30s": 90 * time.Second, "7d": 7 * 24 * time.Hour, "2w": 14 * 24 * time.Hour,
+		"1w1d1h": (8*24 + 1) * time.Hour, "1.5d": 36 * time.Hour, "1d 12h": 36 * time.Hour, " 5m\n": 5 * time.Minute, "1500ms": 1500 * time.Millisecond,
+	} {
+		if got, ok := parseDuration(s); !ok || got != want {
+			t.Errorf("%q: %v, %t; want %v", s, got, ok, want)
+		}
+	}
+	for _, s := range []string{"", " ", "d", "-1", "-1s", "1x", "7D", "1 day", "1.d", ".5d", "1,5d", "1d-", "9223372037", "99999999999d", "20000w", "15000w15000w", "1e3s", "+5s"} {
+		if got, ok := parseDuration(s); ok {
+			t.Errorf("%q: %v, want an error", s, got)
 		}
 	}
 }

@@ -10,8 +10,8 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-// errShown says that the help was shown, and that nothing else is to be done.
-var errShown = errors.New("help was shown")
+// errShown says that the help, or what has failed, was shown already.
+var errShown = errors.New("shown already")
 
 // helpFlag is the flag --help.
 type helpFlag bool
@@ -39,10 +39,14 @@ func printHelp(_ kong.HelpOptions, ctx *kong.Context) error {
 func usage(n *kong.Node) string {
 	s := n.FullPath()
 	for _, arg := range n.Positional {
-		s += " " + arg.Name
+		name := arg.Name
 		if arg.IsCumulative() {
-			s += "..."
+			name += "..."
 		}
+		if !arg.Required {
+			name = "[" + name + "]"
+		}
+		s += " " + name
 	}
 	if len(n.Children) > 0 {
 		s += " COMMAND"

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"pubsub"
@@ -39,7 +40,7 @@ func (c *keyCmd) admin(do func(ctx context.Context, server *client.Client, token
 		return err
 	}
 	defer server.Close()
-	return advise(do(context.Background(), server, token))
+	return c.advise(do(context.Background(), server, token))
 }
 
 type keyCreateCmd struct {
@@ -124,10 +125,13 @@ Example:
 
 // Run deletes a key.
 func (c *keyDeleteCmd) Run(parent *keyCmd) error {
+	if strings.Contains(c.ID, ":") {
+		return usagef("the ID is not allowed; it takes the part of ID:VALUE before the colon") // it may hold the value
+	}
 	return parent.admin(func(ctx context.Context, server *client.Client, token string) error {
 		err := server.DeleteKey(ctx, token, c.ID)
 		var e *client.Error
-		if errors.As(err, &e) && e.Status == 404 {
+		if errors.As(err, &e) && e.Status == 404 && e.Condition == "" {
 			return &hintedError{fmt.Errorf("no key %q", pubsub.Printable(c.ID)), `"pubsub key list" shows the keys that there are.`}
 		}
 		return err

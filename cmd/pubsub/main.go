@@ -22,8 +22,8 @@ func main() {
 		args:    os.Args[1:],
 		environ: os.Environ(),
 		stdin:   os.Stdin,
-		stdout:  os.Stdout,
-		stderr:  os.Stderr,
+		stdout:  screenFor(os.Stdout),
+		stderr:  screenFor(os.Stderr),
 	}))
 }
 
@@ -32,8 +32,8 @@ type process struct {
 	args           []string // without the name of the program
 	environ        []string
 	stdin          io.Reader
-	stdout, stderr io.Writer
-	flush          func() // waits for a moment until stderr has been written; nil if writing to it waits
+	stdout, stderr io.Writer // each a *screen if it is a terminal
+	flush          func()    // waits for a moment until stderr has been written; nil if writing to it waits
 }
 
 const (
@@ -60,13 +60,7 @@ func execute(p *process) int {
 	case errors.Is(err, syscall.EPIPE):
 		return statusDone // whoever read the output has seen enough
 	case !errors.Is(err, errShown):
-		for line := range strings.Lines(err.Error()) {
-			fmt.Fprintf(p.stderr, "pubsub: %s\n", strings.TrimSuffix(line, "\n"))
-		}
-	}
-	var hint *hintedError
-	if errors.As(err, &hint) {
-		fmt.Fprintln(p.stderr, hint.hint)
+		p.report(err)
 	}
 	var coded interface{ ExitCode() int }
 	if errors.As(err, &coded) {
@@ -75,7 +69,18 @@ func execute(p *process) int {
 	return statusFailed
 }
 
-// hintedError is an error with a line that says what to do next.
+// report shows an error, and the hint that it may have.
+func (p *process) report(err error) {
+	for line := range strings.Lines(err.Error()) {
+		fmt.Fprintf(p.stderr, "pubsub: %s\n", strings.TrimSuffix(line, "\n"))
+	}
+	var hint *hintedError
+	if errors.As(err, &hint) {
+		fmt.Fprintln(p.stderr, "hint:", hint.hint)
+	}
+}
+
+// hintedError is an error with a hint: a line that says what to do next.
 type hintedError struct {
 	error
 	hint string

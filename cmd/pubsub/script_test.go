@@ -2,12 +2,19 @@ package main
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"flag"
 	"fmt"
+	"math/big"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"strconv"
@@ -24,11 +31,12 @@ import (
 var update = flag.Bool("update", false, "write what the commands print into the scripts")
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"pubsub": main})
+	testscript.Main(m, map[string]func(){"pubsub": main, "terminal": terminalMain})
 }
 
 // TestScript runs the scripts in testdata/script, each against the real program
-// in processes of its own. Beside the commands of testscript they have:
+// in processes of its own. Beside the commands of testscript, and the program
+// "terminal", they have:
 //
 //   - status N program [args...] runs a program and checks its exit status;
 //   - freeport NAME sets the variable NAME to a port that is free;
@@ -39,6 +47,10 @@ func TestMain(m *testing.M) {
 //     the admin token "admin" is told;
 //   - nats NAME starts a NATS server and sets the variable NAME to its URL;
 //   - lose URL STREAM deletes a stream there;
+//   - website NAME starts a server that is no Pub/Sub server and sets the variable
+//     NAME to its URL;
+//   - certificate CERT KEY writes a certificate for 127.0.0.1 that signs itself,
+//     and its key;
 //   - spoil URL STREAM changes a stream there so that a broker cannot use it, and
 //     mend URL STREAM changes it back.
 func TestScript(t *testing.T) {
@@ -61,6 +73,8 @@ func TestScript(t *testing.T) {
 			"subscribers": cmdSubscribers,
 			"nats":        cmdNATS,
 			"lose":        loseStream,
+			"website":     cmdWebsite,
+			"certificate": cmdCertificate,
 			"spoil":       func(ts *testscript.TestScript, neg bool, args []string) { editStream(ts, neg, args, 5, false) },
 			"mend":        func(ts *testscript.TestScript, neg bool, args []string) { editStream(ts, neg, args, 1, true) },
 		},
@@ -133,7 +147,7 @@ func answers(address string) bool {
 		return false
 	}
 	resp.Body.Close()
-	return resp.StatusCode == http.StatusOK
+	return resp.StatusCode == http.StatusOK || resp.StatusCode == http.StatusBadRequest // on a port for TLS
 }
 
 func cmdSubscribers(ts *testscript.TestScript, neg bool, args []string) {
@@ -187,6 +201,37 @@ func cmdNATS(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("the NATS server does not start")
 	}
 	ts.Setenv(args[0], s.ClientURL())
+}
+
+func cmdWebsite(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: website NAME")
+	}
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/html; charset=utf-8")
+		if r.URL.Path != "/" {
+			w.WriteHeader(http.StatusNotFound)
+		}
+		fmt.Fprintln(w, "<h1>Welcome</h1>")
+	}))
+	ts.Defer(s.Close)
+	ts.Setenv(args[0], s.URL)
+}
+
+func cmdCertificate(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: certificate CERT KEY")
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	ts.Check(err)
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}
+	cert, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	ts.Check(err)
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	ts.Check(err)
+	for i, block := range []*pem.Block{{Type: "CERTIFICATE", Bytes: cert}, {Type: "PRIVATE KEY", Bytes: private}} {
+		ts.Check(os.WriteFile(ts.MkAbs(args[i]), pem.EncodeToMemory(block), 0o600))
+	}
 }
 
 // editStream sets what a broker depends on.

@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"time"
 )
@@ -27,9 +26,8 @@ const (
 
 func newGauge(w io.Writer, what string) *gauge {
 	g := &gauge{w: w, what: what, now: time.Now, last: time.Now()}
-	if f, ok := w.(*os.File); ok {
-		fi, err := f.Stat()
-		g.terminal = err == nil && fi.Mode()&os.ModeCharDevice != 0
+	if s, ok := w.(*screen); ok {
+		g.w, g.terminal = s.raw, true
 	}
 	return g
 }

@@ -49,7 +49,9 @@ func (c *subCmd) Run(p *process) error {
 	if c.Count < 0 {
 		return usagef("count \"%d\" is not allowed; it takes a whole number; 0 means no limit", c.Count)
 	}
-	if err := c.check(); err != nil {
+	warnOfLists(p, c.Topics, "")
+	token, err := c.token()
+	if err != nil {
 		return err
 	}
 	server, err := c.client()
@@ -64,7 +66,7 @@ func (c *subCmd) Run(p *process) error {
 	interrupted := false
 	got := 0
 	s := client.Subscription{
-		Topics: c.Topics, Token: c.Token, Durable: c.Durable,
+		Topics: c.Topics, Token: token, Durable: c.Durable,
 		Message: func(m client.Message) error {
 			if _, err := p.stdout.Write(c.line(m)); err != nil {
 				return fmt.Errorf("cannot write to standard output: %w", err)
@@ -93,7 +95,7 @@ func (c *subCmd) Run(p *process) error {
 		subscribe = server.SubscribeMQTT
 	}
 	if err := subscribe(ctx, s); !errors.Is(err, errCounted) {
-		return advise(err)
+		return c.advise(err)
 	}
 	return nil
 }

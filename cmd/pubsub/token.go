@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"math"
 	"strings"
 	"time"
 
@@ -10,11 +11,11 @@ import (
 )
 
 type tokenCmd struct {
-	Read    []string      `sep:"none" placeholder:"TOPIC" help:"Topic that may be subscribed to. Repeat for more."`
-	Write   []string      `sep:"none" placeholder:"TOPIC" help:"Topic that may be published to. Repeat for more."`
-	Expires time.Duration `placeholder:"DURATION" default:"1h" help:"Life of the token, like 30m or 24h; 0 is for ever."`
-	Subject string        `placeholder:"NAME" help:"Whom the token is for: limits and MQTT client identifiers are kept apart by it."`
-	Key     string        `placeholder:"ID:VALUE" help:"The key, as pubsub key create prints it. Prefer the variable PUBSUB_KEY: other users of the machine can see flags."`
+	Read    []string `sep:"none" placeholder:"TOPIC" help:"Topic that may be subscribed to. Repeat for more."`
+	Write   []string `sep:"none" placeholder:"TOPIC" help:"Topic that may be published to. Repeat for more."`
+	Expires string   `placeholder:"DURATION" default:"1h" help:"Life of the token, like 30m, 24h or 7d, or a number of seconds; 0 is for ever."`
+	Subject string   `placeholder:"NAME" help:"Whom the token is for: limits and MQTT client identifiers are kept apart by it."`
+	Key     string   `placeholder:"ID:VALUE" help:"The key, as pubsub key create prints it. Prefer the variable PUBSUB_KEY: other users of the machine can see flags."`
 }
 
 // Help implements [kong.HelpProvider].
@@ -45,18 +46,26 @@ func (c *tokenCmd) Run(p *process) error {
 			return err
 		}
 	}
-	id, value, _ := strings.Cut(c.Key, ":")
+	life, err := seconds("expires", c.Expires, math.MaxInt64)
+	if err != nil {
+		return err
+	}
+	warnOfLists(p, c.Read, "--read")
+	warnOfLists(p, c.Write, "--write")
+	key, err := secret("key", c.Key)
+	if err != nil {
+		return err
+	}
+	id, value, _ := strings.Cut(key, ":")
 	switch {
-	case c.Key == "":
+	case key == "":
 		return &hintedError{usagef("a key is missing"), `Give --key, or set PUBSUB_KEY; "pubsub key create" makes one.`}
 	case id == "" || value == "":
 		return usagef("the key is not allowed; it takes ID:VALUE, as pubsub key create prints it")
-	case c.Expires < 0 || c.Expires%time.Second != 0:
-		return usagef("expires %q is not allowed; it takes whole seconds, like 30m or 24h, or 0 for ever", c.Expires)
 	}
 	claims.Issued = time.Now()
-	if c.Expires > 0 {
-		claims.Expires = claims.Issued.Add(c.Expires)
+	if life > 0 {
+		claims.Expires = claims.Issued.Add(life)
 	}
 	t, err := token.Sign(pubsub.Key{ID: id, Value: value}, claims)
 	if err != nil {

@@ -3,7 +3,6 @@ package client
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"net/http"
 	"time"
 
@@ -20,7 +19,7 @@ func (c *Client) CreateKey(ctx context.Context, adminToken string) (pubsub.Key, 
 		return pubsub.Key{}, err
 	}
 	if answer.ID == "" || answer.Value == "" {
-		return pubsub.Key{}, fmt.Errorf("the answer of %s holds no key", c.base)
+		return pubsub.Key{}, &Error{Condition: Foreign, Text: "the answer of " + c.base.String() + " holds no key"}
 	}
 	return pubsub.Key{ID: answer.ID, Value: answer.Value}, nil
 }
@@ -56,12 +55,13 @@ func (c *Client) admin(ctx context.Context, adminToken, method string, answer an
 		return err
 	}
 	req.Header.Set("Fastly-Key", adminToken)
-	_, body, err := c.do(req, maxAnswerBytes)
-	if err != nil || answer == nil {
+	resp, body, err := c.do(req, maxAnswerBytes)
+	switch {
+	case err != nil:
 		return err
-	}
-	if err := json.Unmarshal(body, answer); err != nil {
-		return fmt.Errorf("the answer of %s is not what a pubsub server gives: %w", c.base, err)
+	case answer == nil && resp.StatusCode != http.StatusNoContent,
+		answer != nil && json.Unmarshal(body, answer) != nil:
+		return c.foreign(resp)
 	}
 	return nil
 }

@@ -6,10 +6,11 @@ package client
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
-	"mime"
 	"net/http"
 	"net/url"
 	"strings"
@@ -32,16 +33,28 @@ type Client struct {
 }
 
 // New returns a client of the server at an address such as
-// "http://127.0.0.1:7676"; a path in it goes before the server's own. It does
-// not connect.
-func New(server string) (*Client, error) {
-	u, err := url.Parse(server)
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
+// "http://127.0.0.1:7676", or "127.0.0.1:7676" for the same; a path in it goes
+// before the server's own. roots are the authorities that the server's certificate
+// is checked against; nil stands for those of the system. New does not connect.
+func New(server string, roots *x509.CertPool) (*Client, error) {
+	address := server
+	if !strings.Contains(address, "://") {
+		address = "http://" + address
+	}
+	u, err := url.Parse(address)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
+		if i := strings.LastIndexByte(server, '@'); i >= 0 {
+			server = "…" + server[i:] // before it people put passwords
+		}
 		return nil, fmt.Errorf("server %q is no address of a server; it takes http://HOST:PORT or https://HOST", server)
 	}
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.DisableCompression = true // it would hold back events
 	t.ResponseHeaderTimeout = requestTimeout
+	t.TLSHandshakeTimeout = requestTimeout
+	if roots != nil {
+		t.TLSClientConfig = &tls.Config{RootCAs: roots}
+	}
 	return &Client{base: u, http: &http.Client{
 		Transport: t,
 		// A redirect would take the token to somebody else.
@@ -57,7 +70,7 @@ type Error struct {
 	// Status is the HTTP status; 200 for what a stream says, 0 with MQTT.
 	Status int
 	// Condition is that of a stream-error, or the one that stands for an MQTT
-	// reason; else empty.
+	// reason, or Foreign; else empty.
 	Condition string
 	// Text is the server's line of text, or what stands for it.
 	Text string
@@ -72,28 +85,8 @@ const (
 	TokenExpired = "token-expired"
 	TokenRevoked = "token-revoked"
 	TakenOver    = "taken-over" // another client has the client identifier
+	Foreign      = "foreign"    // no Pub/Sub server answers like that
 )
-
-// Unreachable says that a server cannot be spoken to.
-type Unreachable struct {
-	Server string // its address
-	Err    error
-}
-
-func (e *Unreachable) Error() string { return "cannot reach " + e.Server + ": " + e.Err.Error() }
-
-func (e *Unreachable) Unwrap() error { return e.Err }
-
-// unreachable wraps an error of net/http, without the URL that it repeats.
-func (c *Client) unreachable(err error) error {
-	if ue := (*url.Error)(nil); errors.As(err, &ue) {
-		err = ue.Err
-	}
-	if errors.Is(err, context.DeadlineExceeded) {
-		err = fmt.Errorf("no answer within %s", requestTimeout)
-	}
-	return &Unreachable{c.base.String(), err}
-}
 
 // request makes a request for a path below the server's address. The elements
 // of the path are escaped.
@@ -109,7 +102,7 @@ func (c *Client) request(ctx context.Context, method string, query url.Values, b
 
 // do sends a request whose answer is short and returns that, with its body of at
 // most limit bytes. An answer other than 2xx is an [*Error].
-func (c *Client) do(req *http.Request, limit int64) (http.Header, []byte, error) {
+func (c *Client) do(req *http.Request, limit int64) (*http.Response, []byte, error) {
 	ctx, cancel := context.WithTimeout(req.Context(), requestTimeout)
 	defer cancel()
 	resp, err := c.http.Do(req.WithContext(ctx))
@@ -118,34 +111,66 @@ func (c *Client) do(req *http.Request, limit int64) (http.Header, []byte, error)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode/100 != 2 {
-		return nil, nil, refusal(resp)
+		return nil, nil, c.refusal(resp)
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
 	if err != nil {
 		return nil, nil, c.unreachable(err)
 	}
 	if int64(len(body)) > limit {
-		return nil, nil, fmt.Errorf("the answer of %s is too long", c.base)
+		return nil, nil, c.foreign(resp)
 	}
-	return resp.Header, body, nil
+	return resp, body, nil
 }
 
-// refusal makes an error of an answer. Only plain text is shown: the page of a
-// proxy says less than its status.
-func refusal(resp *http.Response) *Error {
-	e := &Error{Status: resp.StatusCode, Text: fmt.Sprintf("%d %s", resp.StatusCode, http.StatusText(resp.StatusCode))}
+// refusal makes an error of an answer other than 2xx. Only plain text is shown:
+// the page of a proxy says less than its status.
+func (c *Client) refusal(resp *http.Response) error {
+	e := &Error{Status: resp.StatusCode, Text: statusText(resp)}
 	if to := resp.Header.Get("Location"); resp.StatusCode/100 == 3 && to != "" {
 		e.Text += ": the server is at " + oneLine(to)
 		return e
 	}
-	if t, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type")); err != nil || t != "text/plain" || resp.Body == nil {
-		return e
+	line := ""
+	if resp.Body != nil {
+		body, err := io.ReadAll(io.LimitReader(resp.Body, 4<<10))
+		if c.base.Scheme == "http" && tellsOfTLS(resp.StatusCode, string(body)) {
+			return &Unreachable{c.base.String(), NeedsTLS, errors.New("the port speaks TLS (https), not http")}
+		}
+		if err == nil && mediaType(resp) == "text/plain" {
+			line = oneLine(string(body))
+		}
 	}
-	body, err := io.ReadAll(io.LimitReader(resp.Body, 4<<10))
-	if line := oneLine(string(body)); err == nil && line != "" {
+	switch {
+	// These a Pub/Sub server says in its own words, or never; a proxy in front of
+	// one does not make them up.
+	case resp.StatusCode == http.StatusNotFound && line != "Not Found",
+		resp.StatusCode == http.StatusMethodNotAllowed && line != "Method Not Allowed",
+		resp.StatusCode == http.StatusNotImplemented:
+		return c.foreign(resp)
+	case line != "":
 		e.Text = line
 	}
 	return e
+}
+
+// foreign is the error of an answer that no Pub/Sub server gives.
+func (c *Client) foreign(resp *http.Response) error {
+	text := fmt.Sprintf("%s is no Pub/Sub server: it answers %s", c.base, statusText(resp))
+	if t := mediaType(resp); t != "" {
+		text += " (" + oneLine(t) + ")"
+	}
+	return &Error{Status: resp.StatusCode, Condition: Foreign, Text: text}
+}
+
+func statusText(resp *http.Response) string {
+	return strings.TrimSpace(fmt.Sprintf("%d %s", resp.StatusCode, http.StatusText(resp.StatusCode)))
+}
+
+// mediaType returns the type of the body, without parameters.
+func mediaType(resp *http.Response) string {
+	t, _, _ := strings.Cut(resp.Header.Get("Content-Type"), ";")
+	return strings.ToLower(strings.TrimSpace(t))
 }
 
 // oneLine returns the first line of s without anything that a terminal would
@@ -159,7 +184,7 @@ func oneLine(s string) string {
 			b.WriteRune('…')
 			break
 		}
-		if unicode.IsControl(r) {
+		if unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) {
 			r = unicode.ReplacementChar
 		}
 		b.WriteRune(r)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -17,12 +18,15 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
+// quiet is the log of servers in tests that make them fail.
+var quiet = log.New(io.Discard, "", 0)
+
 // serve starts a server and returns a client of it.
 func serve(t *testing.T, h http.HandlerFunc) *Client {
 	t.Helper()
 	s := httptest.NewServer(h)
 	t.Cleanup(s.Close)
-	c, err := New(s.URL)
+	c, err := New(s.URL, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -38,15 +42,31 @@ func refuse(w http.ResponseWriter, status int, text string) {
 }
 
 func TestNew(t *testing.T) {
-	for _, s := range []string{"http://127.0.0.1:7676", "https://example.com", "https://example.com/pub/sub/", "http://[::1]:1"} {
-		if _, err := New(s); err != nil {
-			t.Errorf("New(%q): %v", s, err)
+	for s, want := range map[string]string{
+		"http://127.0.0.1:7676":        "http://127.0.0.1:7676",
+		"https://example.com":          "https://example.com",
+		"https://example.com/pub/sub/": "https://example.com/pub/sub/",
+		"http://[::1]:1":               "http://[::1]:1",
+		"localhost:7676":               "http://localhost:7676",
+		"127.0.0.1:7676":               "http://127.0.0.1:7676",
+		"[::1]:7676":                   "http://[::1]:7676",
+		"example.com":                  "http://example.com",
+		"example.com/pub/sub":          "http://example.com/pub/sub",
+	} {
+		c, err := New(s, nil)
+		if err != nil || c.base.String() != want {
+			t.Errorf("New(%q): %v, %v; want %s", s, c, err, want)
 		}
 	}
-	for _, s := range []string{"", "127.0.0.1:7676", "localhost:7676", "example.com", "ws://a", "http://", "http://a?b", "http://a#b", "http://u:p@a", "http://a b"} {
-		_, err := New(s)
+	for _, s := range []string{"", "ws://a", "http://", "http://:7676", ":7676", "http://a?b", "http://a#b", "http://a b", "a b:1", "/x"} {
+		_, err := New(s, nil)
 		if want := fmt.Sprintf("server %q is no address of a server; it takes http://HOST:PORT or https://HOST", s); err == nil || err.Error() != want {
 			t.Errorf("New(%q): %v, want %s", s, err, want)
+		}
+	}
+	for _, s := range []string{"http://u:s3cret@a", "u:s3cret@a"} {
+		if _, err := New(s, nil); err == nil || !strings.Contains(err.Error(), `"…@a"`) || strings.Contains(err.Error(), "s3cret") {
+			t.Errorf("New(%q): %v", s, err)
 		}
 	}
 }
@@ -96,13 +116,17 @@ func wantError(t *testing.T, err error, want Error) {
 
 func TestAdminOfSomethingElse(t *testing.T) {
 	for body, want := range map[string]string{
-		"<html>":                              "is not what a pubsub server gives",
-		"{}":                                  "holds no key",
-		strings.Repeat(" ", maxAnswerBytes+1): "is too long",
+		"<html>":                              " is no Pub/Sub server: it answers 200 OK (text/html)",
+		"{}":                                  " holds no key",
+		strings.Repeat(" ", maxAnswerBytes+1): " is no Pub/Sub server: it answers 200 OK (text/plain)",
 	} {
 		c := serve(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, body) })
-		if _, err := c.CreateKey(t.Context(), "admin"); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("got %v, want an error that says %q", err, want)
+		var e *Error
+		if _, err := c.CreateKey(t.Context(), "admin"); !errors.As(err, &e) || e.Condition != Foreign || !strings.HasSuffix(e.Text, want) {
+			t.Errorf("got %#v, want an error that ends in %q", err, want)
+		}
+		if err := c.DeleteKey(t.Context(), "admin", "x"); !errors.As(err, &e) || e.Condition != Foreign {
+			t.Errorf("200 in place of 204: %v", err)
 		}
 	}
 }
@@ -150,6 +174,18 @@ func TestRefusals(t *testing.T) {
 		{"a long text of several lines", func(w http.ResponseWriter, r *http.Request) {
 			refuse(w, 400, "\x1b[31m"+strings.Repeat("x", 5000)+"\nmore")
 		}, Error{400, "", "\ufffd[31m" + strings.Repeat("x", 295) + "…"}},
+		{"bidi", func(w http.ResponseWriter, r *http.Request) { refuse(w, 400, "a\u202eb") }, Error{400, "", "a\ufffdb"}},
+		{"switched off", func(w http.ResponseWriter, r *http.Request) { refuse(w, 404, "Not Found") }, Error{404, "", "Not Found"}},
+		{"a page of something else", func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "text/html; charset=utf-8")
+			w.WriteHeader(404)
+			io.WriteString(w, "<h1>Not Found</h1>")
+		}, Error{404, Foreign, "SERVER is no Pub/Sub server: it answers 404 Not Found (text/html)"}},
+		{"a text of something else", http.NotFound, Error{404, Foreign, "SERVER is no Pub/Sub server: it answers 404 Not Found (text/plain)"}},
+		{"no POST", func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(405) },
+			Error{405, Foreign, "SERVER is no Pub/Sub server: it answers 405 Method Not Allowed"}},
+		{"it likes everything", func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "<html>Welcome") },
+			Error{200, Foreign, "SERVER is no Pub/Sub server: it answers 200 OK (text/html)"}},
 		{"a redirect", func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, "https://elsewhere/", http.StatusTemporaryRedirect)
 		},
@@ -158,35 +194,9 @@ func TestRefusals(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			c := serve(t, tt.answer)
 			_, err := c.Publish(t.Context(), "tok", Publication{Topic: "a"})
+			tt.want.Text = strings.Replace(tt.want.Text, "SERVER", c.base.String(), 1)
 			wantError(t, err, tt.want)
 		})
-	}
-}
-
-func TestUnreachable(t *testing.T) {
-	s := httptest.NewServer(http.NotFoundHandler())
-	s.Close()
-	c, err := New(s.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	fail := func(Message) error { t.Error("a message"); return nil }
-	for name, do := range map[string]func() error{
-		"publish": func() error {
-			_, err := c.Publish(t.Context(), "tok", Publication{Topic: "secret-topic"})
-			return err
-		},
-		"SSE": func() error {
-			return c.SubscribeSSE(t.Context(), Subscription{Topics: []string{"secret-topic"}, Message: fail})
-		},
-		"MQTT": func() error {
-			return c.SubscribeMQTT(t.Context(), Subscription{Topics: []string{"secret-topic"}, Message: fail})
-		},
-	} {
-		var u *Unreachable
-		if err := do(); !errors.As(err, &u) || !strings.HasPrefix(err.Error(), "cannot reach "+s.URL+": ") || strings.Contains(err.Error(), "secret-topic") {
-			t.Errorf("%s: %v", name, err)
-		}
 	}
 }
 
@@ -195,11 +205,13 @@ func TestBasePath(t *testing.T) {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/pub/sub/events" {
 			refuse(w, 404, "Not Found")
+			return
 		}
+		io.WriteString(w, "Published\n")
 	}))
 	defer s.Close()
 	for _, base := range []string{"/pub/sub", "/pub/sub/"} {
-		c, err := New(s.URL + base)
+		c, err := New(s.URL+base, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

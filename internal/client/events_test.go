@@ -45,6 +45,7 @@ func TestEvents(t *testing.T) {
 		{"an empty id", "id\ndata: x\n\n", []event{{"", []byte("x"), "", true}}, 0},
 		{"NUL in an id", "id: a\x00\ndata: x\n\n", []event{{"", []byte("x"), "", false}}, 0},
 		{"retry", "retry: 1500\n", nil, 1500 * time.Millisecond},
+		{"retry within an event", "event: a\nretry: 1500\ndata: x\n\n", []event{{"a", []byte("x"), "", false}}, 1500 * time.Millisecond},
 		{"retry, none", "retry: 1500\nretry: -1\nretry: 1.5\nretry: x\nretry: 99999999999999999999\nretry\n\n", nil, 1500 * time.Millisecond},
 		{"incomplete", "data: x\n\ndata: y\n", []event{{"", []byte("x"), "", false}}, 0},
 		{"incomplete line", "data: x\n\ndata", []event{{"", []byte("x"), "", false}}, 0},

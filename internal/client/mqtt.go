@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"time"
@@ -42,10 +41,13 @@ func (c *Client) session(ctx context.Context, s *Subscription) attempt {
 		HTTPClient: c.http, Subprotocols: []string{"mqtt"},
 	})
 	if err != nil {
-		if resp != nil && resp.StatusCode != http.StatusSwitchingProtocols {
-			return attempt{err: refusal(resp)}
+		switch {
+		case resp == nil || resp.StatusCode == http.StatusSwitchingProtocols:
+			return attempt{err: c.unreachable(err)}
+		case resp.StatusCode/100 == 2:
+			return attempt{err: c.foreign(resp)}
 		}
-		return attempt{err: c.unreachable(err)}
+		return attempt{err: c.refusal(resp)}
 	}
 	// The connection outlives ctx by a farewell.
 	conn := websocket.NetConn(context.Background(), ws, websocket.MessageBinary)
@@ -58,6 +60,9 @@ func (c *Client) session(ctx context.Context, s *Subscription) attempt {
 	}
 	stop := context.AfterFunc(ctx, farewell)
 	m.run()
+	if !m.attempt.opened && errors.Is(m.attempt.err, errSilent) {
+		m.attempt.err = c.unreachable(context.DeadlineExceeded)
+	}
 	if stop() {
 		farewell()
 	}
@@ -109,7 +114,10 @@ func (m *mqttConn) read(buf []byte) (mqtt.Packet, []byte, error) {
 		}
 		// The server answers a ping of ours in every half of a keep-alive.
 		var deadline time.Time
-		if m.keepAlive > 0 {
+		switch {
+		case !m.attempt.opened:
+			deadline = time.Now().Add(requestTimeout)
+		case m.keepAlive > 0:
 			deadline = time.Now().Add(m.keepAlive * 3 / 2)
 		}
 		if err := m.conn.SetReadDeadline(deadline); err != nil {
@@ -232,8 +240,5 @@ func closeReason(err error) error {
 	if ce := (websocket.CloseError{}); errors.As(err, &ce) {
 		return fmt.Errorf("the server closed the connection: WebSocket close %d", ce.Code)
 	}
-	if errors.Is(err, io.EOF) {
-		return errEnded
-	}
-	return err
+	return lost(err)
 }

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/coder/websocket"
@@ -183,6 +185,25 @@ func TestSubscribeMQTTRefused(t *testing.T) {
 	}
 	c := serve(t, func(w http.ResponseWriter, r *http.Request) { refuse(w, 404, "Not Found") })
 	wantError(t, c.SubscribeMQTT(t.Context(), Subscription{Topics: []string{"a"}}), Error{404, "", "Not Found"})
+	c = serve(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "<html>Welcome") })
+	wantError(t, c.SubscribeMQTT(t.Context(), Subscription{Topics: []string{"a"}}),
+		Error{200, Foreign, c.base.String() + " is no Pub/Sub server: it answers 200 OK (text/html)"})
+}
+
+// TestMQTTSilence checks how long a server may leave a client without an answer:
+// first for the time of a request, then for one and a half keep-alives.
+func TestMQTTSilence(t *testing.T) {
+	for opened, want := range map[bool]time.Duration{false: requestTimeout, true: 90 * time.Second} {
+		synctest.Test(t, func(t *testing.T) {
+			ours, theirs := net.Pipe()
+			defer theirs.Close()
+			m := &mqttConn{conn: ours, keepAlive: mqttKeepAlive * time.Second, attempt: attempt{opened: opened}}
+			begun := time.Now()
+			if _, _, err := m.read(nil); err != errSilent || time.Since(begun) != want {
+				t.Errorf("opened %t: %v after %v, want %v after %v", opened, err, time.Since(begun), errSilent, want)
+			}
+		})
+	}
 }
 
 // TestSubscribeMQTTEnds checks that the server hears of an end, and that

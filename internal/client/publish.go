@@ -34,9 +34,12 @@ func (c *Client) Publish(ctx context.Context, token string, p Publication) (vers
 	}
 	req.Header.Set("Authorization", "Bearer "+token)
 	req.Header.Set("Content-Type", "application/octet-stream")
-	header, _, err := c.do(req, 4<<10)
+	resp, body, err := c.do(req, 4<<10)
 	if err != nil {
 		return "", err
 	}
-	return oneLine(header.Get("Pubsub-Version")), nil
+	if string(bytes.TrimSpace(body)) != "Published" {
+		return "", c.foreign(resp)
+	}
+	return oneLine(resp.Header.Get("Pubsub-Version")), nil
 }

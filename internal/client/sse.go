@@ -4,9 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
-	"io"
-	"mime"
 	"net/http"
 	"net/url"
 )
@@ -42,10 +39,10 @@ func (c *Client) stream(ctx context.Context, s *Subscription, lastID *string) at
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return attempt{err: refusal(resp)}
+		return attempt{err: c.refusal(resp)}
 	}
-	if t, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type")); err != nil || t != "text/event-stream" {
-		return attempt{err: &Error{Status: http.StatusNotFound, Text: fmt.Sprintf("%s answers with %q in place of an event stream", c.base, oneLine(resp.Header.Get("Content-Type")))}}
+	if mediaType(resp) != "text/event-stream" {
+		return attempt{err: c.foreign(resp)}
 	}
 	return s.events(newEventReader(resp.Body, maxEventBytes), lastID)
 }
@@ -55,11 +52,8 @@ func (s *Subscription) events(r *eventReader, lastID *string) (a attempt) {
 	defer func() { a.retry = r.retry }()
 	for {
 		e, err := r.next()
-		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-			err = errEnded
-		}
 		if err != nil {
-			a.err = err
+			a.err = lost(err)
 			return a
 		}
 		if e.hasID {
@@ -95,7 +89,7 @@ func (s *Subscription) message(e event) error {
 		Base64 []byte
 	}
 	if err := json.Unmarshal(e.data, &envelope); err != nil || envelope.Topic == nil {
-		return &Error{Status: http.StatusNotFound, Text: "the server does not know the parameter envelope: is it an older one?"}
+		return &Error{Condition: Foreign, Text: "the server does not know the parameter envelope: is it an older one?"}
 	}
 	m := Message{Topic: *envelope.Topic, Data: envelope.Base64}
 	if envelope.Data != nil {

@@ -38,7 +38,7 @@ func TestSubscribeSSE(t *testing.T) {
 			send("event: keep-alive\ndata: \n\n")
 			send("event: something-new\ndata: x\n\n")
 			send("event: messages-dropped\ndata: {\"count\":3}\n\n")
-			send("retry: 20\n\n")
+			send("event: keep-alive\nretry: 20\ndata: \n\n")
 		case 2:
 			send("event: keep-alive\nretry: 10\ndata: \n\n") // the server drains
 		case 3:
@@ -96,14 +96,14 @@ func TestSubscribeSSERefused(t *testing.T) {
 		}, Error{200, Forbidden, "Cannot subscribe to topic: a"}},
 		{"switched off", func(w http.ResponseWriter, r *http.Request) { refuse(w, 404, "Not Found") }, Error{404, "", "Not Found"}},
 		{"first 503", func(w http.ResponseWriter, r *http.Request) { refuse(w, 503, "Shutting down") }, Error{503, "", "Shutting down"}},
-		{"no stream", func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "<html>hello") }, Error{404, "", ""}},
+		{"no stream", func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "<html>hello") }, Error{200, Foreign, ""}},
 		{"no envelope", func(w http.ResponseWriter, r *http.Request) { stream(w)(open + "event: message\ndata: hello\n\n") },
-			Error{404, "", "the server does not know the parameter envelope: is it an older one?"}},
+			Error{0, Foreign, "the server does not know the parameter envelope: is it an older one?"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			c := serve(t, tt.answer)
 			if tt.want.Text == "" {
-				tt.want.Text = c.base.String() + ` answers with "text/html; charset=utf-8" in place of an event stream`
+				tt.want.Text = c.base.String() + " is no Pub/Sub server: it answers 200 OK (text/html)"
 			}
 			err := c.SubscribeSSE(t.Context(), Subscription{Topics: []string{"a"}, Message: func(Message) error { t.Error("a message"); return nil }})
 			wantError(t, err, tt.want)
@@ -126,4 +126,47 @@ func TestSubscribeSSEEnds(t *testing.T) {
 	if err != nil {
 		t.Errorf("got %v after the context was cancelled, want nil", err)
 	}
+}
+
+// TestSubscribeSSEBroken has a server that is killed within a chunk, between
+// chunks, and within an event. The subscriber comes back each time, with the last
+// whole event that it has read.
+func TestSubscribeSSEBroken(t *testing.T) {
+	const head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+	chunk := func(s string) string { return fmt.Sprintf("%x\r\n%s\r\n", len(s), s) }
+	message := func(n int) string {
+		return fmt.Sprintf("event: message\nid: a:0-%d\ndata: {\"topic\":\"a\",\"data\":\"%[1]d\"}\n\n", n)
+	}
+	const soon = "event: keep-alive\nretry: 1\ndata: \n\n" // the test is to be quick
+	answers := []string{
+		head + chunk(open+soon) + chunk(message(1)) + "50\r\nevent: mess",
+		head + chunk(open+soon) + chunk(message(2)),
+		head + chunk(open+soon+message(3)+message(4)[:20]) + "0\r\n\r\n",
+		head + chunk(open+"event: stream-error\nretry: 5000\ndata: {\"condition\":\"token-expired\",\"text\":\"Token expired\"}\n\n") + "0\r\n\r\n",
+	}
+	var resumed []string
+	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		resumed = append(resumed, r.Header.Get("Last-Event-ID"))
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		io.WriteString(conn, answers[len(resumed)-1])
+		conn.Close()
+	})
+	var got []string
+	err := c.SubscribeSSE(t.Context(), Subscription{
+		Topics: []string{"a"}, Durable: true,
+		Message: func(m Message) error { got = append(got, string(m.Data)); return nil },
+		Interrupted: func(err error, wait time.Duration) {
+			got = append(got, err.Error())
+			if wait > 100*time.Millisecond {
+				t.Errorf("waits for %v, and was asked for 1 ms", wait)
+			}
+		},
+	})
+	wantError(t, err, Error{200, TokenExpired, "Token expired"})
+	wantLines(t, got, "1", errBroken.Error(), "2", errBroken.Error(), "3", errEnded.Error())
+	wantLines(t, resumed, "", "a:0-1", "a:0-2", "a:0-3")
 }

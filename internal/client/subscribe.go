@@ -3,7 +3,10 @@ package client
 import (
 	"context"
 	"errors"
+	"io"
 	"math/rand/v2"
+	"os"
+	"syscall"
 	"time"
 )
 
@@ -50,8 +53,29 @@ type consumerError struct{ err error }
 
 func (e *consumerError) Error() string { return e.err.Error() }
 
-// errEnded is the end of a connection that nobody gave a reason for.
-var errEnded = errors.New("the server closed the connection")
+var (
+	// errEnded is the end of a connection that the server did not give a reason
+	// for.
+	errEnded = errors.New("the server closed the connection")
+	// errBroken is the end of a connection, or of a chunked body, in the middle:
+	// the server, or a proxy, was killed.
+	errBroken = errors.New("the connection broke off")
+	// errSilent is a server that has not answered a ping.
+	errSilent = errors.New("the server has stopped answering")
+)
+
+// lost says in words why reading from a server failed.
+func lost(err error) error {
+	switch {
+	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):
+		return errBroken
+	case errors.Is(err, io.EOF):
+		return errEnded
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
+		return errSilent
+	}
+	return err
+}
 
 // subscribe calls connect again and again. It returns nil once ctx is done, and
 // an error when coming back makes no sense: the server said so, or it has never
@@ -95,7 +119,7 @@ func final(err error) bool {
 		return false
 	}
 	switch e.Condition {
-	case BadRequest, Forbidden, TokenExpired, TokenRevoked, TakenOver:
+	case BadRequest, Forbidden, TokenExpired, TokenRevoked, TakenOver, Foreign:
 		return true
 	}
 	// What a client did wrong stays wrong, but for too many requests.

@@ -127,6 +127,8 @@ func TestSettings(t *testing.T) {
 		{"mqtt", "OFF", "false"},
 		{"admin", "no", "false"},
 		{"admin-token", "s3cret", "(hidden)"},
+		{"admin-token", " s3cret\n", "(hidden)"},
+		{"nats-token", "\ts3cret \n", "(hidden)"},
 		{"admin-token-file", token, ""},
 		{"require-exp", "1", "true"},
 		{"enforce-expiry", "false", ""},
@@ -328,7 +330,8 @@ func TestAdminTokenFile(t *testing.T) {
 	dir := t.TempDir()
 	long := strings.Repeat("x", maxSecretBytes)
 	for _, tt := range []struct{ content, token string }{
-		{"abc\n", "abc"}, {"abc", "abc"}, {"abc\r\n", "abc"}, {long + "\r\n", long},
+		{"abc\n", "abc"}, {"abc", "abc"}, {"abc\r\n", "abc"}, {long + "\r\n", long}, {" \n\tabc \n\n", "abc"},
+		{"abc" + strings.Repeat("\n", 4<<10-3), "abc"}, {"abc" + strings.Repeat("\n", 4<<10) + "s3cret", ""},
 		{"", ""}, {"\n", ""}, {"s3cret\ns3cret\n", ""}, {"s3cret s3cret", ""}, {long + "s3cret", ""}, {"s3cret\x00", ""},
 	} {
 		path := write(t, dir, "token", tt.content)

@@ -150,6 +150,9 @@ func (f *field) set(c *Config, text string) error {
 	case *string:
 		*p = text
 	case *Secret:
+		if f.Value == "TOKEN" { // a password may begin or end with a space
+			text = strings.TrimSpace(text)
+		}
 		*p = Secret(text)
 	case *bool:
 		v, err := parseBool(text)

@@ -118,7 +118,7 @@ func (f *File) entry(key, value *yaml.Node, known []string) (entry, error) {
 	e := entry{name: key.Value, line: key.Line}
 	if !slices.Contains(known, e.name) {
 		text := "unknown key " + strconv.Quote(pubsub.Printable(e.name))
-		if near := nearest(e.name, known); near != "" {
+		if near := Nearest(e.name, known); near != "" {
 			text += "; did you mean " + near + "?"
 		} else {
 			text += `; the keys are the flags that --help lists, without "--"`

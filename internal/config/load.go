@@ -141,7 +141,7 @@ func (in *Inputs) variables() (env map[string]string, warnings []string) {
 			env[variable] = value
 		default:
 			text := "the environment variable " + pubsub.Printable(variable) + " is no setting and is ignored"
-			if near := nearest(suffix, known); near != "" {
+			if near := Nearest(suffix, known); near != "" {
 				text += "; did you mean " + Variable(near) + "?"
 			}
 			warnings = append(warnings, text)

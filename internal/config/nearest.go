@@ -2,9 +2,9 @@ package config
 
 import "strings"
 
-// nearest returns the known name that name was probably meant to be; empty if
+// Nearest returns the known name that name was probably meant to be; empty if
 // none is near.
-func nearest(name string, known []string) string {
+func Nearest(name string, known []string) string {
 	folded := strings.ReplaceAll(strings.ToLower(name), "_", "-")
 	best, least := "", max(2, len(folded)/4)+1
 	for _, k := range known {

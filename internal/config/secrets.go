@@ -42,12 +42,15 @@ func ReadToken(path string) (string, error) { return fieldNamed("admin-token").r
 // readFile is [ReadToken] for any secret.
 func (f *field) readFile(path string) (string, error) {
 	what := strings.ToLower(f.Value)
-	data, err := readAtMost(path, maxSecretBytes+2)
+	data, err := readAtMost(path, maxSecretFileBytes)
 	if err != nil {
 		return "", fmt.Errorf("cannot be read (%w); it takes the path of a file with the %s on its only line", err, what)
 	}
 	value := strings.TrimSuffix(strings.TrimSuffix(string(data), "\n"), "\r")
-	if !f.isSecret(value) {
+	if f.Value == "TOKEN" {
+		value = strings.TrimSpace(value)
+	}
+	if len(data) > maxSecretFileBytes || !f.isSecret(value) {
 		return "", fmt.Errorf("does not hold a %s; its only line takes %s", what, f.allowed())
 	}
 	return value, nil

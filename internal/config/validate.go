@@ -191,7 +191,10 @@ func isPrefix(s string) bool {
 		strings.Trim(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_") == ""
 }
 
-const maxSecretBytes = 1024
+const (
+	maxSecretBytes     = 1024
+	maxSecretFileBytes = 4 << 10 // with the white space around a token
+)
 
 // isSecret reports whether s can be the secret f.
 func (f *field) isSecret(s string) bool {

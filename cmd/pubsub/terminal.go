@@ -1,0 +1,64 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"unicode"
+	"unicode/utf8"
+)
+
+// screen is a terminal that text is written to. Nothing in that text can control
+// the terminal: a control character other than LF and TAB is shown as \u001b, and
+// so is one that changes the direction of text. A byte that is no UTF-8, which an
+// 8-bit terminal may take for a control character, is shown as \x9b.
+type screen struct {
+	raw io.Writer // for what is meant to control the terminal, such as a progress bar
+
+	mu   sync.Mutex
+	rest []byte // guarded by mu: the beginning of a character whose end is still to come
+}
+
+// screenFor returns a writer to f: a [screen] if f is a terminal, else f itself.
+func screenFor(f *os.File) io.Writer {
+	if isTerminal(f) {
+		return &screen{raw: f}
+	}
+	return f
+}
+
+// Write implements [io.Writer].
+func (s *screen) Write(b []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	text := append(s.rest, b...)
+	s.rest = nil
+	shown := make([]byte, 0, len(text))
+	for len(text) > 0 {
+		r, n := utf8.DecodeRune(text)
+		switch {
+		case r == utf8.RuneError && n == 1:
+			if !utf8.FullRune(text) {
+				s.rest, n = text, len(text)
+				break
+			}
+			shown = fmt.Appendf(shown, `\x%02x`, text[0])
+		case controls(r):
+			shown = fmt.Appendf(shown, `\u%04x`, r)
+		default:
+			shown = append(shown, text[:n]...)
+		}
+		text = text[n:]
+	}
+	if _, err := s.raw.Write(shown); err != nil {
+		return 0, err
+	}
+	return len(b), nil
+}
+
+// controls reports whether a terminal may obey r, other than by going to the next
+// line or the next tab stop.
+func controls(r rune) bool {
+	return unicode.IsControl(r) && r != '\n' && r != '\t' || unicode.Is(unicode.Bidi_Control, r)
+}

@@ -1,0 +1,152 @@
+package client
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Cause is why a server cannot be reached, where that is known.
+type Cause int
+
+const (
+	Unknown          Cause = iota
+	Refused                // nothing listens on the port
+	NoRoute                // there is no way to the host
+	NoSuchHost             // the name of the host is unknown
+	TimedOut               // no answer came in time
+	Cut                    // the connection was closed before an answer
+	ProxyFailed            // the proxy of the environment cannot be reached
+	UnknownAuthority       // the certificate is signed by an authority that is not known
+	OtherName              // the certificate is for another host
+	OutOfDate              // the certificate has expired, or is not valid yet
+	NoTLS                  // https was tried on a port that does not speak TLS
+	NeedsTLS               // http was tried on a port that speaks TLS
+	NoHTTP                 // what answers does not speak HTTP
+)
+
+// Unreachable says that a server cannot be spoken to.
+type Unreachable struct {
+	Server string // its address
+	Cause  Cause
+	Err    error
+}
+
+func (e *Unreachable) Error() string { return "cannot reach " + e.Server + ": " + e.Err.Error() }
+
+func (e *Unreachable) Unwrap() error { return e.Err }
+
+// unreachable wraps an error of net/http, without the URL that it repeats.
+func (c *Client) unreachable(err error) error {
+	if ue := (*url.Error)(nil); errors.As(err, &ue) {
+		err = ue.Err
+	}
+	e := &Unreachable{Server: c.base.String(), Err: err}
+	var text string
+	if e.Cause, text = cause(err, c.base.Hostname()); text != "" {
+		e.Err = &explained{text, err}
+	}
+	return e
+}
+
+// explained is an error in words for people.
+type explained struct {
+	text string
+	err  error
+}
+
+func (e *explained) Error() string { return e.text }
+
+func (e *explained) Unwrap() error { return e.err }
+
+// cause classifies an error of a connection to host and says it in words; the text
+// is empty if the error's own is good enough.
+func cause(err error, host string) (Cause, string) {
+	if c, text := tlsCause(err, host); c != Unknown {
+		return c, text
+	}
+	var op *net.OpError
+	var name *net.DNSError
+	var timeout net.Error
+	switch {
+	case errors.As(err, &op) && op.Op == "proxyconnect":
+		return ProxyFailed, "the proxy of the environment: " + op.Err.Error()
+	case errors.As(err, &name) && name.IsNotFound:
+		return NoSuchHost, fmt.Sprintf("there is no host %q", oneLine(name.Name))
+	case errors.As(err, &name):
+		return NoSuchHost, fmt.Sprintf("the host %q cannot be looked up: %s", oneLine(name.Name), oneLine(name.Err))
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return Refused, ""
+	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
+		return NoRoute, ""
+	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
+		return TimedOut, fmt.Sprintf("timed out: no answer within %s", requestTimeout)
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):
+		return Cut, "the connection was closed before an answer"
+	}
+	// net/http has no types for these.
+	if text := err.Error(); strings.Contains(text, `malformed HTTP response "\x15\x03`) { // a TLS alert
+		return NeedsTLS, "the port speaks TLS (https), not http"
+	} else if strings.Contains(text, "malformed HTTP") {
+		return NoHTTP, "what answers there does not speak HTTP"
+	}
+	return Unknown, ""
+}
+
+// tlsCause is [cause] for TLS.
+func tlsCause(err error, host string) (Cause, string) {
+	var authority x509.UnknownAuthorityError
+	var name x509.HostnameError
+	var invalid x509.CertificateInvalidError
+	var record tls.RecordHeaderError
+	switch {
+	case errors.As(err, &authority):
+		return UnknownAuthority, "its certificate is signed by an unknown authority"
+	case errors.As(err, &name):
+		return OtherName, fmt.Sprintf("its certificate is for another name: %s, not %s", names(name.Certificate), host)
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		if from := invalid.Cert.NotBefore; time.Now().Before(from) {
+			return OutOfDate, "its certificate is not valid before " + from.UTC().Format(time.RFC3339)
+		}
+		return OutOfDate, "its certificate expired at " + invalid.Cert.NotAfter.UTC().Format(time.RFC3339)
+	case errors.Is(err, http.ErrSchemeMismatch), errors.As(err, &record):
+		return NoTLS, "the port does not speak TLS (https)"
+	}
+	return Unknown, ""
+}
+
+// names returns the names that a certificate is for, some of them if there are
+// many.
+func names(cert *x509.Certificate) string {
+	const most = 5
+	all := cert.DNSNames
+	for _, ip := range cert.IPAddresses {
+		all = append(all[:len(all):len(all)], ip.String())
+	}
+	more := ""
+	if len(all) > most {
+		all, more = all[:most], ", …"
+	}
+	if len(all) == 0 {
+		return "none at all"
+	}
+	return oneLine(strings.Join(all, ", ")) + more
+}
+
+// tellsOfTLS reports whether the answer to a plain request is what net/http, nginx
+// and Apache say on a port for TLS.
+func tellsOfTLS(status int, body string) bool {
+	body = strings.ToLower(body)
+	return status == http.StatusBadRequest && (strings.Contains(body, "http request to an https server") ||
+		strings.Contains(body, "plain http request was sent to https port") ||
+		strings.Contains(body, "speaking plain http to an ssl-enabled server port"))
+}
