@@ -129,9 +129,9 @@ func (*clusterMakeKeyBucketCmd) Help() string {
 	return `
 No node makes the bucket of signing keys anew when it was lost, because all keys
 would be gone without a word. If there is a backup, restore that instead, with
-"nats stream restore". Afterwards every token of a lost key is invalid, and nodes
-that run end the streams and sessions that it admitted. Then make new keys, or
-import the old ones with "pubsub store import".
+"nats stream restore". Afterwards every token of a lost key is invalid, and
+nodes that run end the streams and sessions that it admitted. Then make new
+keys, or import the old ones with "pubsub store import".
 
 A bucket that is there is left alone, with exit status 1.
 
