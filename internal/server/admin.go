@@ -7,13 +7,15 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"net/url"
 	"strconv"
 	"time"
 
 	"pubsub"
 )
 
-// adminEndpoint returns what answers on the path /admin/ and seg.
+// adminEndpoint returns what answers on the path /admin/ and seg, whose segments are
+// as they were sent. A value is unescaped: a topic may be "..", and may hold a slash.
 func (s *Server) adminEndpoint(seg []string) endpoint {
 	e := endpoint{pattern: "other", admin: true}
 	switch {
@@ -21,14 +23,23 @@ func (s *Server) adminEndpoint(seg []string) endpoint {
 		e.pattern, e.get, e.post = "/admin/keys", s.listKeys, s.createKey
 	case len(seg) == 2 && seg[0] == "keys" && seg[1] != "":
 		e.pattern = "/admin/keys/ID"
-		e.delete = func(w http.ResponseWriter, r *http.Request) { s.deleteKey(w, r, seg[1]) }
+		e.delete = func(w http.ResponseWriter, r *http.Request) { s.deleteKey(w, r, pathValue(seg[1])) }
 	case len(seg) == 1 && seg[0] == "topics":
 		e.pattern, e.get = "/admin/topics", s.listTopics
 	case len(seg) == 3 && seg[0] == "topics" && seg[2] == "retained":
 		e.pattern = "/admin/topics/T/retained"
-		e.delete = func(w http.ResponseWriter, r *http.Request) { s.clearTopic(w, r, seg[1]) }
+		e.delete = func(w http.ResponseWriter, r *http.Request) { s.clearTopic(w, r, pathValue(seg[1])) }
 	}
 	return e
+}
+
+// pathValue returns the value that a segment of a path stands for.
+func pathValue(segment string) string {
+	v, err := url.PathUnescape(segment)
+	if err != nil {
+		return segment // not in a path that net/http has let through
+	}
+	return v
 }
 
 // createKey answers POST /admin/keys.

@@ -11,7 +11,8 @@ var (
 	corsAll     = []string{"*"}
 	corsTrue    = []string{"true"}
 	corsMethods = []string{"OPTIONS, HEAD, GET, POST, PUT, DELETE"}
-	corsHeaders = []string{"Authorization, Content-Type, Last-Event-ID, Fastly-Key"}
+	// Event-source libraries send Cache-Control and X-Requested-With.
+	corsHeaders = []string{"Authorization, Content-Type, Last-Event-ID, Fastly-Key, Cache-Control, X-Requested-With, traceparent, tracestate"}
 	corsExpose  = []string{"Pubsub-Version, Retry-After"}
 	corsMaxAge  = []string{"3600"}
 	varyOrigin  = []string{"Origin"}

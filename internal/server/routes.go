@@ -2,7 +2,6 @@ package server
 
 import (
 	"net/http"
-	"net/url"
 	"strings"
 	"time"
 )
@@ -62,25 +61,25 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request) {
 	s.o.Events.Responded(e.pattern, methodLabel(r.Method), rec.status)
 }
 
-// endpoint returns what answers on the path of r. Paths are compared a segment
-// at a time, each unescaped, and never cleaned: a topic may be "..", and may hold
-// a slash.
+// endpoint returns what answers on the path of r. Paths are compared as they were
+// sent, so that whoever filters paths in front of the broker and the broker see the
+// same one: nothing is unescaped or cleaned.
 func (s *Server) endpoint(r *http.Request, originAllowed bool) endpoint {
-	if r.URL.Path == "/events" && r.URL.RawPath == "" { // of nearly all requests
-		return s.events
-	}
 	nothing := endpoint{pattern: "other"}
-	path, ok := strings.CutPrefix(r.URL.EscapedPath(), "/")
+	path := r.URL.RawPath
+	if path == "" { // the usual escaping of Path is what was sent
+		if r.URL.Path == "/events" { // of nearly all requests
+			return s.events
+		}
+		path = r.URL.EscapedPath()
+	}
+	path, ok := strings.CutPrefix(path, "/")
 	if !ok {
 		return nothing
 	}
 	var buf [5]string // one more than the longest path has
 	seg := buf[:0]
 	for part := range strings.SplitSeq(path, "/") {
-		part, err := url.PathUnescape(part)
-		if err != nil {
-			return nothing
-		}
 		if seg = append(seg, part); len(seg) == cap(buf[:]) {
 			break
 		}
@@ -154,15 +153,18 @@ func (s *Server) headEvents(w http.ResponseWriter, _ *http.Request) {
 // streamHeader sets in h what every stream of events has.
 func streamHeader(h http.Header) {
 	h["Content-Type"] = contentEventStream
-	h["Cache-Control"] = noStore
+	h["Cache-Control"] = noTransform
 	h["X-Accel-Buffering"] = accelOff
 }
 
 var (
 	contentEventStream = []string{"text/event-stream"}
 	noStore            = []string{"no-store"}
-	accelOff           = []string{"no"}
-	transferChunked    = []string{"chunked"}
+	// Middleware that compresses would hold events back until a block of theirs is
+	// full.
+	noTransform     = []string{"no-store, no-transform"}
+	accelOff        = []string{"no"}
+	transferChunked = []string{"chunked"}
 )
 
 func (s *Server) mqttEndpoint(r *http.Request, originAllowed bool) endpoint {

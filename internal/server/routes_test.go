@@ -15,7 +15,7 @@ const (
 var corsOpen = map[string]string{
 	"Access-Control-Allow-Origin":      "*",
 	"Access-Control-Allow-Methods":     "OPTIONS, HEAD, GET, POST, PUT, DELETE",
-	"Access-Control-Allow-Headers":     "Authorization, Content-Type, Last-Event-ID, Fastly-Key",
+	"Access-Control-Allow-Headers":     "Authorization, Content-Type, Last-Event-ID, Fastly-Key, Cache-Control, X-Requested-With, traceparent, tracestate",
 	"Access-Control-Expose-Headers":    "Pubsub-Version, Retry-After",
 	"Access-Control-Max-Age":           "3600",
 	"Access-Control-Allow-Credentials": "",
@@ -39,7 +39,7 @@ var admin = map[string]string{"Fastly-Key": adminToken}
 func TestRoutes(t *testing.T) {
 	n := newNode(t, nil)
 	welcome := "Hello! This is a publish/subscribe broker: subscribe at /events or /mqtt, publish to /events?topic=T.\n"
-	stream := with("Content-Type", "text/event-stream", "Cache-Control", "no-store", "X-Accel-Buffering", "no")
+	stream := with("Content-Type", "text/event-stream", "Cache-Control", "no-store, no-transform", "X-Accel-Buffering", "no")
 	n.check(t, []exchange{
 		{method: "GET", target: "/", status: 200, want: welcome, wantHeader: with("X-Content-Type-Options", "nosniff")},
 		{method: "HEAD", target: "/", status: 200, wantHeader: with("Content-Type", "text/plain; charset=utf-8")},
@@ -54,8 +54,6 @@ func TestRoutes(t *testing.T) {
 		{method: "DELETE", target: "/events", status: 405, want: notAllowed, wantHeader: with("Allow", "OPTIONS, HEAD, GET, POST")},
 		{method: "TRACE", target: "/events", status: 405, want: notAllowed, wantHeader: with("Allow", "OPTIONS, HEAD, GET, POST")},
 		{method: "BREW", target: "/events", status: 405, want: notAllowed, wantHeader: with("Allow", "OPTIONS, HEAD, GET, POST")},
-		{method: "HEAD", target: "/%65vents", status: 200, wantHeader: stream}, // RFC 3986 section 6.2.2.2
-
 		{method: "GET", target: "/mqtt", status: 426, want: "Upgrade Required\n", wantHeader: with()},
 		{method: "HEAD", target: "/mqtt", status: 426, wantHeader: with()},
 		{method: "OPTIONS", target: "/mqtt", status: 200, wantHeader: with("Allow", "OPTIONS, HEAD, GET")},
@@ -77,6 +75,19 @@ func TestRoutes(t *testing.T) {
 		{method: "GET", target: "/events%2F", status: 404, want: notFound},
 		{method: "GET", target: "/%2Fevents", status: 404, want: notFound},
 		{method: "GET", target: "/admin%2Fkeys", status: 404, want: notFound, header: admin},
+
+		// Paths are compared as they were sent.
+		{method: "HEAD", target: "/%65vents", status: 404},
+		{method: "OPTIONS", target: "/event%73", status: 404, want: notFound},
+		{method: "POST", target: "/%65vents?topic=t", status: 404, want: notFound, header: admin, body: "x"},
+		{method: "GET", target: "/%6Dqtt", status: 404, want: notFound},
+		{method: "GET", target: "/%61dmin/keys", status: 404, want: notFound},
+		{method: "GET", target: "/%61dmin/keys", status: 404, want: notFound, header: admin},
+		{method: "GET", target: "/admin/%6Beys", status: 404, want: notFound, header: admin},
+		{method: "GET", target: "/admin/%6Beys", status: 401, want: notAdmin},
+		{method: "DELETE", target: "/%61dmin/keys/\"x", status: 404, want: notFound, header: admin}, // not a valid escaping
+		{method: "DELETE", target: "/admin/topics/t/%72etained", status: 404, want: notFound, header: admin},
+		{method: "DELETE", target: "/admin/topics/%74%2F\"/retained", status: 204, header: admin},
 		{method: "GET", target: "/" + strings.Repeat("a/", 2000), status: 404, want: notFound},
 	})
 }

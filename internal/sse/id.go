@@ -14,8 +14,9 @@ type Position struct {
 
 // AppendID appends the field line `id: TOPIC:VERSION,…` for the positions that
 // have a version, in the order given, which is to be the byte order of topics.
-// In a topic '%', ',', ':' and space are percent-encoded. If no position has a
-// version, nothing is appended.
+// In a topic '%', ',', ':', space and every byte above 0x7E are percent-encoded:
+// clients send the id back in a header, which cannot carry text beyond Latin-1. If
+// no position has a version, nothing is appended.
 func AppendID(dst []byte, ps []Position) []byte {
 	const digits = "0123456789ABCDEF"
 	sep := "id: "
@@ -27,8 +28,8 @@ func AppendID(dst []byte, ps []Position) []byte {
 		dst = append(dst, sep...)
 		sep = ","
 		for j := range len(p.Topic) {
-			switch c := p.Topic[j]; c {
-			case '%', ',', ':', ' ':
+			switch c := p.Topic[j]; {
+			case c == '%', c == ',', c == ':', c == ' ', c > 0x7e:
 				dst = append(dst, '%', digits[c>>4], digits[c&0xf])
 			default:
 				dst = append(dst, c)
@@ -46,7 +47,7 @@ func AppendID(dst []byte, ps []Position) []byte {
 // ParseLastEventID reads the value of an id that [AppendID] has made, and returns
 // the versions that it names, one for each of topics, in their order. What does
 // not parse, and a topic that is not named, has the zero Version; topics that
-// were not asked for are ignored. Of several readable parts for one topic the
+// were not asked for are ignored. Topics are read encoded and raw. Of several readable parts for one topic the
 // first counts. A version may be padded as [pubsub.ParseVersion] allows.
 //
 // The work is bounded by the length of s times the number of topics.

@@ -1,6 +1,7 @@
 package sse_test
 
 import (
+	"bytes"
 	"slices"
 	"strings"
 	"testing"
@@ -27,7 +28,17 @@ func TestAppendID(t *testing.T) {
 		{
 			"encoded",
 			[]sse.Position{{Topic: "%,: é/?&=;", Version: version}},
-			"id: %25%2C%3A%20é/?&=;:0123456789abcdef-42\n",
+			"id: %25%2C%3A%20%C3%A9/?&=;:0123456789abcdef-42\n",
+		},
+		{
+			"all of printable ASCII else stays",
+			[]sse.Position{{Topic: "!\"$&'()*-./09;<=>?@AZ[\\]^_`az{|}~", Version: version}},
+			"id: !\"$&'()*-./09;<=>?@AZ[\\]^_`az{|}~:0123456789abcdef-42\n",
+		},
+		{
+			"beyond ASCII and Latin-1",
+			[]sse.Position{{Topic: "\u00a0ł\U0001f600", Version: version}},
+			"id: %C2%A0%C5%82%F0%9F%98%80:0123456789abcdef-42\n",
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -42,26 +53,29 @@ func TestParseLastEventID(t *testing.T) {
 	other := pubsub.Version{Generation: 1, Seq: 7}
 	for _, tt := range []struct {
 		name, id string
-		want     []pubsub.Version // of the topics "a", "b,c" and "d:e"
+		want     []pubsub.Version // of the topics "a", "b,c", "d:e" and "é"
 	}{
-		{"empty", "", []pubsub.Version{{}, {}, {}}},
-		{"one", "a:0123456789abcdef-42", []pubsub.Version{version, {}, {}}},
-		{"all, any order", "d%3Ae:0000000000000001-7,b%2Cc:0123456789abcdef-42,a:0000000000000001-7", []pubsub.Version{other, version, other}},
-		{"lower-case hex, more encoded than must be", "b%2c%63:0000000000000001-7,%61:0000000000000001-7", []pubsub.Version{other, other, {}}},
-		{"padded with spaces", "a:               1-7", []pubsub.Version{other, {}, {}}},
-		{"not subscribed", "z:0000000000000001-7,a:0000000000000001-7", []pubsub.Version{other, {}, {}}},
-		{"prefix of a topic", "b:0000000000000001-7,aa:0000000000000001-7", []pubsub.Version{{}, {}, {}}},
-		{"a bad part spoils no other", "a,b%2Cc:x-y,:,,%:%,a:0000000000000001-7,d%3:1-7", []pubsub.Version{other, {}, {}}},
-		{"raw colon", "d:e:0000000000000001-7", []pubsub.Version{{}, {}, {}}},
-		{"bad versions", "a:0000000000000001-,b%2Cc:-7,d%3Ae:00000000000000001-7", []pubsub.Version{{}, {}, {}}},
-		{"too great a number", "a:0000000000000001-18446744073709551616", []pubsub.Version{{}, {}, {}}},
-		{"signs", "a:+1-7,b%2Cc:1-+7,d%3Ae:1--7", []pubsub.Version{{}, {}, {}}},
-		{"twice: the first", "a:0000000000000001-7,a:0123456789abcdef-42", []pubsub.Version{other, {}, {}}},
-		{"twice: the first that is readable", "a:oops,a:0000000000000001-7", []pubsub.Version{other, {}, {}}},
-		{"zero is none", "a:0000000000000000-0", []pubsub.Version{{}, {}, {}}},
+		{"empty", "", []pubsub.Version{{}, {}, {}, {}}},
+		{"one", "a:0123456789abcdef-42", []pubsub.Version{version, {}, {}, {}}},
+		{"all, any order", "d%3Ae:0000000000000001-7,b%2Cc:0123456789abcdef-42,a:0000000000000001-7", []pubsub.Version{other, version, other, {}}},
+		{"lower-case hex, more encoded than must be", "b%2c%63:0000000000000001-7,%61:0000000000000001-7", []pubsub.Version{other, other, {}, {}}},
+		{"beyond ASCII, encoded", "%C3%A9:0000000000000001-7", []pubsub.Version{{}, {}, {}, other}},
+		{"beyond ASCII, raw", "é:0000000000000001-7", []pubsub.Version{{}, {}, {}, other}},
+		{"beyond ASCII, as Latin-1", "\xe9:0000000000000001-7", []pubsub.Version{{}, {}, {}, {}}},
+		{"padded with spaces", "a:               1-7", []pubsub.Version{other, {}, {}, {}}},
+		{"not subscribed", "z:0000000000000001-7,a:0000000000000001-7", []pubsub.Version{other, {}, {}, {}}},
+		{"prefix of a topic", "b:0000000000000001-7,aa:0000000000000001-7", []pubsub.Version{{}, {}, {}, {}}},
+		{"a bad part spoils no other", "a,b%2Cc:x-y,:,,%:%,a:0000000000000001-7,d%3:1-7", []pubsub.Version{other, {}, {}, {}}},
+		{"raw colon", "d:e:0000000000000001-7", []pubsub.Version{{}, {}, {}, {}}},
+		{"bad versions", "a:0000000000000001-,b%2Cc:-7,d%3Ae:00000000000000001-7", []pubsub.Version{{}, {}, {}, {}}},
+		{"too great a number", "a:0000000000000001-18446744073709551616", []pubsub.Version{{}, {}, {}, {}}},
+		{"signs", "a:+1-7,b%2Cc:1-+7,d%3Ae:1--7", []pubsub.Version{{}, {}, {}, {}}},
+		{"twice: the first", "a:0000000000000001-7,a:0123456789abcdef-42", []pubsub.Version{other, {}, {}, {}}},
+		{"twice: the first that is readable", "a:oops,a:0000000000000001-7", []pubsub.Version{other, {}, {}, {}}},
+		{"zero is none", "a:0000000000000000-0", []pubsub.Version{{}, {}, {}, {}}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			got := sse.ParseLastEventID(tt.id, []pubsub.Topic{"a", "b,c", "d:e"})
+			got := sse.ParseLastEventID(tt.id, []pubsub.Topic{"a", "b,c", "d:e", "é"})
 			if !slices.Equal(got, tt.want) {
 				t.Errorf("got %v, want %v", got, tt.want)
 			}
@@ -140,6 +154,11 @@ func FuzzLastEventIDRoundTrip(f *testing.F) {
 			ps[i] = sse.Position{Topic: tp, Version: want[i]}
 		}
 		line := sse.AppendID(nil, ps)
+		for _, c := range bytes.TrimSuffix(bytes.TrimPrefix(line, []byte("id: ")), []byte("\n")) {
+			if c <= ' ' || c > 0x7e {
+				t.Fatalf("%q is no header's value", line)
+			}
+		}
 		if got := sse.ParseLastEventID(idValue(line), topics); !slices.Equal(got, want) {
 			t.Fatalf("%q: got %v, want %v", line, got, want)
 		}

@@ -66,7 +66,7 @@ func TestAppendDurable(t *testing.T) {
 		{
 			"clear",
 			pubsub.Message{Topic: "a, b:c%/ü", Retain: true, Version: pubsub.Version{Generation: 1}},
-			"event: message\nid: a%2C%20b%3Ac%25/ü:0000000000000001-0\ndata: \n\n",
+			"event: message\nid: a%2C%20b%3Ac%25/%C3%BC:0000000000000001-0\ndata: \n\n",
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

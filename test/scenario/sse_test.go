@@ -23,12 +23,12 @@ func TestStreamHead(t *testing.T) {
 	}
 	for name, want := range map[string][]string{
 		"Content-Type":                 {"text/event-stream"},
-		"Cache-Control":                {"no-store"},
+		"Cache-Control":                {"no-store, no-transform"},
 		"X-Accel-Buffering":            {"no"},
 		"Connection":                   {"close"},
 		"Access-Control-Allow-Origin":  {"*"},
 		"Access-Control-Allow-Methods": {"OPTIONS, HEAD, GET, POST, PUT, DELETE"},
-		"Access-Control-Allow-Headers": {"Authorization, Content-Type, Last-Event-ID, Fastly-Key"},
+		"Access-Control-Allow-Headers": {"Authorization, Content-Type, Last-Event-ID, Fastly-Key, Cache-Control, X-Requested-With, traceparent, tracestate"},
 		"Transfer-Encoding":            {"chunked"},
 		"Content-Length":               nil,
 	} {
@@ -48,7 +48,7 @@ func TestHeadOfEventsIsNoStream(t *testing.T) {
 	conn := dial(t, n.addr)
 	io.WriteString(conn, "HEAD /events?topic=t HTTP/1.1\r\nHost: broker\r\nConnection: close\r\n\r\n")
 	got := readAll(t, conn)
-	for _, want := range []string{"HTTP/1.1 200 OK\r\n", "\r\nContent-Type: text/event-stream\r\n", "\r\nCache-Control: no-store\r\n"} {
+	for _, want := range []string{"HTTP/1.1 200 OK\r\n", "\r\nContent-Type: text/event-stream\r\n", "\r\nCache-Control: no-store, no-transform\r\n"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %q in %q", want, got)
 		}
@@ -115,7 +115,7 @@ func TestStreamRefusals(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			c := get(t, dial(t, n.addr), "/events"+tt.query, append(tt.header, "Connection: close")...)
 			if c.status != "HTTP/1.1 200 OK" || c.header.Get("Content-Type") != "text/event-stream" ||
-				c.header.Get("Cache-Control") != "no-store" || c.header.Get("X-Accel-Buffering") != "no" {
+				c.header.Get("Cache-Control") != "no-store, no-transform" || c.header.Get("X-Accel-Buffering") != "no" {
 				t.Errorf("%s %v", c.status, c.header)
 			}
 			quoted := strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(tt.text)
