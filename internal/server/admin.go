@@ -1,7 +1,6 @@
 package server
 
 import (
-	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
@@ -48,7 +47,7 @@ func (s *Server) createKey(w http.ResponseWriter, r *http.Request) {
 		shuttingDown(w, r)
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), backplaneWait)
+	ctx, cancel := backplaneContext(r)
 	defer cancel()
 	k := pubsub.Key{ID: randomHex(8), Value: randomHex(32), Created: s.o.Now().Truncate(time.Second)}
 	if err := s.o.Backplane.PutKey(ctx, k); err != nil {
@@ -71,7 +70,7 @@ func randomHex(n int) string {
 
 // listKeys answers GET /admin/keys; values are never told again.
 func (s *Server) listKeys(w http.ResponseWriter, r *http.Request) {
-	ctx, cancel := context.WithTimeout(r.Context(), backplaneWait)
+	ctx, cancel := backplaneContext(r)
 	defer cancel()
 	keys, err := s.o.Backplane.Keys(ctx)
 	if err != nil {
@@ -95,7 +94,7 @@ func (s *Server) listKeys(w http.ResponseWriter, r *http.Request) {
 // node before the answer, on the others as soon as they hear of it, by the Bus or
 // by their watch.
 func (s *Server) deleteKey(w http.ResponseWriter, r *http.Request, id string) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), backplaneWait)
+	ctx, cancel := backplaneContext(r)
 	defer cancel()
 	err := s.o.Backplane.DeleteKey(ctx, id)
 	if errors.Is(err, pubsub.ErrKeyNotFound) {
@@ -134,8 +133,6 @@ func (s *Server) clearTopic(w http.ResponseWriter, r *http.Request, name string)
 // is that of Events.Failed.
 func (s *Server) adminFailed(w http.ResponseWriter, r *http.Request, event, line string, err error) {
 	switch {
-	case r.Context().Err() != nil && errors.Is(err, context.Canceled):
-		return // the client has gone
 	case errors.Is(err, pubsub.ErrClosed):
 		shuttingDown(w, r)
 	case unavailable(err):

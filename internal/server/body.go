@@ -22,15 +22,21 @@ const closing = "close"
 
 // boundBody bounds what the body of r may cost, whether it is used or not: the
 // time that it takes to arrive, and its length. A body that is longer than a
-// message, or does not say how long it is, costs its connection unless readBody
-// finds its end. leaveBody is to be called when the response has been made.
+// message, or does not say how long it is, costs its connection. leaveBody is to be
+// called when the response has been made.
+//
+// A chunked body costs its connection also where its end is found, and so does every
+// request of HTTP/1.0. A client may have sent a Content-Length beside
+// Transfer-Encoding, or Transfer-Encoding with HTTP/1.0, for a proxy and the broker to
+// disagree on where the next request begins. net/http does not say so, and the
+// connection must be closed then (RFC 9112 sections 6.1 and 6.3).
 func (s *Server) boundBody(w http.ResponseWriter, r *http.Request) {
-	if r.ContentLength == 0 {
-		return
-	}
-	setReadDeadline(w, time.Now().Add(bodyTimeout))
-	if r.ProtoMajor == 1 && (r.ContentLength < 0 || r.ContentLength > int64(s.o.MaxMessageSize)) {
+	n := r.ContentLength
+	if r.ProtoMajor == 1 && (r.ProtoMinor == 0 || n < 0 || n > int64(s.o.MaxMessageSize)) {
 		w.Header().Set("Connection", closing)
+	}
+	if n != 0 {
+		setReadDeadline(w, time.Now().Add(bodyTimeout))
 	}
 }
 
@@ -46,8 +52,8 @@ func leaveBody(w http.ResponseWriter, r *http.Request) {
 	time.Sleep(answerDelay)
 }
 
-// readBody returns the body of r, which boundBody has bounded. The error is
-// errTooLarge if it is longer than a message.
+// readBody returns the body of r, which boundBody has bounded, and leaves r without
+// one. The error is errTooLarge if it is longer than a message.
 func (s *Server) readBody(w http.ResponseWriter, r *http.Request) (body []byte, err error) {
 	limit := int64(s.o.MaxMessageSize)
 	switch n := r.ContentLength; {
@@ -66,9 +72,8 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request) (body []byte, 
 	if err != nil {
 		return nil, err
 	}
-	// The whole body is here: the connection can stay, and its next read is that
-	// of the next request.
-	w.Header().Del("Connection")
+	// The whole body is here: the next read is that of the next request.
+	r.ContentLength = 0
 	setReadDeadline(w, time.Time{})
 	return body, nil
 }

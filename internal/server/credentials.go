@@ -104,9 +104,7 @@ func (s *Server) verify(ctx context.Context, raw string) (credential, *authError
 			s.o.Events.TokenRefused(err)
 			return credential{}, &authError{kind: authInvalid}
 		}
-		if ctx.Err() == nil { // else the client has gone
-			s.o.Events.Failed("key lookup failed", err)
-		}
+		s.o.Events.Failed("key lookup failed", err)
 		return credential{}, &authError{kind: authFailed, cause: err}
 	}
 	id := raw

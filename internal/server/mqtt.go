@@ -48,7 +48,7 @@ func (s *Server) upgradeMQTT(w http.ResponseWriter, r *http.Request) {
 	up, err := ws.CheckUpgrade(r)
 	if bad := (*ws.UpgradeError)(nil); errors.As(err, &bad) {
 		for k, v := range bad.Header {
-			w.Header()[k] = v
+			w.Header()[k] = append(w.Header()[k], v...) // boundBody may have set Connection
 		}
 		text(w, bad.Status, bad.Text)
 		s.o.Events.Responded("/mqtt", r.Method, bad.Status)
@@ -74,6 +74,7 @@ func (s *Server) upgradeMQTT(w http.ResponseWriter, r *http.Request) {
 		s.o.Events.Responded("/mqtt", r.Method, http.StatusServiceUnavailable)
 		return
 	}
+	w.Header().Del("Connection") // boundBody's
 	first := ws.AppendResponse(nil, up, w.Header())
 	nc, early, err := hijack(w)
 	if err == nil && m.served() {

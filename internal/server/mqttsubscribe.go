@@ -4,11 +4,16 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"time"
 
 	"pubsub"
 	"pubsub/internal/hub"
 	"pubsub/internal/session"
 )
+
+// subscribeTimeout bounds how long the backplane may take to admit a session or its
+// subscriptions.
+const subscribeTimeout = 5 * time.Second
 
 // subscribed answers [session.Subscribe]; opening are the subscriptions that may
 // be read once the client has been told.

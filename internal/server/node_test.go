@@ -271,7 +271,8 @@ func (j *journal) events() Events {
 	}
 }
 
-// faulty is a real backplane whose methods can be made to fail.
+// faulty is a real backplane whose methods can be made to fail, and fail when they
+// are cancelled, as those over a network do.
 type faulty struct {
 	pubsub.Backplane
 
@@ -291,63 +292,66 @@ func (f *faulty) fail(method string, err error) {
 	f.errs[method] = err
 }
 
-func (f *faulty) err(method string) error {
+func (f *faulty) err(ctx context.Context, method string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	return f.errs[method]
 }
 
 func (f *faulty) Put(ctx context.Context, m pubsub.Message) func() (pubsub.Version, error) {
-	if err := f.err("Put"); err != nil {
+	if err := f.err(ctx, "Put"); err != nil {
 		return func() (pubsub.Version, error) { return pubsub.Version{}, err }
 	}
 	return f.Backplane.Put(ctx, m)
 }
 
 func (f *faulty) Last(ctx context.Context, t pubsub.Topic, after pubsub.Version) (pubsub.Message, bool, error) {
-	if err := f.err("Last"); err != nil {
+	if err := f.err(ctx, "Last"); err != nil {
 		return pubsub.Message{}, false, err
 	}
 	return f.Backplane.Last(ctx, t, after)
 }
 
 func (f *faulty) Send(ctx context.Context, m pubsub.Message) error {
-	if err := f.err("Send"); err != nil {
+	if err := f.err(ctx, "Send"); err != nil {
 		return err
 	}
 	return f.Backplane.Send(ctx, m)
 }
 
 func (f *faulty) List(ctx context.Context, prefix string, after pubsub.Topic, limit int) ([]pubsub.Message, error) {
-	if err := f.err("List"); err != nil {
+	if err := f.err(ctx, "List"); err != nil {
 		return nil, err
 	}
 	return f.Backplane.List(ctx, prefix, after, limit)
 }
 
 func (f *faulty) Ask(ctx context.Context, c pubsub.Control) ([][]byte, error) {
-	if err := f.err("Ask"); err != nil {
+	if err := f.err(ctx, "Ask"); err != nil {
 		return nil, err
 	}
 	return f.Backplane.Ask(ctx, c)
 }
 
 func (f *faulty) Tell(ctx context.Context, c pubsub.Control) error {
-	if err := f.err("Tell"); err != nil {
+	if err := f.err(ctx, "Tell"); err != nil {
 		return err
 	}
 	return f.Backplane.Tell(ctx, c)
 }
 
 func (f *faulty) PutKey(ctx context.Context, k pubsub.Key) error {
-	if err := f.err("PutKey"); err != nil {
+	if err := f.err(ctx, "PutKey"); err != nil {
 		return err
 	}
 	return f.Backplane.PutKey(ctx, k)
 }
 
 func (f *faulty) Keys(ctx context.Context) ([]pubsub.Key, error) {
-	if err := f.err("Keys"); err != nil {
+	if err := f.err(ctx, "Keys"); err != nil {
 		return nil, err
 	}
 	return f.Backplane.Keys(ctx)
@@ -357,21 +361,21 @@ func (f *faulty) Key(ctx context.Context, id string) (pubsub.Key, error) {
 	f.mu.Lock()
 	f.keys++
 	f.mu.Unlock()
-	if err := f.err("Key"); err != nil {
+	if err := f.err(ctx, "Key"); err != nil {
 		return pubsub.Key{}, err
 	}
 	return f.Backplane.Key(ctx, id)
 }
 
 func (f *faulty) DeleteKey(ctx context.Context, id string) error {
-	if err := f.err("DeleteKey"); err != nil {
+	if err := f.err(ctx, "DeleteKey"); err != nil {
 		return err
 	}
 	return f.Backplane.DeleteKey(ctx, id)
 }
 
 func (f *faulty) Health(ctx context.Context) error {
-	if err := f.err("Health"); err != nil {
+	if err := f.err(ctx, "Health"); err != nil {
 		return err
 	}
 	return f.Backplane.Health(ctx)

@@ -73,12 +73,12 @@ func (c *conn) park(nc net.Conn, h park.Handler, first []byte) (early []byte, er
 // parkedStream hears the events of a parked stream.
 type parkedStream struct{ *sseStream }
 
-// Readable notices that the client goes. What it sends means nothing, but it may
-// not send without end.
+// Readable notices that the client goes, or sends too much.
 func (p parkedStream) Readable() {
 	var b [512]byte
-	for range 64 {
-		_, err := p.parked.Read(b[:])
+	for p.received < maxReceived {
+		n, err := p.parked.Read(b[:])
+		p.receive(n)
 		if errors.Is(err, park.ErrWouldBlock) {
 			p.parked.Resume()
 			return

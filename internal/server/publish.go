@@ -15,6 +15,14 @@ import (
 // backplaneWait is how long a request waits for the backplane.
 const backplaneWait = 5 * time.Second
 
+// backplaneContext returns the context of what r asks of the backplane. The end of
+// what the client sends does not cancel it, as it does r's own: a client that has
+// shut its sending side still waits for the answer, and what failed because another
+// one has gone would look like a failure of the server's.
+func backplaneContext(r *http.Request) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(r.Context()), backplaneWait)
+}
+
 // publish answers POST /events. It checks, in this order, the topic, the other
 // parameters, the credentials, the permission, the limits and the size; not a
 // byte of the body is read before all but the last have passed.
@@ -28,7 +36,9 @@ func (s *Server) publish(w http.ResponseWriter, r *http.Request) {
 		text(w, http.StatusBadRequest, err.Error())
 		return
 	}
-	c, authErr := s.authenticate(r.Context(), r, "")
+	ctx, cancel := backplaneContext(r)
+	defer cancel()
+	c, authErr := s.authenticate(ctx, r, "")
 	switch {
 	case authErr != nil && unavailable(authErr.cause):
 		backplaneUnavailable(w)

@@ -3,7 +3,6 @@ package server
 import (
 	"net/http"
 	"strings"
-	"time"
 )
 
 // endpoint is what answers on one path.
@@ -50,9 +49,7 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request) {
 	originAllowed := s.cors(w.Header(), r)
 	e := s.endpoint(r, originAllowed)
 	if e.hold != nil && r.Method == http.MethodGet {
-		if r.ContentLength != 0 { // of no use, but net/http would wait for it
-			setReadDeadline(w, time.Now().Add(bodyTimeout))
-		}
+		s.boundBody(w, r) // of no use, but net/http would wait for it
 		e.hold(w, r)
 		return
 	}
@@ -186,7 +183,7 @@ func (s *Server) mqttEndpoint(r *http.Request, originAllowed bool) endpoint {
 // section 15.5.22).
 func upgradeRequired(w http.ResponseWriter, r *http.Request) {
 	if r.ProtoMajor == 1 { // HTTP/2 has no such headers: RFC 9113 section 8.2.2
-		w.Header().Set("Connection", "Upgrade")
+		w.Header().Add("Connection", "Upgrade") // boundBody may have set it
 		w.Header().Set("Upgrade", "websocket")
 	}
 	text(w, http.StatusUpgradeRequired, "Upgrade Required")

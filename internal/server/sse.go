@@ -3,6 +3,7 @@ package server
 import (
 	"bytes"
 	"context"
+	"io"
 	"math"
 	"math/rand/v2"
 	"net"
@@ -14,9 +15,6 @@ import (
 	"pubsub/internal/hub"
 	"pubsub/internal/sse"
 )
-
-// subscribeTimeout bounds how long the backplane may take to admit a stream.
-const subscribeTimeout = 5 * time.Second
 
 // sseRequest is what a request for a stream asks for.
 type sseRequest struct {
@@ -104,6 +102,11 @@ func (s *Server) subscribeSSE(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	st, kid, opening, refusal := s.openSSE(r)
+	if refusal == nil && r.Context().Err() != nil { // the client has gone
+		st.abandon()
+		hangUp(w)
+		return
+	}
 	if refusal == nil && !st.register() {
 		st.abandon()
 		s.endAtOnce(w, drainEvent())
@@ -135,18 +138,28 @@ func randomDuration(least, most time.Duration) time.Duration {
 	return least + rand.N(most-least+1)
 }
 
+// hangUp closes the connection without a response. Over HTTP/2, where it cannot be
+// taken over, the client that has gone has reset its stream.
+func hangUp(w http.ResponseWriter) {
+	if nc, _, err := hijack(w); err == nil {
+		nc.Close()
+	}
+}
+
 // sseStream is a stream of server-sent events.
 type sseStream struct {
 	conn // its place in the hub and its connection
 
 	// immutable once started
+	expires int64 // when the token ends, in milliseconds since 1970; 0 if never
+	// positions are of the topics in byte order, for the ids of a durable stream of
+	// several; what it points to is owned by the goroutine that writes.
+	positions         *[]sse.Position
 	durable, envelope bool
 	chunked           bool   // the body is chunked, because the client speaks HTTP/1.1
 	maxID             uint16 // length of the longest id that positions make
-	expires           int64  // when the token ends, in milliseconds since 1970; 0 if never
-	// positions are of the topics in byte order, for the ids of a durable stream of
-	// several; what it points to is owned by the goroutine that writes.
-	positions *[]sse.Position
+
+	received uint16 // owned by whoever reads: bytes that have come behind the request
 }
 
 // openSSE checks a request and subscribes it; kid is of the key that admitted it
@@ -156,7 +169,7 @@ func (s *Server) openSSE(r *http.Request) (_ *sseStream, kid string, opening []b
 	if err != nil {
 		return nil, "", nil, &sseRefusal{condition: conditionBadRequest, text: err.Error()}
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), subscribeTimeout)
+	ctx, cancel := backplaneContext(r)
 	defer cancel()
 	cred, authErr := s.authenticate(ctx, r, req.auth)
 	if authErr != nil {
@@ -303,9 +316,14 @@ func (st *sseStream) runHTTP1(w http.ResponseWriter, opening []byte) {
 	head.WriteString("\r\n")
 	head.Write(opening)
 	nc, early, err := hijack(w)
+	st.receive(len(early))
 	if err == nil && st.served() {
-		if _, err = st.park(nc, parkedStream{st}, head.Bytes()); err == nil {
-			st.parked.Resume()
+		var more []byte
+		if more, err = st.s.o.Lot.Park(&st.parked, nc, parkedStream{st}); err == nil {
+			st.receive(len(more))
+			parkedStream{st}.Readable() // before the start: who has gone already is told nothing
+			st.start(head.Bytes())
+			st.member.Run()
 			return
 		}
 	}
@@ -315,7 +333,7 @@ func (st *sseStream) runHTTP1(w http.ResponseWriter, opening []byte) {
 	}
 	nc.SetDeadline(time.Time{})
 	st.startAlone(netTransport{nc}, head.Bytes())
-	go st.watch(nc, len(early))
+	go st.watch(nc)
 }
 
 // runHTTP2 writes from the handler, which returns when the stream has ended.
@@ -324,18 +342,31 @@ func (st *sseStream) runHTTP2(w http.ResponseWriter, r *http.Request, opening []
 	defer end()
 	w.WriteHeader(http.StatusOK)
 	st.startAlone(&responseTransport{w: w, control: http.NewResponseController(w), timeout: st.s.o.WriteTimeout, end: end}, opening)
+	stop := context.AfterFunc(ended, func() { r.Body.Close() }) // ends the next line
+	defer stop()
+	if n, _ := io.CopyN(io.Discard, r.Body, maxReceived); n == maxReceived {
+		end()
+	}
 	<-ended.Done()
 	st.close()
 	st.wait()
 }
 
-// watch waits until the client goes. What a client sends after its request means
-// nothing; one that goes on sending is no client of ours.
-func (st *sseStream) watch(nc net.Conn, received int) {
+// maxReceived is how many bytes a client may send behind its request. They mean
+// nothing, and a client that goes on sending is not one of ours.
+const maxReceived = 16 << 10
+
+// receive counts n bytes towards maxReceived.
+func (st *sseStream) receive(n int) {
+	st.received = uint16(min(int(st.received)+n, maxReceived))
+}
+
+// watch waits until the client goes, or sends too much.
+func (st *sseStream) watch(nc net.Conn) {
 	var b [64]byte
-	for received < 16<<10 {
+	for st.received < maxReceived {
 		n, err := nc.Read(b[:])
-		received += n
+		st.receive(n)
 		if err != nil {
 			break
 		}

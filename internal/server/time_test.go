@@ -144,7 +144,7 @@ func openStream(t *testing.T, s *Server, expires time.Time) *peer {
 	}
 	p, nc := newPeer()
 	st.startAlone(netTransport{nc}, opening)
-	go st.watch(nc, 0)
+	go st.watch(nc)
 	return p
 }
 

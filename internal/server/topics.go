@@ -91,7 +91,7 @@ func (s *Server) listTopics(w http.ResponseWriter, r *http.Request) {
 		text(w, http.StatusBadRequest, err.Error())
 		return
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), backplaneWait)
+	ctx, cancel := backplaneContext(r)
 	defer cancel()
 	retained, err := s.o.Backplane.List(ctx, q.Prefix, q.After, q.Limit+1)
 	if err != nil {

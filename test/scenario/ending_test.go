@@ -262,3 +262,50 @@ func TestDrainOfOneWhoIsSending(t *testing.T) {
 		t.Errorf("the node ends %v later", took)
 	}
 }
+
+// What a client sends behind its request means nothing, and one that goes on sending is
+// closed after 16 KB in all, however slowly they come.
+func TestStreamOfOneWhoGoesOnSending(t *testing.T) {
+	t.Parallel()
+	const piece, most = 1000, 16 << 10
+	check := func(t *testing.T, n *node, s *sseClient, w io.Writer) {
+		sent := 0
+		b := make([]byte, piece)
+		for ; sent+piece < most; sent += piece {
+			if _, err := w.Write(b); err != nil {
+				t.Fatalf("after %d bytes: %v", sent, err)
+			}
+			n.publish("t", "x") // pieces come one by one
+			s.expect("event: message\ndata: x\n")
+		}
+		go func() { // it may be closed before all is sent
+			w.Write(b)
+			w.Write(b)
+		}()
+		if !within(func() bool { return n.metric("pubsub_connections{") == 0 }) {
+			t.Error("it is not closed")
+		}
+		if _, err := io.ReadAll(s.r); err == nil {
+			t.Error("its stream looks complete")
+		}
+	}
+	t.Run("plain", func(t *testing.T) {
+		n := start(t)
+		s := n.adminEvents("topic", "t")
+		check(t, n, s, s.conn)
+	})
+	t.Run("TLS", func(t *testing.T) {
+		n := startTLS(t)
+		c := n.dial()
+		s := get(t, c, "/events?topic=t", asAdminLine)
+		s.opened()
+		check(t, n.node, s, c)
+	})
+	t.Run("HTTP/2", func(t *testing.T) {
+		n := startTLS(t)
+		body, w := io.Pipe()
+		defer w.Close()
+		s := n.http2(0).send(body, "topic", "t")
+		check(t, n.node, s, w)
+	})
+}

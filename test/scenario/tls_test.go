@@ -160,11 +160,17 @@ func (b bodyConn) Close() error { b.cancel(); return nil }
 
 // events begins a stream, with the administrator's token.
 func (c *http2) events(pairs ...string) *sseClient {
+	c.n.t.Helper()
+	return c.send(nil, pairs...)
+}
+
+// send is events with a request that has a body.
+func (c *http2) send(body io.Reader, pairs ...string) *sseClient {
 	t := c.n.t
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	t.Cleanup(cancel)
-	r, err := http.NewRequestWithContext(ctx, "GET", c.n.url("/events"+query(pairs...)), nil)
+	r, err := http.NewRequestWithContext(ctx, "GET", c.n.url("/events"+query(pairs...)), body)
 	if err != nil {
 		t.Fatal(err)
 	}

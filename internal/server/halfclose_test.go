@@ -1,0 +1,79 @@
+package server
+
+import (
+	"bufio"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"pubsub"
+)
+
+// A client may shut its sending side behind its request, as embedded clients do, or
+// may be gone: net/http cancels the request then. Nothing fails for that reason. Who
+// asks for an answer gets it; who asks for a stream finds the connection closed,
+// without a word, because a client that has gone looks the same.
+func TestSendingSideIsShut(t *testing.T) {
+	n := newNode(t, nil)
+	m := pubsub.Message{Topic: "t", Data: []byte("x"), Retain: true}
+	if _, err := pubsub.Publish(t.Context(), n.backplane, m)(); err != nil {
+		t.Fatal(err)
+	}
+	// The handler begins when net/http has read the end.
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		<-r.Context().Done()
+		n.Handler().ServeHTTP(w, r)
+	}))
+	defer srv.Close()
+	read := map[string]any{"x-fastly-read": []string{"t"}}
+	for _, c := range []struct {
+		name, request, token string
+		status               string // none if there is no response
+		body                 string // a part of it
+	}{
+		{"stream", "GET /events?topic=t", n.token(read), "", ""},
+		{"durable stream", "GET /events?topic=t&durable=1", n.token(read), "", ""},
+		{"refused stream", "GET /events?topic=u", n.token(read), "200 OK", "Cannot subscribe to topic: u"},
+		{"stream with an unknown key", "GET /events?topic=t", sign(pubsub.Key{ID: "another", Value: "v"}, read), "200 OK", "Invalid token"},
+		{"list of topics", "GET /admin/topics", adminToken, "200 OK", `{"topics":[{"topic":"t"`},
+		{"publication", "POST /events?topic=t", n.writer("t"), "200 OK", "Published\n"},
+		{"retained publication", "POST /events?topic=t&retain=1", n.writer("t"), "200 OK", "Published\n"},
+		{"publication with an unknown key", "POST /events?topic=t", sign(pubsub.Key{ID: "third", Value: "v"}, read), "403 Forbidden", "Invalid token\n"},
+		{"list of keys", "GET /admin/keys", adminToken, "200 OK", `{"keys":[{`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			conn, err := net.Dial("tcp", srv.Listener.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			io.WriteString(conn, c.request+" HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer "+c.token+"\r\n\r\n")
+			conn.(*net.TCPConn).CloseWrite()
+			res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+			if c.status == "" {
+				if err != io.ErrUnexpectedEOF {
+					t.Errorf("a response: %+v, %v", res, err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			body, err := io.ReadAll(res.Body)
+			if err != nil || res.Status != c.status || !strings.Contains(string(body), c.body) {
+				t.Errorf("%s %q, %v", res.Status, body, err)
+			}
+		})
+	}
+	for _, what := range n.heard.all() {
+		if strings.HasPrefix(what, "failed") || strings.Contains(what, "internal-server-error") || strings.HasPrefix(what, "connected") {
+			t.Errorf("heard %q", what)
+		}
+	}
+	if s := n.hub.Stats(); s.Members != 0 || s.Subscriptions != 0 {
+		t.Errorf("left behind: %+v", s)
+	}
+}
