@@ -1,5 +1,5 @@
 # Only Go is needed for "make build" and "make test". "make e2e" is for Debian:
-# it installs its clients with apt-get and npm.
+# it installs its clients with apt-get, npm and pip.
 
 FUZZTIME ?= 10s
 SOAK ?= 10m
@@ -53,14 +53,20 @@ fuzz: ## Run each fuzz target for FUZZTIME (10s)
 		done; \
 	done
 
-e2e: test/e2e/node_modules/.package-lock.json ## Run real clients against the binary; installs them
+e2e: test/e2e/node_modules/.package-lock.json test/e2e/python_modules/.installed ## Run real clients against the binary; installs them
 	@.ci/need curl curl --version
 	@.ci/need python3-jwt /usr/bin/python3 -c 'import jwt'
 	@.ci/need chromium /usr/bin/chromium --version
+	@.ci/need varnish /usr/sbin/varnishd -V
 	@go test -tags e2e -count=1 -timeout 15m $(GOTESTFLAGS) ./test/e2e
 
 test/e2e/node_modules/.package-lock.json: test/e2e/package.json test/e2e/package-lock.json
 	cd test/e2e && npm ci
+	@touch $@
+
+test/e2e/python_modules/.installed: test/e2e/requirements.txt
+	@.ci/need python3-pip /usr/bin/python3 -m pip --version
+	/usr/bin/python3 -m pip install --quiet --upgrade --target $(@D) -r $<
 	@touch $@
 
 bench: ## Run the benchmarks of the parts

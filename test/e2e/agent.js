@@ -83,8 +83,9 @@ export function newAgent(mqtt, emit) {
 
     // The browser itself
 
-    // listen resolves when the stream is open.
-    async listen({ url }) {
+    // listen resolves when the stream is open, or refused. It comes back after an
+    // error if it is to stay.
+    async listen({ url, stay }) {
       const source = new EventSource(url)
       const index = sources.push(source) - 1
       const kinds = ['stream-open', 'message', 'message-base64', 'messages-dropped', 'stream-error']
@@ -93,7 +94,7 @@ export function newAgent(mqtt, emit) {
           const payload =
             kind === 'message-base64' ? e.data : toBase64(new TextEncoder().encode(e.data))
           emit({ kind, payload, id: e.lastEventId, source: index })
-          if (kind === 'stream-error') source.close()
+          if (kind === 'stream-error' && !stay) source.close()
         })
       }
       await Promise.race([once(source, 'stream-open'), once(source, 'stream-error')])

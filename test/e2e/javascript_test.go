@@ -55,10 +55,10 @@ type scriptAnswer struct {
 	err    string
 }
 
-func startScript(t *testing.T, file string) *script {
+func startScript(t *testing.T, file string, args ...string) *script {
 	t.Helper()
 	s := &script{
-		process: start(t, file, false, exec.Command("node", file)),
+		process: start(t, file, false, exec.Command("node", append([]string{file}, args...)...)),
 		events:  make(chan scriptEvent, 4096),
 		waiting: make(map[int]chan scriptAnswer),
 	}
@@ -175,10 +175,16 @@ func openPage(t *testing.T) *script {
 // openPageOrigin is openPage that also returns the origin of the page.
 func openPageOrigin(t *testing.T) (s *script, origin string) {
 	t.Helper()
+	return openPageAt(t, "/page.html")
+}
+
+// openPageAt is openPageOrigin for another page.
+func openPageAt(t *testing.T, path string) (s *script, origin string) {
+	t.Helper()
 	pages := httptest.NewServer(http.FileServer(http.Dir(".")))
 	t.Cleanup(pages.Close)
 	s = startScript(t, "chromium.js")
-	s.do(t, "open", map[string]any{"url": pages.URL + "/page.html"}, nil)
+	s.do(t, "open", map[string]any{"url": pages.URL + path}, nil)
 	return s, pages.URL
 }
 

@@ -1,9 +1,10 @@
 //go:build e2e
 
 // Package e2e runs real clients against the real binary: curl, PyJWT, MQTT.js in
-// Node and in Chromium, the browser's own EventSource and fetch, and Eclipse
-// Paho's Go client. "make e2e" installs them and runs it. All traffic stays on
-// the loopback interface. Nothing is ever skipped: a missing client is a failure.
+// Node and in Chromium, the browser's own EventSource and fetch, event-source
+// libraries of JavaScript and Python, reverse proxies, and Eclipse Paho's Go
+// client. "make e2e" installs them and runs it. All traffic stays on the loopback
+// interface. Nothing is ever skipped: a missing client is a failure.
 package e2e
 
 import (
