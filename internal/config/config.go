@@ -139,8 +139,14 @@ type Config struct {
 	// 0, no limit.
 	MaxConnections int `name:"max-connections" default:"0" max:"1000000000" zero:"no limit" group:"Limits" live:"true" help:"Most clients connected to this node."`
 	// MaxConnectionsPerIP is how many clients may be connected to this node from
-	// one address. Default 0, no limit.
-	MaxConnectionsPerIP int `name:"max-connections-per-ip" default:"0" max:"1000000000" zero:"no limit" group:"Limits" live:"true" help:"Most clients connected to this node from one IP address."`
+	// one address, TCP connections without a stream or session included. Default 0, no
+	// limit.
+	MaxConnectionsPerIP int `name:"max-connections-per-ip" default:"0" max:"1000000000" zero:"no limit" group:"Limits" live:"true" help:"Most clients connected to this node from one IP address, idle connections included."`
+	// MaxSockets is how many TCP connections may be open to this node, idle ones
+	// included. At the bound the one that has idled longest is closed for a new one;
+	// where none idles, nothing is accepted. Default 0: what the limit on descriptors
+	// leaves beside a reserve of 512, or of half.
+	MaxSockets int `name:"max-sockets" default:"0" max:"1000000000" zero:"what the limit on open files leaves beside a reserve of 512, or of half of it if that is less" group:"Limits" live:"true" help:"Most TCP connections to this node, idle ones included: at the bound the longest idle one is closed for a new one."`
 	// PublishRate is how many messages a second a publisher (a key and subject,
 	// else a token) may publish on this node. Default 0, no limit.
 	PublishRate int `name:"publish-rate" default:"0" max:"1000000000" zero:"no limit" group:"Limits" live:"true" help:"Most messages a second that one key and subject may publish on this node."`

@@ -137,6 +137,7 @@ func TestSettings(t *testing.T) {
 		{"max-message-size", "32768", "32KiB"},
 		{"max-connections", "100000", ""},
 		{"max-connections-per-ip", "10", ""},
+		{"max-sockets", "19488", ""},
 		{"publish-rate", "5", ""},
 		{"subscriber-buffer", "1 kib", "1KiB"},
 		{"backlog-memory", "1GiB", ""},
@@ -462,8 +463,8 @@ func TestChanges(t *testing.T) {
 	}{
 		{"nothing", nil, nil, nil, nil},
 		{"the default, given", nil, []Flag{{"listen", ":7676"}}, nil, nil},
-		{"limits", nil, []Flag{{"max-connections", "5"}, {"max-connections-per-ip", "5"}, {"publish-rate", "5"}, {"log-level", "debug"}, {"allowed-origins", "http://a"}},
-			[]string{"allowed-origins", "max-connections", "max-connections-per-ip", "publish-rate", "log-level"}, nil},
+		{"limits", nil, []Flag{{"max-connections", "5"}, {"max-connections-per-ip", "5"}, {"max-sockets", "5"}, {"publish-rate", "5"}, {"log-level", "debug"}, {"allowed-origins", "http://a"}},
+			[]string{"allowed-origins", "max-connections", "max-connections-per-ip", "max-sockets", "publish-rate", "log-level"}, nil},
 		{"the rest", nil, []Flag{{"listen", ":1"}, {"data-dir", "x"}, {"log-format", "json"}}, nil, []string{"listen", "data-dir", "log-format"}},
 		{"a secret", []Flag{{"admin-token", "a"}}, []Flag{{"admin-token", "b"}}, nil, []string{"admin-token"}},
 		{"a password", []Flag{{"nats", "nats://a"}, {"nats-user", "u"}, {"nats-password", "a"}},

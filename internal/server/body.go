@@ -70,6 +70,9 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request) (body []byte, 
 	// of the next request.
 	w.Header().Del("Connection")
 	setReadDeadline(w, time.Time{})
+	if rec, ok := w.(*recorder); ok {
+		rec.bodyEnded()
+	}
 	return body, nil
 }
 

@@ -58,6 +58,12 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	rec := &recorder{ResponseWriter: w, status: http.StatusOK}
+	if r.ContentLength != 0 {
+		rec.awaitBody(r)
+		if r.ProtoMajor >= 2 {
+			defer rec.bodyEnded() // over HTTP/1.1 net/http reads on
+		}
+	}
 	s.answer(rec, r, &e)
 	s.o.Events.Responded(e.pattern, methodLabel(r.Method), rec.status)
 }
