@@ -64,7 +64,7 @@ func TestHTTP2HeadMustBeWhole(t *testing.T) {
 		{"silent", flagEndStream, 0, false, pingAfter + pingTimeout},
 		{"dripping", flagEndStream, time.Second, false, pingAfter + pingTimeout},
 		{"answering the ping", flagEndStream, time.Second, true, pingAfter},
-		{"whole", flagEndStream | flagEndHeaders, 0, true, idleTimeout},
+		{"whole", flagEndStream | flagEndHeaders, 0, true, config.Default().IdleTimeout},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			cert := selfSigned(t)

@@ -20,8 +20,6 @@ const (
 	// maxHeaderBytes is the most that the headers of a request may take: an id of
 	// ten long topics reaches 31 KB.
 	maxHeaderBytes = 64 << 10
-	// idleTimeout is how long a connection may stay open between two requests.
-	idleTimeout = 2 * time.Minute
 	// pingAfter is how long an HTTP/2 connection may be silent before its client
 	// is asked whether it is there.
 	pingAfter = 30 * time.Second
@@ -91,7 +89,7 @@ func (n *node) httpServer() *http.Server {
 	s := &http.Server{
 		Handler:           n.server.Handler(),
 		ReadHeaderTimeout: n.cfg.HandshakeTimeout,
-		IdleTimeout:       idleTimeout,
+		IdleTimeout:       n.cfg.IdleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
 		HTTP2:             &http.HTTP2Config{SendPingTimeout: pingAfter},
 		Protocols:         new(http.Protocols),
@@ -123,7 +121,7 @@ func (n *node) opsServer() (*http.Server, *server.Sockets) {
 	return &http.Server{
 		Handler:           n.server.OpsHandler(n.metrics.handler()),
 		ReadHeaderTimeout: n.cfg.HandshakeTimeout,
-		IdleTimeout:       idleTimeout,
+		IdleTimeout:       n.cfg.IdleTimeout,
 		ErrorLog:          n.httpLog(),
 		ConnState:         sockets.ConnState,
 	}, sockets

@@ -173,6 +173,9 @@ type Config struct {
 	// HandshakeTimeout is how long the headers of a request, and an MQTT CONNECT,
 	// may take to arrive whole. Default 10 s; 10 ms to 1 h.
 	HandshakeTimeout time.Duration `name:"handshake-timeout" default:"10s" min:"10ms" max:"1h" group:"Times" help:"Time for request headers, and for an MQTT CONNECT, to arrive whole."`
+	// IdleTimeout is how long a connection may stay open between two requests. Default
+	// 11 min, longer than common load balancers keep theirs; 10 ms to 24 h.
+	IdleTimeout time.Duration `name:"idle-timeout" default:"11m" min:"10ms" max:"24h" group:"Times" help:"Time that a kept-alive connection may stay open without a request: longer than load balancers in front keep theirs."`
 	// DrainTimeout is the time over which the closing of streams is spread at
 	// shutdown. Default 10 s; 0 closes them at once; at most 1 h.
 	DrainTimeout time.Duration `name:"drain-timeout" default:"10s" max:"1h" zero:"at once" group:"Times" help:"Time over which the closing of streams is spread at shutdown."`

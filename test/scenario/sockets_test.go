@@ -339,6 +339,46 @@ func testSocketsPerIP(t *testing.T, n *node, other net.Conn, dial func() net.Con
 	answered(t, other)
 }
 
+// "A kept-alive connection without a request is closed after idle-timeout", over
+// HTTP/1.1 and HTTP/2; a stream is not.
+func TestIdleTimeout(t *testing.T) {
+	t.Parallel()
+	const timeout = 300 * time.Millisecond
+	n := startTLS(t, func(c *config.Config) { c.IdleTimeout = timeout })
+	stream, client := n.events("topic", "t"), n.http2(0)
+	h2stream := client.events("topic", "t")
+	for name, request := range map[string]func() net.Conn{
+		"HTTP/1.1": func() net.Conn {
+			c := n.dial()
+			answered(t, c)
+			return c
+		},
+		"HTTP/2": func() net.Conn {
+			c := tls.Client(dial(t, n.addr), n.clientFor("h2"))
+			// GET / by https, and an authority of one letter (RFC 7541 appendix A).
+			head := []byte{0, 0, 6, 1, 5, 0, 0, 0, 1, 0x82, 0x84, 0x87, 0x01, 0x01, 'b'}
+			if _, err := c.Write(append(http2Preface, head...)); err != nil {
+				t.Fatal(err)
+			}
+			return c
+		},
+	} {
+		begun := time.Now()
+		c := request()
+		deadline(c)
+		if _, err := io.Copy(io.Discard, c); err != nil && !isEnd(err) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if took := time.Since(begun); took < timeout {
+			t.Errorf("%s: closed after %v", name, took)
+		}
+	}
+	n.publish("t", "x")
+	for _, s := range []*sseClient{stream, h2stream} {
+		s.expect("event: message\ndata: x\n")
+	}
+}
+
 // What speaks HTTP to a port of TLS is told so.
 func TestHTTPToTLS(t *testing.T) {
 	n := startTLS(t)
