@@ -50,6 +50,14 @@ func (e *endpoint) allow() string {
 func (s *Server) route(w http.ResponseWriter, r *http.Request) {
 	originAllowed := s.cors(w.Header(), r)
 	e := s.endpoint(r, originAllowed)
+	if tooManyFields(r) {
+		if r.ProtoMajor == 1 {
+			w.Header().Set("Connection", closing)
+		}
+		text(w, http.StatusRequestHeaderFieldsTooLarge, "Request Header Fields Too Large")
+		s.o.Events.Responded(e.pattern, methodLabel(r.Method), http.StatusRequestHeaderFieldsTooLarge)
+		return
+	}
 	if e.hold != nil && r.Method == http.MethodGet {
 		if r.ContentLength != 0 { // of no use, but net/http would wait for it
 			setReadDeadline(w, time.Now().Add(bodyTimeout))

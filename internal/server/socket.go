@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/pires/go-proxyproto"
@@ -198,13 +199,18 @@ func (c *proxiedConn) RemoteAddr() net.Addr {
 // Raw returns the TCP connection.
 func (c *proxiedConn) Raw() net.Conn { return c.socket.Conn }
 
-// httpConn is what net/http has of a connection. TLS is below it.
+// httpConn is what net/http has of a connection. It refuses a request whose head has
+// more than maxFields fields before net/http keeps them, and TLS is below it, so that
+// this holds for both.
 type httpConn struct {
 	net.Conn         // immutable: a socket, a proxiedConn, or a tls.Conn on one of them
 	socket   *socket // immutable
 	tls      *tls.Conn
 
+	nextHead atomic.Bool // a request has been answered: the head of another may come
+
 	// owned by the reader
+	head    headScanner
 	matched int  // how many bytes of the preface the connection begins with; -1 is none
 	http2   bool // does not change once a request has come
 }
@@ -222,10 +228,18 @@ func (c *httpConn) Read(b []byte) (int, error) {
 		return n, err
 	}
 	c.recognize(b[:n])
+	if c.nextHead.CompareAndSwap(true, false) {
+		c.head = headScanner{}
+	}
+	if !c.head.scan(b[:n]) {
+		c.refuse()
+		return 0, io.EOF
+	}
 	return n, err
 }
 
-// recognize finds out from the first bytes whether the connection is one of HTTP/2.
+// recognize finds out from the first bytes whether the connection is one of HTTP/2,
+// which has no lines: net/http bounds what its fields take, and the handler counts them.
 func (c *httpConn) recognize(b []byte) {
 	if c.matched < 0 {
 		return

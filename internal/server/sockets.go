@@ -176,6 +176,9 @@ func (s *Sockets) ConnState(c net.Conn, state http.ConnState) {
 	if !ok {
 		return
 	}
+	if state == http.StateIdle {
+		hc.nextHead.Store(true)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	k := hc.socket

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -282,4 +283,38 @@ func TestShutdownDoesNotWaitForNewcomers(t *testing.T) {
 			t.Errorf("shut down after %v", took)
 		}
 	})
+}
+
+// The fields of a head are counted however it is cut into pieces.
+func TestHeadScanner(t *testing.T) {
+	fields := strings.Repeat("a: b\r\n", maxFields)
+	for _, c := range []struct {
+		name, head string
+		ok         bool
+	}{
+		{"as many as there may be", "GET / HTTP/1.1\r\n" + fields + "\r\n", true},
+		{"one more", "GET / HTTP/1.1\r\n" + fields + "c: d\r\n", false},
+		{"lines that end in LF", "GET / HTTP/1.1\n" + strings.ReplaceAll(fields, "\r", "") + "\n", true},
+		{"one more line that ends in LF", "GET / HTTP/1.1\n" + strings.ReplaceAll(fields, "\r", "") + "c: d\n", false},
+		{"empty lines first", "\r\n\n\r\nGET / HTTP/1.1\r\n" + fields + "c: d\r\n", false},
+		{"folded lines", "GET / HTTP/1.1\r\n" + strings.Repeat("a:\r\n b\r\n", 51), false},
+		{"lines of CR", "GET / HTTP/1.1\r\n" + strings.Repeat("\r\r\n", 101), false},
+		{"a body of many lines", "GET / HTTP/1.1\r\na: b\r\n\r\n" + strings.Repeat("\r\nx", 200), true},
+	} {
+		for size := range 40 {
+			var h headScanner
+			ok := true
+			for rest := []byte(c.head); len(rest) > 0 && ok; {
+				n := len(rest)
+				if size > 0 {
+					n = min(size, n)
+				}
+				ok = h.scan(rest[:n])
+				rest = rest[n:]
+			}
+			if ok != c.ok || c.ok && !h.ended {
+				t.Errorf("%s, in pieces of %d: %v, ended: %v", c.name, size, ok, h.ended)
+			}
+		}
+	}
 }

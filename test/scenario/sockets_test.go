@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -376,6 +377,84 @@ func TestIdleTimeout(t *testing.T) {
 	n.publish("t", "x")
 	for _, s := range []*sseClient{stream, h2stream} {
 		s.expect("event: message\ndata: x\n")
+	}
+}
+
+// Fields are counted before they are kept, 100 at most.
+func TestHeaderFields(t *testing.T) {
+	n := startTLS(t)
+	plain := start(t)
+	const tooLarge = "431 Request Header Fields Too Large"
+	// Host and Connection are fields, too.
+	head := func(fields int) string {
+		var more []string
+		for i := range fields - 2 {
+			more = append(more, fmt.Sprintf("x%d:y", i))
+		}
+		return request("GET", "/", append(more, lastRequest)...)
+	}
+	for fields, want := range map[int]string{100: "200 OK", 101: tooLarge, 5000: tooLarge} {
+		if got := status(exchange(t, plain.addr, []byte(head(fields)))); got != want {
+			t.Errorf("%d fields: %q", fields, got)
+		}
+		c := n.dial()
+		go io.WriteString(c, head(fields))
+		deadline(c)
+		if b, err := io.ReadAll(c); err != nil || status(string(b)) != want {
+			t.Errorf("%d fields over TLS: %q, %v", fields, b, err)
+		}
+		r, err := http.NewRequest("GET", n.url("/"), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range min(fields, 1000) - 2 { // and Accept-Encoding, and User-Agent
+			r.Header[fmt.Sprint("X", i)] = []string{"y"}
+		}
+		resp, err := n.http2(0).transport.RoundTrip(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.Status != want {
+			t.Errorf("%d fields over HTTP/2: %s", fields, resp.Status)
+		}
+	}
+	// What begins like HTTP/2, and goes on like HTTP/1.1.
+	c := n.dial()
+	go io.WriteString(c, "PRI * HTTP/2.0\r\n"+strings.Repeat("a:b\r\n", 5000)+"\r\n")
+	if b, err := io.ReadAll(c); err != nil || status(string(b)) != tooLarge {
+		t.Errorf("half the preface of HTTP/2: %q, %v", b, err)
+	}
+	// Whatever the end of lines, and for each request anew: 60 of each are fine.
+	lf := strings.ReplaceAll(request("GET", "/", lastRequest), "\r\n", "\n")
+	lf = strings.Replace(lf, "\n", strings.Repeat("\na:b", 101), 1)
+	if got := status(exchange(t, plain.addr, []byte(lf))); got != tooLarge {
+		t.Errorf("lines that end in LF: %q", got)
+	}
+	p := dial(t, plain.addr)
+	r := bufio.NewReader(p)
+	body := strings.Repeat("\n", 200)
+	for i := range 5 {
+		deadline(p)
+		req := request("POST", "/events?topic=t", asAdminLine, strings.Repeat("a:b\r\n", 60)+"Content-Length: 200") + body
+		if i == 3 {
+			req = "\r\n" + req // tolerated, after a POST
+		}
+		if _, err := io.WriteString(p, req); err != nil {
+			t.Fatal(err)
+		}
+		resp, err := http.ReadResponse(r, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := readAll(t, resp.Body); resp.StatusCode != 200 {
+			t.Errorf("request %d: %s %q", i, resp.Status, got)
+		}
+	}
+	// Sent without waiting for the answer to the one before; Host is not counted then.
+	two := request("HEAD", "/") + head(102)
+	if got := exchange(t, plain.addr, []byte(two)); !strings.Contains(got, tooLarge) {
+		t.Errorf("the second of two requests: %q", got)
 	}
 }
 
