@@ -43,6 +43,10 @@ func (n *node) serverEvents() server.Events {
 		},
 		ClockJumped: func(by time.Duration) { n.log.Warn("wall clock jumped", "by", by) },
 		Failed:      n.failed,
+		Panicked: func(value any, stack []byte) {
+			m.errors.WithLabelValues("handler_panic").Inc()
+			n.log.Error("request handler panicked", "panic", fmt.Sprint(value), "stack", string(stack))
+		},
 	}
 }
 

@@ -127,7 +127,8 @@ func (n *node) opsServer() (*http.Server, *server.Sockets) {
 	}, sockets
 }
 
-// httpLog takes what net/http has to say: mostly of what clients did wrong.
+// httpLog takes what net/http has to say: of what clients did wrong. A failed accept and
+// a handler's panic do not come so far.
 func (n *node) httpLog() *log.Logger { return slog.NewLogLogger(n.log.Handler(), slog.LevelDebug) }
 
 // serve is Serve without the error that says that it was told to end.

@@ -8,6 +8,7 @@ import (
 	"context"
 	"net/http"
 	"net/netip"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -181,7 +182,24 @@ func orElse[T comparable](v *T, def T) {
 
 // Handler answers the requests that come to the broker's public listener, over
 // HTTP/1.1 and HTTP/2.
-func (s *Server) Handler() http.Handler { return http.HandlerFunc(s.route) }
+func (s *Server) Handler() http.Handler { return s.reportPanics(http.HandlerFunc(s.route)) }
+
+// reportPanics returns h, whose panics it reports. net/http then aborts the response.
+func (s *Server) reportPanics(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer func() {
+			switch v := recover(); v {
+			case nil:
+				return
+			case http.ErrAbortHandler:
+			default:
+				s.o.Events.Panicked(v, debug.Stack())
+			}
+			panic(http.ErrAbortHandler)
+		}()
+		h.ServeHTTP(w, r)
+	})
+}
 
 // Sockets counts the connections that the public listener accepts.
 func (s *Server) Sockets() *Sockets { return s.sockets }

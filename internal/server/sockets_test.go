@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -316,5 +317,30 @@ func TestHeadScanner(t *testing.T) {
 				t.Errorf("%s, in pieces of %d: %v, ended: %v", c.name, size, ok, h.ended)
 			}
 		}
+	}
+}
+
+// A panic of a handler is reported with its stack, and the response is aborted.
+func TestHandlerPanics(t *testing.T) {
+	var told []string
+	s := New(Options{Backplane: &faulty{}, Events: Events{Panicked: func(value any, stack []byte) {
+		told = append(told, fmt.Sprint(value))
+		if !strings.Contains(string(stack), "TestHandlerPanics") {
+			t.Errorf("the stack is\n%s", stack)
+		}
+	}}})
+	for _, value := range []any{"oh", errors.New("no"), http.ErrAbortHandler} {
+		h := s.reportPanics(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic(value) }))
+		func() {
+			defer func() {
+				if v := recover(); v != http.ErrAbortHandler {
+					t.Errorf("net/http is told %v", v)
+				}
+			}()
+			h.ServeHTTP(nil, nil)
+		}()
+	}
+	if !slices.Equal(told, []string{"oh", "no"}) {
+		t.Errorf("reported: %q", told)
 	}
 }
