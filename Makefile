@@ -4,6 +4,7 @@
 FUZZTIME ?= 10s
 SOAK ?= 10m
 FAULTS ?= 10m
+ROUNDS ?= 100
 # Further flags for "go test", such as -v or -run=TestName.
 GOTESTFLAGS ?=
 # Flags of bench/fanout, such as -rounds=1 or -targets=baseline,sse.
@@ -12,7 +13,7 @@ FANOUTFLAGS ?=
 CLUSTERFLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build test race check gofmt vet staticcheck vulncheck fuzz e2e bench bench-cluster bench-fanout soak faults ci clean FORCE
+.PHONY: help build test race check gofmt vet staticcheck vulncheck fuzz e2e bench bench-cluster bench-fanout soak faults attack ci clean FORCE
 
 help: ## List all targets
 	@echo 'make TARGET, where TARGET is one of:'
@@ -82,7 +83,10 @@ soak: bin/pubsub ## Have 5,000 subscribers come, go and stall for SOAK (10m), an
 	go run ./test/soak -binary bin/pubsub -duration $(SOAK)
 
 faults: ## Have a cluster of processes go wrong for FAULTS (10m), and check
-	go test -count=1 -v -run TestFaults -faults.duration $(FAULTS) -timeout 0 $(GOTESTFLAGS) ./test/fault
+	go test -count=1 -v -timeout 0 $(GOTESTFLAGS) ./test/fault -run TestFaults -faults.duration $(FAULTS)
+
+attack: ## Flood a broker with strangers and kill it, ROUNDS times (100), and check
+	go test -count=1 -v -timeout 0 $(GOTESTFLAGS) ./test/attack -run TestAttack -attack.rounds $(ROUNDS)
 
 ci: ## Run the gate that every change has to pass
 	.ci/run

@@ -76,6 +76,7 @@ var layout = map[string]struct {
 		ours:    []string{"bench/internal/load", "bench/internal/report", "bench/process", "internal/mqtt", "internal/token"},
 		foreign: []string{"golang.org/x/sys"},
 	},
+	"test/attack":   {level: 6},
 	"test/e2e":      {level: 6},
 	"test/fault":    {level: 6},
 	"test/scenario": {level: 6},

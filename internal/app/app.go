@@ -12,7 +12,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"net/http"
 	"runtime"
 	"sync"
 	"time"
@@ -119,10 +118,14 @@ type node struct {
 
 // openLot makes the lot that holds connections, where there can be one.
 func (n *node) openLot() error {
-	if n.cfg.Holder == "portable" {
-		return nil
+	if n.cfg.Holder == "portable" || n.certs != nil {
+		return nil // TLS cannot be parked
 	}
-	lot, err := park.New(park.Options{WriteTimeout: n.cfg.WriteTimeout, Linger: server.LingerTimeout, Pollers: n.o.Shards})
+	lot, err := park.New(park.Options{
+		WriteTimeout: n.cfg.WriteTimeout, Linger: server.LingerTimeout, Pollers: n.o.Shards,
+		Opened: func() { n.server.Sockets().Parked() },
+		Closed: func() { n.server.Sockets().Unparked() },
+	})
 	switch {
 	case errors.Is(err, errors.ErrUnsupported):
 		return nil
@@ -198,8 +201,11 @@ func (n *node) build(adminToken string) {
 		MaxKeepAlive:     uint16(n.cfg.MaxKeepAlive / time.Second),
 		Limits:           limitsOf(n.cfg),
 		Events:           n.serverEvents(),
+		SocketEvents:     n.socketEvents(),
 	})
+	n.warnOfSockets(n.cfg)
 	n.metrics.observeHub(n.hub)
+	n.metrics.observeSockets(n.server.Sockets())
 }
 
 func limitsOf(cfg *config.Config) server.Limits {
@@ -207,6 +213,7 @@ func limitsOf(cfg *config.Config) server.Limits {
 		AllowedOrigins:      cfg.AllowedOrigins,
 		MaxConnections:      cfg.MaxConnections,
 		MaxConnectionsPerIP: cfg.MaxConnectionsPerIP,
+		MaxSockets:          maxSockets(cfg),
 		PublishRate:         float64(cfg.PublishRate),
 	}
 }
@@ -247,14 +254,12 @@ func (n *node) run(ctx context.Context) error {
 	}
 
 	if n.ops != nil {
-		ops := &http.Server{Handler: n.server.OpsHandler(n.metrics.handler()), ReadHeaderTimeout: n.cfg.HandshakeTimeout, ErrorLog: n.httpLog()}
-		start("ops listener", func() error { return serve(ops, n.ops) })
+		ops, sockets := n.opsServer()
+		start("ops listener", func() error { return serve(ops, sockets.Listener(n.ops, nil)) })
 		defer ops.Close()
 	}
-	fresh := newNewcomers()
 	public := n.httpServer()
-	public.ConnState = fresh.state
-	start("listener", func() error { return serve(public, n.publicListener()) })
+	start("listener", func() error { return n.serveHTTP(public) })
 	defer public.Close()
 
 	n.tellListening()
@@ -275,7 +280,7 @@ func (n *node) run(ctx context.Context) error {
 	// only publish closed.
 	last, cancel := context.WithTimeout(parts, shutdownTimeout)
 	defer cancel()
-	fresh.close()
+	n.server.Sockets().Drain()
 	public.Shutdown(last)
 	n.log.Info("stopped")
 	return err
@@ -371,6 +376,7 @@ func (n *node) reload(r *reloaded) {
 	live, restart := n.cfg.Changes(r.next)
 	setLevel(n.logLevel, r.merged.LogLevel)
 	n.server.Reload(limitsOf(r.merged))
+	n.warnOfSockets(r.merged)
 	n.cfg = r.merged
 	n.log.Info("settings reloaded", "changed", live)
 	if len(restart) > 0 {

@@ -3,6 +3,8 @@ package app
 import (
 	"fmt"
 	"io/fs"
+	"log/slog"
+	"net"
 	"strconv"
 	"strings"
 	"time"
@@ -41,7 +43,28 @@ func (n *node) serverEvents() server.Events {
 		},
 		ClockJumped: func(by time.Duration) { n.log.Warn("wall clock jumped", "by", by) },
 		Failed:      n.failed,
+		Panicked: func(value any, stack []byte) {
+			m.errors.WithLabelValues("handler_panic").Inc()
+			n.log.Error("request handler panicked", "panic", fmt.Sprint(value), "stack", string(stack))
+		},
 	}
+}
+
+// socketEvents make logs of what happens to clients' connections, which
+// [server.Sockets] counts itself.
+func (n *node) socketEvents() server.SocketEvents {
+	return server.SocketEvents{
+		Limited:      n.throttle.limit,
+		AcceptFailed: n.acceptFailed,
+		HandshakeFailed: func(from net.Addr, err error) {
+			n.log.Debug("TLS handshake failed", "from", from, "error", err)
+		},
+	}
+}
+
+func (n *node) acceptFailed(err error) {
+	n.metrics.errors.WithLabelValues("accept").Inc()
+	n.throttle.line("accept", slog.LevelError, "accept failed", slog.Any("error", err), eventEvery)
 }
 
 // failed counts an error, and logs it unless the same event was logged just before. The

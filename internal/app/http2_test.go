@@ -64,7 +64,7 @@ func TestHTTP2HeadMustBeWhole(t *testing.T) {
 		{"silent", flagEndStream, 0, false, pingAfter + pingTimeout},
 		{"dripping", flagEndStream, time.Second, false, pingAfter + pingTimeout},
 		{"answering the ping", flagEndStream, time.Second, true, pingAfter},
-		{"whole", flagEndStream | flagEndHeaders, 0, true, idleTimeout},
+		{"whole", flagEndStream | flagEndHeaders, 0, true, config.Default().IdleTimeout},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			cert := selfSigned(t)
@@ -75,7 +75,7 @@ func TestHTTP2HeadMustBeWhole(t *testing.T) {
 				n.certs.current.Store(cert)
 				s := n.httpServer()
 				var running sync.WaitGroup
-				running.Go(func() { serve(s, n.publicListener()) })
+				running.Go(func() { n.serveHTTP(s) })
 
 				c := tls.Client(ln.dial(), &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}})
 				// What comes is always taken; the client's side is closed when it ends.
@@ -130,4 +130,28 @@ func TestHTTP2HeadMustBeWhole(t *testing.T) {
 			})
 		})
 	}
+}
+
+// pipes is a listener without a network.
+type pipes struct {
+	conns  chan net.Conn
+	closed chan struct{}
+}
+
+func (p *pipes) Accept() (net.Conn, error) {
+	select {
+	case c := <-p.conns:
+		return c, nil
+	case <-p.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (p *pipes) Close() error   { close(p.closed); return nil }
+func (p *pipes) Addr() net.Addr { return &net.TCPAddr{} }
+
+func (p *pipes) dial() net.Conn {
+	client, server := net.Pipe()
+	p.conns <- server
+	return client
 }

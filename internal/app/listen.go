@@ -20,8 +20,6 @@ const (
 	// maxHeaderBytes is the most that the headers of a request may take: an id of
 	// ten long topics reaches 31 KB.
 	maxHeaderBytes = 64 << 10
-	// idleTimeout is how long a connection may stay open between two requests.
-	idleTimeout = 2 * time.Minute
 	// pingAfter is how long an HTTP/2 connection may be silent before its client
 	// is asked whether it is there.
 	pingAfter = 30 * time.Second
@@ -74,38 +72,63 @@ func (n *node) closeListeners() {
 	}
 }
 
-// publicListener is what clients connect to: whom a trusted proxy speaks for is
-// known below everything else, and a peer that takes nothing is given up below
-// TLS.
-func (n *node) publicListener() net.Listener {
-	ln := server.ProxyListener(n.public, n.cfg.TrustedProxies, n.cfg.HandshakeTimeout)
-	ln = server.WriteTimeoutListener(ln, n.cfg.WriteTimeout)
+// serveHTTP serves clients until s is shut down.
+func (n *node) serveHTTP(s *http.Server) error {
+	var config *tls.Config
 	if n.certs != nil {
-		ln = tls.NewListener(ln, &tls.Config{
+		config = &tls.Config{
 			MinVersion:     tls.VersionTLS12,
 			NextProtos:     []string{"h2", "http/1.1"},
 			GetCertificate: n.certs.get,
-		})
+		}
 	}
-	return ln
+	return serve(s, n.server.Sockets().Listener(n.public, config))
 }
 
 func (n *node) httpServer() *http.Server {
 	s := &http.Server{
 		Handler:           n.server.Handler(),
 		ReadHeaderTimeout: n.cfg.HandshakeTimeout,
-		IdleTimeout:       idleTimeout,
+		IdleTimeout:       n.cfg.IdleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
 		HTTP2:             &http.HTTP2Config{SendPingTimeout: pingAfter},
+		Protocols:         new(http.Protocols),
 		ErrorLog:          n.httpLog(),
+		ConnState:         n.server.Sockets().ConnState,
+		ConnContext:       n.server.Sockets().ConnContext,
 	}
+	s.Protocols.SetHTTP1(true)
 	if n.certs == nil {
 		s.MaxHeaderBytes -= 4096 // which net/http adds, to HTTP/1.1 only
+		return s
 	}
+	// TLS ends below net/http, which so sees the preface of HTTP/2 unencrypted.
+	s.Protocols.SetUnencryptedHTTP2(true)
 	return s
 }
 
-// httpLog takes what net/http has to say: mostly of what clients did wrong.
+// maxOpsSockets bounds the connections of the ops listener. They come out of the
+// reserve that max-sockets leaves, so that operators get in whatever clients do.
+const maxOpsSockets = 16
+
+// opsServer returns the server for operators, and what its listener counts.
+func (n *node) opsServer() (*http.Server, *server.Sockets) {
+	sockets := server.NewSockets(server.SocketOptions{
+		Max:          maxOpsSockets,
+		WriteTimeout: n.cfg.WriteTimeout,
+		Events:       server.SocketEvents{AcceptFailed: n.acceptFailed},
+	})
+	return &http.Server{
+		Handler:           n.server.OpsHandler(n.metrics.handler()),
+		ReadHeaderTimeout: n.cfg.HandshakeTimeout,
+		IdleTimeout:       n.cfg.IdleTimeout,
+		ErrorLog:          n.httpLog(),
+		ConnState:         sockets.ConnState,
+	}, sockets
+}
+
+// httpLog takes what net/http has to say: of what clients did wrong. A failed accept and
+// a handler's panic do not come so far.
 func (n *node) httpLog() *log.Logger { return slog.NewLogLogger(n.log.Handler(), slog.LevelDebug) }
 
 // serve is Serve without the error that says that it was told to end.

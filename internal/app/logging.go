@@ -44,6 +44,8 @@ const (
 	logEvery = time.Second
 	// warnEvery is how often one thing is logged that lasts.
 	warnEvery = 10 * time.Second
+	// eventEvery is how often an event is logged that strangers can bring about.
+	eventEvery = time.Minute
 )
 
 // throttle logs what can happen for every message, or goes on for long: of each
@@ -65,18 +67,29 @@ func newThrottle(log *slog.Logger) *throttle {
 }
 
 // error logs an event, of which there are few different ones.
-func (t *throttle) error(event string, err error) { t.line(slog.LevelError, event, err, logEvery) }
+func (t *throttle) error(event string, err error) {
+	t.line(event, slog.LevelError, event, slog.Any("error", err), logEvery)
+}
 
 // warn logs an event that lasts; there are few different ones.
-func (t *throttle) warn(event string, err error) { t.line(slog.LevelWarn, event, err, warnEvery) }
+func (t *throttle) warn(event string, err error) {
+	t.line(event, slog.LevelWarn, event, slog.Any("error", err), warnEvery)
+}
 
-func (t *throttle) line(level slog.Level, event string, err error, every time.Duration) {
+// limit logs that the setting called name has been reached, which any stranger can
+// bring about.
+func (t *throttle) limit(name string) {
+	t.line(name, slog.LevelWarn, "connection limit reached", slog.String("limit", name), eventEvery)
+}
+
+// line logs an event unless one of the same kind was logged less than every ago.
+func (t *throttle) line(of string, level slog.Level, event string, attr slog.Attr, every time.Duration) {
 	now := time.Now()
 	t.mu.Lock()
-	k := t.kinds[event]
+	k := t.kinds[of]
 	if k == nil {
 		k = &kind{}
-		t.kinds[event] = k
+		t.kinds[of] = k
 	}
 	if now.Before(k.next) {
 		k.skipped++
@@ -86,5 +99,5 @@ func (t *throttle) line(level slog.Level, event string, err error, every time.Du
 	skipped := k.skipped
 	*k = kind{next: now.Add(every)}
 	t.mu.Unlock()
-	t.log.Log(context.Background(), level, event, "error", err, "unlogged_before", skipped)
+	t.log.LogAttrs(context.Background(), level, event, attr, slog.Int("unlogged_before", skipped))
 }

@@ -9,6 +9,7 @@ import (
 	"pubsub/internal/backplane/local"
 	"pubsub/internal/backplane/nats"
 	"pubsub/internal/hub"
+	"pubsub/internal/server"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -96,6 +97,15 @@ func (m *metrics) observeHub(h *hub.Hub) {
 	m.counter("messages_delivered_total", "Messages handed to subscribers.", func() float64 { return float64(h.Stats().Delivered) })
 	m.counter("messages_dropped_total", "Messages, not retained, that a slow subscriber lost.", func() float64 { return float64(h.Stats().Dropped) })
 	m.counter("messages_expired_total", "Messages not handed to a subscriber because they had expired.", func() float64 { return float64(h.Stats().Expired) })
+}
+
+// observeSockets adds what is counted of the connections of the public listener.
+func (m *metrics) observeSockets(s *server.Sockets) {
+	m.gauge("sockets", "TCP connections open now, idle ones included.", func() float64 { return float64(s.Stats().Open) })
+	m.gauge("sockets_max", "TCP connections that may be open, by max-sockets; 0 is no limit.", func() float64 { return float64(s.Stats().Max) })
+	m.counter("sockets_closed_total", "Idle TCP connections closed for new ones because max-sockets was reached.", func() float64 { return float64(s.Stats().Closed) })
+	m.counter("sockets_closed_per_ip_total", "TCP connections closed because max-connections-per-ip was reached.", func() float64 { return float64(s.Stats().ClosedPerIP) })
+	m.counter("sockets_waits_total", "Times that nothing was accepted until a connection ended because max-sockets was reached and none idled.", func() float64 { return float64(s.Stats().Waits) })
 }
 
 // observeLocal adds what the embedded store counts itself.

@@ -139,8 +139,14 @@ type Config struct {
 	// 0, no limit.
 	MaxConnections int `name:"max-connections" default:"0" max:"1000000000" zero:"no limit" group:"Limits" live:"true" help:"Most clients connected to this node."`
 	// MaxConnectionsPerIP is how many clients may be connected to this node from
-	// one address. Default 0, no limit.
-	MaxConnectionsPerIP int `name:"max-connections-per-ip" default:"0" max:"1000000000" zero:"no limit" group:"Limits" live:"true" help:"Most clients connected to this node from one IP address."`
+	// one address, TCP connections without a stream or session included. Default 0, no
+	// limit.
+	MaxConnectionsPerIP int `name:"max-connections-per-ip" default:"0" max:"1000000000" zero:"no limit" group:"Limits" live:"true" help:"Most clients connected to this node from one IP address, idle connections included."`
+	// MaxSockets is how many TCP connections may be open to this node, idle ones
+	// included. At the bound the one that has idled longest is closed for a new one;
+	// where none idles, nothing is accepted. Default 0: what the limit on descriptors
+	// leaves beside a reserve of 512, or of half.
+	MaxSockets int `name:"max-sockets" default:"0" max:"1000000000" zero:"what the limit on open files leaves beside a reserve of 512, or of half of it if that is less" group:"Limits" live:"true" help:"Most TCP connections to this node, idle ones included: at the bound the longest idle one is closed for a new one."`
 	// PublishRate is how many messages a second a publisher (a key and subject,
 	// else a token) may publish on this node. Default 0, no limit.
 	PublishRate int `name:"publish-rate" default:"0" max:"1000000000" zero:"no limit" group:"Limits" live:"true" help:"Most messages a second that one key and subject may publish on this node."`
@@ -167,6 +173,9 @@ type Config struct {
 	// HandshakeTimeout is how long the headers of a request, and an MQTT CONNECT,
 	// may take to arrive whole. Default 10 s; 10 ms to 1 h.
 	HandshakeTimeout time.Duration `name:"handshake-timeout" default:"10s" min:"10ms" max:"1h" group:"Times" help:"Time for request headers, and for an MQTT CONNECT, to arrive whole."`
+	// IdleTimeout is how long a connection may stay open between two requests. Default
+	// 11 min, longer than common load balancers keep theirs; 10 ms to 24 h.
+	IdleTimeout time.Duration `name:"idle-timeout" default:"11m" min:"10ms" max:"24h" group:"Times" help:"Time that a kept-alive connection may stay open without a request: longer than load balancers in front keep theirs."`
 	// DrainTimeout is the time over which the closing of streams is spread at
 	// shutdown. Default 10 s; 0 closes them at once; at most 1 h.
 	DrainTimeout time.Duration `name:"drain-timeout" default:"10s" max:"1h" zero:"at once" group:"Times" help:"Time over which the closing of streams is spread at shutdown."`

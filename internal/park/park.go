@@ -35,4 +35,7 @@ type Options struct {
 	// Pollers is how many goroutines wait for events, eight at most. Default:
 	// GOMAXPROCS.
 	Pollers int
+	// Opened and Closed are called when the lot has a descriptor of its own for a
+	// connection, and once that is closed; either may be nil. They must not block.
+	Opened, Closed func()
 }

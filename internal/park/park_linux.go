@@ -59,6 +59,12 @@ func New(o Options) (*Lot, error) {
 	if o.Pollers == 0 {
 		o.Pollers = runtime.GOMAXPROCS(0)
 	}
+	if o.Opened == nil {
+		o.Opened = func() {}
+	}
+	if o.Closed == nil {
+		o.Closed = func() {}
+	}
 	l := &Lot{opts: o}
 	for range min(o.Pollers, 8) {
 		p, err := newPoller(&l.opts)
@@ -235,6 +241,7 @@ func (l *Lot) Park(c *Conn, nc net.Conn, h Handler) (early []byte, err error) {
 	if err != nil {
 		return nil, err
 	}
+	l.opts.Opened()
 	p := l.pollers[l.next.Add(1)%uint32(len(l.pollers))]
 	c.poller, c.handler, c.fd, c.reading = p, h, int32(fd), true
 	tune(fd, &l.opts)
@@ -606,5 +613,12 @@ func (c *Conn) Close() error {
 	if queued {
 		return nil // the ring closes it, lest it send to whoever has the number next
 	}
-	return unix.Close(int(fd)) // which takes it out of epoll
+	return c.release(fd)
+}
+
+// release closes the descriptor, which takes it out of epoll.
+func (c *Conn) release(fd int32) error {
+	err := unix.Close(int(fd))
+	c.poller.opts.Closed()
+	return err
 }

@@ -224,7 +224,7 @@ func (c *Conn) sent(fd int32, b []byte, res int32) {
 	failed := false
 	switch err := unix.Errno(max(0, -res)); {
 	case c.fd < 0: // Close left it to us
-		unix.Close(int(fd))
+		c.release(fd)
 	case err != 0 && err != unix.EAGAIN && err != unix.EINTR:
 		failed = true
 		c.broken, c.kept = true, nil

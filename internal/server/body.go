@@ -75,6 +75,9 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request) (body []byte, 
 	// The whole body is here: the next read is that of the next request.
 	r.ContentLength = 0
 	setReadDeadline(w, time.Time{})
+	if rec, ok := w.(*recorder); ok {
+		rec.bodyEnded()
+	}
 	return body, nil
 }
 

@@ -1,13 +1,9 @@
 package server
 
 import (
-	"net"
 	"net/http"
 	"net/netip"
 	"strings"
-	"time"
-
-	"github.com/pires/go-proxyproto"
 )
 
 // clientAddr returns the address that r comes from: that of the connection or, if
@@ -57,24 +53,4 @@ func contains(nets []netip.Prefix, a netip.Addr) bool {
 		}
 	}
 	return false
-}
-
-// ProxyListener returns l with the addresses of clients as the PROXY protocol,
-// version 1 or 2, tells them, on connections from the networks trusted. There the
-// header is expected within timeout, but not required. From elsewhere it is not
-// believed: it is what the connection begins with.
-func ProxyListener(l net.Listener, trusted []netip.Prefix, timeout time.Duration) net.Listener {
-	if len(trusted) == 0 {
-		return l
-	}
-	return &proxyproto.Listener{
-		Listener:          l,
-		ReadHeaderTimeout: timeout,
-		ConnPolicy: func(o proxyproto.ConnPolicyOptions) (proxyproto.Policy, error) {
-			if contains(trusted, parseAddr(o.Upstream.String())) {
-				return proxyproto.USE, nil
-			}
-			return proxyproto.SKIP, nil
-		},
-	}
 }

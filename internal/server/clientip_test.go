@@ -76,6 +76,9 @@ func TestProxyListener(t *testing.T) {
 	}{
 		{"version 1", loopback, v1, "192.0.2.7"},
 		{"version 2", loopback, v2.String(), "2001:4860::7"},
+		{"version 1, without an end", loopback, "PROXY TCP4 " + strings.Repeat("1", 100), "400 Bad Request"},
+		{"version 1, malformed", loopback, "PROXY TCP4 one two\r\n", "400 Bad Request"},
+		{"version 1, unknown", loopback, "PROXY UNKNOWN\r\n", "127.0.0.1"},
 		{"no header", loopback, "", "127.0.0.1"},
 		{"not believed", []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, v1, "400 Bad Request"},
 		{"version 2, not believed", []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, v2.String(), "400 Bad Request"},
@@ -88,7 +91,7 @@ func TestProxyListener(t *testing.T) {
 				io.WriteString(w, s.clientAddr(r).String())
 			}))
 			addr := srv.Listener.Addr().String()
-			srv.Listener = ProxyListener(srv.Listener, c.trusted, 10*time.Second)
+			srv.Listener = NewSockets(SocketOptions{TrustedProxies: c.trusted, HandshakeTimeout: 10 * time.Second}).Listener(srv.Listener, nil)
 			srv.Start()
 			defer srv.Close()
 			conn, err := net.Dial("tcp", addr)
@@ -115,5 +118,40 @@ func TestProxyListener(t *testing.T) {
 				t.Errorf("got %q, want %q", got, c.want)
 			}
 		})
+	}
+}
+
+// A header may come in pieces, as a network cuts it.
+func TestProxyHeaderInPieces(t *testing.T) {
+	v1 := "PROXY TCP4 192.0.2.7 192.0.2.8 1000 2000\r\n"
+	v2 := "\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c\xc0\x00\x02\x07\xc0\x00\x02\x08\x03\xe8\x07\xd0"
+	for _, c := range []struct{ header, rest, want string }{
+		{v1, "GET / HTTP/1.1\r\n", "192.0.2.7:1000"},
+		{v2, "GET / HTTP/1.1\r\n", "192.0.2.7:1000"},
+		{"", "POST / HTTP/1.1\r\n", "pipe"},
+		{"", "PROPFIND / HTTP/1.1\r\n", "pipe"},
+		{"", "\r\n\r\nGET / HTTP/1.1\r\n", "pipe"},
+	} {
+		all := c.header + c.rest
+		for size := 1; size <= len(all); size++ {
+			client, server := net.Pipe()
+			s := NewSockets(SocketOptions{})
+			conn := newProxiedConn(&socket{Conn: server, sockets: s, counted: true}, time.Minute)
+			go func() {
+				defer client.Close()
+				for rest := all; rest != ""; rest = rest[min(size, len(rest)):] {
+					if _, err := io.WriteString(client, rest[:min(size, len(rest))]); err != nil {
+						t.Error(err)
+						return
+					}
+				}
+			}()
+			addr := conn.RemoteAddr().String()
+			rest, err := io.ReadAll(conn)
+			if addr != c.want || string(rest) != c.rest || err != nil {
+				t.Errorf("%q in pieces of %d: %s, then %q, %v", all, size, addr, rest, err)
+			}
+			conn.Close()
+		}
 	}
 }

@@ -42,6 +42,9 @@ type Events struct {
 	// request. It is not called for what was given up because its client has gone,
 	// since any stranger can bring that about.
 	Failed func(event string, err error)
+	// Panicked is called when the handler of a request has panicked, with the stack of
+	// its goroutine.
+	Panicked func(value any, stack []byte)
 }
 
 // fill makes every function callable.
@@ -78,6 +81,9 @@ func (e *Events) fill() {
 	}
 	if e.ClockJumped == nil {
 		e.ClockJumped = func(time.Duration) {}
+	}
+	if e.Panicked == nil {
+		e.Panicked = func(any, []byte) {}
 	}
 	failed := e.Failed
 	e.Failed = func(event string, err error) {

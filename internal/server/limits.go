@@ -93,6 +93,19 @@ func (s *Server) release(place *share) {
 	}
 }
 
+// held returns how many streams, sessions and WebSockets are counted for a network.
+func (s *Server) held(from network) int {
+	n := 0
+	for _, c := range []*connLimiter{s.conns, s.strangers} {
+		c.mu.Lock()
+		if place := c.per[from]; place != nil {
+			n += place.n
+		}
+		c.mu.Unlock()
+	}
+	return n
+}
+
 // publisher is whom publish-rate counts as one; see [credential]. It has no limit if
 // it is zero: the administrator.
 type publisher [16]byte

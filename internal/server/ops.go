@@ -29,7 +29,7 @@ func (s *Server) OpsHandler(metrics http.Handler) http.Handler {
 	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("POST /debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
-	return s.opsHosts(mux)
+	return s.reportPanics(s.opsHosts(mux))
 }
 
 // opsHosts refuses requests for host names that nobody has allowed. A web page can

@@ -539,28 +539,11 @@ func TestPublishRate(t *testing.T) {
 	}
 }
 
-// pipes is a listener whose connections are in memory.
-type pipes struct {
-	conns  chan net.Conn
-	closed chan struct{}
-}
-
-func (p *pipes) Accept() (net.Conn, error) {
-	select {
-	case c := <-p.conns:
-		return c, nil
-	case <-p.closed:
-		return nil, net.ErrClosed
-	}
-}
-func (p *pipes) Close() error   { close(p.closed); return nil }
-func (p *pipes) Addr() net.Addr { return &net.TCPAddr{} }
-
 // A body that does not come is not waited for long, wherever it is sent.
 func TestSlowBody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := New(Options{Backplane: &faulty{}, AdminToken: adminToken, HTTPPublish: true, SSE: true})
-		l := &pipes{make(chan net.Conn), make(chan struct{})}
+		l := newPipes()
 		srv := &http.Server{Handler: s.Handler()}
 		var serving sync.WaitGroup
 		serving.Go(func() { srv.Serve(l) })

@@ -54,6 +54,22 @@ func backplaneUnavailable(w http.ResponseWriter) {
 type recorder struct {
 	http.ResponseWriter
 	status int
+	awaits *socket // that the body of the request is awaited over; nil if it is not
+}
+
+// awaitBody notes that the body of r is awaited.
+func (r *recorder) awaitBody(req *http.Request) {
+	if r.awaits = socketOf(req); r.awaits != nil {
+		r.awaits.sockets.await(r.awaits, 1)
+	}
+}
+
+// bodyEnded notes that nothing is awaited any more.
+func (r *recorder) bodyEnded() {
+	if k := r.awaits; k != nil {
+		r.awaits = nil
+		k.sockets.await(k, -1)
+	}
 }
 
 func (r *recorder) WriteHeader(status int) {

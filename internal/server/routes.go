@@ -48,12 +48,26 @@ func (e *endpoint) allow() string {
 func (s *Server) route(w http.ResponseWriter, r *http.Request) {
 	originAllowed := s.cors(w.Header(), r)
 	e := s.endpoint(r, originAllowed)
+	if tooManyFields(r) {
+		if r.ProtoMajor == 1 {
+			w.Header().Set("Connection", closing)
+		}
+		text(w, http.StatusRequestHeaderFieldsTooLarge, "Request Header Fields Too Large")
+		s.o.Events.Responded(e.pattern, methodLabel(r.Method), http.StatusRequestHeaderFieldsTooLarge)
+		return
+	}
 	if e.hold != nil && r.Method == http.MethodGet {
 		s.boundBody(w, r) // of no use, but net/http would wait for it
 		e.hold(w, r)
 		return
 	}
 	rec := &recorder{ResponseWriter: w, status: http.StatusOK}
+	if r.ContentLength != 0 {
+		rec.awaitBody(r)
+		if r.ProtoMajor >= 2 {
+			defer rec.bodyEnded() // over HTTP/1.1 net/http reads on
+		}
+	}
 	s.answer(rec, r, &e)
 	s.o.Events.Responded(e.pattern, methodLabel(r.Method), rec.status)
 }

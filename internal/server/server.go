@@ -8,6 +8,7 @@ import (
 	"context"
 	"net/http"
 	"net/netip"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -48,7 +49,8 @@ type Options struct {
 	// RequireExp refuses tokens without an exp claim. EnforceExpiry ends a stream
 	// or session when its token expires.
 	RequireExp, EnforceExpiry bool
-	// TrustedProxies are the networks whose X-Forwarded-For is believed.
+	// TrustedProxies are the networks whose X-Forwarded-For and PROXY protocol headers
+	// are believed.
 	TrustedProxies []netip.Prefix
 
 	// SSEKeepAlive is after how much silence a stream gets a keep-alive event
@@ -56,7 +58,8 @@ type Options struct {
 	SSEKeepAlive, WSKeepAlive time.Duration
 	// WriteTimeout is how long a client may take no byte (30 s).
 	WriteTimeout time.Duration
-	// HandshakeTimeout is how long CONNECT may take to be whole (10 s).
+	// HandshakeTimeout is how long CONNECT, and a PROXY protocol header, may take to be
+	// whole (10 s).
 	HandshakeTimeout time.Duration
 	// DrainTimeout is over how long streams are closed when draining (10 s).
 	DrainTimeout time.Duration
@@ -69,6 +72,8 @@ type Options struct {
 
 	// Events hears what happens; any of its functions may be nil.
 	Events Events
+	// SocketEvents hears what happens to connections.
+	SocketEvents SocketEvents
 	// Now is the clock (time.Now).
 	Now func() time.Time
 }
@@ -78,8 +83,11 @@ type Limits struct {
 	// AllowedOrigins are the origins that browsers may come from; none means all.
 	AllowedOrigins []string
 	// MaxConnections and MaxConnectionsPerIP bound the streams and sessions of
-	// this node; an IPv6 /64 counts as one address.
+	// this node; an IPv6 /64 counts as one address. MaxConnectionsPerIP counts the
+	// other connections of an address as well.
 	MaxConnections, MaxConnectionsPerIP int
+	// MaxSockets bounds the connections that [Server.Sockets] counts.
+	MaxSockets int
 	// PublishRate is how many messages a second one publisher may publish on this
 	// node, with a burst of one second's worth.
 	PublishRate float64
@@ -98,6 +106,7 @@ type Server struct {
 	conns    *connLimiter // streams and sessions
 	// strangers are the WebSockets whose token has not been read yet.
 	strangers *connLimiter
+	sockets   *Sockets
 	sessions  session.Options
 	events    endpoint  // /events
 	began     time.Time // what instants are told from
@@ -139,6 +148,13 @@ func New(o Options) *Server {
 	s.events = s.eventsEndpoint()
 	s.began = o.Now().Add(-1)
 	s.sessions.Began = s.began
+	s.sockets = NewSockets(SocketOptions{
+		TrustedProxies:   o.TrustedProxies,
+		HandshakeTimeout: o.HandshakeTimeout,
+		WriteTimeout:     o.WriteTimeout,
+		Events:           o.SocketEvents,
+		held:             s.held,
+	})
 	s.Reload(o.Limits)
 	return s
 }
@@ -166,7 +182,27 @@ func orElse[T comparable](v *T, def T) {
 
 // Handler answers the requests that come to the broker's public listener, over
 // HTTP/1.1 and HTTP/2.
-func (s *Server) Handler() http.Handler { return http.HandlerFunc(s.route) }
+func (s *Server) Handler() http.Handler { return s.reportPanics(http.HandlerFunc(s.route)) }
+
+// reportPanics returns h, whose panics it reports. net/http then aborts the response.
+func (s *Server) reportPanics(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer func() {
+			switch v := recover(); v {
+			case nil:
+				return
+			case http.ErrAbortHandler:
+			default:
+				s.o.Events.Panicked(v, debug.Stack())
+			}
+			panic(http.ErrAbortHandler)
+		}()
+		h.ServeHTTP(w, r)
+	})
+}
+
+// Sockets counts the connections that the public listener accepts.
+func (s *Server) Sockets() *Sockets { return s.sockets }
 
 // Reload makes l the limits from now on. Connections that were admitted stay.
 func (s *Server) Reload(l Limits) {
@@ -178,6 +214,8 @@ func (s *Server) Reload(l Limits) {
 		}
 	}
 	s.live.Store(n)
+	s.sockets.SetMax(l.MaxSockets)
+	s.sockets.setMaxPerIP(l.MaxConnectionsPerIP)
 }
 
 // Run keeps up with the signing keys and the clock until ctx is done, then returns nil once all

@@ -340,6 +340,10 @@ func (st *sseStream) runHTTP1(w http.ResponseWriter, opening []byte) {
 func (st *sseStream) runHTTP2(w http.ResponseWriter, r *http.Request, opening []byte) {
 	ended, end := context.WithCancel(r.Context())
 	defer end()
+	if k := socketOf(r); k != nil {
+		k.sockets.carry(k, 1)
+		defer k.sockets.carry(k, -1)
+	}
 	w.WriteHeader(http.StatusOK)
 	st.startAlone(&responseTransport{w: w, control: http.NewResponseController(w), timeout: st.s.o.WriteTimeout, end: end}, opening)
 	stop := context.AfterFunc(ended, func() { r.Body.Close() }) // ends the next line

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"errors"
 	"net"
 	"net/http"
 	"sync/atomic"
@@ -84,67 +83,4 @@ func (t *responseTransport) Close() error {
 		return nil
 	}
 	return t.control.SetWriteDeadline(time.Now())
-}
-
-// WriteTimeoutListener returns ln with connections on which a Write fails once
-// the peer has taken no byte for timeout, as long as Write itself may take. TLS
-// goes on top of it.
-func WriteTimeoutListener(ln net.Listener, timeout time.Duration) net.Listener {
-	return &writeTimeoutListener{ln, timeout}
-}
-
-type writeTimeoutListener struct {
-	net.Listener
-	timeout time.Duration
-}
-
-func (l *writeTimeoutListener) Accept() (net.Conn, error) {
-	c, err := l.Listener.Accept()
-	if err != nil {
-		return nil, err
-	}
-	return &writeTimeoutConn{Conn: c, timeout: l.timeout}, nil
-}
-
-type writeTimeoutConn struct {
-	net.Conn
-	timeout time.Duration // immutable
-	limit   writeLimit    // owned by the writer
-}
-
-// Write writes all of b unless the peer stops taking bytes.
-func (c *writeTimeoutConn) Write(b []byte) (n int, err error) {
-	return c.limit.write(c.Conn, c.timeout, b)
-}
-
-// SetWriteDeadline sets the deadline of the writes to come. It can only shorten
-// what the timeout allows.
-func (c *writeTimeoutConn) SetWriteDeadline(t time.Time) error {
-	if t.IsZero() {
-		return nil
-	}
-	return c.Conn.SetWriteDeadline(t)
-}
-
-// SetDeadline sets the deadline of reads, and that of writes.
-func (c *writeTimeoutConn) SetDeadline(t time.Time) error {
-	if err := c.SetReadDeadline(t); err != nil {
-		return err
-	}
-	return c.SetWriteDeadline(t)
-}
-
-// NetConn returns the connection that c writes to.
-func (c *writeTimeoutConn) NetConn() net.Conn { return c.Conn }
-
-// CloseWrite closes the sending side, if the connection has such a thing.
-func (c *writeTimeoutConn) CloseWrite() error {
-	inner := c.Conn
-	if p, ok := inner.(interface{ Raw() net.Conn }); ok { // of the PROXY protocol
-		inner = p.Raw()
-	}
-	if w, ok := inner.(interface{ CloseWrite() error }); ok {
-		return w.CloseWrite()
-	}
-	return errors.ErrUnsupported
 }

@@ -26,6 +26,7 @@ func TestMemory(t *testing.T) {
 	t.Run("body in parts", memoryOfBodies)
 	t.Run("will", memoryOfWills)
 	t.Run("subscription", memoryOfSubscriptions)
+	t.Run("connection without a stream or session", memoryOfConnections)
 }
 
 const (

@@ -1,0 +1,40 @@
+package app
+
+import (
+	"math"
+
+	"pubsub/internal/config"
+)
+
+// reservedDescriptors is how many descriptors clients leave to everything else: the
+// store's files, the ops listener, the connection to NATS.
+const reservedDescriptors = 512
+
+// maxSockets returns the bound that cfg sets on clients' connections; 0 is none.
+func maxSockets(cfg *config.Config) int {
+	if cfg.MaxSockets != 0 {
+		return cfg.MaxSockets
+	}
+	limit, ok := descriptorLimit()
+	if !ok {
+		return 0
+	}
+	return socketsWithin(limit)
+}
+
+// socketsWithin returns how many connections leave the reserve of a limit on
+// descriptors, or half of the limit if that is less.
+func socketsWithin(limit uint64) int {
+	return int(min(limit-min(reservedDescriptors, limit/2), math.MaxInt32))
+}
+
+// warnOfSockets warns if clients may take all descriptors of the process.
+func (n *node) warnOfSockets(cfg *config.Config) {
+	limit, ok := descriptorLimit()
+	if !ok || cfg.MaxSockets <= socketsWithin(limit) {
+		return
+	}
+	n.log.Warn("too few descriptors reserved",
+		"max-sockets", cfg.MaxSockets, "descriptors", limit,
+		"advice", "lower max-sockets, or raise the limit on open files: the store needs some for itself")
+}

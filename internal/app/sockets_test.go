@@ -1,0 +1,76 @@
+package app
+
+import (
+	"bytes"
+	"log/slog"
+	"math"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pubsub/internal/config"
+)
+
+// "max-sockets (default 0: what the process's descriptor limit leaves beside a reserve
+// of at least 512, or of half where that is less)".
+func TestMaxSocketsByDefault(t *testing.T) {
+	for limit, want := range map[uint64]int{
+		64: 32, 256: 128, 512: 256, 1000: 500, 1024: 512, 1025: 513, 20_000: 19_488, 1 << 20: 1<<20 - 512, math.MaxUint64: math.MaxInt32,
+	} {
+		if got := socketsWithin(limit); got != want {
+			t.Errorf("of %d descriptors %d are for clients, not %d", limit, got, want)
+		}
+	}
+	limit, ok := descriptorLimit()
+	if got := maxSockets(&config.Config{}); ok && (got < 1 || uint64(got) >= limit) || !ok && got != 0 {
+		t.Errorf("%d of %d descriptors, %v", got, limit, ok)
+	}
+	if got := maxSockets(&config.Config{MaxSockets: 7}); got != 7 {
+		t.Errorf("given 7: %d", got)
+	}
+}
+
+// A bound that takes the broker's own descriptors is warned of.
+func TestMaxSocketsIsTooHigh(t *testing.T) {
+	limit, ok := descriptorLimit()
+	if !ok || limit > math.MaxInt32 {
+		t.Skip("there is no limit on descriptors")
+	}
+	var log bytes.Buffer
+	n := &node{log: slog.New(slog.NewTextHandler(&log, nil))}
+	n.warnOfSockets(&config.Config{MaxSockets: socketsWithin(limit)})
+	if log.Len() > 0 {
+		t.Errorf("within the limit: %s", &log)
+	}
+	n.warnOfSockets(&config.Config{MaxSockets: int(limit)})
+	if !strings.Contains(log.String(), "level=WARN") {
+		t.Errorf("as many as there are: %q", &log)
+	}
+}
+
+// What strangers can bring about is logged once a minute for each limit, and says how
+// often it has come meanwhile. An error of accept is an error in the log.
+func TestConnectionLimitsAreLoggedOnceAMinute(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		n := &node{throttle: newThrottle(slog.New(slog.NewTextHandler(&log, nil))), metrics: newMetrics("test")}
+		e := n.socketEvents()
+		for range 3 * 60 {
+			e.Limited("max-sockets")
+			e.Limited("max-connections-per-ip")
+			e.AcceptFailed(syscall.EMFILE)
+			time.Sleep(time.Second)
+		}
+		for _, want := range []string{
+			`level=WARN msg="connection limit reached" limit=max-sockets unlogged_before=`,
+			`level=WARN msg="connection limit reached" limit=max-connections-per-ip unlogged_before=`,
+			`level=ERROR msg="accept failed" error="too many open files" unlogged_before=`,
+		} {
+			if got := strings.Count(log.String(), want); got != 3 || !strings.Contains(log.String(), want+"59") {
+				t.Errorf("%d times %s:\n%s", got, want, &log)
+			}
+		}
+	})
+}

@@ -1,0 +1,53 @@
+//go:build linux
+
+// Package attack_test floods a broker, a process of the real binary that may have few
+// descriptors open, with strangers' connections while publishers publish retained
+// messages, and kills it, again and again on one data directory. The broker must never
+// end by itself, and must lose nothing that it has acknowledged.
+//
+//	go test ./test/attack -v -run TestAttack -attack.rounds 100
+package attack_test
+
+import (
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"syscall"
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+var (
+	seed   = flag.Uint64("seed", rand.Uint64(), "of everything random in this run")
+	rounds = flag.Int("attack.rounds", 4, "how often TestAttack kills the broker")
+)
+
+// execWithin names the variable of the environment that has the test binary become the
+// program of its arguments, with that many descriptors.
+const execWithin = "ATTACK_EXEC_WITHIN"
+
+func TestMain(m *testing.M) {
+	if limit := os.Getenv(execWithin); limit != "" {
+		fmt.Fprintln(os.Stderr, become(limit, os.Args[1:]))
+		os.Exit(1)
+	}
+	flag.Parse()
+	fmt.Fprintf(os.Stderr, "seed %d (repeat with -seed)\n", *seed)
+	goleak.VerifyTestMain(m)
+}
+
+// become runs args in place of this process; it returns only an error.
+func become(limit string, args []string) error {
+	n, err := strconv.ParseUint(limit, 10, 64)
+	if err != nil {
+		return err
+	}
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: n, Max: n}); err != nil {
+		return err
+	}
+	os.Unsetenv(execWithin)
+	return syscall.Exec(args[0], args, os.Environ())
+}

@@ -1,0 +1,83 @@
+//go:build linux
+
+package attack_test
+
+import (
+	"context"
+	"io"
+	"math/rand/v2"
+	"net"
+	"strings"
+	"time"
+)
+
+// stranger is a kind of client without a token.
+type stranger struct {
+	name string
+	// atOnce bounds how many of the kind each flood has open. Of those that idle there are many
+	// more than the broker has descriptors; those that keep a connection busy leave
+	// room for publishers, since nothing is closed for these.
+	atOnce int
+	// encrypted says that it speaks TLS where the broker does.
+	encrypted bool
+	hello     string
+}
+
+var strangers = []stranger{
+	{"says nothing", 300, false, ""},
+	{"asks once and idles", 300, true, "GET / HTTP/1.1\r\nHost: broker\r\n\r\n"},
+	{"half a head", 200, true, "GET /events?topic=t HTTP/1.1\r\nHost: bro"},
+	{"half a ClientHello", 200, false, "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"},
+	{"a stream without a token", 100, true, "GET /events?topic=t HTTP/1.1\r\nHost: broker\r\n\r\n"},
+	{"a body that does not come", 15, true, "POST /events?topic=t HTTP/1.1\r\nHost: broker\r\nContent-Length: 32512\r\n\r\nx"},
+	{"a WebSocket without CONNECT", 15, true, "GET /mqtt HTTP/1.1\r\nHost: broker\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
+		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n"},
+	{"61 KB of short fields", 100, true, "GET / HTTP/1.1\r\nHost: broker\r\n" + strings.Repeat("a:b\r\n", 12_000)},
+}
+
+// flood has strangers of the kind come, one after the other as fast as they are
+// accepted, until ctx is done. The oldest goes when there are too many.
+func (s *stranger) flood(ctx context.Context, b *broker, r *rand.Rand) {
+	var open []net.Conn
+	defer func() {
+		for _, c := range open {
+			c.Close()
+		}
+	}()
+	for ctx.Err() == nil {
+		if len(open) >= s.atOnce {
+			open[0].Close()
+			open = open[1:]
+		}
+		if c := s.come(ctx, b); c != nil {
+			open = append(open, c)
+		}
+		// A pause now and then, so that the publishers' processor is not all taken.
+		select {
+		case <-ctx.Done():
+		case <-time.After(time.Duration(r.IntN(2000)) * time.Microsecond):
+		}
+	}
+}
+
+// come connects and says what the kind says; nil if that cannot be done.
+func (s *stranger) come(ctx context.Context, b *broker) net.Conn {
+	var c net.Conn
+	var err error
+	if s.encrypted {
+		ctx, cancel := context.WithTimeout(ctx, time.Second)
+		defer cancel()
+		c, err = b.dial(ctx)
+	} else {
+		c, err = (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "tcp", b.addr)
+	}
+	if err != nil {
+		return nil
+	}
+	c.SetWriteDeadline(time.Now().Add(time.Second))
+	if _, err := io.WriteString(c, s.hello); err != nil {
+		c.Close()
+		return nil
+	}
+	return c
+}
