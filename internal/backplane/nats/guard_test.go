@@ -56,10 +56,10 @@ func (j *journal) events() Events {
 	}
 }
 
-// watched opens a node that keeps a journal.
+// watched opens a node that keeps a journal, and looks ten times as often as others.
 func watched(t testing.TB, urls ...string) (*node, *journal) {
 	j := new(journal)
-	return newNode(t, Options{URLs: urls, SyncInterval: time.Hour, lookEvery: lookEvery, Events: j.events()}), j
+	return newNode(t, Options{URLs: urls, SyncInterval: time.Hour, lookEvery: lookEvery / 10, Events: j.events()}), j
 }
 
 // soon waits for what must happen within the time that is promised.
