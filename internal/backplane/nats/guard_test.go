@@ -134,6 +134,26 @@ func TestStreamLost(t *testing.T) {
 	nodes[2].neverBack()
 }
 
+// Of nodes that start at the same time one makes each stream, and says so.
+func TestStreamsAreMadeOnce(t *testing.T) {
+	t.Parallel()
+	url, j := newServer(t).url(), new(journal)
+	var all []*Backplane
+	for range 4 {
+		all = append(all, open(t, Options{URLs: []string{url}, Events: j.events()}))
+	}
+	for _, b := range all {
+		defer b.Close()
+		if _, err := b.Keys(ctxFor(t)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	lines := j.all()
+	if slices.Sort(lines); !slices.Equal(lines, []string{"made KV_pubsub_keys", "made pubsub_retained"}) {
+		t.Errorf("reported: %q", lines)
+	}
+}
+
 // While the stream is missing, publishing and reading fail at once, and Health says
 // why. Keys and what is not retained go on.
 func TestCallsWhileStreamIsLost(t *testing.T) {
