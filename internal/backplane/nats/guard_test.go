@@ -47,7 +47,7 @@ func (j *journal) all() []string {
 func (j *journal) events() Events {
 	return Events{
 		Fault:        func(f *Fault) { j.add(f.Event, f.Stream) },
-		Mended:       func(stream string, _ time.Duration) { j.add("mended", stream) },
+		Recovered:    func(stream string, _ time.Duration) { j.add("mended", stream) },
 		Made:         func(stream string) { j.add("made", stream) },
 		Purged:       func(stream string) { j.add("purged", stream) },
 		KeysReplaced: func(stream string) { j.add("replaced", stream) },
