@@ -108,7 +108,7 @@ func (n *node) natsEvents() nats.Events {
 			m.errors.WithLabelValues(operation(f.Event)).Inc()
 			n.log.Error(f.Event, "stream", f.Stream, "error", f.Err, "action", f.Action)
 		},
-		Mended: func(stream string, lasted time.Duration) {
+		Recovered: func(stream string, lasted time.Duration) {
 			n.log.Info("stream usable again", "stream", stream, "after", lasted.Round(time.Millisecond))
 		},
 		KeysReplaced: func(stream string) {

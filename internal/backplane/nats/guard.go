@@ -52,9 +52,9 @@ func (f *Fault) Error() string { return "stream " + f.Stream + ": " + f.Err.Erro
 // Unwrap makes the error a [pubsub.ErrUnavailable].
 func (f *Fault) Unwrap() []error { return []error{pubsub.ErrUnavailable, f.Err} }
 
-// guard looks at the two streams of the broker from time to time. It makes what is
-// wrong with one of them the error of all calls that need that stream, reports it,
-// and sets going what mends it.
+// guard looks at the two streams of the broker every lookEvery. What is wrong with a
+// stream it makes the error of all calls that need the stream, and reports it; then it
+// starts the repair.
 type guard struct {
 	// immutable
 	link *link
@@ -69,10 +69,10 @@ type guarded struct {
 	born     time.Time // when it was created
 	last     uint64    // how far it had come
 	subjects uint64    // how many subjects it had messages of
-	silent   time.Time // since when it gives no answer; zero if it does
-	began    time.Time // when the fault that was reported last began; zero if there is none
-	reported time.Time // when
-	event    string    // its name
+	silent   time.Time // when it stopped giving answers; zero if it gives them
+	began    time.Time // when the present fault began; zero if there is none
+	reported time.Time // when that fault was reported last
+	event    string    // its Event
 }
 
 func newGuard(l *link) *guard {
@@ -118,8 +118,8 @@ func (g *guard) run() {
 	}
 }
 
-// look asks for the state of a stream. It is nil if that is not known now, or if
-// there is a fault.
+// look asks for the state of a stream, and sets and reports its fault. It returns nil
+// if the state is unknown or there is a fault.
 func (g *guard) look(one *guarded) *jetstream.StreamInfo {
 	l := g.link
 	info, err := l.infoOf(l.life, one.want.Name)
@@ -165,8 +165,8 @@ func (g *guard) report(one *guarded, fault *Fault) {
 	case fault == nil:
 		lasted := now.Sub(one.began)
 		one.began, one.reported = time.Time{}, time.Time{}
-		if events.Mended != nil {
-			events.Mended(one.want.Name, lasted)
+		if events.Recovered != nil {
+			events.Recovered(one.want.Name, lasted)
 		}
 		return
 	case one.began.IsZero():
@@ -215,14 +215,16 @@ func (g *guard) lookAtKeys() {
 	if info == nil {
 		return
 	}
-	known := !one.born.IsZero()
-	replaced := known && !info.Created.Equal(one.born)
-	shrunk := known && (info.State.LastSeq < one.last || info.State.NumSubjects < one.subjects)
-	one.born, one.last, one.subjects = info.Created, info.State.LastSeq, info.State.NumSubjects
-	if (replaced || shrunk) && l.o.Events.KeysReplaced != nil {
+	replaced := false
+	if isLed(info.Cluster) { // else the numbers may be old ones
+		replaced = !one.born.IsZero() && (!info.Created.Equal(one.born) ||
+			info.State.LastSeq < one.last || info.State.NumSubjects < one.subjects)
+		one.born, one.last, one.subjects = info.Created, info.State.LastSeq, info.State.NumSubjects
+	}
+	if replaced && l.o.Events.KeysReplaced != nil {
 		l.o.Events.KeysReplaced(one.want.Name)
 	}
-	if hadFault || replaced || shrunk {
+	if hadFault || replaced {
 		l.keysChanged.kick()
 	}
 }

@@ -47,7 +47,7 @@ func (j *journal) all() []string {
 func (j *journal) events() Events {
 	return Events{
 		Fault:        func(f *Fault) { j.add(f.Event, f.Stream) },
-		Mended:       func(stream string, _ time.Duration) { j.add("mended", stream) },
+		Recovered:    func(stream string, _ time.Duration) { j.add("mended", stream) },
 		Made:         func(stream string) { j.add("made", stream) },
 		Purged:       func(stream string) { j.add("purged", stream) },
 		KeysReplaced: func(stream string) { j.add("replaced", stream) },
@@ -56,10 +56,10 @@ func (j *journal) events() Events {
 	}
 }
 
-// watched opens a node that keeps a journal.
+// watched opens a node that keeps a journal, and looks ten times as often as others.
 func watched(t testing.TB, urls ...string) (*node, *journal) {
 	j := new(journal)
-	return newNode(t, Options{URLs: urls, SyncInterval: time.Hour, lookEvery: lookEvery, Events: j.events()}), j
+	return newNode(t, Options{URLs: urls, SyncInterval: time.Hour, lookEvery: lookEvery / 10, Events: j.events()}), j
 }
 
 // soon waits for what must happen within the time that is promised.
@@ -132,6 +132,26 @@ func TestStreamLost(t *testing.T) {
 		t.Errorf("the stream was made %d times, want 2", made)
 	}
 	nodes[2].neverBack()
+}
+
+// Of nodes that start at the same time one makes each stream, and says so.
+func TestStreamsAreMadeOnce(t *testing.T) {
+	t.Parallel()
+	url, j := newServer(t).url(), new(journal)
+	var all []*Backplane
+	for range 4 {
+		all = append(all, open(t, Options{URLs: []string{url}, Events: j.events()}))
+	}
+	for _, b := range all {
+		defer b.Close()
+		if _, err := b.Keys(ctxFor(t)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	lines := j.all()
+	if slices.Sort(lines); !slices.Equal(lines, []string{"made KV_pubsub_keys", "made pubsub_retained"}) {
+		t.Errorf("reported: %q", lines)
+	}
 }
 
 // While the stream is missing, publishing and reading fail at once, and Health says

@@ -84,9 +84,9 @@ type Events struct {
 	// Made follows the creation of a stream by this node.
 	Made func(stream string)
 	// Fault reports what is wrong with a stream when it is noticed, and once a minute
-	// while it lasts. Mended follows its end.
-	Fault  func(*Fault)
-	Mended func(stream string, lasted time.Duration)
+	// while it lasts. Recovered follows its end.
+	Fault     func(*Fault)
+	Recovered func(stream string, lasted time.Duration)
 	// Unreadable reports a record in NATS that this release cannot read, once: one of a
 	// later release, or one that no release has written. Kind is key, message or
 	// generation, and name the id of the key or the topic of the message. All other

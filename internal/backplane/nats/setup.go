@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -120,6 +121,9 @@ const codeNoReplicas = 10074
 // there is a cluster, and returns its state. It is no error if another node was
 // faster.
 func (l *link) makeStream(ctx context.Context, c jetstream.StreamConfig) (*jetstream.StreamInfo, error) {
+	// What differs tells JetStream that two nodes do not make the same stream, of which
+	// each would take itself for the maker.
+	c.Metadata = map[string]string{"pubsub-made-by": strconv.FormatUint(l.node, 16)}
 	err := l.create(ctx, c)
 	switch {
 	case errors.Is(err, jetstream.ErrStreamNameAlreadyInUse):
