@@ -207,6 +207,7 @@ func TestFilledByOthers(t *testing.T) {
 		if err := b.PutKey(t.Context(), pubsub.Key{ID: "k", Value: "v"}); err != nil {
 			t.Fatal(err)
 		}
+		synctest.Wait() // for a flush
 		room(0)
 		time.Sleep(2 * time.Minute) // and sweeps
 		for what, err := range map[string]error{

@@ -63,15 +63,17 @@ func TestFrozen(t *testing.T) {
 		b := open(t, Options{Dir: "/data", FS: disk.wrap(vfs.NewMem())})
 		ctx, cancel := context.WithCancel(t.Context())
 		delivered := make(chan pubsub.Message, 100)
+		ready := make(chan struct{})
 		var running sync.WaitGroup
 		running.Go(func() {
 			if err := b.Run(ctx, pubsub.Receiver{
-				Ready:   func() {},
+				Ready:   func() { close(ready) },
 				Deliver: func(p *pubsub.Parcel) { delivered <- p.Message },
 			}); err != nil {
 				t.Error(err)
 			}
 		})
+		<-ready
 		told := make(chan pubsub.KeyChange, 100)
 		running.Go(func() {
 			if err := b.WatchKeys(ctx, func(c pubsub.KeyChange) { told <- c }); err != nil {
