@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"runtime"
@@ -411,4 +412,19 @@ func TestPieceIsBoundedByEncodedBytes(t *testing.T) {
 		}
 		p.Close()
 	}
+}
+
+// The end of the hub does not wait for a store that does not answer.
+func TestRunEndsWhileTheStoreIsRead(t *testing.T) {
+	plane := newPlane()
+	reading := make(chan struct{})
+	plane.wait = func(ctx context.Context) { close(reading); <-ctx.Done() }
+	h := New(Options{Backplane: plane, Shards: 1, WantTimeout: time.Hour})
+	p := newPeer(h, "")
+	p.subscribe(t, "t").OpenLate(pubsub.Version{})
+	p.drain()
+	<-reading
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	h.Run(ctx)
 }
