@@ -25,6 +25,10 @@ const (
 	// pingAfter is how long an HTTP/2 connection may be silent before its client
 	// is asked whether it is there.
 	pingAfter = 30 * time.Second
+	// http2Unread is how much of what an HTTP/2 client sends may lie unread, on all
+	// its streams together: several messages, and little more than the least that the
+	// protocol allows.
+	http2Unread = 128 << 10
 )
 
 // listen opens the listeners, before anything is touched that a second process
@@ -96,8 +100,12 @@ func (n *node) httpServer() *http.Server {
 		ReadHeaderTimeout: n.cfg.HandshakeTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
-		HTTP2:             &http.HTTP2Config{SendPingTimeout: pingAfter},
-		ErrorLog:          n.httpLog(),
+		HTTP2: &http.HTTP2Config{
+			SendPingTimeout:               pingAfter,
+			MaxReceiveBufferPerConnection: http2Unread,
+			MaxReceiveBufferPerStream:     http2Unread,
+		},
+		ErrorLog: n.httpLog(),
 	}
 	if n.certs == nil {
 		s.MaxHeaderBytes -= 4096 // which net/http adds, to HTTP/1.1 only
