@@ -23,6 +23,10 @@ const (
 	// pingAfter is how long an HTTP/2 connection may be silent before its client
 	// is asked whether it is there.
 	pingAfter = 30 * time.Second
+	// http2Unread is how much of what an HTTP/2 client sends may lie unread, on all
+	// its streams together: several messages, and little more than the least that the
+	// protocol allows.
+	http2Unread = 128 << 10
 )
 
 // listen opens the listeners, before anything is touched that a second process
@@ -91,11 +95,15 @@ func (n *node) httpServer() *http.Server {
 		ReadHeaderTimeout: n.cfg.HandshakeTimeout,
 		IdleTimeout:       n.cfg.IdleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
-		HTTP2:             &http.HTTP2Config{SendPingTimeout: pingAfter},
-		Protocols:         new(http.Protocols),
-		ErrorLog:          n.httpLog(),
-		ConnState:         n.server.Sockets().ConnState,
-		ConnContext:       n.server.Sockets().ConnContext,
+		HTTP2: &http.HTTP2Config{
+			SendPingTimeout:               pingAfter,
+			MaxReceiveBufferPerConnection: http2Unread,
+			MaxReceiveBufferPerStream:     http2Unread,
+		},
+		Protocols:   new(http.Protocols),
+		ErrorLog:    n.httpLog(),
+		ConnState:   n.server.Sockets().ConnState,
+		ConnContext: n.server.Sockets().ConnContext,
 	}
 	s.Protocols.SetHTTP1(true)
 	if n.certs == nil {

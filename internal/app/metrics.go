@@ -93,7 +93,7 @@ func (m *metrics) observeOutput(o *Output) {
 // observeHub adds what the hub counts itself.
 func (m *metrics) observeHub(h *hub.Hub) {
 	m.gauge("subscriptions", "Topics subscribed to now, over all clients.", func() float64 { return float64(h.Stats().Subscriptions) })
-	m.gauge("backlog_bytes", "Messages that some subscriber has not read yet.", func() float64 { return float64(h.Stats().BacklogBytes) })
+	m.gauge("backlog_bytes", "Memory for messages that some subscriber has not read yet.", func() float64 { return float64(h.Stats().BacklogBytes) })
 	m.counter("messages_delivered_total", "Messages handed to subscribers.", func() float64 { return float64(h.Stats().Delivered) })
 	m.counter("messages_dropped_total", "Messages, not retained, that a slow subscriber lost.", func() float64 { return float64(h.Stats().Dropped) })
 	m.counter("messages_expired_total", "Messages not handed to a subscriber because they had expired.", func() float64 { return float64(h.Stats().Expired) })

@@ -153,9 +153,9 @@ type Config struct {
 	// SubscriberBuffer is how many bytes of one topic a subscriber may leave
 	// unread before it loses the oldest. Default 256 KiB; 1 byte to 1 GiB.
 	SubscriberBuffer Size `name:"subscriber-buffer" default:"256KiB" min:"1" max:"1GiB" group:"Limits" help:"What a subscriber may leave unread of one topic before it loses the oldest messages."`
-	// BacklogMemory bounds everything that all subscribers of this node have
-	// left unread, in bytes. Default 256 MiB; 1 byte to 1 TiB.
-	BacklogMemory Size `name:"backlog-memory" default:"256MiB" min:"1" max:"1024GiB" group:"Limits" help:"What all subscribers of this node together may leave unread."`
+	// BacklogMemory bounds the memory for everything that all subscribers of this
+	// node have left unread, encodings included. Default 256 MiB; 1 byte to 1 TiB.
+	BacklogMemory Size `name:"backlog-memory" default:"256MiB" min:"1" max:"1024GiB" group:"Limits" help:"Memory for what all subscribers of this node together leave unread."`
 
 	// SSEKeepAlive is the silence on an event stream after which a keep-alive
 	// event is sent. Default 25 s; 10 ms to 24 h.

@@ -21,7 +21,13 @@ type fetches struct {
 	ended   bool // nothing more is begun
 
 	goroutines sync.WaitGroup
+
+	// immutable
+	ctx    context.Context // of all reads
+	cancel context.CancelFunc
 }
+
+func (q *fetches) init() { q.ctx, q.cancel = context.WithCancel(context.Background()) }
 
 // fetch is a subscription that the store is to be read for, and what of it.
 type fetch struct {
@@ -61,11 +67,12 @@ func (q *fetches) run(h *Hub) {
 	}
 }
 
-// end waits for what was begun.
+// end gives up what was begun, and waits for that.
 func (q *fetches) end() {
 	q.mu.Lock()
 	q.ended, q.queue = true, nil
 	q.mu.Unlock()
+	q.cancel()
 	q.goroutines.Wait()
 }
 
@@ -132,7 +139,7 @@ func (f fetch) read(h *Hub, to *found) {
 	if f.late == lateLast {
 		seen = pubsub.Version{}
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), h.opts.WantTimeout)
+	ctx, cancel := context.WithTimeout(h.fetches.ctx, h.opts.WantTimeout)
 	defer cancel()
 	to.parcel, _, to.err = s.Last(ctx, seen)
 }

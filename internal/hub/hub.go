@@ -105,6 +105,7 @@ func New(o Options) *Hub {
 	o.setDefaults()
 	h := &Hub{opts: o}
 	h.index.init()
+	h.fetches.init()
 	h.backlog.limit = o.BacklogMemory
 	for i := range o.Shards {
 		var out Outbox

@@ -32,9 +32,10 @@ type plane struct {
 	wants map[pubsub.Topic]int // successful ones
 	drops map[pubsub.Topic]int
 	last  map[pubsub.Topic]pubsub.Message
-	asked atomic.Int64 // calls to Want
-	reads atomic.Int64 // calls to Last
-	err   error        // of Last
+	asked atomic.Int64          // calls to Want
+	reads atomic.Int64          // calls to Last
+	wait  func(context.Context) // of Last, if not nil
+	err   error                 // of Last
 }
 
 func newPlane() *plane {
@@ -64,8 +65,11 @@ func (p *plane) Drop(t pubsub.Topic) {
 	p.drops[t]++
 }
 
-func (p *plane) Last(_ context.Context, t pubsub.Topic, after pubsub.Version) (pubsub.Message, bool, error) {
+func (p *plane) Last(ctx context.Context, t pubsub.Topic, after pubsub.Version) (pubsub.Message, bool, error) {
 	p.reads.Add(1)
+	if p.wait != nil {
+		p.wait(ctx)
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	m, ok := p.last[t]

@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"runtime"
@@ -411,4 +412,109 @@ func TestPieceIsBoundedByEncodedBytes(t *testing.T) {
 		}
 		p.Close()
 	}
+}
+
+// The end of the hub does not wait for a store that does not answer.
+func TestRunEndsWhileTheStoreIsRead(t *testing.T) {
+	plane := newPlane()
+	reading := make(chan struct{})
+	plane.wait = func(ctx context.Context) { close(reading); <-ctx.Done() }
+	h := New(Options{Backplane: plane, Shards: 1, WantTimeout: time.Hour})
+	p := newPeer(h, "")
+	p.subscribe(t, "t").OpenLate(pubsub.Version{})
+	p.drain()
+	<-reading
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	h.Run(ctx)
+}
+
+// While the store is read for a member, nothing else is read for it, and messages to
+// its other topics do not wake it.
+func TestNothingIsReadWhileTheStoreIs(t *testing.T) {
+	plane := newPlane()
+	goOn := make(chan struct{})
+	plane.wait = func(context.Context) { <-goOn }
+	h := New(Options{Backplane: plane, Shards: 1})
+	p := newPeer(h, "")
+	p.open(t, "other")
+	p.drain()
+	plane.retain(retained("t", 1).Message)
+	p.subscribe(t, "t").OpenLate(pubsub.Version{})
+	if ds := p.drain(); len(ds) != 0 {
+		t.Fatalf("%q is delivered", show(ds))
+	}
+	deliver(h, "other", "a b")
+	wakes := p.wakes.Load()
+	h.pump()
+	if p.wakes.Load() != wakes || p.isAwake() {
+		t.Error("it is woken")
+	}
+	p.Kick() // it may have other things to do
+	if ds := p.drain(); len(ds) != 0 {
+		t.Errorf("%q is delivered", show(ds))
+	}
+	close(goOn)
+	h.fetches.goroutines.Wait()
+	expect(t, drainAll(h, p), "*r1 a b")
+	p.Close()
+	h.checkEmpty(t)
+}
+
+// A newer message that is forgotten as well, while the store is read for the one
+// before it, is read again.
+func TestForgottenAgainMeanwhile(t *testing.T) {
+	plane := newPlane()
+	h := New(Options{Backplane: plane, Shards: 1})
+	p := newPeer(h, "")
+	s := p.open(t, "t")
+	p.drain()
+	publish := func(seq uint64) {
+		deliver(h, "t", fmt.Sprintf("a r%d b", seq))
+		s.log.mu.Lock()
+		s.log.cutTo(0, &h.backlog)
+		s.log.forget(&h.backlog)
+		s.log.mu.Unlock()
+	}
+	publish(1)
+	plane.retain(retained("t", 1).Message)
+	plane.wait = func(context.Context) {
+		if plane.reads.Load() == 1 {
+			publish(2) // behind the back of the read
+			return
+		}
+		plane.retain(retained("t", 2).Message)
+	}
+	h.pump()
+	expect(t, drainAll(h, p), "-4r2")
+	if n := plane.reads.Load(); n != 2 {
+		t.Errorf("the store is read %d times, want 2", n)
+	}
+	h.check(t)
+	p.Close()
+	h.checkEmpty(t)
+}
+
+// What the store has may be nothing, of what was forgotten: it has expired, say. What
+// was lost is told, and what comes next is delivered.
+func TestForgottenAndGone(t *testing.T) {
+	plane := newPlane()
+	h := New(Options{Backplane: plane, Shards: 1})
+	p := newPeer(h, "")
+	s := p.open(t, "t")
+	p.drain()
+	deliver(h, "t", "a r1 b")
+	s.log.mu.Lock()
+	s.log.cutTo(0, &h.backlog)
+	s.log.forget(&h.backlog)
+	s.log.mu.Unlock()
+	deliver(h, "t", "c")
+	h.pump()
+	expect(t, drainAll(h, p), "-2c")
+	if n := plane.reads.Load(); n != 1 {
+		t.Errorf("the store is read %d times, want 1", n)
+	}
+	h.check(t)
+	p.Close()
+	h.checkEmpty(t)
 }

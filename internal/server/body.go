@@ -53,7 +53,8 @@ func leaveBody(w http.ResponseWriter, r *http.Request) {
 }
 
 // readBody returns the body of r, which boundBody has bounded, and leaves r without
-// one. The error is errTooLarge if it is longer than a message.
+// one. The error is errTooLarge if it is longer than a message, or errBusy. freeBody
+// must be called once the body is not needed any more.
 func (s *Server) readBody(w http.ResponseWriter, r *http.Request) (body []byte, err error) {
 	limit := int64(s.o.MaxMessageSize)
 	switch n := r.ContentLength; {
@@ -62,11 +63,15 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request) (body []byte, 
 	case n > limit:
 		return nil, errTooLarge
 	case n > 0:
-		body, err = readExactly(r.Body, int(n))
+		if body, err = s.readAtMost(r.Body, int(n)); err == nil && int64(len(body)) < n {
+			s.freeBody(body)
+			err = io.ErrUnexpectedEOF
+		}
 	default:
-		body, err = io.ReadAll(io.LimitReader(r.Body, limit+1))
-		if int64(len(body)) > limit {
-			return nil, errTooLarge
+		body, err = s.readAtMost(r.Body, int(limit)+1)
+		if err == nil && int64(len(body)) > limit {
+			s.freeBody(body)
+			err = errTooLarge
 		}
 	}
 	if err != nil {
@@ -81,24 +86,44 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request) (body []byte, 
 	return body, nil
 }
 
-// firstRead is how much memory a body gets before any of it has come.
-const firstRead = 4 << 10
+const (
+	// firstRead is how much memory a body gets before any of it has come.
+	firstRead = 4 << 10
+	// maxBodies is how much memory all bodies may take together.
+	maxBodies = 64 << 20
+)
 
-// readExactly reads n bytes. Its memory grows with what has come, so that a client
-// that only announces a body takes none.
-func readExactly(r io.Reader, n int) ([]byte, error) {
-	b := make([]byte, min(n, firstRead))
-	for read := 0; ; {
-		k, err := io.ReadFull(r, b[read:])
-		read += k
-		if err != nil || read == n {
-			return b, err
+var errBusy = errors.New("too many request bodies at once")
+
+// readAtMost reads n bytes of r, or all of it if that is less. Its memory grows with
+// what has come, so that a client that only announces a body takes none.
+func (s *Server) readAtMost(r io.Reader, n int) ([]byte, error) {
+	var b []byte
+	for read := 0; read < n; {
+		if read == len(b) {
+			larger := make([]byte, min(max(firstRead, 2*read), n))
+			if s.bodies.Add(int64(len(larger)-len(b))) > maxBodies {
+				s.bodies.Add(-int64(len(larger)))
+				return nil, errBusy
+			}
+			copy(larger, b)
+			b = larger
 		}
-		larger := make([]byte, min(2*read, n))
-		copy(larger, b)
-		b = larger
+		k, err := r.Read(b[read:])
+		read += k
+		switch {
+		case err == io.EOF:
+			return b[:read], nil
+		case err != nil:
+			s.freeBody(b)
+			return nil, err
+		}
 	}
+	return b, nil
 }
+
+// freeBody notes that body, which readBody has returned, is not needed any more.
+func (s *Server) freeBody(body []byte) { s.bodies.Add(-int64(cap(body))) }
 
 // setReadDeadline has no error: a connection that has no deadlines is a test's.
 func setReadDeadline(w http.ResponseWriter, t time.Time) {

@@ -57,7 +57,12 @@ func (s *Server) publish(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	m.Data, err = s.readBody(w, r)
+	defer s.freeBody(m.Data)
 	switch {
+	case errors.Is(err, errBusy):
+		w.Header().Set("Retry-After", "1")
+		text(w, http.StatusTooManyRequests, "Too many requests")
+		return
 	case errors.Is(err, errTooLarge):
 		text(w, http.StatusBadRequest, "Message size exceeds "+strconv.Itoa(s.o.MaxMessageSize)+" bytes maximum")
 		return

@@ -166,3 +166,39 @@ func TestRetainedPublishesThatWaitedAreStoredTogether(t *testing.T) {
 		}
 	})
 }
+
+// What waits is bounded by its bytes, for a connection and for all of them; each may
+// have one message all the same. All are published in the end.
+func TestPublishesThatWaitAreBounded(t *testing.T) {
+	for _, connections := range []int{1, 70} {
+		synctest.Test(t, func(t *testing.T) {
+			const size, each = 32 << 10, 40
+			d := &slowDisk{durable: make(chan struct{})}
+			s := New(Options{Backplane: d})
+			message := pubsub.Message{Topic: "t", Data: make([]byte, size), Retain: true}
+			var publishers sync.WaitGroup
+			for range connections {
+				publishers.Go(func() {
+					var q publishQueue
+					for range each {
+						q.add(s, message)
+					}
+				})
+			}
+			synctest.Wait()
+			most := min(connections*maxPublishBytes, maxAllPublishBytes) + connections*2*size
+			if n := len(d.called()) * size; n > most || n < most/2 {
+				t.Errorf("%d connections have %d bytes waiting, at most %d are right", connections, n, most)
+			}
+			close(d.durable)
+			publishers.Wait()
+			s.registry.goroutines.Wait()
+			if n := len(d.called()); n != 2*connections*each { // to be stored, and sent
+				t.Errorf("%d calls for %d messages", n, connections*each)
+			}
+			if n := s.publishing.Load(); n != 0 {
+				t.Errorf("%d bytes are counted of messages that do not wait", n)
+			}
+		})
+	}
+}

@@ -113,6 +113,7 @@ type Server struct {
 
 	live atomic.Pointer[live] // replaced as a whole by Reload
 
+	bodies     atomic.Int64 // bytes of memory for request bodies; see readBody
 	publishing atomic.Int64 // bytes of MQTT clients' messages that wait for the backplane
 	claimClock claimClock
 	unhealthy  atomic.Bool // the backplane did not work when /readyz was asked for last
