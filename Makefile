@@ -57,6 +57,7 @@ e2e: test/e2e/node_modules/.package-lock.json ## Run real clients against the bi
 	@.ci/need curl curl --version
 	@.ci/need python3-jwt /usr/bin/python3 -c 'import jwt'
 	@.ci/need chromium /usr/bin/chromium --version
+	@.ci/need nginx-light /usr/sbin/nginx -v
 	@go test -tags e2e -count=1 -timeout 15m $(GOTESTFLAGS) ./test/e2e
 
 test/e2e/node_modules/.package-lock.json: test/e2e/package.json test/e2e/package-lock.json
