@@ -84,7 +84,7 @@ func secret(name, value string) (string, error) {
 		switch {
 		case unicode.IsSpace(r):
 			what = "white space"
-		case unicode.IsControl(r):
+		case !unicode.IsPrint(r):
 			what = "a control character"
 		case r > unicode.MaxASCII && name != "key":
 			what = "a character beyond ASCII"
