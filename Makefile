@@ -59,6 +59,7 @@ e2e: test/e2e/node_modules/.package-lock.json test/e2e/python_modules/.installed
 	@.ci/need python3-jwt /usr/bin/python3 -c 'import jwt'
 	@.ci/need chromium /usr/bin/chromium --version
 	@.ci/need varnish /usr/sbin/varnishd -V
+	@.ci/need nginx-light /usr/sbin/nginx -v
 	@go test -tags e2e -count=1 -timeout 15m $(GOTESTFLAGS) ./test/e2e
 
 test/e2e/node_modules/.package-lock.json: test/e2e/package.json test/e2e/package-lock.json

@@ -47,11 +47,11 @@ func command(p *process) error {
 	case "--version":
 		args = append([]string{"version"}, args[1:]...)
 	}
-	arranged := arrange(parser.Model.Node, args)
-	if err := arranged.check(); err != nil {
+	a := arrange(parser.Model.Node, args)
+	if err := a.check(); err != nil {
 		return err
 	}
-	ctx, err := parser.Parse(arranged.args())
+	ctx, err := parser.Parse(a.args())
 	switch {
 	case errors.Is(err, errShown):
 		return nil

@@ -84,7 +84,7 @@ func secret(name, value string) (string, error) {
 		switch {
 		case unicode.IsSpace(r):
 			what = "white space"
-		case unicode.IsControl(r):
+		case !unicode.IsPrint(r):
 			what = "a control character"
 		case r > unicode.MaxASCII && name != "key":
 			what = "a character beyond ASCII"
@@ -209,7 +209,7 @@ func answered(e *client.Error) string {
 	case e.Status == 401 || e.Status == 403 || e.Status == 407:
 		return "This is not how a Pub/Sub server refuses: does something in front of it ask for a password?"
 	case e.Status == 404:
-		return "Is that the address of a Pub/Sub server, and is this switched on there?"
+		return "Is that the address of a Pub/Sub server, without /events or /mqtt, and is this switched on there?"
 	case e.Status == 426:
 		return "Something in front of the server does not pass WebSockets on; without --mqtt none is needed."
 	case e.Status == 429:

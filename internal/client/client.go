@@ -37,6 +37,7 @@ type Client struct {
 // before the server's own. roots are the authorities that the server's certificate
 // is checked against; nil stands for those of the system. New does not connect.
 func New(server string, roots *x509.CertPool) (*Client, error) {
+	server = strings.TrimSpace(server)
 	address := server
 	if !strings.Contains(address, "://") {
 		address = "http://" + address

@@ -52,6 +52,7 @@ func TestNew(t *testing.T) {
 		"[::1]:7676":                   "http://[::1]:7676",
 		"example.com":                  "http://example.com",
 		"example.com/pub/sub":          "http://example.com/pub/sub",
+		" https://example.com\n":       "https://example.com",
 	} {
 		c, err := New(s, nil)
 		if err != nil || c.base.String() != want {

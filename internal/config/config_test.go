@@ -329,6 +329,18 @@ func TestSecretsAreHidden(t *testing.T) {
 	}
 }
 
+// TestTokensAreTrimmed checks that white space around a token is not part of it,
+// and that a password keeps it.
+func TestTokensAreTrimmed(t *testing.T) {
+	c, _, err := Load(Inputs{
+		Flags:   []Flag{{"nats", "nats://a"}, {"admin-token", "\tadmin \n"}, {"nats-user", "me"}, {"nats-password", " pass "}},
+		Environ: []string{"PUBSUB_NATS_TOKEN= \n"},
+	})
+	if err != nil || c.AdminToken != "admin" || c.NATSToken != "" || c.NATSPassword != " pass " {
+		t.Errorf("admin token %q, NATS token %q, password %q, %v", string(c.AdminToken), string(c.NATSToken), string(c.NATSPassword), err)
+	}
+}
+
 func TestAdminTokenFile(t *testing.T) {
 	dir := t.TempDir()
 	long := strings.Repeat("x", maxSecretBytes)

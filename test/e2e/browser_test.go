@@ -4,7 +4,14 @@ package e2e
 
 import (
 	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
+	"time"
 )
 
 // TestPageReadsRefusals: an EventSource cannot read the body of an error, so a
@@ -94,6 +101,88 @@ func TestPageComesBackAfterDrain(t *testing.T) {
 	b.mustPost(t, token, []byte("after"), "topic", "t", "retain", "true")
 	c.resume(t)
 	expect(t, c.next(t), "t", []byte("after"), true)
+}
+
+// TestReadmePageBehindProxy: the README's page comes back by itself after the
+// broker behind a proxy was away, though a 502 closes an EventSource for good, and
+// resumes where it was.
+func TestReadmePageBehindProxy(t *testing.T) {
+	b := startBroker(t)
+	proxy := startNginx(t, b)
+	token := b.token(t, []string{"demo"}, []string{"demo"})
+	b.mustPost(t, token, []byte("before"), "topic", "demo", "retain", "true")
+
+	html := readBlocks(t, "../../README.md")["browser"]
+	const address = "http://127.0.0.1:7676"
+	if strings.Count(html, address) != 1 {
+		t.Fatalf("the README's page does not name %s once", address)
+	}
+	file := filepath.Join(t.TempDir(), "demo.html")
+	if err := os.WriteFile(file, []byte(strings.Replace(html, address, proxy.url, 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	page := startScript(t, "chromium.js")
+	page.do(t, "open", map[string]any{"url": "file://" + file}, nil)
+	page.do(t, "fill", map[string]any{"selector": "#token", "text": token}, nil)
+	page.do(t, "click", map[string]any{"selector": "#connect"}, nil)
+	page.do(t, "see", map[string]any{"text": "before"}, nil)
+
+	// Away for 8 s, and until the browser has given up once and the page has tried
+	// once more in vain.
+	b.crash()
+	killed := time.Now()
+	proxy.process.await(t, "two requests were answered with 502", func(stdout, _ string) bool {
+		return strings.Count(stdout, "GET /events 502") >= 2
+	})
+	time.Sleep(time.Until(killed.Add(8 * time.Second))) // it is how long the broker is away that is tested
+	b.start(t)
+	b.mustPost(t, token, []byte("after"), "topic", "demo", "retain", "true")
+	page.do(t, "see", map[string]any{"text": "after"}, nil)
+	var shown []string
+	page.do(t, "texts", map[string]any{"selector": "#messages li"}, &shown)
+	if want := []string{"connected", "before", "connected", "after"}; !slices.Equal(shown, want) {
+		t.Errorf("the page shows %q, want %q", shown, want)
+	}
+}
+
+// nginx is an nginx in front of a broker, with its defaults. It writes a line
+// "METHOD PATH STATUS" to standard output when it has answered a request.
+type nginx struct {
+	url     string
+	process *process
+}
+
+func startNginx(t *testing.T, b *broker) *nginx {
+	t.Helper()
+	dir, listen := t.TempDir(), freeAddress(t)
+	conf := fmt.Sprintf(`daemon off;
+master_process off;
+pid %[1]s/nginx.pid;
+error_log stderr;
+events {}
+http {
+	log_format short '$request_method $uri $status';
+	access_log /dev/stdout short;
+	client_body_temp_path %[1]s/body;
+	proxy_temp_path %[1]s/proxy;
+	fastcgi_temp_path %[1]s/fastcgi;
+	uwsgi_temp_path %[1]s/uwsgi;
+	scgi_temp_path %[1]s/scgi;
+	server {
+		listen %[2]s;
+		location / {
+			proxy_pass %[3]s;
+		}
+	}
+}
+`, dir, listen, b.url)
+	file := filepath.Join(dir, "nginx.conf")
+	if err := os.WriteFile(file, []byte(conf), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	n := &nginx{url: "http://" + listen, process: start(t, "nginx", true, exec.Command("/usr/sbin/nginx", "-c", file))}
+	curl(t, "--retry", "100", "--retry-connrefused", "--retry-delay", "0", "--retry-max-time", "30", "--fail", n.url+"/")
+	return n
 }
 
 // TestAllowedOrigins: with allowed-origins a browser lets only the pages listed

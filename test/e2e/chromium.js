@@ -41,13 +41,13 @@ const person = {
   open: ({ url }) => page.goto(url),
   fill: ({ selector, text }) => page.fill(selector, text),
   click: ({ selector }) => page.click(selector),
+  texts: ({ selector }) => page.locator(selector).allTextContents(),
   see: ({ text }) => page.getByText(text, { exact: true }).last().waitFor(),
 }
 
 await serve(async (name, argument) => {
   if (name in person) {
-    await person[name](argument)
-    return
+    return person[name](argument)
   }
   return page.evaluate(([name, argument]) => window.agent[name](argument), [name, argument])
 })
