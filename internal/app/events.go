@@ -134,7 +134,7 @@ func (n *node) storeEvents() local.Events {
 			n.log.Warn("data directory exposed", "path", path, "mode", mode.String(),
 				"advice", "there are signing keys in it: chmod -R go= the directory, and replace the keys if others may have read them")
 		},
-		Error: func(err error) { n.failed("store operation failed", err) },
+		Error: n.failed,
 		Fatal: func(err error) {
 			n.metrics.errors.WithLabelValues(operation("store write failed")).Inc()
 			n.log.Error("store write failed", "error", err, "consequence", "the process ends; what was acknowledged is on disk")

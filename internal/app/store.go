@@ -22,12 +22,13 @@ func OpenStore(ctx context.Context, cfg *config.Config, tell func(error)) (pubsu
 	unreadable := func(kind, name string, err error) {
 		tell(fmt.Errorf("the record of %s %q cannot be read, and is left out: %w", kind, name, err))
 	}
+	failed := func(event string, err error) { tell(fmt.Errorf("%s: %w", event, err)) }
 	if len(cfg.NATS) > 0 {
 		o := NATSOptions(cfg)
 		o.Wait = storeWait
 		o.Events = nats.Events{
 			Waiting:    tell,
-			Error:      func(event string, err error) { tell(fmt.Errorf("%s: %w", event, err)) },
+			Error:      failed,
 			Fault:      func(f *nats.Fault) { tell(fmt.Errorf("%w; to do: %s", f, f.Action)) },
 			Unreadable: unreadable,
 		}
@@ -36,7 +37,7 @@ func OpenStore(ctx context.Context, cfg *config.Config, tell func(error)) (pubsu
 	b, err := openLocal(ctx, local.Options{
 		Dir:         cfg.DataDir,
 		DiskReserve: diskReserve(cfg),
-		Events:      local.Events{Error: tell, Unreadable: unreadable},
+		Events:      local.Events{Error: failed, Unreadable: unreadable},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("cannot open the store: %w", err)

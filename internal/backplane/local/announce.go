@@ -46,7 +46,7 @@ func (a *announcer) run() {
 		delete(a.topics, topic)
 		a.mu.Unlock()
 		if err := a.send(topic); err != nil {
-			a.store.engine.report(err)
+			a.store.engine.report("late announcement failed", err)
 		}
 	}
 }

@@ -34,7 +34,7 @@ func TestSmallDisk(t *testing.T) {
 	}
 	var troubles atomic.Int64
 	o := Options{Dir: dir, Events: Events{
-		Error: func(err error) { troubles.Add(1); t.Log(err) },
+		Error: func(event string, err error) { troubles.Add(1); t.Log(event, err) },
 		Fatal: func(err error) { t.Errorf("the process ends: %v", err) },
 	}}
 	b := open(t, o)
@@ -207,7 +207,7 @@ func TestFilledByOthers(t *testing.T) {
 		if err := b.PutKey(t.Context(), pubsub.Key{ID: "k", Value: "v"}); err != nil {
 			t.Fatal(err)
 		}
-		synctest.Wait() // for a flush
+		synctest.Wait() // for a flush under way, which would be repeated
 		room(0)
 		time.Sleep(2 * time.Minute) // and sweeps
 		for what, err := range map[string]error{

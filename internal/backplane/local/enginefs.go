@@ -31,7 +31,7 @@ type engineFS struct {
 	files  *descriptors
 	marks  *syncMarks
 	closed <-chan struct{} // ends all waiting
-	report func(error)
+	report reporter
 	fatal  func(error)
 
 	// serving is set once the engine is open. Before, nothing is waited for: whoever
@@ -175,7 +175,7 @@ func (fs *engineFS) patiently(do func() error) error {
 		if err == nil || !fs.serving.Load() || !diskFull(err) && !outOfDescriptors(err) {
 			return err
 		}
-		fs.report(fmt.Errorf("%w; the store waits for that", err))
+		fs.report("disk write failed", fmt.Errorf("%w; the store waits until it can be repeated", err))
 		if !fs.wait(lookAgain) {
 			return err
 		}

@@ -14,7 +14,6 @@ import (
 	"io/fs"
 	"os"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"pubsub"
@@ -77,8 +76,9 @@ type Events struct {
 	// files is kept from them if this process may change their modes.
 	Exposed func(path string, mode fs.FileMode)
 	// Error reports trouble that the engine lives with and works on, such as a
-	// compaction that failed for lack of disk space: at most once a second.
-	Error func(error)
+	// compaction that failed for lack of disk space. The event names it in a few
+	// constant words. Error may be called for every write.
+	Error func(event string, err error)
 	// Fatal is told why nothing more can be written. The process then exits
 	// with status 1 as soon as Fatal returns: going on would show as kept what
 	// is not. What was acknowledged is on disk. If it is nil, the reason is
@@ -236,13 +236,12 @@ type engine struct {
 	fs     *engineFS
 	late   *announcer
 	fatal  func(error)
-	report func(error)   // tells Events.Error, at most once a second
+	report reporter      // Events.Error
 	closed chan struct{} // closed by shut
 
 	gate     sync.RWMutex // held for reading by every call that uses db
 	shutDown bool         // guarded by gate
 
-	lastReport atomic.Int64 // unix seconds of the last Events.Error
 }
 
 // openingTakes is room for the small files that the engine writes when it is opened: a
@@ -266,13 +265,9 @@ func openEngine(o Options) (*engine, contents, error) {
 	e := &engine{dir: dir, closed: make(chan struct{})}
 	e.fatal = func(err error) { die(o.Events, dir.path, err) }
 	e.disk = newDisk(dir.fs, dir.path, o.DiskReserve)
-	e.report = func(err error) {
-		if o.Events.Error == nil {
-			return
-		}
-		now := time.Now().Unix()
-		if last := e.lastReport.Load(); last != now && e.lastReport.CompareAndSwap(last, now) {
-			o.Events.Error(fmt.Errorf("store %s: %w", dir.store, err))
+	e.report = func(event string, err error) {
+		if o.Events.Error != nil {
+			o.Events.Error(event, fmt.Errorf("store %s: %w", dir.store, err))
 		}
 	}
 	dir.protect(o.Events.Exposed)
@@ -384,7 +379,7 @@ func (e *engine) close() error {
 	if err == nil {
 		// Without the mark the next Open is less strict: no reason to fail.
 		if err := e.dir.markClosed(); err != nil {
-			e.report(err)
+			e.report("store close failed", err)
 		}
 	}
 	return errors.Join(err, e.dir.close())

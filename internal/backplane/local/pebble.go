@@ -12,7 +12,7 @@ import (
 // engineOptions returns the options of the engine for a load of small records
 // that are overwritten often, read by key, and seldom read in order. diskTotal is
 // the size of the disk, 0 if unknown; tables is how many tables may be open.
-func engineOptions(d *directory, diskTotal int64, tables int, report, fatal func(error)) *pebble.Options {
+func engineOptions(d *directory, diskTotal int64, tables int, report reporter, fatal func(error)) *pebble.Options {
 	o := &pebble.Options{
 		FS: d.fs,
 		// Explicit, so that a new release of the engine changes no files by
@@ -52,8 +52,10 @@ func engineOptions(d *directory, diskTotal int64, tables int, report, fatal func
 	// A damaged block fails the read or the compaction that met it, and the
 	// process goes on serving what is whole.
 	o.EventListener = &pebble.EventListener{
-		BackgroundError: report,
-		DataCorruption:  func(i pebble.DataCorruptionInfo) { report(fmt.Errorf("%w: %s: %w", ErrCorrupt, i.Path, i.Details)) },
+		BackgroundError: func(err error) { report("store background task failed", err) },
+		DataCorruption: func(i pebble.DataCorruptionInfo) {
+			report("store file corrupt", fmt.Errorf("%w: %s: %w", ErrCorrupt, i.Path, i.Details))
+		},
 	}
 	return o
 }
@@ -71,11 +73,15 @@ func memTableSize(diskTotal int64) uint64 {
 	return uint64(max(least, min(most, diskTotal/128)))
 }
 
+// reporter is [Events.Error], and is never nil.
+type reporter func(event string, err error)
+
 // logger passes on what the engine cannot return as an error, and, if replayed is not nil,
 // which logs it reads when it is opened: it says so nowhere else.
 type logger struct {
-	report, fatal func(error)
-	replayed      func(log uint64)
+	report   reporter
+	fatal    func(error)
+	replayed func(log uint64)
 }
 
 func (l logger) Infof(format string, args ...any) {
@@ -93,7 +99,9 @@ func (l logger) Infof(format string, args ...any) {
 	}
 }
 
-func (l logger) Errorf(format string, args ...any) { l.report(fmt.Errorf(format, args...)) }
+func (l logger) Errorf(format string, args ...any) {
+	l.report("store engine error", fmt.Errorf(format, args...))
+}
 
 // Fatalf does not return: the engine relies on it.
 func (l logger) Fatalf(format string, args ...any) { l.fatal(fmt.Errorf(format, args...)) }

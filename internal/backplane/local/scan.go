@@ -30,11 +30,11 @@ func inspect(d *directory, diskTotal int64) (contents, error) {
 	if err != nil || !exists {
 		return contents{figures: &figures{}}, err
 	}
-	ignore := func(error) {} // what goes wrong comes back from scan
-	o := engineOptions(d, diskTotal, maxTables, ignore, ignore)
+	report, fatal := func(string, error) {}, func(error) {} // what goes wrong comes back from scan
+	o := engineOptions(d, diskTotal, maxTables, report, fatal)
 	o.ReadOnly = true
 	var replayed []uint64
-	o.Logger = logger{report: ignore, fatal: ignore, replayed: func(log uint64) { replayed = append(replayed, log) }}
+	o.Logger = logger{report: report, fatal: fatal, replayed: func(log uint64) { replayed = append(replayed, log) }}
 	o.EnsureDefaults()
 	db, err := pebble.Open(d.store, o)
 	if err != nil {

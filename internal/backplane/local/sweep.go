@@ -34,7 +34,7 @@ func (s *store) startSweeping(every time.Duration) {
 				return
 			case <-tick.C:
 				if err := s.sweep(ctx, s.now()); err != nil && ctx.Err() == nil {
-					s.engine.report(err)
+					s.engine.report("store sweep failed", err)
 				}
 			}
 		}
