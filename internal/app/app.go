@@ -122,7 +122,7 @@ func (n *node) openLot() error {
 		return nil // TLS cannot be parked
 	}
 	lot, err := park.New(park.Options{
-		WriteTimeout: n.cfg.WriteTimeout, Linger: server.LingerTimeout, Pollers: n.o.Shards,
+		WriteTimeout: n.cfg.WriteTimeout, Pollers: n.o.Shards,
 		Opened: func() { n.server.Sockets().Parked() },
 		Closed: func() { n.server.Sockets().Unparked() },
 	})

@@ -160,9 +160,9 @@ type Config struct {
 	// SSEKeepAlive is the silence on an event stream after which a keep-alive
 	// event is sent. Default 25 s; 10 ms to 24 h.
 	SSEKeepAlive time.Duration `name:"sse-keep-alive" default:"25s" min:"10ms" max:"24h" group:"Times" help:"Silence on an event stream before a keep-alive event."`
-	// WSKeepAlive is the silence on a WebSocket after which a ping is sent.
-	// Default 25 s; 10 ms to 24 h.
-	WSKeepAlive time.Duration `name:"ws-keep-alive" default:"25s" min:"10ms" max:"24h" group:"Times" help:"Silence on a WebSocket before a ping."`
+	// WSKeepAlive is the silence on a WebSocket after which an empty binary frame is
+	// sent. Default 25 s; 10 ms to 24 h.
+	WSKeepAlive time.Duration `name:"ws-keep-alive" default:"25s" min:"10ms" max:"24h" group:"Times" help:"Silence on a WebSocket before an empty frame."`
 	// MaxKeepAlive is the longest MQTT keep-alive, in whole seconds: a client
 	// that asks for more, or for none, is told this one (MQTT 5.0 section
 	// 3.2.2.3.14). Default 0, no limit; 1 s to 65535 s.

@@ -65,6 +65,8 @@ func (c *client) Wake() { c.wake <- struct{}{} } // blocks if woken twice: a bug
 
 func (c *client) Failed(err error) { c.t.Error(err) }
 
+func (c *client) Due() { c.Kick() }
+
 func (c *client) run(ctx context.Context) {
 	if c.gate != nil {
 		select {
@@ -345,6 +347,8 @@ type racer struct {
 func (r *racer) Wake() { r.wake <- struct{}{} }
 
 func (r *racer) Failed(error) {}
+
+func (r *racer) Due() { r.Kick() }
 
 func (r *racer) run(ctx context.Context) {
 	for {

@@ -98,6 +98,8 @@ func (p *peer) Wake() { p.wakes.Add(1) }
 
 func (p *peer) Failed(err error) { p.failed.Store(&err) }
 
+func (p *peer) Due() { p.Kick() }
+
 func newPeer(h *Hub, name string) *peer {
 	p := new(peer)
 	p.Member = newMember(h, p, name)

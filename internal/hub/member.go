@@ -12,14 +12,17 @@ import (
 
 // Holder holds the connection of a member.
 type Holder interface {
-	// Wake says that the member, which was asleep, has something to read or that
-	// its deadline has come. One goroutine must then call Member.Read until that
-	// says asleep. Wake is called by the shard's goroutine and by whoever calls
-	// Open or Kick; it must not block and not call Read itself on that stack.
+	// Wake says that the member, which was asleep, has something to read. One
+	// goroutine must then call Member.Read until that says asleep. Wake is called
+	// by the shard's goroutine and by whoever calls Open or Kick; it must not block
+	// and not call Read itself on that stack.
 	Wake()
 	// Failed says that the store could not be read for the member, so that it does
 	// not get what it was promised: its connection must end. It must not block.
 	Failed(err error)
+	// Due reports that the member's deadline has come, whether the member sleeps or
+	// not. It is called by the shard's goroutine and must not block.
+	Due()
 }
 
 // ShardHolder is a Holder that never blocks: its members are served by their
@@ -461,6 +464,16 @@ func (m *Member) Read(dst []Delivery, head int, now time.Time) (_ []Delivery, as
 	return dst, false
 }
 
+// deadlineCame calls the holder's Due, unless m has been closed.
+func (m *Member) deadlineCame() {
+	m.mu.Lock()
+	closed := m.closed
+	m.mu.Unlock()
+	if !closed {
+		m.holder.Due()
+	}
+}
+
 // takes decides whether s is given p, and notes that it is; log.mu is held.
 // Whoever subscribes again is given again, as the initial one, what its topic
 // retains, but never anything older than it has had.
@@ -481,8 +494,8 @@ func (s *Subscription) takes(p *pubsub.Parcel, initial bool, now time.Time, expi
 	return true
 }
 
-// SetDeadline has the holder woken at t, to a tenth of a second, if m sleeps
-// then; the zero time means never. It replaces an earlier deadline.
+// SetDeadline has the holder's Due called at t, to a tenth of a second; the zero
+// time means never. It replaces an earlier deadline.
 func (m *Member) SetDeadline(t time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -149,11 +149,11 @@ func (s *shard) run(ctx context.Context) {
 	}
 }
 
-// slice wakes some of the members whose deadline has come and some of the topic
+// slice calls the holders of some of the members whose deadline has come, wakes some of the topic
 // whose turn it is, and serves some of those that are to be served; false if there
 // were none of any.
 func (s *shard) slice() bool {
-	busy := s.wheel.kick(sliceSize)
+	busy := s.wheel.ring(sliceSize)
 	busy = s.serve(sliceSize) || busy
 	l := s.dequeue()
 	if l == nil {

@@ -231,6 +231,8 @@ func (r *reader) Wake() { *r.awake = append(*r.awake, r) }
 
 func (r *reader) Failed(error) {}
 
+func (r *reader) Due() { r.Kick() }
+
 // BenchmarkFanOut delivers one message to 10,000 members of one topic.
 func BenchmarkFanOut(b *testing.B) {
 	const members = 10_000

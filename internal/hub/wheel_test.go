@@ -19,6 +19,8 @@ func (a *alarm) Wake() { a.wake <- struct{}{} }
 
 func (a *alarm) Failed(error) {}
 
+func (a *alarm) Due() { a.Kick() }
+
 func newAlarm(h *Hub) *alarm {
 	a := &alarm{wake: make(chan struct{}, 1)}
 	a.Member = newMember(h, a, "")

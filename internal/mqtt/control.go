@@ -54,29 +54,26 @@ func (r *reader) disconnect() Packet {
 	return d
 }
 
-// Append implements [Packet].
+// Append implements [Packet]. It always writes the reason code and the property
+// length, which the standard lets a sender leave out, because some clients cannot
+// read a packet without them.
 func (d *Disconnect) Append(dst []byte) []byte {
 	dst = append(dst, byte(TypeDisconnect)<<4)
 	start := len(dst)
-	hasProperties := d.SessionExpiry != 0 || d.ReasonString != ""
-	if d.Reason != Success || hasProperties {
-		dst = append(dst, byte(d.Reason))
+	dst = append(dst, byte(d.Reason))
+	props := len(dst)
+	if d.SessionExpiry != 0 {
+		dst = appendPropUint32(dst, propSessionExpiry, d.SessionExpiry)
 	}
-	if hasProperties {
-		props := len(dst)
-		if d.SessionExpiry != 0 {
-			dst = appendPropUint32(dst, propSessionExpiry, d.SessionExpiry)
-		}
-		if d.ReasonString != "" {
-			dst = appendPropText(dst, propReasonString, d.ReasonString)
-		}
-		dst = insertLen(dst, props)
+	if d.ReasonString != "" {
+		dst = appendPropText(dst, propReasonString, d.ReasonString)
 	}
+	dst = insertLen(dst, props)
 	return insertLen(dst, start)
 }
 
-// Ack is a PUBACK, PUBREC, PUBREL or PUBCOMP packet (sections 3.4 to 3.7). QoS 0
-// has no use for them: they are read to be refused.
+// Ack is a PUBACK, PUBREC, PUBREL or PUBCOMP packet (sections 3.4 to 3.7). The
+// server sends only PUBACK; all four are read only to be refused.
 type Ack struct {
 	// Kind is the packet type, [TypePuback] to [TypePubcomp].
 	Kind     Type
@@ -100,7 +97,9 @@ func (r *reader) ack(t Type) Packet {
 	return a
 }
 
-// Append implements [Packet].
+// Append implements [Packet]. Success is written without a reason code, the form
+// that clients of any age read. Another reason is followed by the property length,
+// because some clients cannot read a packet that ends before it.
 func (a *Ack) Append(dst []byte) []byte {
 	first := byte(a.Kind) << 4
 	if a.Kind == TypePubrel {
@@ -110,7 +109,7 @@ func (a *Ack) Append(dst []byte) []byte {
 	start := len(dst)
 	dst = binary.BigEndian.AppendUint16(dst, a.PacketID)
 	if a.Reason != Success {
-		dst = append(dst, byte(a.Reason))
+		dst = append(dst, byte(a.Reason), 0)
 	}
 	return insertLen(dst, start)
 }

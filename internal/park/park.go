@@ -29,9 +29,6 @@ type Options struct {
 	// before the connection is closed; the handler then reads its end. 0 is for ever.
 	// It may be longer by an eighth, and by no more than two seconds.
 	WriteTimeout time.Duration
-	// Linger is how long a peer may take to close its side after Finish, to a
-	// second.
-	Linger time.Duration
 	// Pollers is how many goroutines wait for events, eight at most. Default:
 	// GOMAXPROCS.
 	Pollers int

@@ -38,9 +38,9 @@ type poller struct {
 	// guarded by mu
 	slots []slot // the events of a connection name its slot
 	free  []uint32
-	// due are the connections that are to be closed unless something happens: the
-	// peer takes nothing, or does not close its side. With each is how many bytes
-	// its kernel had not acknowledged when that was last looked at.
+	// due are the connections that are to be closed unless their peer takes
+	// something. With each is how many bytes its kernel had not acknowledged when
+	// that was last looked at.
 	due map[*Conn]int
 }
 
@@ -314,6 +314,20 @@ func rawConn(nc net.Conn) (syscall.RawConn, error) {
 	}
 }
 
+// Unread reports whether the kernel holds bytes that nobody has read from the TCP
+// connection in nc.
+func Unread(nc net.Conn) (unread bool) {
+	if raw, err := rawConn(nc); err == nil {
+		raw.Control(func(fd uintptr) { unread = hasUnread(int(fd)) })
+	}
+	return unread
+}
+
+func hasUnread(fd int) bool {
+	n, err := unix.IoctlGetInt(fd, unix.SIOCINQ)
+	return err == nil && n > 0
+}
+
 // sendBuffer bounds what the kernel keeps for a peer that does not read; it
 // doubles the number for its own bookkeeping. A connection over a long fat
 // network is so limited to that much in a round trip, which is plenty for live
@@ -495,6 +509,13 @@ func (c *Conn) Read(b []byte) (int, error) {
 	}
 }
 
+// Unread reports whether the kernel holds bytes that nobody has read.
+func (c *Conn) Unread() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.fd >= 0 && hasUnread(int(c.fd))
+}
+
 // Resume has Readable called again once there is something to read.
 func (c *Conn) Resume() {
 	c.mu.Lock()
@@ -503,8 +524,7 @@ func (c *Conn) Resume() {
 	c.arm()
 }
 
-// Finish closes the sending side. The peer has a moment to close its own, which
-// is then read.
+// Finish closes the sending side. When the peer closes its own, that can be read.
 func (c *Conn) Finish() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -513,7 +533,6 @@ func (c *Conn) Finish() {
 	}
 	c.broken = true
 	unix.Shutdown(int(c.fd), unix.SHUT_WR)
-	c.overdueAfter(c.poller.opts.Linger)
 }
 
 // check makes a connection end, which its handler reads, if it is overdue. Whenever

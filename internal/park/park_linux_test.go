@@ -312,7 +312,7 @@ func TestPeerThatTakesLittleIsNotClosed(t *testing.T) {
 }
 
 func TestFinish(t *testing.T) {
-	l := newLot(t, Options{Linger: 100 * time.Millisecond})
+	l := newLot(t, Options{})
 	client, server := pair(t)
 	defer client.Close()
 	ev := newEvents()
@@ -327,7 +327,12 @@ func TestFinish(t *testing.T) {
 	if got, err := io.ReadAll(client); string(got) != "last words" || err != nil {
 		t.Errorf("%q, %v", got, err)
 	}
-	// The client keeps its side open; the moment that it has passes.
+	select {
+	case <-ev.readable:
+		t.Error("the client has not closed its side, and that is to be read")
+	default:
+	}
+	client.Close()
 	wait(t, "Readable", ev.readable)
 	if err := c.Close(); err != nil {
 		t.Error(err)
@@ -431,7 +436,7 @@ func TestChurn(t *testing.T) {
 func churn(t *testing.T, ring *Ring) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
-	l := newLot(t, Options{WriteTimeout: time.Minute, Linger: time.Second})
+	l := newLot(t, Options{WriteTimeout: time.Minute})
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

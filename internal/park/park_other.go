@@ -39,6 +39,12 @@ func Unacknowledged(net.Conn) int { return 0 }
 // SetUserTimeout does nothing.
 func SetUserTimeout(net.Conn, time.Duration) {}
 
+// Unread is false.
+func (*Conn) Unread() bool { return false }
+
+// Unread is false: it is not known here.
+func Unread(net.Conn) bool { return false }
+
 // Resume does nothing.
 func (*Conn) Resume() {}
 

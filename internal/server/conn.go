@@ -28,16 +28,20 @@ type conn struct {
 	at  int32                 // in registry.conns
 
 	started atomic.Bool
-	wrote   instant // owned by the goroutine that writes: when something was last written
+	wrote   atomic.Int64 // an instant: when something was last written
 
 	mu sync.Mutex
 	// guarded by mu
 	control []byte     // to be written before anything else
 	room    *sync.Cond // control has been written, or nothing more will be; nil until somebody waits
-	due     instant    // when proto.tick is next to be called; zero while it is
+	due     instant    // when proto.tick is next to be called, zero while it is; once ending, when it is closed
 	place   *share     // its place among the connections
 	state   connState
 	begun   bool // there is something to write to
+	full    bool // waitRoom waits
+
+	// serving is set while what the client has sent is being served.
+	serving atomic.Bool
 }
 
 // portable is what a connection needs that goroutines serve.
@@ -66,10 +70,11 @@ type protocol interface {
 	// head is how many bytes at most a delivery takes beside the encoding that it
 	// shares with others.
 	head() int
-	// tick does what is due at now, such as to write a keep-alive to w after
-	// nothing has been sent since wrote, and returns when it is to be called again
-	// at the latest. It is called by the goroutine that writes.
-	tick(w *writer, now, wrote time.Time) (next time.Time)
+	// tick does what is due at now, such as to send a keep-alive if nothing has been
+	// written since wrote, and returns when it is to be called again at the latest.
+	// It is called by the shard's goroutine, also while the client takes nothing, and
+	// must not block.
+	tick(now, wrote time.Time) (next time.Time)
 	// end ends the connection for a reason that is the server's, with whatever
 	// the client is to be told.
 	end(why endReason)
@@ -133,9 +138,8 @@ func (c *conn) startAlone(out transport, first []byte) {
 // start lets c write: first, then everything else.
 func (c *conn) start(first []byte) {
 	now := c.s.o.Now()
-	c.wrote = c.s.instant(now)
+	c.wrote.Store(int64(c.s.instant(now)))
 	c.mu.Lock()
-	c.due = c.wrote
 	c.begun = true
 	if c.state != connClosed {
 		c.control = append(first, c.control...)
@@ -144,6 +148,7 @@ func (c *conn) start(first []byte) {
 	}
 	c.mu.Unlock()
 	c.s.o.Events.Connected(c.proto.transport())
+	c.dueBy(c.proto.tick(now, now))
 	c.started.Store(true)
 }
 
@@ -236,9 +241,6 @@ func (c *conn) serve(ring *park.Ring) {
 	defer w.free()
 	for !c.blocked() {
 		now := c.s.o.Now()
-		if c.takeDue(now) {
-			c.dueBy(c.proto.tick(w, now, c.s.time(c.wrote)))
-		}
 		control, state := c.takeControl()
 		w.bytes(control, false)
 		var ds []hub.Delivery
@@ -254,7 +256,8 @@ func (c *conn) serve(ring *park.Ring) {
 		clear(ds) // or a write that waits would keep them in memory
 		w.flush()
 		if w.wrote {
-			c.wrote, w.wrote = c.s.instant(now), false
+			c.wrote.Store(int64(c.s.instant(now)))
+			w.wrote = false
 		}
 		switch {
 		case w.err != nil:
@@ -272,16 +275,41 @@ func (c *conn) serve(ring *park.Ring) {
 	}
 }
 
-// takeDue reports whether proto.tick is to be called now; dueBy then says when
-// next.
-func (c *conn) takeDue(now time.Time) bool {
+// Due does what is due; see [hub.Holder]. A connection that the server has ended is
+// closed now, whatever of its last words the client has not taken.
+func (c *conn) Due() {
+	now := c.s.o.Now()
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.state != connOpen || c.due == 0 || c.s.instant(now) < c.due {
-		return false
+	state, due := c.state, c.due
+	early := due != 0 && c.s.instant(now) < due
+	switch {
+	case early:
+		c.member.SetDeadline(c.s.time(due)) // by another clock it has come
+	case state == connOpen:
+		c.due = 0
 	}
-	c.due = 0
-	return true
+	c.mu.Unlock()
+	switch {
+	case early || due == 0 || state == connClosed:
+	case state == connOpen:
+		c.dueBy(c.proto.tick(now, c.s.time(instant(c.wrote.Load()))))
+	default:
+		go c.close() // whoever ends the connection may have to wait
+	}
+}
+
+// sendKeepAlive has b written, which must not be changed, unless something else
+// waits to be written.
+func (c *conn) sendKeepAlive(b []byte) {
+	c.mu.Lock()
+	idle := c.state == connOpen && len(c.control) == 0
+	if idle {
+		c.control = b[:len(b):len(b)]
+	}
+	c.mu.Unlock()
+	if idle {
+		c.member.Kick()
+	}
 }
 
 // takeControl takes what is to be written before anything else.
@@ -297,13 +325,17 @@ func (c *conn) takeControl() ([]byte, connState) {
 }
 
 // send has b written before anything else; c keeps no reference to it. With last
-// nothing follows, and the connection ends.
+// nothing follows, and the connection ends, after [Options.LastWords] at the latest.
 func (c *conn) send(b []byte, last bool) {
 	c.mu.Lock()
 	if c.state == connOpen {
 		c.control = append(c.control, b...)
 		if last {
 			c.state = connEnding
+			end := c.s.o.Now().Add(c.s.o.LastWords)
+			c.due = c.s.instant(end)
+			c.member.SetDeadline(end)
+			c.makeRoom() // nobody needs to wait any more
 		}
 	}
 	c.mu.Unlock()
@@ -321,12 +353,21 @@ func (c *conn) waitRoom() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for len(c.control) > maxControl && c.state == connOpen {
+		c.full = true
 		if c.room == nil {
 			c.room = sync.NewCond(&c.mu)
 		}
 		c.room.Wait()
 	}
+	c.full = false
 	return c.state == connOpen
+}
+
+// isFull reports whether the client is not served because it does not read.
+func (c *conn) isFull() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.full
 }
 
 // makeRoom wakes whoever waits for room; mu is held.

@@ -32,6 +32,7 @@ func (r *receiver) Write(b []byte) (int, error) {
 }
 
 func (r *receiver) Finish()      {}
+func (r *receiver) Unread() bool { return false }
 func (r *receiver) Close() error { return nil }
 
 // TestDeliveryAllocatesNothingPerSubscriber delivers to 200 subscribers of each

@@ -16,8 +16,8 @@ type Events struct {
 	// Published is called when the backplane has accepted a message of size bytes;
 	// took is how long that lasted. The transport is http or mqtt.
 	Published func(transport string, size int, retain bool, took time.Duration)
-	// PublishDropped is called when a message of an MQTT client is not accepted,
-	// which the client is not told.
+	// PublishDropped is called when a message of an MQTT client is not accepted. The
+	// client learns that only if it was sent at QoS 1.
 	PublishDropped func(reason, topic string)
 	// DeliveryDropped is called when a client is not given a message that it has
 	// subscribed to, for a reason other than that it is slow.

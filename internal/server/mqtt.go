@@ -11,7 +11,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"pubsub"
 	"pubsub/internal/mqtt"
 	"pubsub/internal/session"
 	"pubsub/internal/ws"
@@ -27,6 +26,8 @@ type mqttConn struct {
 	stranger *netip.Addr // the client's, until its token has been read
 	begun    bool        // the first packet has come
 	deaf     bool        // nothing more is to be taken from the client
+
+	patience uint8 // owned by the shard's goroutine: how often tick has put off the end of a silent client
 
 	// set by the goroutine that reads, before it is subscribed to anything
 	maxPacket uint32 // to the client; 0 is no limit
@@ -98,24 +99,32 @@ var readBuffers = sync.Pool{New: func() any { return new([16 << 10]byte) }}
 
 // read serves what the client sends, until it goes.
 func (m *mqttConn) read(nc net.Conn, early []byte) {
+	m.serving.Store(true)
 	m.deaf = !m.received(early)
 	var small [256]byte // all that an idle session keeps
 	for err := error(nil); err == nil; {
 		var n int
-		n, err = nc.Read(small[:])
+		n, err = m.await(nc, small[:])
 		m.deaf = m.deaf || !m.received(small[:n])
 		if n < len(small) || err != nil {
 			continue
 		}
 		large := readBuffers.Get().(*[16 << 10]byte)
 		for n >= len(small) && err == nil {
-			n, err = nc.Read(large[:])
+			n, err = m.await(nc, large[:])
 			m.deaf = m.deaf || !m.received(large[:n])
 		}
 		readBuffers.Put(large)
 	}
 	m.close()
 	m.wait()
+}
+
+// await reads, and serves nothing meanwhile.
+func (m *mqttConn) await(nc net.Conn, b []byte) (n int, err error) {
+	m.serving.Store(false)
+	defer m.serving.Store(true)
+	return nc.Read(b)
 }
 
 // received takes bytes from the client; false if nothing more is to be taken.
@@ -170,7 +179,7 @@ func (m *mqttConn) data(b []byte) bool {
 			break
 		}
 		m.begun = true
-		if !m.waitRoom() || !m.step(session.Packet{Raw: b[:n], Topics: &m.member}) {
+		if !m.waitRoom() || !m.step(session.Packet{Raw: b[:n], Topics: &m.member, Unacknowledged: m.unacknowledged()}) {
 			return false
 		}
 		b = b[n:]
@@ -229,9 +238,10 @@ func (m *mqttConn) step(e session.Event) bool {
 
 // transmit sends what a step has put out; smu is held, which keeps the order.
 func (m *mqttConn) transmit(out *session.Output) {
-	var b []byte
+	var short [64]byte // enough for most answers
+	b := short[:0]
 	if n := len(out.Packets); n > 0 {
-		b = append(ws.AppendHeader(make([]byte, 0, n+16), ws.OpBinary, n), out.Packets...)
+		b = append(ws.AppendHeader(b, ws.OpBinary, n), out.Packets...)
 	}
 	if out.Close != 0 {
 		b = ws.AppendClose(b, ws.Code(out.Close), "")
@@ -263,9 +273,10 @@ func (m *mqttConn) carryOut(e session.Effect) session.Event {
 		if e.Will && m.s.draining() {
 			break // its client may have gone only because this server goes
 		}
-		m.publish(e.Message)
+		return m.publish(e)
 	case session.Dropped:
 		m.s.o.Events.PublishDropped(string(e.Reason), string(e.Topic))
+		return m.refuse(e.PacketID, mqtt.NotAuthorized)
 	}
 	return nil
 }
@@ -327,55 +338,152 @@ func (m *mqttConn) settle(owner string) bool {
 	return true
 }
 
-// publish begins to publish msg, unless its publisher has had its share.
-func (m *mqttConn) publish(msg pubsub.Message) {
+// publish begins to publish a message, unless its publisher has had its share, and
+// returns the answer, if there is one now. The goroutine that reads waits until its
+// messages are few enough for another one.
+func (m *mqttConn) publish(e session.Publish) (answer session.Event) {
 	if _, ok := m.s.mayPublish(m.publisher); !ok {
-		m.s.o.Events.PublishDropped("rate-limit", string(msg.Topic))
-		return
+		m.s.o.Events.PublishDropped("rate-limit", string(e.Message.Topic))
+		return m.refuse(e.PacketID, mqtt.QuotaExceeded)
 	}
+	q := m.queue()
+	answer = q.add(m, e)
+	if !e.Will {
+		q.waitRoom(m.s)
+	}
+	return answer
+}
+
+// refuse answers a PUBLISH of QoS 1 that is not published.
+func (m *mqttConn) refuse(packetID uint16, reason mqtt.ReasonCode) (answer session.Event) {
+	if packetID == 0 {
+		return nil
+	}
+	q := m.queue()
+	answer = q.refuse(m, packetID, reason)
+	q.waitRoom(m.s)
+	return answer
+}
+
+// queue returns the queue of what m publishes.
+func (m *mqttConn) queue() *publishQueue {
 	q := m.publishes.Load()
 	if q == nil { // a will may come at the same time
 		m.publishes.CompareAndSwap(nil, new(publishQueue))
 		q = m.publishes.Load()
 	}
-	q.add(m.s, msg)
+	return q
+}
+
+// unacknowledged is the number of PUBLISH packets that have no PUBACK yet.
+func (m *mqttConn) unacknowledged() int {
+	if q := m.publishes.Load(); q != nil {
+		return q.unacknowledged()
+	}
+	return 0
+}
+
+// endWait is how long the end of a session, which is no fault of the client's, waits
+// for what the client has published to be acknowledged.
+const endWait = time.Second
+
+// endByServer passes e, which ends the session, once what the client has published
+// at QoS 1 is acknowledged: the client would publish it again.
+func (m *mqttConn) endByServer(e session.Event) {
+	if q := m.publishes.Load(); q != nil && q.endAfter(m, e) {
+		m.dueBy(m.s.o.Now().Add(endWait))
+		return
+	}
+	m.step(e)
 }
 
 func (m *mqttConn) transport() string { return transportMQTT }
 
-func (m *mqttConn) tick(w *writer, now, wrote time.Time) time.Time {
-	m.smu.Lock()
-	deadline := m.session.Deadline(now)
-	m.smu.Unlock()
-	if !deadline.IsZero() && !now.Before(deadline) {
-		// In a goroutine: a will may have to be stored, and whoever writes must not
-		// wait for that. It has dueBy called.
+func (m *mqttConn) tick(now, wrote time.Time) time.Time {
+	next := wrote.Add(m.s.o.WSKeepAlive)
+	if !next.After(now) {
+		m.sendKeepAlive(emptyFrame)
+		next = now.Add(m.s.o.WSKeepAlive)
+	}
+	e, at := m.overdue(now)
+	if e != nil {
+		// In a goroutine: a will may have to be stored, and the shard must not wait for
+		// that. It calls dueBy.
 		m.s.registry.goroutines.Add(1)
 		go func() {
 			defer m.s.registry.goroutines.Done()
-			m.step(session.Tick{})
+			m.step(e)
 		}()
-		deadline = time.Time{}
 	}
-	next := wrote.Add(m.s.o.WSKeepAlive)
-	if !next.After(now) {
-		w.bytes(wsPing, false)
-		next = now.Add(m.s.o.WSKeepAlive)
-	}
-	if !deadline.IsZero() && deadline.Before(next) {
-		next = deadline
+	if !at.IsZero() && at.Before(next) {
+		next = at
 	}
 	return next
 }
 
-var wsPing = ws.AppendPing(nil, nil)
+// emptyFrame keeps proxies from cutting an idle WebSocket, and is nothing to the
+// client. A ping is not sent, because there are MQTT clients that cannot answer one
+// and others that hang up.
+var emptyFrame = ws.AppendHeader(nil, ws.OpBinary, 0)
+
+// overdue returns the event that is due at now, or nil and when to look again, which
+// is zero for never.
+func (m *mqttConn) overdue(now time.Time) (session.Event, time.Time) {
+	m.smu.Lock()
+	at := m.session.Deadline(now)
+	silent, connected := m.session.Silence(now)
+	m.smu.Unlock()
+	switch {
+	case silent && m.mayHaveSpoken(connected):
+		m.patience++
+		return nil, now.Add(lookAgain)
+	case !at.IsZero() && !now.Before(at):
+		m.patience = 0
+		return session.Tick{}, time.Time{}
+	}
+	m.patience = 0
+	if q := m.publishes.Load(); q != nil {
+		e, by := q.overdueEnd(now)
+		if e != nil {
+			return e, time.Time{}
+		}
+		if !by.IsZero() && (at.IsZero() || by.Before(at)) {
+			at = by
+		}
+	}
+	return nil, at
+}
+
+const (
+	// lookAgain is how long it takes to look again at a client that seems silent.
+	lookAgain = 100 * time.Millisecond
+	// keepAlivePatience and connectPatience are how often that is done before a
+	// client that never stops sending, but sends no packet, counts as silent. A
+	// connected one may have to wait as long as the backplane.
+	keepAlivePatience = (backplaneWait + time.Second) / lookAgain
+	connectPatience   = time.Second / lookAgain
+)
+
+// mayHaveSpoken reports whether a packet may be among what has not been read or is
+// being served. After a pause of this process, or while the client's messages wait
+// for the backplane, that is not the client's fault.
+func (m *mqttConn) mayHaveSpoken(connected bool) bool {
+	most := keepAlivePatience
+	if !connected {
+		most = connectPatience
+		if m.isFull() { // it has more to say than its CONNECT, and does not listen
+			return false
+		}
+	}
+	return time.Duration(m.patience) < most && (m.serving.Load() || m.out().Unread())
+}
 
 func (m *mqttConn) end(why endReason) {
 	switch why {
 	case endRevoked:
 		m.step(session.Revoked{})
 	case endDrain:
-		m.step(session.Draining{})
+		m.endByServer(session.Draining{})
 	}
 }
 

@@ -236,6 +236,8 @@ func (deaf) Wake() {}
 
 func (deaf) Failed(error) {}
 
+func (deaf) Due() {}
+
 // journal remembers what a Server tells its Events.
 type journal struct {
 	mu sync.Mutex

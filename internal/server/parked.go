@@ -19,6 +19,9 @@ func (c *parkedHolder) Wake() {}
 // Failed ends the connection.
 func (c *parkedHolder) Failed(err error) { (*conn)(c).Failed(err) }
 
+// Due does what is due.
+func (c *parkedHolder) Due() { (*conn)(c).Due() }
+
 // Serve writes what there is to write.
 func (c *parkedHolder) Serve(o hub.Outbox) {
 	if (*conn)(c).started.Load() {
@@ -105,6 +108,7 @@ func (p parkedSession) Readable() { go p.readParked(nil) }
 
 // readParked serves what the client has sent and sends now.
 func (m *mqttConn) readParked(early []byte) {
+	m.serving.Store(true)
 	if len(early) > 0 && !m.deaf {
 		m.deaf = !m.received(early)
 	}
@@ -113,6 +117,7 @@ func (m *mqttConn) readParked(early []byte) {
 	for {
 		n, err := m.parked.Read(buf[:])
 		if errors.Is(err, park.ErrWouldBlock) {
+			m.serving.Store(false)
 			m.parked.Resume()
 			return
 		}

@@ -6,11 +6,14 @@ import (
 	"time"
 
 	"pubsub"
+	"pubsub/internal/mqtt"
+	"pubsub/internal/session"
 )
 
 // maxPublishes is how many messages of a connection may wait for the backplane
-// before nothing more is read from it.
-const maxPublishes = 256
+// before nothing more is read from it. It is also the most that a client may have
+// unacknowledged: of those alone one more is read, because it ends the session.
+const maxPublishes = session.ReceiveMaximum
 
 // maxPublishBytes is how many bytes the messages of a connection that wait may have
 // together before nothing more is read from it, and maxAllPublishBytes how many those
@@ -20,71 +23,151 @@ const (
 	maxAllPublishBytes = 64 << 20
 )
 
-// publishQueue publishes the messages of one connection in their order. A
-// retained one, and over a network any, waits while the next are begun.
+// publishQueue publishes the messages of one connection in their order and
+// acknowledges those of QoS 1 in the same order. A retained one, and over a network
+// any, waits while the next are begun.
 type publishQueue struct {
 	mu sync.Mutex
 	// guarded by mu
 	queue   []publishing         // in order; the first one is being finished
 	bytes   int                  // of the messages in queue
 	running bool                 // a goroutine finishes them
+	unacked int                  // of queue, those whose PUBACK has not been sent
 	behind  map[pubsub.Topic]int // of queue, those that a later retained one has to wait for before it is begun
 	changed chan struct{}        // closed when queue has become shorter; nil until somebody waits
+
+	// end ends the session once its mark in queue is reached, or at endBy; nil if
+	// nothing waits to end it.
+	end   session.Event
+	endBy time.Time
 }
 
-// publishing is a message that has its place in the queue.
+// publishing is a place in the queue: that of a message, of one that was refused
+// and whose PUBACK has to wait for its turn, or the mark of the session's end.
 type publishing struct {
-	message pubsub.Message // without data once it has been begun
-	size    int
-	held    int // bytes that it takes while it waits
-	came    time.Time
-	ctx     context.Context
-	cancel  context.CancelFunc             // nil if there is none
-	finish  func() (pubsub.Version, error) // nil until it has been begun
+	message  pubsub.Message // without data once it has been begun
+	size     int
+	held     int // bytes that it takes while it waits
+	came     time.Time
+	ctx      context.Context
+	cancel   context.CancelFunc             // nil if there is none
+	finish   func() (pubsub.Version, error) // nil until it has been begun; always nil without a message
+	packetID uint16                         // of a PUBLISH of QoS 1, else 0
+	refused  mqtt.ReasonCode                // Success unless it was refused
+	ends     bool                           // it is the mark
 }
 
-// add publishes m and returns at once, as long as there is room for another one. A retained message is begun now, so that many share one wait for the disk,
-// unless one to the same topic that is not retained has not been sent yet. Whoever
-// subscribes is given what is retained as soon as that is stored; what was
-// published before it must not come after it.
-func (q *publishQueue) add(s *Server, m pubsub.Message) {
-	p := publishing{message: m, size: len(m.Data), held: len(m.Topic) + len(m.Data) + len(m.Properties), came: s.o.Now(), ctx: context.Background()}
+// add publishes a message and returns at once. A retained message is begun now, so
+// that many share one wait for the disk, unless one to the same topic that is not
+// retained has not been sent yet. Whoever subscribes is given what is retained as
+// soon as that is stored; what was published before it must not come after it.
+//
+// The answer is nil if the message waits: the queue then passes it to m itself.
+func (q *publishQueue) add(m *mqttConn, e session.Publish) (answer session.Event) {
+	s, msg := m.s, e.Message
+	p := publishing{
+		message: msg, size: len(msg.Data), held: len(msg.Topic) + len(msg.Data) + len(msg.Properties),
+		packetID: e.PacketID, came: s.o.Now(), ctx: context.Background(),
+	}
 	if s.o.BackplaneMayWait {
 		p.ctx, p.cancel = context.WithTimeout(p.ctx, backplaneWait)
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if !q.running && !m.Retain && !s.o.BackplaneMayWait {
+	if !q.running && !p.message.Retain && !s.o.BackplaneMayWait {
 		p.begin(s)
-		p.end(s) // nothing to wait for
-		return
+		return p.answer(p.complete(s)) // nothing to wait for
 	}
-	if waits := m.Retain && q.behind[m.Topic] > 0; !waits {
+	if waits := p.message.Retain && q.behind[p.message.Topic] > 0; !waits {
 		p.begin(s)
 	}
-	if !m.Retain || p.finish == nil {
+	if !p.message.Retain || p.finish == nil {
 		if q.behind == nil {
 			q.behind = make(map[pubsub.Topic]int)
 		}
-		q.behind[m.Topic]++
+		q.behind[p.message.Topic]++
 	}
+	q.push(m, p)
+	return nil
+}
+
+// refuse answers a PUBLISH of QoS 1 that is not published. The answer is nil if it
+// has to wait for those before it.
+func (q *publishQueue) refuse(m *mqttConn, packetID uint16, reason mqtt.ReasonCode) (answer session.Event) {
+	p := publishing{packetID: packetID, refused: reason}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if !q.running {
+		return p.answer(reason)
+	}
+	q.push(m, p)
+	return nil
+}
+
+// endAfter passes e to m once what is in the queue now has been acknowledged, and
+// reports whether anything has to be. e must end the session. It is passed after
+// endWait in any case; see overdueEnd.
+func (q *publishQueue) endAfter(m *mqttConn, e session.Event) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.unacked == 0 {
+		return false
+	}
+	if q.end == nil {
+		q.end, q.endBy = e, m.s.o.Now().Add(endWait)
+		q.push(m, publishing{ends: true})
+	}
+	return true
+}
+
+// overdueEnd returns the event that ends the session if it has waited for too long;
+// otherwise nil, and when that will be, which is zero if nothing waits to end it.
+func (q *publishQueue) overdueEnd(now time.Time) (session.Event, time.Time) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.end == nil || now.Before(q.endBy) {
+		return nil, q.endBy
+	}
+	return q.end, time.Time{}
+}
+
+// push puts p into the queue; mu is held.
+func (q *publishQueue) push(m *mqttConn, p publishing) {
 	q.queue = append(q.queue, p)
 	q.bytes += p.held
-	s.publishing.Add(int64(p.held))
+	m.s.publishing.Add(int64(p.held))
+	if p.packetID != 0 {
+		q.unacked++
+	}
 	if !q.running {
 		q.running = true
-		s.registry.goroutines.Add(1)
-		go q.run(s)
+		m.s.registry.goroutines.Add(1)
+		go q.run(m)
 	}
+}
+
+// unacknowledged is the number of PUBLISH packets that have no PUBACK yet.
+func (q *publishQueue) unacknowledged() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.unacked
+}
+
+// waitRoom returns when there is room for another message.
+func (q *publishQueue) waitRoom(s *Server) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
 	for q.full(s) {
 		q.wait()
 	}
 }
 
-// full reports whether nothing more is to be added; mu is held.
+// full reports whether nothing more is to be read; mu is held. As many messages as
+// the client may have unacknowledged are not too many.
 func (q *publishQueue) full(s *Server) bool {
-	return len(q.queue) >= maxPublishes || q.bytes >= maxPublishBytes ||
-		len(q.queue) > 0 && s.publishing.Load() >= maxAllPublishBytes
+	n := len(q.queue)
+	return n > maxPublishes || n == maxPublishes && q.unacked < maxPublishes ||
+		q.bytes >= maxPublishBytes || n > 0 && s.publishing.Load() >= maxAllPublishBytes
 }
 
 // sent notes that the first of the queue, which is not retained, has been sent, and
@@ -133,25 +216,43 @@ func (q *publishQueue) wake() {
 }
 
 // run finishes what was added.
-func (q *publishQueue) run(s *Server) {
-	defer s.registry.goroutines.Done()
+func (q *publishQueue) run(m *mqttConn) {
+	defer m.s.registry.goroutines.Done()
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for len(q.queue) > 0 {
 		p := q.queue[0] // it is begun: nothing is before it
 		q.mu.Unlock()
-		p.end(s)
+		reason := p.refused
+		if p.finish != nil {
+			reason = p.complete(m.s)
+		}
+		if p.packetID != 0 {
+			q.acknowledge(m, p.answer(reason))
+		}
+		if p.ends {
+			m.step(q.end)
+		}
 		q.mu.Lock()
-		if !p.message.Retain {
-			q.sent(s)
+		if p.finish != nil && !p.message.Retain {
+			q.sent(m.s)
 		}
 		q.bytes -= p.held
-		s.publishing.Add(-int64(p.held))
+		m.s.publishing.Add(-int64(p.held))
 		q.queue[0] = publishing{}
 		q.queue = q.queue[1:]
 		q.wake()
 	}
 	q.queue, q.running = nil, false
+}
+
+// acknowledge has m send a PUBACK. It no longer counts before it is sent, or a
+// client that makes use of its whole window could be found to exceed it.
+func (q *publishQueue) acknowledge(m *mqttConn, answer session.Event) {
+	q.mu.Lock()
+	q.unacked--
+	q.mu.Unlock()
+	m.step(answer)
 }
 
 // begin gives p its place in the store, if it is to be kept.
@@ -160,8 +261,9 @@ func (p *publishing) begin(s *Server) {
 	p.message.Data, p.message.Properties = nil, nil
 }
 
-// end finishes p and tells what became of it.
-func (p *publishing) end(s *Server) {
+// complete finishes p, reports what became of it to Events, and returns what that
+// means for the client.
+func (p *publishing) complete(s *Server) mqtt.ReasonCode {
 	_, err := p.finish()
 	if p.cancel != nil {
 		p.cancel()
@@ -169,7 +271,16 @@ func (p *publishing) end(s *Server) {
 	if err != nil {
 		s.o.Events.PublishDropped("backplane", string(p.message.Topic))
 		s.o.Events.Failed("publish failed", err)
-		return
+		return mqtt.ImplementationSpecificError // the client may try again
 	}
 	s.o.Events.Published(transportMQTT, p.size, p.message.Retain, s.o.Now().Sub(p.came))
+	return mqtt.Success
+}
+
+// answer returns the event that acknowledges p, nil if it is not to be.
+func (p *publishing) answer(reason mqtt.ReasonCode) session.Event {
+	if p.packetID == 0 {
+		return nil
+	}
+	return session.Published{PacketID: p.packetID, Reason: reason}
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"pubsub"
+	"pubsub/internal/session"
 )
 
 // slowDisk is a backplane whose writes are durable only once that is let happen. It
@@ -58,6 +59,7 @@ func TestPublishesKeepTheirOrderForWhoSubscribesMeanwhile(t *testing.T) {
 		d := &slowDisk{durable: make(chan struct{})}
 		s := New(Options{Backplane: d})
 		var q publishQueue
+		c := &mqttConn{conn: conn{s: s}}
 		go func() {
 			for _, m := range []pubsub.Message{
 				{Topic: "t", Data: []byte("1"), Retain: true},
@@ -66,7 +68,7 @@ func TestPublishesKeepTheirOrderForWhoSubscribesMeanwhile(t *testing.T) {
 				{Topic: "other", Data: []byte("4"), Retain: true},
 				{Topic: "t", Data: []byte("5"), Retain: true},
 			} {
-				q.add(s, m)
+				q.add(c, session.Publish{Message: m})
 			}
 		}()
 		synctest.Wait()
@@ -115,6 +117,7 @@ func TestPublishesToABackplaneThatIsAwayHoldNothingUp(t *testing.T) {
 			PublishDropped: func(string, string) { dropped = append(dropped, time.Since(began)) },
 		}})
 		var q publishQueue
+		c := &mqttConn{conn: conn{s: s}}
 		for _, m := range []pubsub.Message{
 			{Topic: "t", Data: []byte("1")},
 			{Topic: "t", Data: []byte("2"), Retain: true},
@@ -123,7 +126,7 @@ func TestPublishesToABackplaneThatIsAwayHoldNothingUp(t *testing.T) {
 			{Topic: "t", Data: []byte("5"), Retain: true},
 			{Topic: "other", Data: []byte("6"), Retain: true},
 		} {
-			q.add(s, m)
+			q.add(c, session.Publish{Message: m})
 		}
 		if passed := time.Since(began); passed != 0 {
 			t.Errorf("the connection was held up for %v", passed)
@@ -147,8 +150,9 @@ func TestRetainedPublishesThatWaitedAreStoredTogether(t *testing.T) {
 		d := &slowDisk{durable: first}
 		s := New(Options{Backplane: d})
 		var q publishQueue
+		c := &mqttConn{conn: conn{s: s}}
 		for i, retain := range []bool{true, false, true, true, false, true} {
-			q.add(s, pubsub.Message{Topic: "t", Data: []byte{byte('1' + i)}, Retain: retain})
+			q.add(c, session.Publish{Message: pubsub.Message{Topic: "t", Data: []byte{byte('1' + i)}, Retain: retain}})
 		}
 		synctest.Wait()
 		d.mu.Lock()
@@ -180,8 +184,10 @@ func TestPublishesThatWaitAreBounded(t *testing.T) {
 			for range connections {
 				publishers.Go(func() {
 					var q publishQueue
+					c := &mqttConn{conn: conn{s: s}}
 					for range each {
-						q.add(s, message)
+						q.add(c, session.Publish{Message: message})
+						q.waitRoom(s)
 					}
 				})
 			}

@@ -174,7 +174,7 @@ func (s *Server) Drain(ctx context.Context) {
 			i = steps
 		}
 	}
-	last := time.NewTimer(LingerTimeout + time.Second)
+	last := time.NewTimer(s.o.LastWords + time.Second)
 	defer last.Stop()
 	select {
 	case <-empty:

@@ -54,10 +54,13 @@ type Options struct {
 	TrustedProxies []netip.Prefix
 
 	// SSEKeepAlive is after how much silence a stream gets a keep-alive event
-	// (25 s), WSKeepAlive after how much a WebSocket gets a ping (25 s).
+	// (25 s), WSKeepAlive after how much a WebSocket gets an empty frame (25 s).
 	SSEKeepAlive, WSKeepAlive time.Duration
 	// WriteTimeout is how long a client may take no byte (30 s).
 	WriteTimeout time.Duration
+	// LastWords is how long a client whose connection the server ends has to take
+	// what it has not taken yet, the reason included, and to close its side (5 s).
+	LastWords time.Duration
 	// HandshakeTimeout is how long CONNECT, and a PROXY protocol header, may take to be
 	// whole (10 s).
 	HandshakeTimeout time.Duration
@@ -165,6 +168,7 @@ func defaults(o *Options) {
 	orElse(&o.SSEKeepAlive, 25*time.Second)
 	orElse(&o.WSKeepAlive, 25*time.Second)
 	orElse(&o.WriteTimeout, 30*time.Second)
+	orElse(&o.LastWords, 5*time.Second)
 	orElse(&o.HandshakeTimeout, 10*time.Second)
 	orElse(&o.DrainTimeout, 10*time.Second)
 	if o.Now == nil {

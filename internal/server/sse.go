@@ -454,14 +454,14 @@ func advance(positions []sse.Position, p *pubsub.Parcel) {
 	}
 }
 
-func (st *sseStream) tick(w *writer, now, wrote time.Time) time.Time {
+func (st *sseStream) tick(now, wrote time.Time) time.Time {
 	if st.expires != 0 && now.UnixMilli() >= st.expires {
 		st.end(endExpired)
 		return time.Time{}
 	}
 	next := wrote.Add(st.s.o.SSEKeepAlive)
 	if !next.After(now) {
-		w.bytes(st.framed(keepAlive), false)
+		st.sendKeepAlive(st.framed(keepAlive))
 		next = now.Add(st.s.o.SSEKeepAlive)
 	}
 	if left := st.expires - now.UnixMilli(); st.expires != 0 && left < next.Sub(now).Milliseconds() {

@@ -74,7 +74,7 @@ func (m *mqttConn) claim(owner string) {
 	m.maxPacket = uint32(m.session.MaxPacketSize())
 	m.smu.Unlock()
 	if old := m.s.registry.claim(owner, m); old != nil {
-		old.step(session.TakenOver{})
+		old.endByServer(session.TakenOver{})
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), backplaneWait)
 	defer cancel()
@@ -102,7 +102,7 @@ func (s *Server) takeOver(body []byte) {
 	}
 	s.claimClock.heard(theirs.at)
 	if m, ours := s.claimOf(owner); m != nil && ours.id != theirs.id && ours.at <= theirs.at {
-		m.step(session.TakenOver{})
+		m.endByServer(session.TakenOver{})
 	}
 }
 

@@ -1,10 +1,13 @@
 package server
 
 import (
+	"crypto/tls"
 	"net"
 	"net/http"
 	"sync/atomic"
 	"time"
+
+	"pubsub/internal/park"
 )
 
 // transport carries a stream's bytes to its client. Only one goroutine writes at
@@ -12,26 +15,35 @@ import (
 type transport interface {
 	Write(b []byte) (int, error)
 	// Finish says that nothing more will be written. Whoever waits for the client
-	// then sees it go, or is told so after a moment.
+	// then sees it go.
 	Finish()
+	// Unread reports whether the client has sent something that nobody has read. It
+	// may be false where that cannot be known.
+	Unread() bool
 	Close() error
 }
-
-// LingerTimeout is how long a client may take to close its side after the server
-// has ended a stream. To close both at once could destroy what is under way to
-// it (RFC 9112 section 9.6).
-const LingerTimeout = 2 * time.Second
 
 // netTransport is a connection taken over from net/http.
 type netTransport struct{ net.Conn }
 
-// Finish closes the sending side.
+// Finish closes the sending side: to close both at once could destroy what is under
+// way to the client (RFC 9112 section 9.6).
 func (t netTransport) Finish() {
-	if c, ok := t.Conn.(interface{ CloseWrite() error }); ok && c.CloseWrite() == nil {
-		t.SetReadDeadline(time.Now().Add(LingerTimeout))
-		return
+	if c, ok := t.Conn.(interface{ CloseWrite() error }); !ok || c.CloseWrite() != nil {
+		t.Close()
 	}
-	t.Close()
+}
+
+// Unread implements [transport].
+func (t netTransport) Unread() bool { return park.Unread(t.Conn) }
+
+// Close closes the connection at once. Of TLS that is the connection below: TLS
+// itself would first wait for the client to take its closing alert.
+func (t netTransport) Close() error {
+	if c, ok := t.Conn.(*tls.Conn); ok {
+		return c.NetConn().Close()
+	}
+	return t.Conn.Close()
 }
 
 // responseTransport is the response to a request over HTTP/2, where a connection
@@ -69,6 +81,9 @@ func (t *responseTransport) Write(b []byte) (n int, err error) {
 	}
 	return n, err
 }
+
+// Unread implements [transport]. The client sends nothing after its request.
+func (t *responseTransport) Unread() bool { return false }
 
 // Finish ends the response: it is whole.
 func (t *responseTransport) Finish() {

@@ -17,8 +17,16 @@ type connecting struct {
 	lowered  bool // the server chose the keep-alive
 }
 
+// maximumQoS is the Maximum QoS of every CONNACK (section 3.2.2.3.4).
+const maximumQoS = 1
+
+// maxClientID is the length of the longest client identifier that is accepted, in
+// bytes. Identifiers live as long as their sessions.
+const maxClientID = 1024
+
 // connectPacket takes the CONNECT. Checks run in this order: version,
-// authentication method, will (QoS, topic, size), password, token, limits.
+// authentication method, client identifier, will (QoS, topic, size), password,
+// token, limits.
 func (s *Session) connectPacket(c *mqtt.Connect, now time.Time, out *Output) {
 	if c.Version < 5 {
 		out.Packets = mqtt.AppendOldVersionRefused(out.Packets)
@@ -60,9 +68,11 @@ func (s *Session) refusal(c *mqtt.Connect) mqtt.ReasonCode {
 		return mqtt.UnsupportedProtocolVersion
 	case c.HasAuthMethod:
 		return mqtt.BadAuthenticationMethod
+	case len(c.ClientID) > maxClientID:
+		return mqtt.ClientIdentifierNotValid
 	}
 	if w := c.Will; w != nil {
-		if w.QoS > 0 {
+		if w.QoS > maximumQoS {
 			return mqtt.QoSNotSupported
 		}
 		if _, err := pubsub.ParseTopic(w.Topic); err != nil {
@@ -132,7 +142,9 @@ func (s *Session) claimed(now time.Time, out *Output) {
 	}
 	ack := mqtt.Connack{
 		HasSessionExpiry:   true, // 0: the session ends with the connection
-		QoSLimited:         true, // 0
+		QoSLimited:         true,
+		MaximumQoS:         maximumQoS,
+		ReceiveMaximum:     ReceiveMaximum,
 		MaximumPacketSize:  uint32(s.opts.MaxPacketSize()),
 		NoWildcards:        true,
 		NoShared:           true,

@@ -1,6 +1,9 @@
 package session
 
-import "pubsub"
+import (
+	"pubsub"
+	"pubsub/internal/mqtt"
+)
 
 // Event is what happens to a session: one of the types below that say so.
 type Event interface{ event() }
@@ -14,6 +17,10 @@ type (
 		// Topics are what the client subscribes to now. They are the driver's, which
 		// has them anyway; a session keeps none.
 		Topics Topics
+		// Unacknowledged is the number of messages with a packet identifier that were
+		// to be published and have no Published yet. The driver, which queues them,
+		// counts them.
+		Unacknowledged int
 	}
 	// Unreadable: what came from the client cannot be cut into packets, or the
 	// next one is above [Options.MaxPacketSize].
@@ -41,6 +48,13 @@ type (
 	}
 	// Unsubscribed answers [Unsubscribe].
 	Unsubscribed struct{}
+	// Published answers a [Publish] or [Dropped] that has a packet identifier. The
+	// answers must come in the order of the effects (section 4.6), at any time.
+	Published struct {
+		PacketID uint16
+		// Reason is Success once the backplane has accepted the message.
+		Reason mqtt.ReasonCode
+	}
 	// TakenOver: another connection has claimed the client's name.
 	TakenOver struct{}
 	// Revoked: the key that signed the token was deleted.
@@ -59,6 +73,7 @@ func (Authorized) event()      {}
 func (Claimed) event()         {}
 func (Subscribed) event()      {}
 func (Unsubscribed) event()    {}
+func (Published) event()       {}
 func (TakenOver) event()       {}
 func (Revoked) event()         {}
 func (Draining) event()        {}
@@ -110,20 +125,26 @@ type (
 	Unsubscribe struct {
 		Topics []pubsub.Topic
 	}
-	// Publish asks to publish a message; there is no answer.
+	// Publish asks to publish a message. [Published] answers, if the message has a
+	// packet identifier.
 	Publish struct {
 		// Message owns its slices. Its Version is for the store to give.
 		Message pubsub.Message
 		// Will says that it is the client's will.
 		Will bool
+		// PacketID is the packet identifier of a PUBLISH of QoS 1, else 0.
+		PacketID uint16
 	}
 	// Dropped says that a message of the client's is not published, to be counted
-	// and logged; there is no answer.
+	// and logged. [Published] with [mqtt.NotAuthorized] answers, if the message has
+	// a packet identifier.
 	Dropped struct {
 		Topic  pubsub.Topic
 		Reason DropReason
 		// Will says that it was the client's will.
 		Will bool
+		// PacketID is as in Publish.
+		PacketID uint16
 	}
 )
 

@@ -7,18 +7,24 @@ import (
 	"pubsub/internal/mqtt"
 )
 
+// ReceiveMaximum is how many messages of QoS 1 a client may have unacknowledged: the
+// Receive Maximum of every CONNACK (section 3.2.2.3.3).
+const ReceiveMaximum = 256
+
 // publish takes a PUBLISH (section 3.3). What the codec has not refused is
-// checked in this order: subscription identifier, QoS, topic alias, size, topic,
-// right. Only the last leaves the connection up: QoS 0 has no answer that could
-// say so.
-func (s *Session) publish(p *mqtt.Publish, now time.Time, out *Output) {
+// checked in this order: subscription identifier, QoS, receive maximum, topic
+// alias, size, topic, right. Only the last leaves the connection up: PUBACK
+// reports it at QoS 1, and at QoS 0 nothing can.
+func (s *Session) publish(p *mqtt.Publish, unacknowledged int, now time.Time, out *Output) {
 	reason := mqtt.Success
 	topic, err := pubsub.ParseTopic(p.Topic)
 	switch {
 	case len(p.SubscriptionIDs) > 0: // section 3.3.4: from servers only
 		reason = mqtt.ProtocolError
-	case p.QoS > 0:
+	case p.QoS > maximumQoS:
 		reason = mqtt.QoSNotSupported
+	case p.QoS > 0 && unacknowledged >= ReceiveMaximum:
+		reason = mqtt.ReceiveMaximumExceeded
 	case p.TopicAlias > 0: // the Topic Alias Maximum is 0
 		reason = mqtt.TopicAliasInvalid
 	case len(p.Payload) > s.opts.MaxMessageSize:
@@ -37,18 +43,25 @@ func (s *Session) publish(p *mqtt.Publish, now time.Time, out *Output) {
 	both = append(append(both, p.Payload...), p.Properties...)
 	n := len(p.Payload)
 	m.Data, m.Properties = both[:n:n], both[n:]
-	s.deliver(m, false, now, out)
+	s.deliver(Publish{Message: m, PacketID: p.PacketID}, now, out)
 }
 
-// deliver has m published as the client's, if it may be.
-func (s *Session) deliver(m pubsub.Message, will bool, now time.Time, out *Output) {
-	switch {
-	case m.Topic.Reserved():
-		out.Effects = append(out.Effects, Dropped{m.Topic, DropReserved, will})
-	case !s.grant.CanWrite(m.Topic):
-		out.Effects = append(out.Effects, Dropped{m.Topic, DropForbidden, will})
+// deliver publishes p as a message of the client, if the client has the right.
+func (s *Session) deliver(p Publish, now time.Time, out *Output) {
+	switch t := p.Message.Topic; {
+	case t.Reserved():
+		out.Effects = append(out.Effects, Dropped{t, DropReserved, p.Will, p.PacketID})
+	case !s.grant.CanWrite(t):
+		out.Effects = append(out.Effects, Dropped{t, DropForbidden, p.Will, p.PacketID})
 	default:
-		m.Published, m.Sender = now, s.owner
-		out.Effects = append(out.Effects, Publish{Message: m, Will: will})
+		p.Message.Published, p.Message.Sender = now, s.owner
+		out.Effects = append(out.Effects, p)
+	}
+}
+
+// published acknowledges a PUBLISH of QoS 1 (section 3.4).
+func (s *Session) published(e Published, now time.Time, out *Output) {
+	if s.state.connected() {
+		s.reply(&mqtt.Ack{Kind: mqtt.TypePuback, PacketID: e.PacketID, Reason: e.Reason}, now, out)
 	}
 }

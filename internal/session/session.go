@@ -8,6 +8,8 @@
 //     one is unanswered at a time, and until its answer has been passed, no
 //     further Packet is: the driver leaves them unread. All other events may come
 //     at any time;
+//   - answers each [Publish] and [Dropped] that has a packet identifier with
+//     [Published], in their order, whatever else is unanswered;
 //   - passes [Tick] when [Session.Deadline] has come;
 //   - after a Step that set Output.Close sends what it was given, closes and
 //     passes nothing more (what is passed is ignored).
@@ -153,6 +155,8 @@ func (s *Session) Step(e Event, now time.Time, out *Output) {
 		s.subscribed(e.Errs, now, out)
 	case Unsubscribed:
 		s.unsubscribed(now, out)
+	case Published:
+		s.published(e, now, out)
 	case Tick:
 		s.tick(now, out)
 	case TakenOver:
@@ -204,7 +208,7 @@ func (s *Session) packet(e Packet, now time.Time, out *Output) {
 	case *mqtt.Connect:
 		s.connectPacket(p, now, out)
 	case *mqtt.Publish:
-		s.publish(p, now, out)
+		s.publish(p, e.Unacknowledged, now, out)
 	case *mqtt.Subscribe:
 		s.subscribe(p, e.Topics, now, out)
 	case *mqtt.Unsubscribe:
@@ -214,8 +218,9 @@ func (s *Session) packet(e Packet, now time.Time, out *Output) {
 	case *mqtt.Disconnect:
 		s.disconnect(p, now, out)
 	default:
-		// What only servers send, acknowledgements of a QoS that there is not, and
-		// AUTH without an authentication method (section 4.12).
+		// Packets that only servers send, acknowledgements of messages that were not
+		// sent, because every subscription has QoS 0, and AUTH without an
+		// authentication method (section 4.12).
 		s.fail(mqtt.ProtocolError, now, out)
 	}
 }
@@ -266,6 +271,14 @@ func (s *Session) tick(now time.Time, out *Output) {
 // expired reports whether the token has been valid for the last time.
 func (s *Session) expired(now time.Time) bool {
 	return s.grant != nil && !s.grant.Expires.IsZero() && !now.Before(s.grant.Expires)
+}
+
+// Silence reports whether a Tick at now would end the session because the client has
+// sent nothing, which unread bytes could disprove. connected is false if that is its
+// CONNECT.
+func (s *Session) Silence(now time.Time) (silent, connected bool) {
+	d := s.Deadline(now)
+	return !d.IsZero() && !now.Before(d) && !s.expired(now), s.state.connected()
 }
 
 func (s *Session) expire(now time.Time, out *Output) { s.fail(mqtt.NotAuthorized, now, out) }
@@ -350,7 +363,7 @@ func (s *Session) hangUp(code CloseCode, now time.Time, out *Output) {
 // after it.
 func (s *Session) end(now time.Time, out *Output) {
 	if s.state.connected() && s.will != nil && !s.expired(now) {
-		s.deliver(*s.will, true, now, out)
+		s.deliver(Publish{Message: *s.will, Will: true}, now, out)
 	}
 	*s = Session{opts: s.opts, owner: s.owner, state: closed}
 }

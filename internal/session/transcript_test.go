@@ -31,6 +31,8 @@ var rewrite = flag.Bool("rewrite", false, "write what sessions do now into testd
 //	verdict admitted [kid=K] [sub=S] [admin] [read=A,B] [write=A,B] [expires=DURATION]
 //	verdict bad-token | auth-failed | too-many-connections
 //	claimed, subscribed [ok,error,...], unsubscribed
+//	published PACKETID REASON
+//	send-many N TYPE [...]         the same packet N times, of which only the end is shown
 //	taken-over, revoked, draining, transport-closed
 //	wait DURATION                  time passes, then a tick
 //	sleep DURATION                 time passes, and the tick is late
@@ -105,6 +107,7 @@ type player struct {
 	now      time.Time
 	out      Output
 	deadline time.Time // as last shown
+	unacked  int       // messages with a packet identifier and no "published" yet
 }
 
 func (p *player) reset(args map[string]string) {
@@ -123,7 +126,7 @@ func (p *player) reset(args map[string]string) {
 			p.t.Fatalf("new: unknown %q", k)
 		}
 	}
-	p.s, p.topics = New(&p.opts, p.now), topicSet{}
+	p.s, p.topics, p.unacked = New(&p.opts, p.now), topicSet{}, 0
 }
 
 func (p *player) do(line string) string {
@@ -137,6 +140,11 @@ func (p *player) do(line string) string {
 	case "login":
 		p.login(words)
 		return "connected, " + p.show()
+	case "send-many":
+		for range p.number(words[0]) {
+			p.out.Reset()
+			p.step(p.event("send", "", words[1:]))
+		}
 	case "sleep":
 		p.now = p.now.Add(p.duration(rest))
 	case "wait":
@@ -160,6 +168,10 @@ func (p *player) step(e Event) {
 	p.s.Step(e, p.now, &p.out)
 	for _, effect := range p.out.Effects[before:] {
 		switch effect := effect.(type) {
+		case Publish:
+			p.unacked += min(1, int(effect.PacketID))
+		case Dropped:
+			p.unacked += min(1, int(effect.PacketID))
 		case Subscribe:
 			p.asked = effect.Subscriptions
 		case Unsubscribe:
@@ -173,7 +185,7 @@ func (p *player) step(e Event) {
 func (p *player) event(name, rest string, words []string) Event {
 	switch name {
 	case "send":
-		return Packet{Raw: p.packet(words).Append(nil), Topics: p.topics}
+		return Packet{Raw: p.packet(words).Append(nil), Topics: p.topics, Unacknowledged: p.unacked}
 	case "hex":
 		return Packet{Raw: p.bytes(rest), Topics: p.topics}
 	case "verdict":
@@ -199,6 +211,9 @@ func (p *player) event(name, rest string, words []string) Event {
 		return Subscribed{Errs: errs}
 	case "unsubscribed":
 		return Unsubscribed{}
+	case "published":
+		p.unacked--
+		return Published{PacketID: uint16(p.number(words[0])), Reason: mqtt.ReasonCode(p.number(words[1]))}
 	case "taken-over":
 		return TakenOver{}
 	case "revoked":

@@ -24,7 +24,6 @@ type Opcode = ws.OpCode
 const (
 	OpBinary = ws.OpBinary
 	OpClose  = ws.OpClose
-	OpPing   = ws.OpPing
 	OpPong   = ws.OpPong
 )
 
@@ -67,17 +66,11 @@ func AppendHeader(dst []byte, op Opcode, payloadLen int) []byte {
 	return binary.BigEndian.AppendUint64(append(dst, 127), uint64(payloadLen))
 }
 
-// AppendPing appends a ping (RFC 6455 section 5.5.2). A payload over
-// [MaxControlPayload] is cut there.
-func AppendPing(dst, payload []byte) []byte { return appendControl(dst, OpPing, payload) }
-
 // AppendPong appends the answer to a ping with that payload (RFC 6455 section
 // 5.5.3). A payload over [MaxControlPayload] is cut there.
-func AppendPong(dst, payload []byte) []byte { return appendControl(dst, OpPong, payload) }
-
-func appendControl(dst []byte, op Opcode, payload []byte) []byte {
+func AppendPong(dst, payload []byte) []byte {
 	payload = payload[:min(len(payload), MaxControlPayload)]
-	return append(AppendHeader(dst, op, len(payload)), payload...)
+	return append(AppendHeader(dst, OpPong, len(payload)), payload...)
 }
 
 // AppendClose appends a close frame (RFC 6455 section 5.5.1). With [CodeNone] it

@@ -20,8 +20,6 @@ func TestFramesReadBack(t *testing.T) {
 		}
 		check(t, append(b[len("before"):], payload...), gobwas.OpBinary, string(payload))
 	}
-	check(t, ws.AppendPing(nil, []byte("abc")), gobwas.OpPing, "abc")
-	check(t, ws.AppendPing(nil, nil), gobwas.OpPing, "")
 	check(t, ws.AppendPong(nil, []byte("abc")), gobwas.OpPong, "abc")
 	check(t, ws.AppendPong(nil, make([]byte, 200)), gobwas.OpPong, string(make([]byte, 125)))
 	check(t, ws.AppendClose(nil, ws.CodeNormal, ""), gobwas.OpClose, "\x03\xe8")
@@ -75,7 +73,6 @@ func TestAppendAllocatesNothing(t *testing.T) {
 	payload := []byte("payload")
 	if n := testing.AllocsPerRun(100, func() {
 		ws.AppendHeader(dst, ws.OpBinary, 70_000)
-		ws.AppendPing(dst, payload)
 		ws.AppendPong(dst, payload)
 		ws.AppendClose(dst, ws.CodeNormal, "bye")
 	}); n != 0 {

@@ -25,8 +25,6 @@ type session struct {
 const (
 	opBinary = 0x2
 	opClose  = 0x8
-	opPing   = 0x9
-	opPong   = 0xA
 )
 
 // dialSession returns once CONNACK has come.
@@ -140,7 +138,7 @@ func appendFrame(dst []byte, op byte, payload []byte) []byte {
 	return append(append(dst, 0, 0, 0, 0), payload...)
 }
 
-// next returns the next packet; it answers pings.
+// next returns the next packet.
 func (s *session) next() (mqtt.Packet, error) {
 	for {
 		if len(s.packets) > 0 {
@@ -157,14 +155,11 @@ func (s *session) next() (mqtt.Packet, error) {
 		switch {
 		case err != nil:
 			return nil, err
+		case op == opBinary && len(payload) == 0: // the server's keep-alive
+			deadline(s.conn)
 		case op == opBinary:
 			// A new array: what was parsed of the old one is still in use.
 			s.packets = append(s.packets[:len(s.packets):len(s.packets)], payload...)
-		case op == opPing:
-			if _, err := s.conn.Write(appendFrame(nil, opPong, payload)); err != nil {
-				return nil, err
-			}
-			deadline(s.conn)
 		default:
 			return nil, fmt.Errorf("a frame of opcode %d: % x", op, payload)
 		}

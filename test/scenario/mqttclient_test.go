@@ -173,12 +173,12 @@ type closed struct{ code int }
 
 func (c closed) Error() string { return fmt.Sprintf("closed with %d", c.code) }
 
-// read returns the next packet. WebSocket pings are passed over, and make nobody
-// wait longer.
+// read returns the next packet. Empty frames are passed over, and make nobody wait
+// longer. The broker sends no WebSocket ping.
 func (m *mqttClient) read() (mqtt.Packet, error) {
 	for begun := time.Now(); ; {
 		if time.Since(begun) > patience {
-			return nil, errors.New("pings, and no packet")
+			return nil, errors.New("empty frames, and no packet")
 		}
 		if len(m.packets) > 0 {
 			p, n, err := mqtt.Parse(m.packets)
@@ -200,7 +200,7 @@ func (m *mqttClient) read() (mqtt.Packet, error) {
 			return nil, closed{1005}
 		case op == opClose && len(payload) >= 2:
 			return nil, closed{int(binary.BigEndian.Uint16(payload))}
-		case op != opPing:
+		default:
 			return nil, fmt.Errorf("frame of opcode %d", op)
 		}
 	}

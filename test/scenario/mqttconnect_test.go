@@ -96,7 +96,7 @@ func TestConnectRefusals(t *testing.T) {
 		{"user name alone", rawPacket(0x10, name, v5, "\x82\x00\x00\x00\x00\x00", password), 0x87, 1000},
 		{"bad token", rawPacket(0x10, name, v5, "\x42\x00\x00\x00\x00\x00", password), 0x87, 1000},
 		{"authentication method", rawPacket(0x10, name, v5, "\x42\x00\x00\x04\x15\x00\x01x\x00\x00", password), 0x8C, 1000},
-		{"will QoS 1", rawPacket(0x10, name, v5, "\x4e\x00\x00\x00\x00\x00\x00\x00\x01t\x00\x00", password), 0x9B, 1000},
+		{"client identifier of 1,025 bytes", (&mqtt.Connect{ClientID: strings.Repeat("c", 1025), Password: []byte(adminToken), HasPassword: true}).Append(nil), 0x85, 1000},
 		{"will QoS 2", rawPacket(0x10, name, v5, "\x56\x00\x00\x00\x00\x00\x00\x00\x01t\x00\x00", password), 0x9B, 1000},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -133,6 +133,7 @@ func TestConnack(t *testing.T) {
 		assigned bool
 	}{
 		{"nothing asked for", mqtt.Connect{ClientID: "c", KeepAlive: 5}, false, false},
+		{"the longest client identifier", mqtt.Connect{ClientID: strings.Repeat("c", 1024), KeepAlive: 5}, false, false},
 		{"a session that outlives, a long keep-alive", mqtt.Connect{ClientID: "c", KeepAlive: 60, SessionExpiry: 100}, true, false},
 		{"no identifier, no keep-alive", mqtt.Connect{CleanStart: true}, true, true},
 	} {
@@ -142,7 +143,7 @@ func TestConnack(t *testing.T) {
 			if assigned := got.AssignedClientID != ""; assigned != tt.assigned {
 				t.Errorf("assigned client identifier %q", got.AssignedClientID)
 			}
-			if got.SessionPresent || got.MaximumQoS != 0 || !got.QoSLimited || got.NoRetain || got.MaximumPacketSize != 32768 ||
+			if got.SessionPresent || got.MaximumQoS != 1 || !got.QoSLimited || got.ReceiveMaximum != 256 || got.NoRetain || got.MaximumPacketSize != 32768 ||
 				!got.NoWildcards || got.NoSubscriptionIDs || !got.NoShared || got.TopicAliasMaximum != 0 || got.SessionExpiry != 0 {
 				t.Errorf("%+v", got)
 			}
@@ -273,6 +274,8 @@ func TestFaultsAfterConnack(t *testing.T) {
 		{"second CONNECT", connectWith(adminToken), 0x82, 1002},
 		{"CONNACK", []byte{0x20, 3, 0, 0, 0}, 0x82, 1002},
 		{"PUBACK", []byte{0x40, 2, 0, 1}, 0x82, 1002},
+		{"PUBREC", []byte{0x50, 2, 0, 1}, 0x82, 1002},
+		{"PUBCOMP", []byte{0x70, 2, 0, 1}, 0x82, 1002},
 		{"PUBREL", []byte{0x62, 2, 0, 1}, 0x82, 1002},
 		{"SUBACK", []byte{0x90, 4, 0, 1, 0, 0}, 0x82, 1002},
 		{"PINGRESP", []byte{0xd0, 0}, 0x82, 1002},
@@ -292,7 +295,8 @@ func TestFaultsAfterConnack(t *testing.T) {
 		{"SUBSCRIBE with subscription identifier 0", rawPacket(0x82, "\x00\x01\x02\x0b\x00\x00\x01t\x00"), 0x82, 1002},
 		{"UNSUBSCRIBE without filters", rawPacket(0xa2, "\x00\x01\x00"), 0x82, 1002},
 
-		{"PUBLISH QoS 1", rawPacket(0x32, "\x00\x01t\x00\x01\x00x"), 0x9B, 1000},
+		{"PUBLISH QoS 1 with packet identifier 0", rawPacket(0x32, "\x00\x01t\x00\x00\x00x"), 0x82, 1002},
+		{"PUBLISH QoS 1 to +", rawPacket(0x32, "\x00\x03a/+\x00\x01\x00x"), 0x90, 1000},
 		{"PUBLISH QoS 2", rawPacket(0x34, "\x00\x01t\x00\x01\x00x"), 0x9B, 1000},
 		{"PUBLISH QoS 3", rawPacket(0x36, "\x00\x01t\x00\x01\x00x"), 0x81, 1002},
 		{"PUBLISH with a topic alias", rawPacket(0x30, "\x00\x01t\x03\x23\x00\x01x"), 0x94, 1000},
@@ -469,16 +473,15 @@ func TestWebSocket(t *testing.T) {
 	}
 }
 
-// "After 25 s (ws-keep-alive) without a frame sent, a WebSocket ping."
+// "After 25 s (ws-keep-alive) without a frame sent, an empty binary frame."
 func TestWebSocketKeepAlive(t *testing.T) {
 	t.Parallel()
 	n := start(t, func(c *config.Config) { c.WSKeepAlive = 150 * time.Millisecond })
 	m := n.adminClient()
 	for range 3 {
-		if op, b, err := m.readFrame(); op != opPing || len(b) > 125 || err != nil {
+		if op, b, err := m.readFrame(); op != opBinary || len(b) != 0 || err != nil {
 			t.Fatalf("opcode %d, %q, %v", op, b, err)
 		}
 	}
-	m.frame(0x80|opPong, nil)
 	m.ping()
 }

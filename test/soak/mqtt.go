@@ -21,12 +21,8 @@ type mqttConn struct {
 	packets []byte // that have come and were not taken yet
 }
 
-// The opcodes of RFC 6455 section 5.2.
-const (
-	opBinary = 0x2
-	opPing   = 0x9
-	opPong   = 0xA
-)
+// opBinary is an opcode of RFC 6455 section 5.2.
+const opBinary = 0x2
 
 // openSession returns once CONNACK has come.
 func openSession(nc net.Conn, token, clientID string) (*mqttConn, error) {
@@ -112,7 +108,7 @@ func appendFrame(dst []byte, op byte, payload []byte) []byte {
 	return append(dst, payload...)
 }
 
-// next returns the next packet, and answers pings.
+// next returns the next packet.
 func (c *mqttConn) next() (mqtt.Packet, error) {
 	for {
 		if len(c.packets) > 0 {
@@ -132,10 +128,6 @@ func (c *mqttConn) next() (mqtt.Packet, error) {
 		case op == opBinary:
 			// A new array: what was parsed of the old one is still in use.
 			c.packets = append(c.packets[:len(c.packets):len(c.packets)], payload...)
-		case op == opPing:
-			if _, err := c.nc.Write(appendFrame(nil, opPong, payload)); err != nil {
-				return nil, err
-			}
 		default:
 			return nil, fmt.Errorf("a frame of opcode %d: % x", op, payload)
 		}

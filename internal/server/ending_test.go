@@ -1,0 +1,242 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"pubsub"
+	"pubsub/internal/mqtt"
+	"pubsub/internal/park"
+	"pubsub/internal/session"
+	"pubsub/internal/ws"
+
+	gobwas "github.com/gobwas/ws"
+)
+
+// trickle reads a byte a second and notes when the connection ended.
+func trickle(c net.Conn, ended *atomic.Int64) {
+	began := time.Now()
+	var b [1]byte
+	for {
+		time.Sleep(time.Second)
+		if _, err := c.Read(b[:]); err != nil {
+			ended.Store(int64(time.Since(began)))
+			return
+		}
+	}
+}
+
+// runningLot returns a lot that runs until the test has ended.
+func runningLot(t *testing.T) *park.Lot {
+	t.Helper()
+	lot, err := park.New(park.Options{WriteTimeout: 30 * time.Second})
+	if errors.Is(err, errors.ErrUnsupported) {
+		t.Skip("connections are not parked on this system")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() { lot.Run(ctx); close(ended) }()
+	t.Cleanup(func() { stop(); <-ended })
+	return lot
+}
+
+// pings are more than the server answers to a client that does not read.
+var pings = bytes.Repeat(clientFrame(gobwas.OpPing, make([]byte, ws.MaxControlPayload)), 2*maxControl/ws.MaxControlPayload)
+
+// Whatever the reason for which the server ends a connection, its client has 5 s to
+// take its last words. That it reads a little all the time, and has much to read
+// before them, makes no difference.
+func TestTrickleIsClosedAfterFiveSeconds(t *testing.T) {
+	const at = 20 * time.Second // when the reason comes
+	revoked := func(_ *Server, c *conn, _ net.Conn) { c.proto.end(endRevoked) }
+	drained := func(s *Server, _ *conn, _ net.Conn) { go s.Drain(context.Background()) }
+	subscribe := &mqtt.Subscribe{PacketID: 1, Filters: []mqtt.Filter{{Topic: "t"}}}
+	for _, tt := range []struct {
+		name    string
+		stream  bool // it is a stream of events
+		expires bool // at that time
+		now     func(s *Server, c *conn, client net.Conn)
+	}{
+		{name: "MQTT, handshake timeout"},
+		{name: "MQTT, token expired", expires: true},
+		{name: "MQTT, key deleted", now: revoked},
+		{name: "MQTT, drained", now: drained},
+		{name: "MQTT, taken over", now: func(_ *Server, c *conn, _ net.Conn) { c.proto.(*mqttConn).endByServer(session.TakenOver{}) }},
+		{name: "MQTT, protocol error", now: func(_ *Server, _ *conn, client net.Conn) {
+			client.Write(clientFrame(ws.OpBinary, (&mqtt.Auth{}).Append(nil)))
+		}},
+		{name: "MQTT, text frame", now: func(_ *Server, _ *conn, client net.Conn) { client.Write(clientFrame(gobwas.OpText, nil)) }},
+		{name: "MQTT, close frame", now: func(_ *Server, _ *conn, client net.Conn) { client.Write(clientFrame(ws.OpClose, nil)) }},
+		{name: "SSE, token expired", stream: true, expires: true},
+		{name: "SSE, key deleted", stream: true, now: revoked},
+		{name: "SSE, drained", stream: true, now: drained},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			inTime(t, func(o *Options) {
+				o.DrainTimeout = time.Millisecond
+				o.HandshakeTimeout = at
+			}, func(t *testing.T, s *Server) {
+				key := pubsub.Key{ID: "k", Value: "v", Created: time.Now()}
+				if err := s.o.Backplane.PutKey(t.Context(), key); err != nil {
+					t.Fatal(err)
+				}
+				claims := map[string]any{"x-fastly-read": []string{"t"}}
+				var expires time.Time
+				if tt.expires {
+					expires = time.Now().Add(at)
+					claims["exp"] = expires.Add(-30 * time.Second).Unix()
+				}
+				began := time.Now()
+				var client net.Conn
+				var c *conn
+				var ended atomic.Int64
+				if tt.stream {
+					client, c = connectStream(t, s, expires)
+					go trickle(client, &ended)
+				} else {
+					var m *mqttConn
+					client, m = connectSocket(t, s)
+					c = &m.conn
+					go trickle(client, &ended)
+					if tt.name == "MQTT, handshake timeout" {
+						go client.Write(pings)
+					} else {
+						con := connect("c", 0)
+						con.Password = []byte(sign(key, claims))
+						client.Write(clientFrame(ws.OpBinary, con.Append(nil)))
+						client.Write(clientFrame(ws.OpBinary, subscribe.Append(nil)))
+					}
+				}
+				time.Sleep(time.Second)
+				for range 10 {
+					s.o.Hub.Deliver(pubsub.NewParcel(pubsub.Message{Topic: "t", Data: make([]byte, 1000)}))
+				}
+				time.Sleep(at - time.Since(began))
+				if got := ended.Load(); got != 0 {
+					t.Errorf("closed after %v already", time.Duration(got))
+				}
+				if tt.now != nil {
+					tt.now(s, c, client)
+				}
+				time.Sleep(10 * time.Second)
+				if got := time.Duration(ended.Load()); got < at+5*time.Second || got > at+6*time.Second {
+					t.Errorf("closed after %v, want 5 s after %v", got, at)
+				}
+				client.Close()
+			})
+		})
+	}
+}
+
+// The same over real connections: parked, in the hands of goroutines, over TLS and
+// HTTP/2. The client takes a little all the time, which is progress to the kernel
+// and to write timeouts.
+func TestSlowReaderIsClosedOverTheNetwork(t *testing.T) {
+	const wait = 300 * time.Millisecond
+	for _, tt := range []struct {
+		name        string
+		parked, tls bool
+	}{{"parked", true, false}, {"portable", false, false}, {"TLS", false, true}} {
+		t.Run(tt.name, func(t *testing.T) {
+			var open atomic.Int64
+			n := newNode(t, func(o *Options) {
+				o.HandshakeTimeout, o.LastWords = wait, wait
+				o.Events.Connected = func(string) { open.Add(1) }
+				o.Events.Disconnected = func(string) { open.Add(-1) }
+				if tt.parked {
+					o.Lot = runningLot(t)
+				}
+			})
+			dial := func(head string) net.Conn {
+				srv := n.h1
+				if tt.tls {
+					srv = n.h2
+				}
+				c, err := net.Dial("tcp", srv.Listener.Addr().String())
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { c.Close() })
+				c.(*net.TCPConn).SetReadBuffer(4 << 10)
+				if tt.tls {
+					c = tls.Client(c, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"http/1.1"}})
+				}
+				if _, err := io.WriteString(c, head); err != nil {
+					t.Fatal(err)
+				}
+				return c
+			}
+			stranger := dial("GET /mqtt HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
+				"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n")
+			stream := dial("GET /events?topic=t HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " +
+				n.token(map[string]any{"x-fastly-read": []string{"t"}}) + "\r\n\r\n")
+			var b [1]byte
+			for _, c := range []net.Conn{stranger, stream} {
+				if _, err := io.ReadFull(c, b[:]); err != nil {
+					t.Fatal(err)
+				}
+			}
+			go func() {
+				for err := error(nil); err == nil; {
+					_, err = stranger.Write(pings)
+				}
+			}()
+			for range 200 { // more than the kernels take
+				n.hub.Deliver(pubsub.NewParcel(pubsub.Message{Topic: "t", Data: make([]byte, 32<<10)}))
+				time.Sleep(time.Millisecond)
+			}
+			n.endKey(n.key.ID)
+			began := time.Now()
+			for open.Load() > 0 {
+				if time.Since(began) > 10*time.Second {
+					t.Fatalf("%d connections are still there", open.Load())
+				}
+				for _, c := range []net.Conn{stranger, stream} {
+					c.Read(b[:])
+				}
+				time.Sleep(10 * time.Millisecond)
+			}
+		})
+	}
+	t.Run("HTTP/2", func(t *testing.T) {
+		var open atomic.Int64
+		n := newNode(t, func(o *Options) {
+			o.LastWords = wait
+			o.Events.Connected = func(string) { open.Add(1) }
+			o.Events.Disconnected = func(string) { open.Add(-1) }
+		})
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, n.h2.URL+"/events?topic=t", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer "+n.token(map[string]any{"x-fastly-read": []string{"t"}}))
+		res, err := n.h2.Client().Do(req)
+		if err != nil || res.ProtoMajor != 2 {
+			t.Fatalf("HTTP/%d, %v", res.ProtoMajor, err)
+		}
+		defer res.Body.Close()
+		for range 400 { // more than the window of a stream, which is 4 MiB
+			n.hub.Deliver(pubsub.NewParcel(pubsub.Message{Topic: "t", Data: make([]byte, 32<<10)}))
+			time.Sleep(time.Millisecond)
+		}
+		n.endKey(n.key.ID)
+		var b [1]byte
+		for began := time.Now(); open.Load() > 0; time.Sleep(10 * time.Millisecond) {
+			if time.Since(began) > 10*time.Second {
+				t.Fatal("the stream is still there")
+			}
+			res.Body.Read(b[:])
+		}
+	})
+}
