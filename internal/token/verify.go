@@ -5,6 +5,7 @@ package token
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -91,7 +92,7 @@ func (v *Verifier) Verify(ctx context.Context, raw string, now time.Time) (*pubs
 	var keyErr error
 	var c claims
 	_, err := parser.ParseWithClaims(raw, &c, func(t *jwt.Token) (any, error) {
-		kid, secret, keyErr = v.secret(ctx, t.Header)
+		kid, secret, keyErr = v.secret(ctx, t)
 		return []byte(secret), keyErr
 	})
 	switch {
@@ -114,14 +115,20 @@ func (v *Verifier) Verify(ctx context.Context, raw string, now time.Time) (*pubs
 	return g, err
 }
 
-// secret returns the kid of a header and its key. Its error is Verify's.
-func (v *Verifier) secret(ctx context.Context, header map[string]any) (kid, secret string, err error) {
-	if _, ok := header["crit"]; ok {
+// secret returns the kid of t's header and its key. Its error is Verify's.
+func (v *Verifier) secret(ctx context.Context, t *jwt.Token) (kid, secret string, err error) {
+	if _, ok := t.Header["crit"]; ok {
 		return "", "", invalid("the crit header asks for extensions, and none is known")
 	}
-	kid, _ = header["kid"].(string)
+	kid, _ = t.Header["kid"].(string)
 	if kid == "" {
 		return "", "", invalid("the kid header must name a signing key")
+	}
+	if strings.ContainsRune(kid, utf8.RuneError) {
+		head, _, _ := strings.Cut(t.Raw, ".")
+		if b, err := base64.RawURLEncoding.DecodeString(head); err != nil || !utf8.Valid(b) || loneSurrogateIn(b, "kid") {
+			return "", "", invalid("the kid header is not valid Unicode")
+		}
 	}
 	secret, err = v.Key(ctx, kid)
 	switch {
@@ -247,5 +254,11 @@ func (c *claims) UnmarshalJSON(b []byte) error {
 	if !utf8.Valid(b) {
 		return errors.New("not UTF-8") // else a topic would turn into another one
 	}
-	return json.Unmarshal(b, &c.MapClaims)
+	if err := json.Unmarshal(b, &c.MapClaims); err != nil {
+		return err
+	}
+	if loneSurrogateIn(b, claimRead, claimWrite, "sub") {
+		return errors.New("not Unicode") // for the same reason
+	}
+	return nil
 }

@@ -1,0 +1,62 @@
+package token
+
+import (
+	"bytes"
+	"encoding/json"
+	"strconv"
+	"unicode/utf16"
+)
+
+// loneSurrogateIn reports whether, in the JSON object b, the value of one of the
+// names holds an escape of half a surrogate pair. Such a string is not Unicode.
+// Package json reads each of them as U+FFFD, so that different names, or a name and
+// another one that was granted, would become the same.
+func loneSurrogateIn(b []byte, names ...string) bool {
+	if !hasLoneSurrogate(b) {
+		return false
+	}
+	var values map[string]json.RawMessage // of several of one name the last, as elsewhere
+	if err := json.Unmarshal(b, &values); err != nil {
+		return true
+	}
+	for _, name := range names {
+		if hasLoneSurrogate(values[name]) {
+			return true
+		}
+	}
+	return false
+}
+
+// hasLoneSurrogate reports whether the valid JSON b has an escape \uXXXX of half a
+// surrogate pair that is not beside the other half (RFC 8259 section 7).
+func hasLoneSurrogate(b []byte) bool {
+	for {
+		i := bytes.IndexByte(b, '\\')
+		if i < 0 {
+			return false
+		}
+		b = b[i:]
+		r, ok := unicodeEscape(b)
+		switch {
+		case !ok:
+			b = b[min(2, len(b)):]
+			continue
+		case utf16.IsSurrogate(r):
+			low, _ := unicodeEscape(b[6:])
+			if utf16.DecodeRune(r, low) == '\uFFFD' {
+				return true
+			}
+			b = b[6:]
+		}
+		b = b[6:]
+	}
+}
+
+// unicodeEscape returns the code unit of the escape \uXXXX at the front of b.
+func unicodeEscape(b []byte) (r rune, ok bool) {
+	if len(b) < 6 || b[0] != '\\' || b[1] != 'u' {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(string(b[2:6]), 16, 16)
+	return rune(n), err == nil
+}
