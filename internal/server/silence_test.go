@@ -1,0 +1,112 @@
+package server
+
+import (
+	"net"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"pubsub/internal/mqtt"
+	"pubsub/internal/session"
+)
+
+// laden is a transport that says whether the client has sent something that lies
+// unread.
+type laden struct {
+	netTransport
+	unread atomic.Bool
+}
+
+func (l *laden) Unread() bool { return l.unread.Load() }
+
+// openLaden starts an MQTT connection.
+func openLaden(t *testing.T, s *Server) (*peer, *laden, *mqttConn) {
+	t.Helper()
+	place, _ := s.acquire(s.strangers, loopback)
+	m := &mqttConn{stranger: &loopback, session: session.New(&s.sessions, time.Now())}
+	m.init(s, m, place)
+	m.join(false)
+	if !m.register() {
+		t.Fatal("the server drains")
+	}
+	client, nc := net.Pipe()
+	l := &laden{netTransport: netTransport{nc}}
+	m.startAlone(l, nil)
+	go m.read(nc, nil)
+	return newPeer(client), l, m
+}
+
+// What has arrived is read before a client counts as silent: after a pause of this
+// process its timers are first. But bytes that never become a packet do not keep a
+// connection.
+func TestUnreadBytesComeBeforeSilence(t *testing.T) {
+	t.Run("a packet", func(t *testing.T) {
+		inTime(t, nil, func(t *testing.T, s *Server) {
+			p, l, _ := openLaden(t, s)
+			l.unread.Store(true)
+			time.Sleep(10*time.Second + 500*time.Millisecond)
+			p.send(connect("c", 10))
+			l.unread.Store(false)
+			time.Sleep(14 * time.Second)
+			l.unread.Store(true)
+			time.Sleep(3 * time.Second)
+			p.send(&mqtt.Pingreq{})
+			l.unread.Store(false)
+			time.Sleep(14 * time.Second)
+			if p.end() != 0 {
+				t.Errorf("ended after %v", p.end())
+			}
+			time.Sleep(2 * time.Second) // now it is silent
+			near(t, "the end of the silent client", p.end(), 42*time.Second+500*time.Millisecond)
+		})
+	})
+	t.Run("no CONNECT", func(t *testing.T) {
+		inTime(t, nil, func(t *testing.T, s *Server) {
+			p, l, _ := openLaden(t, s)
+			l.unread.Store(true)
+			time.Sleep(20 * time.Second)
+			if p.end() < 11*time.Second || p.end() > 12*time.Second+grain {
+				t.Errorf("ended after %v, want 1 s after the handshake timeout of 10 s", p.end())
+			}
+		})
+	})
+	t.Run("no packet", func(t *testing.T) {
+		inTime(t, nil, func(t *testing.T, s *Server) {
+			p, l, _ := openLaden(t, s)
+			p.send(connect("c", 10))
+			l.unread.Store(true)
+			time.Sleep(30 * time.Second)
+			if p.end() < 21*time.Second || p.end() > 27*time.Second+grain {
+				t.Errorf("ended after %v, want 6 s after the keep-alive of 15 s", p.end())
+			}
+		})
+	})
+	t.Run("a packet that is being served", func(t *testing.T) {
+		inTime(t, nil, func(t *testing.T, s *Server) {
+			p, _, m := openLaden(t, s)
+			p.send(connect("c", 2))
+			time.Sleep(time.Second)
+			m.serving.Store(true) // its PUBLISH waits for the backplane
+			time.Sleep(backplaneWait)
+			m.serving.Store(false)
+			if p.end() != 0 {
+				t.Errorf("ended after %v", p.end())
+			}
+			time.Sleep(2 * grain)
+			near(t, "the end of the silent client", p.end(), 6*time.Second)
+		})
+	})
+	t.Run("pings that are not read", func(t *testing.T) {
+		inTime(t, nil, func(t *testing.T, s *Server) {
+			client, _ := connectSocket(t, s)
+			go client.Write(pings)
+			var ended atomic.Int64
+			go trickle(client, &ended)
+			time.Sleep(20 * time.Second)
+			// The server has decided that after 10 s.
+			if got := time.Duration(ended.Load()); got < 15*time.Second || got > 16*time.Second {
+				t.Errorf("ended after %v", got)
+			}
+		})
+	})
+}
