@@ -1,5 +1,5 @@
 # Only Go is needed for "make build" and "make test". "make e2e" is for Debian:
-# it installs its clients with apt-get, npm and pip.
+# it installs its clients with apt-get, npm, pip, Maven and Cargo.
 
 FUZZTIME ?= 10s
 SOAK ?= 10m
@@ -13,7 +13,7 @@ FANOUTFLAGS ?=
 CLUSTERFLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build test race check gofmt vet staticcheck vulncheck fuzz e2e bench bench-cluster bench-fanout soak faults attack ci clean FORCE
+.PHONY: help build test race check gofmt vet staticcheck vulncheck fuzz e2e rumqttc bench bench-cluster bench-fanout soak faults attack ci clean FORCE
 
 help: ## List all targets
 	@echo 'make TARGET, where TARGET is one of:'
@@ -54,7 +54,7 @@ fuzz: ## Run each fuzz target for FUZZTIME (10s)
 		done; \
 	done
 
-e2e: test/e2e/node_modules/.package-lock.json test/e2e/python_modules/.installed ## Run real clients against the binary; installs them
+e2e: test/e2e/node_modules/.package-lock.json test/e2e/python_modules/.installed test/e2e/java_modules/.installed rumqttc ## Run real clients against the binary; installs them
 	@.ci/need curl curl --version
 	@.ci/need python3-jwt /usr/bin/python3 -c 'import jwt'
 	@.ci/need chromium /usr/bin/chromium --version
@@ -70,6 +70,19 @@ test/e2e/python_modules/.installed: test/e2e/requirements.txt
 	@.ci/need python3-pip /usr/bin/python3 -m pip --version
 	/usr/bin/python3 -m pip install --quiet --upgrade --target $(@D) -r $<
 	@touch $@
+
+
+# Paho's Java client, and nothing else: one file runs it.
+test/e2e/java_modules/.installed: Makefile
+	@.ci/need default-jdk-headless java --list-modules
+	@.ci/need maven mvn --version
+	mvn --quiet --batch-mode dependency:copy -DoutputDirectory=test/e2e/java_modules \
+		-Dartifact=org.eclipse.paho:org.eclipse.paho.mqttv5.client:1.2.5
+	@touch $@
+
+rumqttc:
+	@.ci/need cargo cargo --version
+	cargo build --quiet --locked --manifest-path test/e2e/rumqttc/Cargo.toml --target-dir test/e2e/rumqttc/target
 
 bench: ## Run the benchmarks of the parts
 	go test -run '^$$' -bench . -benchmem $(GOTESTFLAGS) ./...
@@ -93,4 +106,4 @@ ci: ## Run the gate that every change has to pass
 	.ci/run
 
 clean: ## Remove what was built and installed here
-	rm -rf bin test/e2e/node_modules
+	rm -rf bin test/e2e/node_modules test/e2e/python_modules test/e2e/java_modules test/e2e/rumqttc/target

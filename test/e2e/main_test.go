@@ -2,9 +2,10 @@
 
 // Package e2e runs real clients against the real binary: curl, PyJWT, MQTT.js in
 // Node and in Chromium, the browser's own EventSource and fetch, event-source
-// libraries of JavaScript and Python, reverse proxies, and Eclipse Paho's Go
-// client. "make e2e" installs them and runs it. All traffic stays on the loopback
-// interface. Nothing is ever skipped: a missing client is a failure.
+// libraries of JavaScript and Python, reverse proxies, Eclipse Paho's clients for Go,
+// Python and Java, and rumqttc. "make e2e" installs them and runs it. All traffic
+// stays on the loopback interface. Nothing is ever skipped: a missing client is a
+// failure.
 package e2e
 
 import (

@@ -115,7 +115,8 @@ func TestConnack(t *testing.T) {
 	options := mqttOptions(token, map[string]any{"clientId": ""})
 	_, got := connectNode(t, b, options)
 	for name, want := range map[string]any{
-		"maximumQoS":                       0.0,
+		"maximumQoS":                       1.0,
+		"receiveMaximum":                   256.0,
 		"maximumPacketSize":                32768.0,
 		"wildcardSubscriptionAvailable":    false,
 		"sharedSubscriptionAvailable":      false,
