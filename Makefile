@@ -71,7 +71,6 @@ test/e2e/python_modules/.installed: test/e2e/requirements.txt
 	/usr/bin/python3 -m pip install --quiet --upgrade --target $(@D) -r $<
 	@touch $@
 
-
 # Paho's Java client, and nothing else: one file runs it.
 test/e2e/java_modules/.installed: Makefile
 	@.ci/need default-jdk-headless java --list-modules
