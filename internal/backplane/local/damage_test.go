@@ -325,7 +325,7 @@ var harms = map[string]func(text string, at int) string{
 // word, with what was written last.
 func TestDamagedLog(t *testing.T) {
 	t.Parallel()
-	const places = 16
+	const places = 10
 	for name, img := range map[string]image{
 		"small messages": buildYoung(t, 350, 300),
 		"large messages": buildYoung(t, 40, 9<<10),
@@ -384,7 +384,7 @@ func TestDamagedLog(t *testing.T) {
 // they were whole, so nothing of them may go.
 func TestDamagedOlderLog(t *testing.T) {
 	t.Parallel()
-	const places = 8
+	const places = 5
 	for _, img := range []image{buildYoung(t, 120, 9<<10), buildYoung(t, 2500, 300)} {
 		var logs []string
 		for n := range img.files {
@@ -445,11 +445,11 @@ func TestDamagedFiles(t *testing.T) {
 				continue
 			}
 			for how, harm := range harms {
-				for i := range 6 {
+				for i := range 4 {
 					if strings.HasSuffix(name, ".log") && !closed {
 						break // see TestDamagedLog
 					}
-					at := i * len(text) / 6
+					at := i * len(text) / 4
 					if at >= len(text) {
 						break
 					}

@@ -86,6 +86,7 @@ func maskedCRC(b []byte) uint32 {
 // logFileInfo says what is in a log.
 type logFileInfo struct {
 	number uint64
+	size   int64 // of its records
 	torn   error // where it ends, as damage, unless it was whole when the engine turned to the next one
 	// first and next are the numbers of its first change and of the one after its last,
 	// 0 if it has none.
@@ -144,10 +145,22 @@ func (logs logList) torn() error {
 	return nil
 }
 
-// checkReplayed looks for damage in the logs that the engine needs, by their numbers:
-// each but the newest must be whole, and each must go on where the one before it ends.
-func (logs logList) checkReplayed(d *directory, replayed []uint64) error {
-	logs = slices.DeleteFunc(slices.Clone(logs), func(l logFileInfo) bool { return !slices.Contains(replayed, l.number) })
+// only returns the logs with those numbers.
+func (logs logList) only(numbers []uint64) logList {
+	return slices.DeleteFunc(slices.Clone(logs), func(l logFileInfo) bool { return !slices.Contains(numbers, l.number) })
+}
+
+// size returns how many bytes of records there are.
+func (logs logList) size() (n int64) {
+	for _, l := range logs {
+		n += l.size
+	}
+	return n
+}
+
+// checkNeeded looks for damage in the logs that the engine needs: each but the newest
+// must be whole, and each must go on where the one before it ends.
+func (logs logList) checkNeeded(d *directory) error {
 	if err := logs.torn(); err != nil {
 		return err
 	}
@@ -200,7 +213,7 @@ func checkChunks(d *directory, name string, synced int64, proves func(bad int64,
 			case bad < 0 && padding(block[i:n]):
 				i = n
 			case bad < 0 && isTrailer(block[i:n], number) && at+trailerBytes >= synced:
-				return order.info(numberOf(name), nil), nil // what follows is left from an older log
+				return order.info(numberOf(name), at, nil), nil // what follows is left from an older log
 			case at < synced && bad < 0:
 				return log, damage(at)
 			default:
@@ -222,7 +235,7 @@ func checkChunks(d *directory, name string, synced int64, proves func(bad int64,
 			if bad >= 0 {
 				end = bad
 			}
-			return order.info(numberOf(name), damage(end)), nil
+			return order.info(numberOf(name), end, damage(end)), nil
 		}
 	}
 }
@@ -238,8 +251,8 @@ type recordOrder struct {
 }
 
 // info returns what was found out about a log that ends like that.
-func (o *recordOrder) info(number uint64, torn error) logFileInfo {
-	return logFileInfo{number: number, torn: torn, first: o.first, next: o.next}
+func (o *recordOrder) info(number uint64, size int64, torn error) logFileInfo {
+	return logFileInfo{number: number, size: size, torn: torn, first: o.first, next: o.next}
 }
 
 // follows reports whether c may come next.

@@ -14,7 +14,7 @@ import (
 // contents is what a database holds.
 type contents struct {
 	exists     bool   // there is a database
-	unflushed  int64  // at most so many bytes of its logs go to tables when it is opened
+	unflushed  int64  // bytes of its logs that go to tables when it is opened
 	generation uint64 // 0 in a new one
 	highWater  uint64 // numbers below it may have been given
 	keys       []pubsub.Key
@@ -44,14 +44,15 @@ func inspect(d *directory, diskTotal int64) (contents, error) {
 		return contents{}, openError(d, err)
 	}
 	var c contents
-	err = logs.checkReplayed(d, replayed)
+	logs = logs.only(replayed)
+	err = logs.checkNeeded(d)
 	if err == nil {
 		err = checkTables(d, db, o)
 	}
 	if err == nil {
 		c, err = scan(db)
 	}
-	c.exists, c.unflushed = true, int64(db.Metrics().MemTable.Size)
+	c.exists, c.unflushed = true, logs.size()
 	if e := db.Close(); err == nil {
 		err = damaged(e)
 	}
