@@ -317,7 +317,7 @@ func TestWill(t *testing.T) {
 }
 
 // TestDrain: on SIGTERM an MQTT client is told 0x8B, an event stream ends after
-// a retry field, a will stays unpublished, and the server exits with 0.
+// a keep-alive with a retry field, a will stays unpublished, and the server exits with 0.
 func TestDrain(t *testing.T) {
 	b := startBroker(t, "--drain-timeout", "1s")
 	topics := []string{"t"}
@@ -336,8 +336,12 @@ func TestDrain(t *testing.T) {
 	if e := node.await(t, "disconnect", "close"); e.Kind != "disconnect" || e.Reason != 0x8b {
 		t.Errorf("MQTT.js got %s with reason %#x, not DISCONNECT 0x8B", e.Kind, e.Reason)
 	}
+	var last []event
 	for e := range stream.events {
-		t.Errorf("the stream got %+v before its end", e)
+		last = append(last, e)
+	}
+	if len(last) != 1 || last[0] != (event{kind: "keep-alive"}) {
+		t.Errorf("the stream got %+v before its end", last)
 	}
 	if status := stream.process.cmd.ProcessState; status == nil || !status.Success() {
 		t.Errorf("curl does not call the end of the stream a clean one: %v", status)
