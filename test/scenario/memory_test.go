@@ -18,6 +18,9 @@ import (
 // name of its row. What is compared are bytes of live memory, which no load changes.
 // The clients are in the same process, so that each of them takes 1 or 2 KiB of it.
 func TestMemory(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector takes memory of its own, and has sync.Pool forget things")
+	}
 	t.Run("unread messages", memoryOfUnread)
 	t.Run("stream that takes nothing", memoryOfStreams)
 	t.Run("ids of a stream that takes nothing", memoryOfIDs)
