@@ -1,6 +1,7 @@
 package server
 
 import (
+	"net"
 	"net/http"
 	"net/netip"
 	"strings"
@@ -31,6 +32,14 @@ func (s *Server) clientAddr(r *http.Request) netip.Addr {
 		}
 	}
 	return addr
+}
+
+// addrOf returns the IP address of a; it is invalid if a has none.
+func addrOf(a net.Addr) netip.Addr {
+	if t, ok := a.(*net.TCPAddr); ok {
+		return t.AddrPort().Addr().Unmap().WithZone("")
+	}
+	return parseAddr(a.String())
 }
 
 // parseAddr reads an IP address, with or without a port; an invalid address says

@@ -136,7 +136,7 @@ func (c *proxiedConn) readHeader() {
 	if c.client == nil {
 		return // the connection is an HTTP proxy's own, which carries many clients
 	}
-	if a := parseAddr(c.client.String()); !contains(c.sockets.o.TrustedProxies, a) && !c.sockets.count(c.socket, a) {
+	if a := addrOf(c.client); !contains(c.sockets.o.TrustedProxies, a) && !c.sockets.count(c.socket, a) {
 		c.err = io.EOF // at which net/http closes the connection
 	}
 }

@@ -273,7 +273,7 @@ func (l *socketListener) Accept() (net.Conn, error) {
 			continue
 		}
 		c := &httpConn{Conn: k, socket: k}
-		if peer := parseAddr(nc.RemoteAddr().String()); contains(s.o.TrustedProxies, peer) {
+		if peer := addrOf(nc.RemoteAddr()); contains(s.o.TrustedProxies, peer) {
 			c.Conn = newProxiedConn(k, s.o.HandshakeTimeout)
 		} else if !s.count(k, peer) {
 			k.Close()
