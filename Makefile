@@ -76,7 +76,7 @@ soak: bin/pubsub ## Have 5,000 subscribers come, go and stall for SOAK (10m), an
 	go run ./test/soak -binary bin/pubsub -duration $(SOAK)
 
 faults: ## Have a cluster of processes go wrong for FAULTS (10m), and check
-	go test -count=1 -v -run TestFaults -faults.duration $(FAULTS) -timeout 0 $(GOTESTFLAGS) ./test/fault
+	go test -count=1 -v -run TestFaults -faults.duration=$(FAULTS) -timeout 0 $(GOTESTFLAGS) ./test/fault
 
 ci: ## Run the gate that every change has to pass
 	.ci/run
