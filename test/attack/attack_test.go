@@ -25,7 +25,8 @@ const (
 )
 
 // TestAttack has strangers flood a broker that may open 512 descriptors, while 64
-// publishers publish retained messages of 32 KB, and kills it at a random moment.
+// publishers, half of them by MQTT, publish retained messages of 32 KB, and kills it at a
+// random moment.
 func TestAttack(t *testing.T) {
 	var flags []string
 	if raceEnabled {
@@ -53,11 +54,14 @@ func TestAttack(t *testing.T) {
 	b := start(t, binary, dir, nil)
 	checkAll(t, b, records)
 	b.kill()
-	acked := 0
-	for _, r := range records {
-		acked += r.acked
+	var acked [2]int // by HTTP and by MQTT
+	for i, r := range records {
+		acked[i%2] += r.acked
 	}
-	t.Logf("%d rounds, messages up to %d acknowledged, %.0f idle connections closed", *rounds, acked, closed)
+	t.Logf("%d rounds, some %d messages acknowledged by HTTP and %d by MQTT, %.0f idle connections closed", *rounds, acked[0], acked[1], closed)
+	if acked[0] == 0 || acked[1] == 0 {
+		t.Error("nothing was acknowledged by one of them")
+	}
 }
 
 // checkAll checks that a broker that has just started has all that was acknowledged.
@@ -102,13 +106,16 @@ func attack(t *testing.T, b *broker, records []*record, rng *rand.Rand) (closed 
 	enough := make(chan struct{})
 	target := int64(1 + rng.IntN(mostAcks))
 	var acks atomic.Int64
-	for _, r := range records {
+	for i, r := range records {
 		wg.Go(func() {
 			var p publisher = newHTTPPublisher(b)
+			if i%2 == 1 {
+				p = &mqttPublisher{b: b}
+			}
 			defer p.Close()
 			for ctx.Err() == nil {
 				number, data := r.message(messageSize)
-				if p.publish(ctx, b.url(r.topic), data) != nil {
+				if p.publish(ctx, r.topic, data) != nil {
 					continue // its connection may have been closed for another; the next tries again
 				}
 				r.acknowledged(number)

@@ -16,6 +16,10 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/coder/websocket"
+
+	"pubsub/internal/mqtt"
 )
 
 // record is what the publisher of a topic knows of it: its messages are numbered.
@@ -65,10 +69,13 @@ type publisher interface {
 }
 
 // httpPublisher publishes by POST, over one connection at a time.
-type httpPublisher struct{ client *http.Client }
+type httpPublisher struct {
+	b      *broker
+	client *http.Client
+}
 
 func newHTTPPublisher(b *broker) *httpPublisher {
-	return &httpPublisher{&http.Client{Timeout: patience, Transport: &http.Transport{
+	return &httpPublisher{b, &http.Client{Timeout: patience, Transport: &http.Transport{
 		TLSClientConfig: b.tls, MaxIdleConnsPerHost: 1,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return (&net.Dialer{Timeout: patience}).DialContext(ctx, "tcp", b.addr)
@@ -76,7 +83,8 @@ func newHTTPPublisher(b *broker) *httpPublisher {
 	}}}
 }
 
-func (p *httpPublisher) publish(ctx context.Context, target, data string) error {
+func (p *httpPublisher) publish(ctx context.Context, topic, data string) error {
+	target := p.b.base() + "/events?retain=true&topic=" + url.QueryEscape(topic)
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, target, strings.NewReader(data))
 	if err != nil {
 		return err
@@ -99,13 +107,105 @@ func (p *httpPublisher) publish(ctx context.Context, target, data string) error 
 
 func (p *httpPublisher) Close() { p.client.CloseIdleConnections() }
 
-// url returns where messages for topic are posted.
-func (b *broker) url(topic string) string {
-	scheme := "http"
-	if b.tls != nil {
-		scheme = "https"
+// mqttPublisher publishes by MQTT at QoS 1, one message at a time.
+type mqttPublisher struct {
+	b        *broker
+	conn     net.Conn // nil unless it is connected
+	received []byte   // and not a whole packet yet
+	packetID uint16
+}
+
+func (p *mqttPublisher) publish(ctx context.Context, topic, data string) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	defer func() {
+		if err != nil {
+			p.Close()
+		}
+	}()
+	if p.conn == nil {
+		if err := p.connect(ctx); err != nil {
+			return err
+		}
 	}
-	return scheme + "://" + b.addr + "/events?retain=true&topic=" + url.QueryEscape(topic)
+	defer abortWith(ctx, p.conn)()
+	p.packetID = max(1, p.packetID+1)
+	msg := &mqtt.Publish{QoS: 1, Retain: true, Topic: topic, PacketID: p.packetID, Payload: []byte(data)}
+	ack, err := p.exchange(msg)
+	if err != nil {
+		return err
+	}
+	if a, ok := ack.(*mqtt.Ack); !ok || a.Kind != mqtt.TypePuback || a.PacketID != p.packetID || a.Reason.Failed() {
+		return fmt.Errorf("the answer is %s %+v", ack.Type(), ack)
+	}
+	return nil
+}
+
+func (p *mqttPublisher) connect(ctx context.Context) error {
+	ws, resp, err := websocket.Dial(ctx, p.b.base()+"/mqtt", &websocket.DialOptions{
+		Subprotocols: []string{"mqtt"}, HTTPClient: newHTTPPublisher(p.b).client,
+	})
+	if resp != nil && resp.Body != nil {
+		resp.Body.Close()
+	}
+	if err != nil {
+		return err
+	}
+	p.conn, p.received = websocket.NetConn(context.Background(), ws, websocket.MessageBinary), nil
+	defer abortWith(ctx, p.conn)()
+	ack, err := p.exchange(&mqtt.Connect{CleanStart: true, Password: []byte(adminToken), HasPassword: true})
+	if err != nil {
+		return err
+	}
+	if a, ok := ack.(*mqtt.Connack); !ok || a.Reason.Failed() {
+		return fmt.Errorf("the answer is %s %+v", ack.Type(), ack)
+	}
+	return nil
+}
+
+// abortWith aborts what is under way over c once ctx is done, unless stop was called.
+func abortWith(ctx context.Context, c net.Conn) (stop func() bool) {
+	return context.AfterFunc(ctx, func() { c.SetDeadline(time.Unix(1, 0)) })
+}
+
+// exchange sends a packet and returns the next that comes.
+func (p *mqttPublisher) exchange(packet mqtt.Packet) (mqtt.Packet, error) {
+	if _, err := p.conn.Write(packet.Append(nil)); err != nil {
+		return nil, err
+	}
+	for {
+		n, err := mqtt.PacketLen(p.received, 1<<10)
+		if err != nil {
+			return nil, err
+		}
+		if n > 0 && n <= len(p.received) {
+			answer, n, err := mqtt.Parse(p.received)
+			p.received = p.received[n:]
+			return answer, err
+		}
+		var b [1 << 10]byte
+		n, err = p.conn.Read(b[:])
+		p.received = append(p.received, b[:n]...)
+		if n == 0 && err != nil {
+			return nil, err
+		}
+	}
+}
+
+func (p *mqttPublisher) Close() {
+	if p.conn != nil {
+		p.conn.SetDeadline(time.Unix(1, 0)) // it says no goodbye
+		p.conn.Close()
+		p.conn = nil
+	}
+}
+
+// base returns the beginning of all URLs.
+func (b *broker) base() string {
+	if b.tls != nil {
+		return "https://" + b.addr
+	}
+	return "http://" + b.addr
 }
 
 // retained reads what the broker has retained of topics, ten at most.
