@@ -245,7 +245,7 @@ func (c *conn) serve(ring *park.Ring) {
 		w.bytes(control, false)
 		var ds []hub.Delivery
 		asleep := false
-		if state != connEnding && len(control) < maxPiece { // of more, it must be seen first whether it is taken
+		if state != connEnding && len(control) < maxWithPiece {
 			ds, asleep = c.member.Read(w.deliveries[:0], c.proto.head(), now)
 		}
 		if state == connOpen {
@@ -341,6 +341,10 @@ func (c *conn) send(b []byte, last bool) {
 	c.mu.Unlock()
 	c.member.Kick()
 }
+
+// maxWithPiece is how many bytes of control are written together with messages. With
+// more, whether the client takes that is seen first.
+const maxWithPiece = 1 << 10
 
 // maxControl is how many bytes of control a client may leave unread before
 // nothing more is read from it.
