@@ -352,6 +352,14 @@ func (m *Member) Kick() {
 	}
 }
 
+// Awake says that the holder has begun to call Read without having been woken, as if
+// it had been: it is then not woken a second time.
+func (m *Member) Awake() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.rouse()
+}
+
 // notify says that s has something unread.
 func (m *Member) notify(s *Subscription) {
 	m.mu.Lock()

@@ -131,6 +131,7 @@ func (c *conn) startAlone(out transport, first []byte) {
 		park.SetUserTimeout(t.Conn, c.s.o.WriteTimeout)
 	}
 	c.portable.out = out
+	c.member.Awake() // or Wake could start a second goroutine, which would only wait
 	c.start(first)
 	go c.portable.serve()
 }
