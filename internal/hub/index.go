@@ -169,6 +169,7 @@ func (x *index) leave(s *Subscription) {
 		return
 	}
 	delete(st.topics, name)
+	h.recent.forget(name, &h.backlog)
 	// With the stripe locked, so that a Want for the same topic comes after.
 	if t.want != nil {
 		h.opts.Backplane.Drop(name)

@@ -379,6 +379,14 @@ func TestRetainedIsShared(t *testing.T) {
 	if h.trimBacklogs(); h.Stats().BacklogBytes != 0 {
 		t.Errorf("%d bytes are kept where memory is short", h.Stats().BacklogBytes)
 	}
+	last("t")
+	if h.Stats().BacklogBytes == 0 {
+		t.Error("what was read is not kept")
+	}
+	p.Unsubscribe("t")
+	if n := h.Stats().BacklogBytes; n != 0 || len(h.recent.order) != 0 {
+		t.Errorf("%d bytes are kept of a topic that nobody subscribes to", n)
+	}
 	p.Close()
 	h.checkEmpty(t)
 }

@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"slices"
 	"sync"
 
 	"pubsub"
@@ -17,8 +18,9 @@ const (
 )
 
 // recent keeps the retained messages that were read from the store last, so that
-// those who join a topic share the encodings. Each is looked up by what the store
-// has returned, so that what is kept cannot be out of date. It counts as logs do.
+// those who join a topic share the encodings, while the topic has members. Each is
+// looked up by what the store has returned, so that what is kept cannot be out of
+// date. It counts as logs do.
 type recent struct {
 	mu sync.Mutex
 	// guarded by mu
@@ -31,6 +33,12 @@ type recent struct {
 func (r *recent) parcel(h *Hub, t *topic, m pubsub.Message) *pubsub.Parcel {
 	m.Topic = t.name
 	if len(m.Data) < recentMin {
+		return h.prepare(pubsub.NewParcel(m))
+	}
+	st := h.index.stripe(t.name)
+	st.mu.RLock()
+	defer st.mu.RUnlock()
+	if st.topics[t.name] != t { // all members have left meanwhile
 		return h.prepare(pubsub.NewParcel(m))
 	}
 	r.mu.Lock()
@@ -57,6 +65,21 @@ func (r *recent) put(p *pubsub.Parcel, b *backlog) {
 	}
 	r.parcels[p.Topic] = p
 	b.bytes.Add(added)
+}
+
+// forget gives up what there is of name, whose last member leaves. The topic's
+// stripe is locked.
+func (r *recent) forget(name pubsub.Topic, b *backlog) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	p := r.parcels[name]
+	if p == nil {
+		return
+	}
+	b.bytes.Add(-p.Release())
+	delete(r.parcels, name)
+	i := slices.Index(r.order, name)
+	r.order = slices.Delete(r.order, i, i+1)
 }
 
 // bound gives up the oldest until the rest are few enough; mu is held.

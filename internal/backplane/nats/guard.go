@@ -106,6 +106,9 @@ func (g *guard) run() {
 		if l.isUp() {
 			g.lookAtRetained()
 			g.lookAtKeys()
+			if l.o.looked != nil {
+				l.o.looked()
+			}
 		}
 		if !pause(l.life, lookLeast) {
 			return

@@ -58,7 +58,9 @@ type Options struct {
 	// Events tells what happens within.
 	Events Events
 
-	lookEvery time.Duration // set by tests; default lookEvery
+	// Set by tests.
+	lookEvery time.Duration // default lookEvery
+	looked    func()        // called after each look at the streams; may be nil
 }
 
 // Events are calls about what happens within a backplane, for logs and metrics.

@@ -54,7 +54,15 @@ func newNode(t testing.TB, o Options) *node {
 			events(why, repaired)
 		}
 	}
+	once := o.lookEvery == 0
 	o.lookEvery = cmp.Or(o.lookEvery, time.Hour)
+	looked := make(chan struct{}, 1)
+	o.looked = func() {
+		select {
+		case looked <- struct{}{}:
+		default:
+		}
+	}
 	n.Backplane = open(t, o)
 	ready := make(chan struct{})
 	done := make(chan error, 1)
@@ -82,6 +90,13 @@ func newNode(t testing.TB, o Options) *node {
 		t.Fatalf("Run: %v", err)
 	case <-time.After(patience):
 		t.Fatal("not ready")
+	}
+	if once { // the one look, before the test changes what it must not see
+		select {
+		case <-looked:
+		case <-time.After(patience):
+			t.Fatal("the streams were not looked at")
+		}
 	}
 	return n
 }
