@@ -70,7 +70,8 @@ func TestLargeRetainedMessagesOfAStream(t *testing.T) {
 	c := get(t, conn, "/events"+query(pairs...), "Fastly-Key: "+adminToken)
 	c.opened()
 	n.publish(name(0), "plain")
-	now[9] = n.publish(name(9), content(name(9), 3), "retain=true") // the client has not taken the one before
+	before := now[9]
+	now[9] = n.publish(name(9), content(name(9), 3), "retain=true") // a parked client has not taken the one before
 	n.publish(name(9), "plain")
 
 	id := func() string {
@@ -82,7 +83,7 @@ func TestLargeRetainedMessagesOfAStream(t *testing.T) {
 		}
 		return strings.Join(parts, ",")
 	}
-	next, plain := 0, 0
+	next, plain, given := 0, 0, false
 	for next < topics || plain < 2 {
 		e := c.next()
 		if !e.hasID {
@@ -95,6 +96,11 @@ func TestLargeRetainedMessagesOfAStream(t *testing.T) {
 		for next == 3 || next == 6 {
 			next++
 		}
+		if has[9] = before; next == 9 && !given && e.id == id() {
+			given = true // the kernel has more room for clients that are not parked
+			continue
+		}
+		delete(has, 9)
 		if has[next] = now[next]; e.id != id() {
 			t.Fatalf("%q is the id of number %d, not %q", e.id, next, id())
 		}
