@@ -68,7 +68,7 @@ test/e2e/node_modules/.package-lock.json: test/e2e/package.json test/e2e/package
 
 test/e2e/python_modules/.installed: test/e2e/requirements.txt
 	@.ci/need python3-pip /usr/bin/python3 -m pip --version
-	/usr/bin/python3 -m pip install --quiet --upgrade --target $(@D) -r $<
+	/usr/bin/python3 -m pip install --quiet --root-user-action=ignore --upgrade --target $(@D) -r $<
 	@touch $@
 
 # Paho's Java client, and nothing else: one file runs it.
