@@ -191,7 +191,7 @@ func (m *Member) fetched(fs []fetch, err error) (wake bool) {
 	m.mu.Lock()
 	for _, f := range fs {
 		left = left && f.sub.held
-		if f.sub.fetching = false; f.late != lateNothing {
+		if f.sub.fetching = false; f.late != lateNothing && f.sub.late == lateNothing {
 			f.sub.late = f.late
 		}
 	}

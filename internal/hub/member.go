@@ -462,7 +462,9 @@ func (m *Member) Read(dst []Delivery, head int, now time.Time) (_ []Delivery, as
 	if unread {
 		m.mu.Lock()
 		if missed {
-			s.late = lateMissed
+			if s.late == lateNothing { // it may have been opened again meanwhile
+				s.late = lateMissed
+			}
 			m.enqueueFirst(s)
 		} else {
 			m.enqueue(s)

@@ -123,7 +123,9 @@ func (q *publishQueue) endAfter(m *mqttConn, e session.Event) bool {
 // overdueEnd returns the event that ends the session if it has waited for too long;
 // otherwise nil, and when that will be, which is zero if nothing waits to end it.
 func (q *publishQueue) overdueEnd(now time.Time) (session.Event, time.Time) {
-	q.mu.Lock()
+	if !q.mu.TryLock() { // a message is being begun: the store may wait for its disk
+		return nil, now.Add(lookAgain)
+	}
 	defer q.mu.Unlock()
 	if q.end == nil || now.Before(q.endBy) {
 		return nil, q.endBy

@@ -208,3 +208,34 @@ func TestPublishesThatWaitAreBounded(t *testing.T) {
 		})
 	}
 }
+
+// holdingPut is a backplane whose Put does not return before it is let.
+type holdingPut struct {
+	pubsub.Backplane
+	in, out chan struct{}
+}
+
+func (b *holdingPut) Put(context.Context, pubsub.Message) func() (pubsub.Version, error) {
+	close(b.in)
+	<-b.out
+	return func() (pubsub.Version, error) { return pubsub.Version{}, nil }
+}
+
+func (b *holdingPut) Send(context.Context, pubsub.Message) error { return nil }
+
+// A tick, which is the shard's, does not wait for a store that hangs.
+func TestTickDoesNotWaitForTheStore(t *testing.T) {
+	b := &holdingPut{in: make(chan struct{}), out: make(chan struct{})}
+	s := New(Options{Backplane: b})
+	m := &mqttConn{conn: conn{s: s}, session: session.New(&s.sessions, time.Now())}
+	published := make(chan struct{})
+	go func() {
+		m.publish(session.Publish{Message: pubsub.Message{Topic: "t", Retain: true, Data: []byte("x")}})
+		close(published)
+	}()
+	<-b.in
+	m.tick(time.Now(), time.Now()) // the test hangs if it waits
+	close(b.out)
+	<-published
+	s.registry.goroutines.Wait()
+}

@@ -176,8 +176,14 @@ func (s *Sockets) ConnState(c net.Conn, state http.ConnState) {
 	if !ok {
 		return
 	}
-	if state == http.StateIdle {
+	switch {
+	case state == http.StateIdle:
 		hc.nextHead.Store(true)
+	case state == http.StateActive && !hc.http2:
+		// The head has been read, by this goroutine: perhaps together with what came before
+		// it. What follows is no head.
+		hc.nextHead.Store(false)
+		hc.head.ended = true
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -371,10 +377,11 @@ func (s *Sockets) count(k *socket, a netip.Addr) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	from := networkOf(a)
-	if s.maxPerIP == 0 || from.bytes == 0 || !k.counted {
-		return true
-	}
 	for {
+		// k may have been closed, too, while another was closed for it.
+		if s.maxPerIP == 0 || from.bytes == 0 || !k.counted {
+			return true
+		}
 		o := s.addresses[from]
 		if o == nil {
 			o = &owner{from: from}

@@ -3,12 +3,15 @@ package server
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -343,4 +346,90 @@ func TestHandlerPanics(t *testing.T) {
 	if !slices.Equal(told, []string{"oh", "no"}) {
 		t.Errorf("reported: %q", told)
 	}
+}
+
+// A body of many lines is no head, also if the head before it came with the request
+// before that.
+func TestBodyOfPipelinedRequestIsNoHead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := serveOverPipes(t, SocketOptions{}, func(w http.ResponseWriter, r *http.Request) {
+			b, err := io.ReadAll(r.Body)
+			fmt.Fprintln(w, r.Method, len(b), err)
+		})
+		c := p.dial()
+		defer c.Close()
+		body := strings.Repeat("line\n", 2*maxFields)
+		r := bufio.NewReader(c)
+		go fmt.Fprintf(c, "GET / HTTP/1.1\r\nHost: a\r\n\r\nPOST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n", len(body))
+		for _, want := range []string{"GET 0 <nil>\n", fmt.Sprintf("POST %d <nil>\n", len(body))} {
+			resp, err := http.ReadResponse(r, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, err := io.ReadAll(resp.Body); string(got) != want || err != nil {
+				t.Errorf("%d %q, %v, want %q", resp.StatusCode, got, err, want)
+			}
+			if body != "" {
+				synctest.Wait() // until the body is waited for
+				go io.WriteString(c, body)
+				body = ""
+			}
+		}
+	})
+}
+
+// closeHook is a connection whose Close calls a function.
+type closeHook struct {
+	net.Conn
+	do func()
+}
+
+func (c *closeHook) Close() error {
+	if c.do != nil {
+		c.do()
+	}
+	return nil
+}
+
+// A connection that is closed while another one is closed for it is not counted.
+func TestClosedMeanwhileIsNotCounted(t *testing.T) {
+	s := NewSockets(SocketOptions{})
+	s.setMaxPerIP(1)
+	a := netip.MustParseAddr("192.0.2.1")
+	l := &socketListener{sockets: s, closed: make(chan struct{})}
+	oldest := &socket{Conn: &closeHook{}, sockets: s, fresh: true}
+	k := &socket{Conn: &closeHook{}, sockets: s, fresh: true}
+	s.add(l, oldest)
+	s.count(oldest, a)
+	s.add(l, k)
+	oldest.Conn.(*closeHook).do = func() { k.Close() }
+	s.count(k, a)
+	if len(s.addresses) != 0 {
+		t.Errorf("%d connections of a closed address are counted", s.addresses[networkOf(a)].n)
+	}
+}
+
+// To close a TLS connection does not wait for a peer that reads nothing.
+func TestCloseOfTLSDoesNotWait(t *testing.T) {
+	helper := httptest.NewUnstartedServer(nil) // for its certificate
+	helper.StartTLS()
+	certificates := helper.TLS.Certificates
+	helper.Close()
+	synctest.Test(t, func(t *testing.T) {
+		ours, theirs := net.Pipe()
+		defer theirs.Close()
+		k := &socket{Conn: ours, sockets: NewSockets(SocketOptions{WriteTimeout: time.Minute})}
+		conn := tls.Server(k, &tls.Config{Certificates: certificates})
+		// Without session tickets, the client's handshake is over when the server's is.
+		client := tls.Client(theirs, &tls.Config{InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12})
+		go client.Handshake()
+		if err := conn.Handshake(); err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		netTransport{&httpConn{Conn: conn, socket: k, tls: conn}}.Close()
+		if took := time.Since(began); took != 0 {
+			t.Errorf("Close has waited %v", took)
+		}
+	})
 }

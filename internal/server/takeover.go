@@ -76,6 +76,12 @@ func (m *mqttConn) claim(owner string) {
 	if old := m.s.registry.claim(owner, m); old != nil {
 		old.endByServer(session.TakenOver{})
 	}
+	m.mu.Lock()
+	closed := m.state == connClosed
+	m.mu.Unlock()
+	if closed { // close may have given up the identifier before it was claimed
+		m.unclaim()
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), backplaneWait)
 	defer cancel()
 	if err := m.s.o.Backplane.Tell(ctx, pubsub.Control{Kind: controlTakeOver, Body: c.append(nil, owner)}); err != nil {

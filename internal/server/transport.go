@@ -1,7 +1,6 @@
 package server
 
 import (
-	"crypto/tls"
 	"net"
 	"net/http"
 	"sync/atomic"
@@ -40,8 +39,8 @@ func (t netTransport) Unread() bool { return park.Unread(t.Conn) }
 // Close closes the connection at once. Of TLS that is the connection below: TLS
 // itself would first wait for the client to take its closing alert.
 func (t netTransport) Close() error {
-	if c, ok := t.Conn.(*tls.Conn); ok {
-		return c.NetConn().Close()
+	if c, ok := t.Conn.(*httpConn); ok {
+		return c.socket.Close()
 	}
 	return t.Conn.Close()
 }
