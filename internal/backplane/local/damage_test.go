@@ -1,6 +1,7 @@
 package local
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -377,6 +378,52 @@ func TestDamagedLog(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// TestPlantedChunks has a killed store whose log goes on with the content of messages of
+// an older log, because the engine uses files again. Publishers choose that content. Even
+// if it looks like chunks of this log that prove damage, the store opens.
+func TestPlantedChunks(t *testing.T) {
+	img := buildYoung(t, 50, 300)
+	for name, text := range img.files {
+		if !strings.HasSuffix(name, ".log") {
+			continue
+		}
+		var message []byte
+		for log := range uint32(numberOf(name)) + 100 {
+			body := binary.LittleEndian.AppendUint32([]byte{9}, log)
+			body = binary.LittleEndian.AppendUint64(body, 1<<60)
+			message = binary.LittleEndian.AppendUint32(message, maskedCRC(body))
+			message = append(append(message, 0, 0), body...)
+		}
+		if _, ok := parseChunk(message, 0); !ok {
+			t.Fatal("what is planted is no chunk")
+		}
+		older := strings.Repeat("\xff", 100) + string(message)
+		last := lastRecord(text)
+		c, _ := parseChunk([]byte(text[last/blockBytes*blockBytes:]), last%blockBytes)
+		end := last/blockBytes*blockBytes + c.end
+		b := open(t, Options{Dir: "/data", FS: img.mem(t, name, text[:end]+older)})
+		img.known.clone().check(t, b)
+		if err := b.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestLogNumbersGrow checks logs whose names do not sort as their numbers do.
+func TestLogNumbersGrow(t *testing.T) {
+	dir := t.TempDir()
+	names := []string{"1000001.log", "999998.log"}
+	for _, name := range names {
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	logs, err := checkLogs(&directory{path: dir, fs: vfs.Default, store: dir}, names, syncMark{})
+	if err != nil || len(logs) != 2 || logs[0].number != 999_998 || logs[1].number != 1_000_001 {
+		t.Errorf("checkLogs = %v, %v", logs, err)
 	}
 }
 

@@ -297,8 +297,7 @@ func (s *store) List(ctx context.Context, prefix string, after pubsub.Topic, lim
 	if err != nil {
 		return nil, damaged(err)
 	}
-	seen := s.log.applied.Load()
-	list, err := s.collect(ctx, it, limit)
+	list, seen, err := s.collect(ctx, it, limit)
 	if err := errors.Join(err, damaged(it.Close())); err != nil {
 		return nil, err
 	}
@@ -308,27 +307,29 @@ func (s *store) List(ctx context.Context, prefix string, after pubsub.Topic, lim
 	return list, nil
 }
 
-func (s *store) collect(ctx context.Context, it *pebble.Iterator, limit int) ([]pubsub.Message, error) {
-	var list []pubsub.Message
+// collect reads up to limit messages, and returns the highest number of a record that it
+// has seen: the engine shows a record before [committer.applied] has come to its number.
+func (s *store) collect(ctx context.Context, it *pebble.Iterator, limit int) (list []pubsub.Message, seen uint64, err error) {
 	now := s.now()
 	n := 0
 	for it.First(); it.Valid() && len(list) < limit; it.Next() {
 		if n++; n%listCheck == 0 && ctx.Err() != nil {
-			return nil, ctx.Err()
+			return nil, 0, ctx.Err()
 		}
 		value, err := it.ValueAndErr()
 		if err != nil {
-			return nil, damaged(err)
+			return nil, 0, damaged(err)
 		}
 		h, err := parseHead(value)
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
+		seen = max(seen, h.seq)
 		if !h.marker && !h.ended(now) {
 			list = append(list, h.message(pubsub.Topic(it.Key()[1:]), s.generation))
 		}
 	}
-	return list, damaged(it.Error())
+	return list, seen, damaged(it.Error())
 }
 
 // successor returns the first key after all that begin with prefix, which
