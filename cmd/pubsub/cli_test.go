@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"reflect"
 	"runtime"
 	"runtime/debug"
@@ -245,7 +246,8 @@ func (r *countingReader) Read(b []byte) (int, error) {
 // TestBrokenPipe checks that a reader that went away is no failure and that a
 // full disk is one.
 func TestBrokenPipe(t *testing.T) {
-	for err, want := range map[error]int{syscall.EPIPE: 0, syscall.ENOSPC: 1} {
+	hungUp := &client.Unreachable{Err: &net.OpError{Op: "write", Net: "tcp", Err: syscall.EPIPE}}
+	for err, want := range map[error]int{syscall.EPIPE: 0, syscall.ENOSPC: 1, hungUp: 1} {
 		var stderr bytes.Buffer
 		status := run(&process{args: []string{"version"}, stdout: failingWriter{err}, stderr: &stderr})
 		if status != want || (stderr.Len() > 0) != (want != 0) {

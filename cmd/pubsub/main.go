@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/signal"
 	"strings"
@@ -57,7 +58,7 @@ func execute(p *process) int {
 	switch {
 	case err == nil:
 		return statusDone
-	case errors.Is(err, syscall.EPIPE):
+	case errors.Is(err, syscall.EPIPE) && !overNetwork(err):
 		return statusDone // whoever read the output has seen enough
 	case !errors.Is(err, errShown):
 		p.report(err)
@@ -67,6 +68,13 @@ func execute(p *process) int {
 		return coded.ExitCode()
 	}
 	return statusFailed
+}
+
+// overNetwork reports whether err is that of a connection: a server that hangs up in the
+// middle of a request has not done what it was asked for.
+func overNetwork(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op)
 }
 
 // report shows an error, and the hint that it may have.
