@@ -211,7 +211,7 @@ type httpConn struct {
 
 	// owned by the reader
 	head    headScanner
-	matched int  // how many bytes of the preface the connection begins with; -1 if it has another beginning
+	matched int  // how many bytes of the preface have matched; -1 after a mismatch
 	http2   bool // does not change once a request has arrived
 }
 
