@@ -86,7 +86,7 @@ func checkOptions(d *directory, names []string) error {
 	o := engineOptions(d, 0, maxTables, func(string, error) {}, func(error) {})
 	o.EnsureDefaults()
 	if err := o.CheckCompatibility(d.store, string(text)); err != nil {
-		return fmt.Errorf("%w: %s: %w; delete that file, in which nothing is kept, or restore it from a backup", ErrCorrupt, path, err)
+		return fmt.Errorf("%w: %s: %w; delete that file, which holds no data, or restore it from a backup", ErrCorrupt, path, err)
 	}
 	return nil
 }

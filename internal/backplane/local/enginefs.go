@@ -175,7 +175,7 @@ func (fs *engineFS) patiently(do func() error) error {
 		if err == nil || !fs.serving.Load() || !diskFull(err) && !outOfDescriptors(err) {
 			return err
 		}
-		fs.report("disk write failed", fmt.Errorf("%w; the store waits until it can be repeated", err))
+		fs.report("disk write failed", fmt.Errorf("%w; the store waits and tries again", err))
 		if !fs.wait(lookAgain) {
 			return err
 		}

@@ -189,7 +189,7 @@ func Check(ctx context.Context, o Options) (found []Difference, none bool, err e
 }
 
 // ErrBucketExists reports that the bucket of signing keys is not missing.
-var ErrBucketExists = errors.New("the bucket of signing keys is there")
+var ErrBucketExists = errors.New("the bucket of signing keys exists")
 
 // MakeKeyBucket recreates a lost bucket of signing keys, without any key. Running nodes
 // notice it, and end the connections that the lost keys have admitted. The error is
