@@ -16,7 +16,7 @@ func (s *Server) instant(t time.Time) instant { return instant(t.Sub(s.began)) }
 func (s *Server) time(i instant) time.Time { return s.began.Add(time.Duration(i)) }
 
 const (
-	// clockCheck is how often the two clocks are compared.
+	// clockCheck is the time between two comparisons of the clocks.
 	clockCheck = 5 * time.Second
 	// clockTolerance is how far the clocks may drift apart unnoticed, as they do while
 	// NTP adjusts the wall clock.

@@ -397,16 +397,16 @@ func (s *Sockets) count(k *socket, a netip.Addr) bool {
 	}
 }
 
-// carry adds n to the number of streams that k carries over HTTP/2. While k carries any,
-// the limits on connections count those instead.
+// carry adds streams, which may be negative, to the streams that k carries over HTTP/2.
+// While k carries any, the limits on connections count those instead.
 func (s *Sockets) carry(k *socket, streams int32) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.change(k, k.streams+streams, k.bodies)
 }
 
-// await adds n to the number of bodies of requests for which k waits. Over HTTP/1.1 that
-// number is 0 once k is idle.
+// await adds bodies, which may be negative, to the request bodies for which k waits. Over
+// HTTP/1.1 k waits for none once it is idle.
 func (s *Sockets) await(k *socket, bodies int32) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
