@@ -126,13 +126,13 @@ type clusterMakeKeyBucketCmd struct {
 // Help implements [kong.HelpProvider].
 func (*clusterMakeKeyBucketCmd) Help() string {
 	return `
-No node makes the bucket of signing keys anew when it was lost, because all keys
-would be gone without a word. If there is a backup, restore that instead, with
-"nats stream restore". Afterwards every token of a lost key is invalid, and
-nodes that run end the streams and sessions that it admitted. Then make new
-keys, or import the old ones with "pubsub store import".
+No node recreates a lost bucket of signing keys, because that would hide the
+loss. If there is a backup, restore it instead, with "nats stream restore".
+With an empty bucket every token of a lost key is invalid, and running nodes
+end the streams and sessions that it admitted. Then make new keys, or import
+the old ones with "pubsub store import".
 
-A bucket that is there is left alone, with exit status 1.
+An existing bucket is left alone, with exit status 1.
 
 Example:
   pubsub cluster make-key-bucket --nats nats://a:4222`

@@ -99,7 +99,7 @@ func (n *node) natsEvents() nats.Events {
 		Generation: func(from, to uint64) {
 			m.generations.Inc()
 			n.log.Warn("stream generation changed", "before", fmt.Sprintf("%016x", from), "now", fmt.Sprintf("%016x", to),
-				"cause", "the stream of retained messages was made anew or restored, or has lost messages")
+				"cause", "the stream of retained messages was recreated or restored, or has lost messages")
 		},
 		Made:   func(stream string) { n.log.Info("stream created in NATS", "stream", stream) },
 		Purged: func(stream string) { n.log.Warn("stream purged in NATS", "stream", stream) },

@@ -53,7 +53,7 @@ func newMetrics(version string) *metrics {
 		dropped:     counterVec("publishes_dropped_total", "Messages of MQTT clients that were not accepted.", "reason"),
 		errors:      counterVec("errors_total", "Errors logged, by operation.", "op"),
 		unreadable:  counterVec("unreadable_records_total", "Stored records that this release cannot read, by kind: key, message or generation.", "kind"),
-		generations: prometheus.NewCounter(prometheus.CounterOpts{Namespace: "pubsub", Name: "nats_generation_changes_total", Help: "Times that the stream of retained messages was made anew, restored, or has lost messages."}),
+		generations: prometheus.NewCounter(prometheus.CounterOpts{Namespace: "pubsub", Name: "nats_generation_changes_total", Help: "Times that the stream of retained messages was recreated or restored, or lost messages."}),
 	}
 	m.registry.MustRegister(
 		collectors.NewGoCollector(),

@@ -136,7 +136,7 @@ func (l *link) position(ctx context.Context) (last uint64, err error) {
 			}
 			if time.Since(missing) >= missingAfter {
 				if _, err := l.makeStream(ctx, retainedSettings(l.names, randomNumber(), l.o.Replicas)); err != nil {
-					l.report("making a lost stream anew failed", err)
+					l.report("stream recreation failed", err)
 					return 0, err
 				}
 				if err := l.renew(ctx, false); err != nil {

@@ -239,7 +239,7 @@ func (l *link) judge(want *jetstream.StreamConfig, info *jetstream.StreamInfo, e
 	switch {
 	case errors.Is(err, jetstream.ErrStreamNotFound):
 		f.Event, f.Err = "stream missing in NATS", ErrMissing
-		f.Action = "none: a node makes it anew; what was retained is lost until it is published again"
+		f.Action = "none: a node recreates it; the retained messages are lost until they are published again"
 		if want.Name == l.names.keysStream() {
 			f.Event, f.Action = "key bucket missing in NATS", restoreKeys
 		}

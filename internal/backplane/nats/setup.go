@@ -166,7 +166,7 @@ func Check(ctx context.Context, o Options) (found []Difference, none bool, err e
 			jetstream.StreamConfig
 			fix string
 		}{
-			{retained, "nothing: a node that runs or starts makes it anew; what was retained is lost until it is published again"},
+			{retained, "nothing: a node that runs or starts recreates it; the retained messages are lost until they are published again"},
 			{keys, restoreKeys},
 		} {
 			have, err := l.existing(ctx, want.Name)
