@@ -71,7 +71,7 @@ test/e2e/python_modules/.installed: test/e2e/requirements.txt
 	/usr/bin/python3 -m pip install --quiet --root-user-action=ignore --upgrade --target $(@D) -r $<
 	@touch $@
 
-# Paho's Java client, and nothing else: one file runs it.
+# The Java client of Paho is the only dependency: PahoClient.java needs no build.
 test/e2e/java_modules/.installed: Makefile
 	@.ci/need default-jdk-headless java --list-modules
 	@.ci/need maven mvn --version
@@ -95,10 +95,10 @@ bench-cluster: ## Measure ten nodes on NATS with 150,000 subscribers; CLUSTERFLA
 soak: bin/pubsub ## Have 5,000 subscribers come, go and stall for SOAK (10m), and check
 	go run ./test/soak -binary bin/pubsub -duration $(SOAK)
 
-faults: ## Have a cluster of processes go wrong for FAULTS (10m), and check
+faults: ## Inject faults into a cluster of processes for FAULTS (10m), and check
 	go test -count=1 -v -timeout 0 $(GOTESTFLAGS) ./test/fault -run TestFaults -faults.duration $(FAULTS)
 
-attack: ## Flood a broker with strangers and kill it, ROUNDS times (100), and check
+attack: ## Flood a broker with connections and kill it, ROUNDS times (100), and check
 	go test -count=1 -v -timeout 0 $(GOTESTFLAGS) ./test/attack -run TestAttack -attack.rounds $(ROUNDS)
 
 ci: ## Run the gate that every change has to pass

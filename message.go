@@ -85,16 +85,16 @@ const NumShapes = 6
 type Parcel struct {
 	Message
 
-	// Wire is an upper bound of its encodings' length, in bytes. Whoever shares the
-	// parcel first may set it before that.
+	// Wire is an upper bound of the length of an encoding, in bytes. The creator may set
+	// it before the parcel is shared.
 	Wire int
 
 	frames [NumShapes]atomic.Pointer[[]byte]
 	mu     sync.Mutex // held while a frame is made
 
 	total *atomic.Int64 // see CountIn
-	// state is how many hold the parcel, in the upper bits, and how many bytes it
-	// takes: one word, so that both change at once.
+	// state has the number of holders in the upper bits, and the number of bytes in the
+	// lower bits: one word, so that both change at once.
 	state atomic.Uint64
 }
 
@@ -103,8 +103,8 @@ const (
 	parcelBytesMask = parcelHolder - 1
 )
 
-// parcelOverhead is what a parcel takes beside its content, its sender and its
-// encodings: itself, and what the allocator rounds up.
+// parcelOverhead is the memory of a parcel beside its content, its sender and its
+// encodings: its own size, and the rounding of the allocator.
 const parcelOverhead = int(unsafe.Sizeof(Parcel{})) + 48
 
 // NewParcel wraps m.
@@ -114,16 +114,16 @@ func NewParcel(m Message) *Parcel {
 	return p
 }
 
-// CountIn sets the counter to which encodings that are made while the parcel is
-// held add their bytes. It must come before the parcel is shared.
+// CountIn sets the counter to which encodings add their bytes if they are made while the
+// parcel is held. It must be called before the parcel is shared.
 func (p *Parcel) CountIn(total *atomic.Int64) { p.total = total }
 
 // Size returns how many bytes of memory p takes, with the encodings made so far.
 // Its topic is not included: a node's parcels of a topic share one string.
 func (p *Parcel) Size() int64 { return int64(p.state.Load() & parcelBytesMask) }
 
-// Hold notes one more that keeps p in memory, and returns how many bytes that adds
-// to what is kept: all of them the first time, else 0.
+// Hold adds a holder that keeps p in memory, and returns how many bytes that adds to the
+// memory in use: the size of p for the first holder, otherwise 0.
 func (p *Parcel) Hold() (added int64) {
 	if n := p.state.Add(parcelHolder); n/parcelHolder == 1 {
 		return int64(n & parcelBytesMask)
@@ -131,7 +131,7 @@ func (p *Parcel) Hold() (added int64) {
 	return 0
 }
 
-// Release undoes one Hold, and returns how many bytes are no longer kept.
+// Release removes a holder, and returns how many bytes are no longer kept.
 func (p *Parcel) Release() (freed int64) {
 	if n := p.state.Add(^uint64(parcelHolder - 1)); n/parcelHolder == 0 {
 		return int64(n)
@@ -139,7 +139,7 @@ func (p *Parcel) Release() (freed int64) {
 	return 0
 }
 
-// grow notes that p takes n more bytes.
+// grow adds n to the size of p.
 func (p *Parcel) grow(n int) {
 	if p.state.Add(uint64(n))/parcelHolder > 0 && p.total != nil {
 		p.total.Add(int64(n))
@@ -163,5 +163,5 @@ func (p *Parcel) Frame(s Shape, encode func(dst []byte, m *Message) []byte) []by
 	return b
 }
 
-// frameOverhead is what an encoding takes beside its bytes.
+// frameOverhead is the memory of an encoding beside its bytes.
 const frameOverhead = int(unsafe.Sizeof([]byte(nil)))

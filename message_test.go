@@ -150,8 +150,8 @@ func TestFrameAllocatesNothingOnceMade(t *testing.T) {
 	}
 }
 
-// Whoever keeps a parcel learns what that adds to memory, once, and encodings that
-// are made meanwhile count as soon as they are there.
+// Hold returns the size of a parcel once, and encodings that are made while it is held
+// count as soon as they exist.
 func TestParcelCountsWhatItTakes(t *testing.T) {
 	const keepers, rounds = 8, 200
 	for range 20 {

@@ -129,8 +129,8 @@ var deaths = map[string]func(){
 // death is the environment variable that makes a run of this test die.
 const death = "PUBSUB_TEST_DEATH"
 
-// A node whose broker has died is started again, whatever it died of: Go's runtime ends
-// a process with the status that wrong settings have, too.
+// systemd restarts a broker that has died, whatever the cause: Go's runtime ends a
+// process with the same status as wrong settings.
 func TestUnitRestarts(t *testing.T) {
 	if die := deaths[os.Getenv(death)]; die != nil {
 		die()
@@ -150,8 +150,8 @@ func TestUnitRestarts(t *testing.T) {
 	}
 }
 
-// checkRestart checks that systemd starts a service again that has ended so, however
-// often it has.
+// checkRestart checks that systemd restarts a service that has ended with that state,
+// however often.
 func checkRestart(t *testing.T, u map[string][]string, state *os.ProcessState) {
 	t.Helper()
 	if !slices.Equal(u["Restart"], []string{"always"}) {

@@ -6,23 +6,23 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-// arranged is a command line taken apart.
+// arranged is a parsed command line.
 type arranged struct {
 	node       *kong.Node // the command, as far as it is known
 	command    []string
 	flags      []string // with their values: --name=value
 	positional []string
 
-	help       bool   // help was asked for
-	bare       string // the first flag that has no value and needs one
+	help       bool   // help was requested
+	bare       string // the first flag without a value that needs one
 	unknown    string // the first flag that no command has
 	foundFirst bool   // the first positional argument came before unknown
 }
 
-// arrange takes arguments apart, so that flags may stand anywhere, even before the
-// command.
+// arrange separates flags from other arguments, so that flags may be anywhere, even
+// before the command.
 func arrange(root *kong.Node, args []string) *arranged {
-	takesValue := make(map[string]bool) // of all flags there are
+	takesValue := make(map[string]bool) // for all flags
 	for _, n := range append([]*kong.Node{root}, nodes(root)...) {
 		for _, f := range n.Flags {
 			takesValue["--"+f.Name] = !f.IsBool()
@@ -66,8 +66,8 @@ func arrange(root *kong.Node, args []string) *arranged {
 	return a
 }
 
-// args returns the arguments in the order that the parser wants: the command,
-// flags, positional arguments.
+// args returns the arguments in the order that the parser needs: the command, flags,
+// positional arguments.
 func (a *arranged) args() []string {
 	args := append(a.command, a.flags...)
 	if len(a.positional) > 0 {
@@ -76,7 +76,7 @@ func (a *arranged) args() []string {
 	return args
 }
 
-// check finds what is wrong with the command and the names of flags.
+// check returns an error if the command or the name of a flag is wrong.
 func (a *arranged) check() error {
 	if len(a.node.Children) > 0 && len(a.positional) > 0 && (a.unknown == "" || a.foundFirst) {
 		return a.unknownCommand()
@@ -100,7 +100,7 @@ func (a *arranged) check() error {
 	return nil
 }
 
-// has reports whether a command takes the flag of that name.
+// has reports whether a command has the flag of that name.
 func has(n *kong.Node, name string) bool {
 	for ; n != nil; n = n.Parent {
 		for _, f := range n.Flags {

@@ -17,8 +17,8 @@ import (
 )
 
 type clusterCmd struct {
-	Check         clusterCheckCmd         `cmd:"" help:"Compare what is in NATS with what a broker needs there."`
-	MakeKeyBucket clusterMakeKeyBucketCmd `cmd:"" help:"Make a lost bucket of signing keys anew, empty."`
+	Check         clusterCheckCmd         `cmd:"" help:"Compare the streams in NATS with those that a broker needs."`
+	MakeKeyBucket clusterMakeKeyBucketCmd `cmd:"" help:"Make an empty bucket in place of a lost bucket of signing keys."`
 }
 
 // Help implements [kong.HelpProvider].
@@ -34,7 +34,7 @@ type clusterCheckCmd struct {
 	natsSettings
 }
 
-// natsSettings are the settings of a command that has to do with NATS alone.
+// natsSettings are the settings of a command that uses only NATS.
 type natsSettings struct {
 	settings []setting `kong:"-"`
 }
@@ -54,7 +54,7 @@ Examples:
   pubsub cluster check --config pubsub.yaml`
 }
 
-// addSettings makes a flag of every setting that has to do with NATS.
+// addSettings adds a flag for every setting of NATS.
 func (c *clusterCheckCmd) addSettings(k *kong.Kong) error { return c.add(k, "check") }
 
 func (c *natsSettings) add(k *kong.Kong, command string) error {
@@ -65,8 +65,7 @@ func (c *natsSettings) add(k *kong.Kong, command string) error {
 	return nil
 }
 
-// with calls f with the options of the settings. An error says why f could not do its
-// work.
+// with calls f with the options of the settings. The error says why the work failed.
 func (c *natsSettings) with(p *process, all *cli, ctx *kong.Context, work string, f func(context.Context, nats.Options) error) error {
 	cfg, err := load(p, inputs(p, all, ctx, c.settings))
 	if err != nil {
@@ -103,7 +102,7 @@ func (c *clusterCheckCmd) Run(p *process, all *cli, ctx *kong.Context) error {
 	case err != nil:
 		return err
 	case none:
-		fmt.Fprintln(p.stderr, "Nothing of this broker is in NATS yet: the first node makes it.")
+		fmt.Fprintln(p.stderr, "This broker has nothing in NATS yet; the first node creates it.")
 		return nil
 	case len(found) == 0:
 		fmt.Fprintln(p.stderr, "All that is in NATS is as a broker needs it.")
@@ -117,7 +116,7 @@ func (c *clusterCheckCmd) Run(p *process, all *cli, ctx *kong.Context) error {
 	if err := w.Flush(); err != nil {
 		return err
 	}
-	return fmt.Errorf("not as a broker needs it in NATS: %s", plural(len(found), "setting"))
+	return fmt.Errorf("NATS is not set up as a broker needs it: %s", plural(len(found), "setting"))
 }
 
 type clusterMakeKeyBucketCmd struct {
@@ -127,26 +126,26 @@ type clusterMakeKeyBucketCmd struct {
 // Help implements [kong.HelpProvider].
 func (*clusterMakeKeyBucketCmd) Help() string {
 	return `
-No node makes the bucket of signing keys anew when it was lost, because all keys
-would be gone without a word. If there is a backup, restore that instead, with
-"nats stream restore". Afterwards every token of a lost key is invalid, and
-nodes that run end the streams and sessions that it admitted. Then make new
-keys, or import the old ones with "pubsub store import".
+No node recreates a lost bucket of signing keys, because that would hide the
+loss. If there is a backup, restore it instead, with "nats stream restore".
+With an empty bucket every token of a lost key is invalid, and running nodes
+end the streams and sessions that it admitted. Then make new keys, or import
+the old ones with "pubsub store import".
 
-A bucket that is there is left alone, with exit status 1.
+An existing bucket is left alone, with exit status 1.
 
 Example:
   pubsub cluster make-key-bucket --nats nats://a:4222`
 }
 
-// addSettings makes a flag of every setting that has to do with NATS.
+// addSettings adds a flag for every setting of NATS.
 func (c *clusterMakeKeyBucketCmd) addSettings(k *kong.Kong) error { return c.add(k, "make-key-bucket") }
 
 // Run makes the bucket.
 func (c *clusterMakeKeyBucketCmd) Run(p *process, all *cli, ctx *kong.Context) error {
 	err := c.with(p, all, ctx, "make the bucket of signing keys in", nats.MakeKeyBucket)
 	if err == nil {
-		fmt.Fprintln(p.stderr, "The bucket of signing keys is there, and empty.")
+		fmt.Fprintln(p.stderr, "Made an empty bucket of signing keys.")
 	}
 	return err
 }

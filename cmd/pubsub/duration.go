@@ -10,8 +10,8 @@ import (
 
 var durationParts = regexp.MustCompile(`(\d+(?:\.\d+)?)([a-z]+)`)
 
-// parseDuration reads a whole number of seconds, or a duration in the way of
-// [time.ParseDuration] that may also have days (d) and weeks (w).
+// parseDuration reads a whole number of seconds, or a duration as in [time.ParseDuration]
+// with the additional units days (d) and weeks (w).
 func parseDuration(s string) (d time.Duration, ok bool) {
 	s = strings.ReplaceAll(strings.TrimSpace(s), " ", "")
 	if n, err := strconv.ParseInt(s, 10, 64); err == nil {
@@ -39,8 +39,7 @@ func parseDuration(s string) (d time.Duration, ok bool) {
 	return d, length > 0 && length == len(s)
 }
 
-// seconds returns the value of the flag of that name, which takes whole seconds up
-// to most.
+// seconds returns the value of the flag of that name in whole seconds, at most most.
 func seconds(name, value string, most time.Duration) (time.Duration, error) {
 	d, ok := parseDuration(value)
 	if !ok || d%time.Second != 0 || d > most {

@@ -10,7 +10,7 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-// errShown says that the help, or what has failed, was shown already.
+// errShown reports that the help, or the error, was already shown.
 var errShown = errors.New("shown already")
 
 // helpFlag is the flag --help.

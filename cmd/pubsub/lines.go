@@ -15,15 +15,15 @@ import (
 	"pubsub/internal/client"
 )
 
-// lineCount is how far the publishing of lines is.
+// lineCount is the progress of publishing lines.
 type lineCount struct {
 	published, failed int
 	bytes             int64 // read, with the ends of the lines
 }
 
-// publishLines publishes each line that lines yields until it ends, or until ctx is
-// done, at most rate a second; 0 is no limit. It calls progress after each line, with
-// the error of that line. Its own error is that of reading, or of ctx.
+// publishLines publishes each line from lines until the channel is closed, or until ctx
+// is done, at most rate a second; 0 means no limit. It calls progress after each line,
+// with the error of that line. Its own error is that of reading, or of ctx.
 func publishLines(ctx context.Context, lines <-chan line, rate float64, publish func([]byte) error, progress func(lineCount, error)) (n lineCount, err error) {
 	var next time.Time
 	for {
@@ -102,8 +102,8 @@ func readLines(ctx context.Context, r io.Reader, lines chan<- line) {
 	}
 }
 
-// readLine reads a line, and not more of it into memory than a message can have.
-// ok is false at the end.
+// readLine reads a line, and keeps no more of it in memory than a message can have. ok
+// reports whether there was a line.
 func readLine(b *bufio.Reader) (l line, ok bool) {
 	for {
 		part, err := b.ReadSlice('\n')
@@ -118,7 +118,7 @@ func readLine(b *bufio.Reader) (l line, ok bool) {
 				l.data = l.data[:n-1]
 			}
 		}
-		// One more than a message can have may be the CR before the LF.
+		// The byte beyond the longest message may be the CR before the LF.
 		if limit := client.MaxMessageBytes; len(l.data) > limit+1 || len(l.data) > limit && ended {
 			l.data, l.tooLong = nil, true
 		}
@@ -137,9 +137,9 @@ func readLine(b *bufio.Reader) (l line, ok bool) {
 	}
 }
 
-// runLines is the command with --lines.
+// runLines runs the command with --lines.
 func (c *pubCmd) runLines(p *process, publish func([]byte) error) error {
-	in, size := p.stdin, int64(0) // 0: it is not known
+	in, size := p.stdin, int64(0) // 0 if unknown
 	name := "standard input"
 	if c.Lines != "-" {
 		f, err := os.Open(c.Lines)
@@ -164,7 +164,7 @@ func (c *pubCmd) runLines(p *process, publish func([]byte) error) error {
 		fmt.Fprintln(p.stderr, "pubsub: each line is a message; Ctrl-D ends")
 	}
 	bar := newGauge(p.stderr, "publishing")
-	bar.terminal = bar.terminal && !typed // it would be drawn over what is typed
+	bar.terminal = bar.terminal && !typed // the bar would overwrite the typed text
 
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
@@ -189,7 +189,7 @@ func (c *pubCmd) runLines(p *process, publish func([]byte) error) error {
 			failed = true
 			p.report(fmt.Errorf("cannot read %s: %w", name, err))
 		}
-	case size > 0: // what comes without end is ended by a signal
+	case size > 0: // an endless input is ended by a signal
 		failed = true
 		p.report(fmt.Errorf("interrupted after line %d of %s", n.published+n.failed, name))
 	}

@@ -64,8 +64,8 @@ func TestReadLines(t *testing.T) {
 	}
 }
 
-// TestLongLines checks that the longest message is a line, with every end, and
-// that one byte more is none, and does not end the reading.
+// TestLongLines checks that the longest message is accepted as a line, with every line
+// end, and that a line with one byte more is refused without ending the reading.
 func TestLongLines(t *testing.T) {
 	full := strings.Repeat("x", client.MaxMessageBytes)
 	for _, tt := range []struct {
@@ -86,8 +86,9 @@ func TestLongLines(t *testing.T) {
 	}
 }
 
-// TestPublishLinesRate checks that a rate is kept whatever publishing takes, that a
-// slow time is not made up for, and that a failure is counted and no end.
+// TestPublishLinesRate checks that the rate holds however long publishing takes, that
+// lost time is not made up for, and that a failure is counted and does not end the
+// publishing.
 func TestPublishLinesRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		begun := time.Now()
@@ -121,8 +122,8 @@ func TestPublishLinesRate(t *testing.T) {
 	})
 }
 
-// TestPublishLinesEnds checks that the end of the context is heeded while nothing
-// comes and while the rate is waited for.
+// TestPublishLinesEnds checks that publishing ends with the context, both while it waits
+// for input and while it waits for the rate.
 func TestPublishLinesEnds(t *testing.T) {
 	for _, rate := range []float64{0, 1e-9} {
 		synctest.Test(t, func(t *testing.T) {

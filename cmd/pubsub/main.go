@@ -52,7 +52,7 @@ func run(p *process) int {
 	return status
 }
 
-// execute is run without the wait for what was written last.
+// execute is run without the final flush.
 func execute(p *process) int {
 	err := command(p)
 	switch {
@@ -77,7 +77,7 @@ func overNetwork(err error) bool {
 	return errors.As(err, &op)
 }
 
-// report shows an error, and the hint that it may have.
+// report shows an error, and its hint if it has one.
 func (p *process) report(err error) {
 	for line := range strings.Lines(err.Error()) {
 		fmt.Fprintf(p.stderr, "pubsub: %s\n", strings.TrimSuffix(line, "\n"))
@@ -88,7 +88,7 @@ func (p *process) report(err error) {
 	}
 }
 
-// hintedError is an error with a hint: a line that says what to do next.
+// hintedError is an error with a hint, a line that says what to do next.
 type hintedError struct {
 	error
 	hint string

@@ -13,8 +13,8 @@ import (
 	"pubsub/internal/config"
 )
 
-// commandNames are what people call commands, by the path of the command above
-// them. The values are relative to that.
+// commandNames maps other names of commands to the real ones, by the path of the parent
+// command. The values are relative to that path.
 var commandNames = map[string]map[string]string{
 	"pubsub": {
 		"publish": "pub", "send": "pub", "post": "pub", "put": "pub", "emit": "pub",
@@ -34,7 +34,7 @@ var commandNames = map[string]map[string]string{
 	},
 }
 
-// flagMeanings are what people call flags, the most likely meaning first.
+// flagMeanings maps other names of flags to the real ones, the most likely first.
 var flagMeanings = map[string][]string{
 	"url": {"server"}, "uri": {"server"}, "host": {"server", "listen"}, "address": {"server", "listen"}, "addr": {"server", "listen"}, "broker": {"server"},
 	"port": {"listen"}, "bind": {"listen"}, "p": {"listen"},
@@ -48,13 +48,13 @@ var flagMeanings = map[string][]string{
 	"sub": {"subject"}, "user": {"subject"},
 }
 
-// unknownCommand is the error of a command that there is not.
+// unknownCommand returns the error of an unknown command.
 func (a *arranged) unknownCommand() error {
 	name := a.positional[0]
 	return &hintedError{usagef("unknown command %s%s", pubsub.Printable(name), didYouMean(a.commandMeant(name))), usageHint(a.node)}
 }
 
-// commandMeant returns the command that is probably meant, as it follows a.node.
+// commandMeant returns the command that is probably meant, relative to a.node.
 func (a *arranged) commandMeant(name string) string {
 	name = strings.ToLower(name)
 	if known, ok := commandNames[a.node.FullPath()][name]; ok {
@@ -75,7 +75,7 @@ func (a *arranged) commandMeant(name string) string {
 	return config.Nearest(name, children)
 }
 
-// missingCommand is the error of a command line without one.
+// missingCommand returns the error of a command line without a command.
 func (a *arranged) missingCommand() error {
 	hint := usageHint(a.node)
 	if len(a.flags) > 0 {
@@ -91,7 +91,7 @@ func flagName(flag string) string {
 	return name
 }
 
-// unknownFlag is the error of a flag that a.node does not have.
+// unknownFlag returns the error of a flag that a.node does not have.
 func (a *arranged) unknownFlag(flag string) error {
 	shown, _, _ := strings.Cut(flag, "=")
 	name := strings.ToLower(flagName(flag))
@@ -104,7 +104,7 @@ func (a *arranged) unknownFlag(flag string) error {
 	return &hintedError{err, hint}
 }
 
-// flagHint says what to do in place of a flag that there is not.
+// flagHint says what to use in place of an unknown flag.
 func (a *arranged) flagHint(shown, name string) string {
 	topics := slices.Contains([]string{"t", "topic", "topics"}, name)
 	message := slices.Contains([]string{"m", "message", "msg", "d", "data", "body", "payload"}, name)
@@ -136,8 +136,8 @@ func (a *arranged) root() *kong.Node {
 	return n
 }
 
-// ownersOf says which of the commands below n have the flag of that name; empty if
-// none has.
+// ownersOf returns a sentence with the commands below n that have the flag of that name,
+// or "" if none has.
 func ownersOf(n *kong.Node, name string) string {
 	var owners []string
 	for _, below := range nodes(n) {
@@ -151,8 +151,7 @@ func ownersOf(n *kong.Node, name string) string {
 	return fmt.Sprintf("--%s is a flag of %s.", name, strings.Join(owners, " and "))
 }
 
-// flagsMeant returns the flags of a.node that may be meant, with their dashes; nil
-// if there is none.
+// flagsMeant returns the flags of a.node that may be meant, with their dashes, or nil.
 func (a *arranged) flagsMeant(name string) []string {
 	var all, meant []string
 	for n := a.node; n != nil; n = n.Parent { // its own first
@@ -182,13 +181,14 @@ func (a *arranged) flagsMeant(name string) []string {
 			meant = []string{"--" + near}
 		}
 	}
-	if !slices.Contains([]string{"t", "m", "d", "v"}, name) { // which mean something else: see flagHint
+	if !slices.Contains([]string{"t", "m", "d", "v"}, name) { // these have other meanings: see flagHint
 		find(func(flag string) bool { return len(name) == 1 && strings.HasPrefix(flag, name) })
 	}
 	return meant
 }
 
-// didYouMean asks so, to follow what is unknown; it is empty if nothing is likely.
+// didYouMean returns a question to append to an error about an unknown name. It is empty
+// if nothing is likely.
 func didYouMean(all ...string) string {
 	var quoted []string
 	for _, s := range all {
@@ -202,7 +202,7 @@ func didYouMean(all ...string) string {
 	return ", did you mean " + strings.Join(quoted, " or ") + "?"
 }
 
-// plainWords says what the parser says in the words of the other errors.
+// plainWords translates the parser's messages into the words of the other errors.
 var plainWords = []struct {
 	from *regexp.Regexp
 	to   string
@@ -215,11 +215,11 @@ var plainWords = []struct {
 	{regexp.MustCompile(`bool value must be true, 1, yes, false, 0 or no but got (".*")$`), "takes true or false, not $1"},
 }
 
-// fileError is an error of the configuration file, which the parser reports as one
-// of the first flag that might be in it.
+// fileError is an error of the configuration file. The parser reports it as an error of
+// the first flag that the file could contain.
 type fileError struct{ error }
 
-// explain makes a usage error of what the parser found wrong.
+// explain turns an error of the parser into a usage error.
 func explain(err error) error {
 	var file *fileError
 	if errors.As(err, &file) {
@@ -251,7 +251,7 @@ func explain(err error) error {
 	return &hintedError{usagef("%s", text), hint}
 }
 
-// usageHint says how a command is called, and where there is more about it.
+// usageHint returns the usage of a command, and the command that shows its help.
 func usageHint(n *kong.Node) string {
 	return fmt.Sprintf("Usage: %s; see %q.", usage(n), n.FullPath()+" --help")
 }

@@ -17,7 +17,7 @@ type pubCmd struct {
 	access
 	Retain  bool    `help:"Keep the message as the topic's last one, and print its version (not with --lines)."`
 	TTL     string  `name:"ttl" placeholder:"DURATION" help:"Life of the message, like 30m or 7d, or a number of seconds. With 0 it reaches live subscribers, and nothing is kept."`
-	Lines   string  `placeholder:"FILE" help:"Publish each line of a file as a message of its own, as it comes; - is standard input."`
+	Lines   string  `placeholder:"FILE" help:"Publish each line of a file as a message of its own, as it arrives; - is standard input."`
 	Rate    float64 `placeholder:"N" help:"With --lines: at most so many messages a second, such as 100 or 0.5. 0 means no limit."`
 	Topic   string  `arg:"" name:"TOPIC" help:"Topic to publish to."`
 	Message *string `arg:"" optional:"" name:"MESSAGE" help:"The message; - reads it from standard input to its end, byte for byte."`
@@ -97,20 +97,20 @@ func (c *pubCmd) Run(p *process, kctx *kong.Context) error {
 	return err
 }
 
-// readMessage reads standard input to its end. Whoever may wait for more than that
-// is told so.
+// readMessage reads standard input to its end. It says so on a terminal, because the user
+// may expect each line to be published.
 func (p *process) readMessage() ([]byte, error) {
 	if p.typed() {
-		fmt.Fprintln(p.stderr, "pubsub: standard input is one message and read to its end: Ctrl-D; --lines - publishes each line as it comes")
+		fmt.Fprintln(p.stderr, "pubsub: reading one message up to the end of standard input (Ctrl-D); --lines - publishes each line as it arrives")
 	} else if _, ok := p.stderr.(*screen); ok {
-		told := make(chan struct{})
+		shown := make(chan struct{})
 		t := time.AfterFunc(time.Second, func() {
-			defer close(told)
-			fmt.Fprintln(p.stderr, "pubsub: standard input is one message and read to its end, which has not come yet; --lines - publishes each line as it comes")
+			defer close(shown)
+			fmt.Fprintln(p.stderr, "pubsub: still reading one message up to the end of standard input; --lines - publishes each line as it arrives")
 		})
 		defer func() {
 			if !t.Stop() {
-				<-told
+				<-shown
 			}
 		}()
 	}

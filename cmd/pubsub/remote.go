@@ -33,7 +33,7 @@ func (r *remote) client() (*client.Client, error) {
 	return c, nil
 }
 
-// roots returns the certificates that --ca names; nil without it.
+// roots returns the certificates of the file that --ca names, or nil without --ca.
 func (r *remote) roots() (*x509.CertPool, error) {
 	if r.CA == "" {
 		return nil, nil
@@ -49,7 +49,7 @@ func (r *remote) roots() (*x509.CertPool, error) {
 	return roots, nil
 }
 
-// unreadable is the error of a flag that names a file which cannot be read.
+// unreadable returns the error of a flag whose file cannot be read.
 func unreadable(flag, path string, err error, takes string) error {
 	if pe := (*os.PathError)(nil); errors.As(err, &pe) {
 		err = pe.Err
@@ -72,9 +72,9 @@ func (a *access) token() (string, error) {
 	return t, err
 }
 
-// secret returns the token or key that the flag of that name was given, without
-// the white space around it: the end of a line comes with what is read from a
-// file. Its error never shows the secret.
+// secret returns the token or key that is the value of the flag of that name, without the
+// white space around it, because a value from a file often ends with a line end. Its
+// error never shows the secret.
 func secret(name, value string) (string, error) {
 	value = strings.TrimSpace(value)
 	at := 0
@@ -113,8 +113,8 @@ func topic(s string) (pubsub.Topic, error) {
 	return t, nil
 }
 
-// warnOfLists warns of topics that look like lists of topics: a comma is a part of a
-// topic. flag is what stands before each, empty for none.
+// warnOfLists warns of topics that look like lists of topics, because a comma is a part
+// of a topic. flag is the flag before each topic, or "" for none.
 func warnOfLists(p *process, topics []string, flag string) {
 	for _, t := range topics {
 		parts := strings.FieldsFunc(t, func(r rune) bool { return r == ',' || r == ' ' })
@@ -155,7 +155,7 @@ func (r *remote) advise(err error) error {
 	return &hintedError{err, hint}
 }
 
-// reach says what helps to reach a server.
+// reach returns a hint for reaching the server.
 func (r *remote) reach(c client.Cause) string {
 	host := r.Server
 	if _, rest, ok := strings.Cut(host, "://"); ok {
@@ -167,7 +167,7 @@ func (r *remote) reach(c client.Cause) string {
 	case client.NoSuchHost, client.NoRoute:
 		return "Check the name of the host in --server, and the network."
 	case client.TimedOut:
-		return "Does a firewall keep you from that port? --server names another server."
+		return "Does a firewall block that port? --server names another server."
 	case client.Cut, client.NoHTTP:
 		return "Is that the port of a Pub/Sub server? --server names another; one with TLS is https://" + host + "."
 	case client.ProxyFailed:
@@ -178,7 +178,7 @@ func (r *remote) reach(c client.Cause) string {
 		}
 		return "Give the authority's certificate, or the server's own if it signed itself, with --ca FILE."
 	case client.OtherName:
-		return "Give --server with a name that the certificate is for, or have one made for this name."
+		return "Give --server a name in the certificate, or get a certificate for this name."
 	case client.OutOfDate:
 		return "The server needs a new certificate, unless the clock of this machine is wrong."
 	case client.NoTLS:
@@ -189,7 +189,7 @@ func (r *remote) reach(c client.Cause) string {
 	return ""
 }
 
-// answered says what to do about an answer.
+// answered returns a hint for a refusal.
 func answered(e *client.Error) string {
 	switch {
 	case e.Condition == client.Foreign:
@@ -207,11 +207,11 @@ func answered(e *client.Error) string {
 	case e.Status/100 == 3:
 		return "Give that address, without the path, to --server."
 	case e.Status == 401 || e.Status == 403 || e.Status == 407:
-		return "This is not how a Pub/Sub server refuses: does something in front of it ask for a password?"
+		return "A Pub/Sub server does not refuse like this: does a proxy in front of it ask for a password?"
 	case e.Status == 404:
 		return "Is that the address of a Pub/Sub server, without /events or /mqtt, and is this switched on there?"
 	case e.Status == 426:
-		return "Something in front of the server does not pass WebSockets on; without --mqtt none is needed."
+		return "A proxy in front of the server does not pass WebSockets on; without --mqtt none is needed."
 	case e.Status == 429:
 		return "The server takes fewer messages a second; with --lines, --rate N slows down."
 	case e.Status == 502 || e.Status == 504:

@@ -108,7 +108,7 @@ func load(p *process, in config.Inputs) (*config.Config, error) {
 
 // Run runs the broker until a signal ends it.
 func (c *serveCmd) Run(p *process, all *cli, ctx *kong.Context) error {
-	// A broker must neither hang nor fail to end because nobody reads what it says.
+	// A broker must neither hang nor fail to stop because nobody reads its output.
 	out := app.NewOutput(p.stderr)
 	p.stderr, p.flush = out, out.Flush
 	in := inputs(p, all, ctx, c.settings)

@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// fullPipe returns a pipe that takes nothing more until somebody reads.
+// fullPipe returns a full pipe: writes block until somebody reads.
 func fullPipe(t *testing.T) (r, w *os.File, filled int) {
 	t.Helper()
 	r, w, err := os.Pipe()
@@ -93,7 +93,7 @@ func (b *broker) status(t *testing.T) int {
 	return b.ProcessState.ExitCode()
 }
 
-// createKeys makes signing keys, of which each is a line of the log.
+// createKeys makes signing keys, each of which writes a line to the log.
 func (b *broker) createKeys(t *testing.T, n int) {
 	t.Helper()
 	client := http.Client{Timeout: 20 * time.Second}
@@ -114,8 +114,8 @@ func (b *broker) createKeys(t *testing.T, n int) {
 	}
 }
 
-// Nothing that a broker does waits for whoever reads standard error and standard
-// output: starting, serving, logging, reloading, draining.
+// A broker never waits for the reader of its standard error and standard output: not when
+// it starts, serves, logs, reloads or drains.
 func TestNobodyReads(t *testing.T) {
 	for _, tt := range []struct {
 		name string
@@ -155,8 +155,8 @@ func TestNobodyReads(t *testing.T) {
 	}
 }
 
-// What could not be written comes in its order once somebody reads again, and all of
-// it before the process ends.
+// Once somebody reads again, the queued lines are written in order, all of them before
+// the process ends.
 func TestSomebodyReadsAgain(t *testing.T) {
 	r, w, filled := fullPipe(t)
 	b := startBroker(t, nil, w, "--in-memory")
@@ -189,7 +189,7 @@ func TestSomebodyReadsAgain(t *testing.T) {
 	}
 }
 
-// A start that fails ends in time, whether or not somebody reads why.
+// A start that fails ends in time, whether or not somebody reads the error.
 func TestFailedStart(t *testing.T) {
 	used, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -9,15 +9,15 @@ import (
 	"unicode/utf8"
 )
 
-// screen is a terminal that text is written to. Nothing in that text can control
-// the terminal: a control character other than LF and TAB is shown as \u001b, and
-// so is one that changes the direction of text. A byte that is no UTF-8, which an
-// 8-bit terminal may take for a control character, is shown as \x9b.
+// screen writes text to a terminal. Nothing in the text can control the terminal: a
+// control character other than LF and TAB, or one that changes the direction of text, is
+// escaped, such as \u001b. An invalid byte of UTF-8, which an 8-bit terminal may take for
+// a control character, is shown as, for example, \x9b.
 type screen struct {
-	raw io.Writer // for what is meant to control the terminal, such as a progress bar
+	raw io.Writer // for output that must control the terminal, such as a progress bar
 
 	mu   sync.Mutex
-	rest []byte // guarded by mu: the beginning of a character whose end is still to come
+	rest []byte // guarded by mu: the beginning of an incomplete character
 }
 
 // screenFor returns a writer to f: a [screen] if f is a terminal, else f itself.
@@ -57,8 +57,8 @@ func (s *screen) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// controls reports whether a terminal may obey r, other than by going to the next
-// line or the next tab stop.
+// controls reports whether r may make a terminal do more than go to the next line or the
+// next tab stop.
 func controls(r rune) bool {
 	return unicode.IsControl(r) && r != '\n' && r != '\t' || unicode.Is(unicode.Bidi_Control, r)
 }

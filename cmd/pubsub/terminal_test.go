@@ -38,9 +38,9 @@ func TestScreen(t *testing.T) {
 	}
 }
 
-// TestNoTerminal checks that neither a file nor a device such as /dev/null is
-// taken for a terminal: nobody sees a progress bar there, and a store is not
-// counted for one. That a terminal is one is in the script "terminal".
+// TestNoTerminal checks that neither a file nor a device such as /dev/null is treated as
+// a terminal: there is no progress bar, and a store is not counted to draw one. The
+// script "terminal" tests a real terminal.
 func TestNoTerminal(t *testing.T) {
 	file, err := os.Create(t.TempDir() + "/file")
 	if err != nil {

@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// isTerminal reports whether f is a terminal. Other character devices, such as
-// /dev/null, are none.
+// isTerminal reports whether f is a terminal. Other character devices, such as /dev/null,
+// are not terminals.
 func isTerminal(f *os.File) bool {
 	c, err := f.SyscallConn()
 	if err != nil {

@@ -14,7 +14,7 @@ type tokenCmd struct {
 	Read    []string `sep:"none" placeholder:"TOPIC" help:"Topic that may be subscribed to. Repeat for more."`
 	Write   []string `sep:"none" placeholder:"TOPIC" help:"Topic that may be published to. Repeat for more."`
 	Expires string   `placeholder:"DURATION" default:"1h" help:"Life of the token, like 30m, 24h or 7d, or a number of seconds; 0 is for ever."`
-	Subject string   `placeholder:"NAME" help:"Whom the token is for: limits and MQTT client identifiers are kept apart by it."`
+	Subject string   `placeholder:"NAME" help:"Bearer of the token; limits and MQTT client identifiers are separate for each subject."`
 	Key     string   `placeholder:"ID:VALUE" help:"The key, as pubsub key create prints it. Prefer the variable PUBSUB_KEY: other users of the machine can see flags."`
 }
 

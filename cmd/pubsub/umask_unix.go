@@ -4,6 +4,7 @@ package main
 
 import "syscall"
 
-// restrictUmask makes what this process creates from now on readable by its owner only,
-// whatever umask it was started with: the data directory holds signing keys.
+// restrictUmask makes all files that this process creates from now on readable by their
+// owner only, whatever the original umask, because the data directory contains signing
+// keys.
 func restrictUmask() { syscall.Umask(0o077) }

@@ -38,8 +38,8 @@ type Options struct {
 	// that were bound; ops is nil if that listener is switched off. It must return
 	// soon.
 	Listening func(public, ops net.Addr)
-	// Reload asks for the settings to be read again; ConfigReload reads them, in a
-	// goroutine that Run does not wait for when it ends.
+	// Reload requests that the settings be read again. ConfigReload reads them, in a
+	// goroutine for which Run does not wait when it ends.
 	Reload       <-chan struct{}
 	ConfigReload func() (*config.Config, error)
 }
@@ -163,7 +163,7 @@ func (n *node) closeRings() {
 func (n *node) build(adminToken string) {
 	fetchAtOnce := 1
 	if n.clustered() {
-		fetchAtOnce = 32 // each is a round trip
+		fetchAtOnce = 32 // each read is a round trip
 	}
 	var outboxes []hub.Outbox
 	for _, r := range n.rings {
@@ -300,12 +300,12 @@ func (n *node) tellListening() {
 // shutdownTimeout is how long requests that are no streams may take to end.
 const shutdownTimeout = 5 * time.Second
 
-// wait returns when the node is to stop, with the error that made it so. Until then it
-// reloads the settings when asked to, one time after the other.
+// wait returns when the node must stop, with the error that caused it. Until then it
+// reloads the settings on request, one reload after the other.
 func (n *node) wait(ctx context.Context, failed <-chan error) error {
 	var (
 		asked = n.o.Reload     // nil while settings are being read
-		read  <-chan *reloaded // nil while none are
+		read  <-chan *reloaded // nil while none are being read
 		late  <-chan time.Time
 	)
 	for {
@@ -330,17 +330,17 @@ func (n *node) wait(ctx context.Context, failed <-chan error) error {
 // reloadTimeout bounds how long the settings may take to be read again.
 const reloadTimeout = 10 * time.Second
 
-// reloaded are settings that were read while the node runs.
+// reloaded are settings that were read while the node was running.
 type reloaded struct {
 	next    *config.Config
 	err     error
-	merged  *config.Config   // what the node runs with from now on
+	merged  *config.Config   // the settings of the node from now on
 	cert    *tls.Certificate // nil without TLS
 	certErr error
 }
 
 // readSettings reads the settings and the certificate in the background, so that a
-// file system that hangs holds up nothing else.
+// hanging file system delays nothing else.
 func (n *node) readSettings() <-chan *reloaded {
 	done := make(chan *reloaded, 1)
 	cfg := n.cfg
@@ -352,7 +352,8 @@ func (n *node) readSettings() <-chan *reloaded {
 			}
 			r.merged = cfg.WithLive(r.next)
 			if n.certs != nil {
-				// Also without a change of names: the files have other contents.
+				// Load it even if the names are unchanged: the files may have new
+				// contents.
 				r.cert, r.certErr = r.merged.Certificate()
 			}
 		}

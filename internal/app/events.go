@@ -50,8 +50,8 @@ func (n *node) serverEvents() server.Events {
 	}
 }
 
-// socketEvents make logs of what happens to clients' connections, which
-// [server.Sockets] counts itself.
+// socketEvents logs the events of clients' connections, which [server.Sockets] itself
+// counts.
 func (n *node) socketEvents() server.SocketEvents {
 	return server.SocketEvents{
 		Limited:      n.throttle.limit,
@@ -75,14 +75,13 @@ func (n *node) failed(event string, err error) {
 	n.throttle.error(event, err)
 }
 
-// logFailure is failed for what nobody but an operator brings about: every such error is
-// logged.
+// logFailure is failed for errors that only an operator can cause: it logs every one.
 func (n *node) logFailure(event string, err error) {
 	n.metrics.errors.WithLabelValues(operation(event)).Inc()
 	n.log.Error(event, "error", err)
 }
 
-// operation returns the name under which an event is counted.
+// operation returns the operation under which an event is counted.
 func operation(event string) string {
 	return strings.ReplaceAll(strings.ToLower(strings.TrimSuffix(event, " failed")), " ", "_")
 }
@@ -100,7 +99,7 @@ func (n *node) natsEvents() nats.Events {
 		Generation: func(from, to uint64) {
 			m.generations.Inc()
 			n.log.Warn("stream generation changed", "before", fmt.Sprintf("%016x", from), "now", fmt.Sprintf("%016x", to),
-				"cause", "the stream of retained messages was made anew or restored, or has lost messages")
+				"cause", "the stream of retained messages was recreated or restored, or has lost messages")
 		},
 		Made:   func(stream string) { n.log.Info("stream created in NATS", "stream", stream) },
 		Purged: func(stream string) { n.log.Warn("stream purged in NATS", "stream", stream) },
@@ -112,7 +111,7 @@ func (n *node) natsEvents() nats.Events {
 			n.log.Info("stream usable again", "stream", stream, "after", lasted.Round(time.Millisecond))
 		},
 		KeysReplaced: func(stream string) {
-			n.log.Warn("key bucket replaced or purged in NATS", "stream", stream, "action", "all keys are read again: a key that is not there any more is revoked")
+			n.log.Warn("key bucket replaced or purged in NATS", "stream", stream, "action", "all keys are read again; missing keys are revoked")
 		},
 		Unreadable: n.unreadable,
 		Error:      n.failed,
@@ -137,7 +136,7 @@ func (n *node) storeEvents() local.Events {
 		Error: n.failed,
 		Fatal: func(err error) {
 			n.metrics.errors.WithLabelValues(operation("store write failed")).Inc()
-			n.log.Error("store write failed", "error", err, "consequence", "the process ends; what was acknowledged is on disk")
+			n.log.Error("store write failed", "error", err, "consequence", "the process ends; acknowledged messages are on disk")
 			n.out.Flush() // the process ends when this returns
 		},
 	}

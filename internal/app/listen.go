@@ -23,9 +23,9 @@ const (
 	// pingAfter is how long an HTTP/2 connection may be silent before its client
 	// is asked whether it is there.
 	pingAfter = 30 * time.Second
-	// http2Unread is how much of what an HTTP/2 client sends may lie unread, on all
-	// its streams together: several messages, and little more than the least that the
-	// protocol allows.
+	// http2Unread is how many bytes of an HTTP/2 client may lie unread, on all its
+	// streams together: several messages, and little more than the minimum of the
+	// protocol.
 	http2Unread = 128 << 10
 )
 
@@ -110,16 +110,16 @@ func (n *node) httpServer() *http.Server {
 		s.MaxHeaderBytes -= 4096 // which net/http adds, to HTTP/1.1 only
 		return s
 	}
-	// TLS ends below net/http, which so sees the preface of HTTP/2 unencrypted.
+	// TLS ends below net/http, which therefore sees the preface of HTTP/2 unencrypted.
 	s.Protocols.SetUnencryptedHTTP2(true)
 	return s
 }
 
-// maxOpsSockets bounds the connections of the ops listener. They come out of the
-// reserve that max-sockets leaves, so that operators get in whatever clients do.
+// maxOpsSockets bounds the connections of the ops listener. They come out of the reserve
+// that max-sockets leaves, so that operators can connect whatever clients do.
 const maxOpsSockets = 16
 
-// opsServer returns the server for operators, and what its listener counts.
+// opsServer returns the server for operators, and the connections of its listener.
 func (n *node) opsServer() (*http.Server, *server.Sockets) {
 	sockets := server.NewSockets(server.SocketOptions{
 		Max:          maxOpsSockets,
@@ -135,8 +135,8 @@ func (n *node) opsServer() (*http.Server, *server.Sockets) {
 	}, sockets
 }
 
-// httpLog takes what net/http has to say: of what clients did wrong. A failed accept and
-// a handler's panic do not come so far.
+// httpLog receives the log lines of net/http, which are about mistakes of clients.
+// Failures of accept and panics of handlers are handled before they reach net/http.
 func (n *node) httpLog() *log.Logger { return slog.NewLogLogger(n.log.Handler(), slog.LevelDebug) }
 
 // serve is Serve without the error that says that it was told to end.

@@ -44,7 +44,7 @@ const (
 	logEvery = time.Second
 	// warnEvery is how often one thing is logged that lasts.
 	warnEvery = 10 * time.Second
-	// eventEvery is how often an event is logged that strangers can bring about.
+	// eventEvery is the time between two log lines for an event that strangers can cause.
 	eventEvery = time.Minute
 )
 
@@ -66,23 +66,22 @@ func newThrottle(log *slog.Logger) *throttle {
 	return &throttle{log: log, kinds: make(map[string]*kind)}
 }
 
-// error logs an event, of which there are few different ones.
+// error logs an event. There must be few different events.
 func (t *throttle) error(event string, err error) {
 	t.line(event, slog.LevelError, event, slog.Any("error", err), logEvery)
 }
 
-// warn logs an event that lasts; there are few different ones.
+// warn logs an event that lasts. There must be few different events.
 func (t *throttle) warn(event string, err error) {
 	t.line(event, slog.LevelWarn, event, slog.Any("error", err), warnEvery)
 }
 
-// limit logs that the setting called name has been reached, which any stranger can
-// bring about.
+// limit logs that the setting called name has been reached, which any stranger can cause.
 func (t *throttle) limit(name string) {
 	t.line(name, slog.LevelWarn, "connection limit reached", slog.String("limit", name), eventEvery)
 }
 
-// line logs an event unless one of the same kind was logged less than every ago.
+// line logs an event unless one of the same kind was logged within the time every.
 func (t *throttle) line(of string, level slog.Level, event string, attr slog.Attr, every time.Duration) {
 	now := time.Now()
 	t.mu.Lock()

@@ -53,7 +53,7 @@ func newMetrics(version string) *metrics {
 		dropped:     counterVec("publishes_dropped_total", "Messages of MQTT clients that were not accepted.", "reason"),
 		errors:      counterVec("errors_total", "Errors logged, by operation.", "op"),
 		unreadable:  counterVec("unreadable_records_total", "Stored records that this release cannot read, by kind: key, message or generation.", "kind"),
-		generations: prometheus.NewCounter(prometheus.CounterOpts{Namespace: "pubsub", Name: "nats_generation_changes_total", Help: "Times that the stream of retained messages was made anew, restored, or has lost messages."}),
+		generations: prometheus.NewCounter(prometheus.CounterOpts{Namespace: "pubsub", Name: "nats_generation_changes_total", Help: "Times that the stream of retained messages was recreated or restored, or lost messages."}),
 	}
 	m.registry.MustRegister(
 		collectors.NewGoCollector(),
@@ -85,7 +85,7 @@ func (m *metrics) counter(name, help string, value func() float64) {
 	m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: "pubsub", Name: name, Help: help}, value))
 }
 
-// observeOutput adds what the log counts itself.
+// observeOutput adds the metrics of the log.
 func (m *metrics) observeOutput(o *Output) {
 	m.counter("log_dropped_total", "Log lines dropped because nobody read them.", func() float64 { return float64(o.Dropped()) })
 }
@@ -99,13 +99,13 @@ func (m *metrics) observeHub(h *hub.Hub) {
 	m.counter("messages_expired_total", "Messages not handed to a subscriber because they had expired.", func() float64 { return float64(h.Stats().Expired) })
 }
 
-// observeSockets adds what is counted of the connections of the public listener.
+// observeSockets adds the metrics of the public listener's connections.
 func (m *metrics) observeSockets(s *server.Sockets) {
 	m.gauge("sockets", "TCP connections open now, idle ones included.", func() float64 { return float64(s.Stats().Open) })
 	m.gauge("sockets_max", "TCP connections that may be open, by max-sockets; 0 is no limit.", func() float64 { return float64(s.Stats().Max) })
 	m.counter("sockets_closed_total", "Idle TCP connections closed for new ones because max-sockets was reached.", func() float64 { return float64(s.Stats().Closed) })
 	m.counter("sockets_closed_per_ip_total", "TCP connections closed because max-connections-per-ip was reached.", func() float64 { return float64(s.Stats().ClosedPerIP) })
-	m.counter("sockets_waits_total", "Times that nothing was accepted until a connection ended because max-sockets was reached and none idled.", func() float64 { return float64(s.Stats().Waits) })
+	m.counter("sockets_waits_total", "Times that accepting paused because max-sockets was reached and no connection idled.", func() float64 { return float64(s.Stats().Waits) })
 }
 
 // observeLocal adds what the embedded store counts itself.

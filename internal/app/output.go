@@ -9,7 +9,7 @@ import (
 )
 
 const (
-	// maxOutputBytes and maxOutputLines bound what waits in an [Output].
+	// maxOutputBytes and maxOutputLines bound the queue of an [Output].
 	maxOutputBytes = 1 << 20
 	maxOutputLines = 8192
 	// flushTimeout bounds how long [Output.Flush] waits. A process that ends must not
@@ -17,11 +17,11 @@ const (
 	flushTimeout = 2 * time.Second
 )
 
-// Output writes lines in the background, so that nobody waits for whoever reads
-// them. A pipe whose reader has stopped blocks its writers, and a logger that writes
-// to it directly blocks everybody who logs. An Output drops lines instead once its
-// queue is full, counts them, and says how many are missing as soon as lines are
-// taken again. Its methods may be called at the same time.
+// Output writes lines in the background, so that nobody waits for their reader. A pipe
+// whose reader has stopped blocks its writers, and a logger that writes to it directly
+// blocks every goroutine that logs. Instead, an Output drops lines once its queue is
+// full, counts them, and announces how many are missing as soon as lines are read again.
+// Its methods may be called concurrently.
 type Output struct {
 	w io.Writer // immutable
 
@@ -34,7 +34,7 @@ type Output struct {
 	notice  func(lost int) []byte // the line that says how many are missing
 	idle    chan struct{}         // closed when queue has been written; nil while nothing is being written
 	taken   int                   // lines taken off queue so far
-	stuck   int                   // taken when Flush last gave up; -1 if it has not
+	stuck   int                   // taken when Flush last gave up; -1 if it never did
 }
 
 // outputLine is a line of an [Output].
@@ -44,8 +44,8 @@ type outputLine struct {
 	stood int // how many lost lines the line announces; 0 for an ordinary line
 }
 
-// NewOutput returns an Output whose Write passes lines to w. If w is an Output, that
-// is returned.
+// NewOutput returns an Output whose Write passes lines to w. If w is an Output, NewOutput
+// returns w.
 func NewOutput(w io.Writer) *Output {
 	if o, ok := w.(*Output); ok {
 		return o
@@ -105,7 +105,7 @@ func (o *Output) announceLost() {
 	}
 }
 
-// drain writes the queue until it is empty.
+// drain writes lines of the queue until it is empty.
 func (o *Output) drain() {
 	var err error
 	for {
@@ -120,8 +120,8 @@ func (o *Output) drain() {
 	}
 }
 
-// next takes a line off the queue. ok is false when there is none, and the goroutine
-// that writes must end. err is the error of the last write.
+// next takes a line off the queue. ok reports whether there was one; if not, the writing
+// goroutine must end. err is the error of the last write.
 func (o *Output) next(err error) (l outputLine, ok bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -146,7 +146,7 @@ func (o *Output) failed(l outputLine) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if l.stood > 0 {
-		o.lost += l.stood // they were counted when they were dropped
+		o.lost += l.stood // already counted when they were dropped
 		return
 	}
 	o.lost++
@@ -167,8 +167,8 @@ func (o *Output) Dropped() uint64 {
 	return o.dropped
 }
 
-// Flush returns when all lines have been written, or after two seconds. It does not wait
-// a second time for a write that has not ended since.
+// Flush returns when all lines have been written, or after two seconds. After that it
+// does not wait again until a line has been written.
 func (o *Output) Flush() {
 	o.mu.Lock()
 	idle, stuck := o.idle, o.taken == o.stuck

@@ -89,9 +89,9 @@ func TestOutputKeepsTheOrder(t *testing.T) {
 	})
 }
 
-// Nobody waits for a reader that has stopped, what is queued is bounded by lines and
-// by bytes, and a reader that has come back learns how many lines it has missed, where
-// they are missing.
+// Nobody waits for a reader that has stopped, and the queue is bounded in lines and
+// bytes. A reader that resumes finds the number of missing lines at the place where they
+// are missing.
 func TestOutputOfStoppedReader(t *testing.T) {
 	for _, tt := range []struct {
 		name string
@@ -158,7 +158,7 @@ func TestOutputOfStoppedReader(t *testing.T) {
 	}
 }
 
-// Lines that cannot be written are counted, too, and are announced once others can.
+// Lines that cannot be written are counted, too, and announced once writes succeed again.
 func TestOutputOfFailingWriter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var r reader
@@ -184,7 +184,7 @@ func TestOutputOfFailingWriter(t *testing.T) {
 	})
 }
 
-// Many may log at once, and no line is torn or lost.
+// Many goroutines may log at once, and no line is torn or lost.
 func TestOutputOfMany(t *testing.T) {
 	var r reader
 	out := NewOutput(&r)

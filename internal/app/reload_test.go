@@ -13,8 +13,8 @@ import (
 	"pubsub/internal/config"
 )
 
-// Reading the settings again holds up nothing, however long it takes: the node is told
-// to stop, and does; and it may be asked to read them another time.
+// Reading the settings again delays nothing, however long it takes: the node stops when
+// asked to, and accepts another request to read them.
 func TestReloadThatHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer

@@ -6,11 +6,11 @@ import (
 	"pubsub/internal/config"
 )
 
-// reservedDescriptors is how many descriptors clients leave to everything else: the
+// reservedDescriptors is how many descriptors clients leave for all other uses: the
 // store's files, the ops listener, the connection to NATS.
 const reservedDescriptors = 512
 
-// maxSockets returns the bound that cfg sets on clients' connections; 0 is none.
+// maxSockets returns the bound that cfg sets on clients' connections, or 0 for none.
 func maxSockets(cfg *config.Config) int {
 	if cfg.MaxSockets != 0 {
 		return cfg.MaxSockets

@@ -32,7 +32,7 @@ func TestMaxSocketsByDefault(t *testing.T) {
 	}
 }
 
-// A bound that takes the broker's own descriptors is warned of.
+// A bound that takes the broker's own descriptors causes a warning.
 func TestMaxSocketsIsTooHigh(t *testing.T) {
 	limit, ok := descriptorLimit()
 	if !ok || limit > math.MaxInt32 {
@@ -50,8 +50,8 @@ func TestMaxSocketsIsTooHigh(t *testing.T) {
 	}
 }
 
-// What strangers can bring about is logged once a minute for each limit, and says how
-// often it has come meanwhile. An error of accept is an error in the log.
+// An event that strangers can cause is logged once a minute for each limit, with the
+// number of times that it was not logged. An error of accept is logged as an error.
 func TestConnectionLimitsAreLoggedOnceAMinute(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer

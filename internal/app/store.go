@@ -45,9 +45,9 @@ func OpenStore(ctx context.Context, cfg *config.Config, tell func(error)) (pubsu
 	return b, nil
 }
 
-// openLocal opens the embedded store. When ctx is done it returns the error of that at
-// once, for the process to end: the disk may not let go of what is opening the store,
-// and to leave that behind loses no more than a SIGKILL.
+// openLocal opens the embedded store. When ctx is done, it returns ctx's error at once,
+// and the process must end. The disk may block the goroutine that opens the store;
+// abandoning that goroutine loses no more than a SIGKILL does.
 func openLocal(ctx context.Context, o local.Options) (*local.Backplane, error) {
 	type result struct {
 		b   *local.Backplane

@@ -32,10 +32,10 @@ type Client struct {
 	http *http.Client
 }
 
-// New returns a client of the server at an address such as
-// "http://127.0.0.1:7676", or "127.0.0.1:7676" for the same; a path in it goes
-// before the server's own. roots are the authorities that the server's certificate
-// is checked against; nil stands for those of the system. New does not connect.
+// New returns a client of the server at an address such as "http://127.0.0.1:7676", or
+// "127.0.0.1:7676" for the same. A path in it is put before the server's own paths. The
+// server's certificate is checked against the authorities in roots; nil means those of
+// the system. New does not connect.
 func New(server string, roots *x509.CertPool) (*Client, error) {
 	server = strings.TrimSpace(server)
 	address := server
@@ -45,7 +45,7 @@ func New(server string, roots *x509.CertPool) (*Client, error) {
 	u, err := url.Parse(address)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
 		if i := strings.LastIndexByte(server, '@'); i >= 0 {
-			server = "…" + server[i:] // before it people put passwords
+			server = "…" + server[i:] // the part before it may contain a password
 		}
 		return nil, fmt.Errorf("server %q is no address of a server; it takes http://HOST:PORT or https://HOST", server)
 	}
@@ -86,7 +86,7 @@ const (
 	TokenExpired = "token-expired"
 	TokenRevoked = "token-revoked"
 	TakenOver    = "taken-over" // another client has the client identifier
-	Foreign      = "foreign"    // no Pub/Sub server answers like that
+	Foreign      = "foreign"    // not the answer of a Pub/Sub server
 )
 
 // request makes a request for a path below the server's address. The elements
@@ -124,8 +124,8 @@ func (c *Client) do(req *http.Request, limit int64) (*http.Response, []byte, err
 	return resp, body, nil
 }
 
-// refusal makes an error of an answer other than 2xx. Only plain text is shown:
-// the page of a proxy says less than its status.
+// refusal returns the error of an answer other than 2xx. It shows only plain text,
+// because the page of a proxy says less than its status.
 func (c *Client) refusal(resp *http.Response) error {
 	e := &Error{Status: resp.StatusCode, Text: statusText(resp)}
 	if to := resp.Header.Get("Location"); resp.StatusCode/100 == 3 && to != "" {
@@ -143,8 +143,8 @@ func (c *Client) refusal(resp *http.Response) error {
 		}
 	}
 	switch {
-	// These a Pub/Sub server says in its own words, or never; a proxy in front of
-	// one does not make them up.
+	// A Pub/Sub server sends these with a text of its own, or never, and proxies do not
+	// make them up.
 	case resp.StatusCode == http.StatusNotFound && line != "Not Found",
 		resp.StatusCode == http.StatusMethodNotAllowed && line != "Method Not Allowed",
 		resp.StatusCode == http.StatusNotImplemented:
@@ -155,7 +155,7 @@ func (c *Client) refusal(resp *http.Response) error {
 	return e
 }
 
-// foreign is the error of an answer that no Pub/Sub server gives.
+// foreign returns the error of an answer that no Pub/Sub server gives.
 func (c *Client) foreign(resp *http.Response) error {
 	text := fmt.Sprintf("%s is no Pub/Sub server: it answers %s", c.base, statusText(resp))
 	if t := mediaType(resp); t != "" {

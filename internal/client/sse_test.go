@@ -128,9 +128,9 @@ func TestSubscribeSSEEnds(t *testing.T) {
 	}
 }
 
-// TestSubscribeSSEBroken has a server that is killed within a chunk, between
-// chunks, and within an event. The subscriber comes back each time, with the last
-// whole event that it has read.
+// TestSubscribeSSEBroken kills the server within a chunk, between chunks, and within an
+// event. The subscriber reconnects each time, with the id of the last whole event that it
+// has read.
 func TestSubscribeSSEBroken(t *testing.T) {
 	const head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 	chunk := func(s string) string { return fmt.Sprintf("%x\r\n%s\r\n", len(s), s) }

@@ -54,17 +54,16 @@ type consumerError struct{ err error }
 func (e *consumerError) Error() string { return e.err.Error() }
 
 var (
-	// errEnded is the end of a connection that the server did not give a reason
-	// for.
+	// errEnded is the end of a connection without a reason from the server.
 	errEnded = errors.New("the server closed the connection")
-	// errBroken is the end of a connection, or of a chunked body, in the middle:
-	// the server, or a proxy, was killed.
+	// errBroken is the premature end of a connection or a chunked body: the server, or a
+	// proxy, was killed.
 	errBroken = errors.New("the connection broke off")
-	// errSilent is a server that has not answered a ping.
+	// errSilent reports a server that has not answered a ping.
 	errSilent = errors.New("the server has stopped answering")
 )
 
-// lost says in words why reading from a server failed.
+// lost returns an error that says for people why reading from a server failed.
 func lost(err error) error {
 	switch {
 	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):

@@ -15,26 +15,26 @@ import (
 	"time"
 )
 
-// Cause is why a server cannot be reached, where that is known.
+// Cause is the reason why a server cannot be reached, if it is known.
 type Cause int
 
 const (
 	Unknown          Cause = iota
 	Refused                // nothing listens on the port
-	NoRoute                // there is no way to the host
+	NoRoute                // there is no route to the host
 	NoSuchHost             // the name of the host is unknown
 	TimedOut               // no answer came in time
-	Cut                    // the connection was closed before an answer
+	Cut                    // the connection was closed without an answer
 	ProxyFailed            // the proxy of the environment cannot be reached
 	UnknownAuthority       // the certificate is signed by an authority that is not known
 	OtherName              // the certificate is for another host
 	OutOfDate              // the certificate has expired, or is not valid yet
 	NoTLS                  // https was tried on a port that does not speak TLS
 	NeedsTLS               // http was tried on a port that speaks TLS
-	NoHTTP                 // what answers does not speak HTTP
+	NoHTTP                 // the port answers, but not in HTTP
 )
 
-// Unreachable says that a server cannot be spoken to.
+// Unreachable is the error of a server that cannot be reached.
 type Unreachable struct {
 	Server string // its address
 	Cause  Cause
@@ -45,7 +45,7 @@ func (e *Unreachable) Error() string { return "cannot reach " + e.Server + ": " 
 
 func (e *Unreachable) Unwrap() error { return e.Err }
 
-// unreachable wraps an error of net/http, without the URL that it repeats.
+// unreachable wraps an error of net/http, but drops the URL that the error repeats.
 func (c *Client) unreachable(err error) error {
 	if ue := (*url.Error)(nil); errors.As(err, &ue) {
 		err = ue.Err
@@ -58,7 +58,7 @@ func (c *Client) unreachable(err error) error {
 	return e
 }
 
-// explained is an error in words for people.
+// explained is an error with a text for people.
 type explained struct {
 	text string
 	err  error
@@ -68,8 +68,8 @@ func (e *explained) Error() string { return e.text }
 
 func (e *explained) Unwrap() error { return e.err }
 
-// cause classifies an error of a connection to host and says it in words; the text
-// is empty if the error's own is good enough.
+// cause classifies an error of a connection to host and returns a text for people. The
+// text is empty if the error's own is good enough.
 func cause(err error, host string) (Cause, string) {
 	if c, text := tlsCause(err, host); c != Unknown {
 		return c, text
@@ -97,7 +97,7 @@ func cause(err error, host string) (Cause, string) {
 	if text := err.Error(); strings.Contains(text, `malformed HTTP response "\x15\x03`) { // a TLS alert
 		return NeedsTLS, "the port speaks TLS (https), not http"
 	} else if strings.Contains(text, "malformed HTTP") {
-		return NoHTTP, "what answers there does not speak HTTP"
+		return NoHTTP, "the server there does not speak HTTP"
 	}
 	return Unknown, ""
 }
@@ -124,8 +124,7 @@ func tlsCause(err error, host string) (Cause, string) {
 	return Unknown, ""
 }
 
-// names returns the names that a certificate is for, some of them if there are
-// many.
+// names returns the names of a certificate, only some of them if there are many.
 func names(cert *x509.Certificate) string {
 	const most = 5
 	all := cert.DNSNames
@@ -142,8 +141,8 @@ func names(cert *x509.Certificate) string {
 	return oneLine(strings.Join(all, ", ")) + more
 }
 
-// tellsOfTLS reports whether the answer to a plain request is what net/http, nginx
-// and Apache say on a port for TLS.
+// tellsOfTLS reports whether the answer to a plain request is that of net/http, nginx or
+// Apache on a port for TLS.
 func tellsOfTLS(status int, body string) bool {
 	body = strings.ToLower(body)
 	return status == http.StatusBadRequest && (strings.Contains(body, "http request to an https server") ||

@@ -73,7 +73,7 @@ func TestUnreachable(t *testing.T) {
 		{"http to https, by an alert", "http://" + saying(t, "\x15\x03\x01\x00\x02\x02\x46"), nil, NeedsTLS, needsTLS},
 		{"http to https, nginx", text(400, "<h1>400 Bad Request</h1>The plain HTTP request was sent to HTTPS port"), nil, NeedsTLS, needsTLS},
 		{"http to https, Apache", text(400, "Reason: You're speaking plain HTTP to an SSL-enabled server port.<br />"), nil, NeedsTLS, needsTLS},
-		{"no HTTP", "http://" + saying(t, "INFO {}\r\n"), nil, NoHTTP, "what answers there does not speak HTTP"},
+		{"no HTTP", "http://" + saying(t, "INFO {}\r\n"), nil, NoHTTP, "the server there does not speak HTTP"},
 		{"no answer", "http://" + saying(t, ""), nil, Cut, "the connection was closed before an answer"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -98,7 +98,7 @@ func TestUnreachable(t *testing.T) {
 	}
 }
 
-// TestCauses has those that cannot be brought about on a loopback interface.
+// TestCauses tests the causes that cannot be produced on a loopback interface.
 func TestCauses(t *testing.T) {
 	dial := func(err error) error { return &net.OpError{Op: "dial", Net: "tcp", Err: err} }
 	for _, tt := range []struct {
@@ -122,8 +122,7 @@ func TestCauses(t *testing.T) {
 	}
 }
 
-// TestTimedOut checks that a server that accepts and never answers is said to be
-// one.
+// TestTimedOut checks the error for a server that accepts and never answers.
 func TestTimedOut(t *testing.T) {
 	c := serve(t, func(w http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 	c.http.Transport.(*http.Transport).ResponseHeaderTimeout = 10 * time.Millisecond
@@ -135,8 +134,8 @@ func TestTimedOut(t *testing.T) {
 	})
 }
 
-// TestRoots checks that a certificate that signed itself is good for whoever names
-// it as an authority, by SSE and WebSocket, too.
+// TestRoots checks that a client accepts a self-signed certificate that it names as an
+// authority, by SSE and WebSocket, too.
 func TestRoots(t *testing.T) {
 	s := newTLSServer(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { refuse(w, 404, "Not Found") }),
 		time.Now().Add(-time.Hour), time.Now().Add(time.Hour))
@@ -150,8 +149,8 @@ func TestRoots(t *testing.T) {
 	everyWay(t, c, func(way string, err error) { wantError(t, err, Error{404, "", "Not Found"}) })
 }
 
-// newTLSServer starts a server whose certificate signs itself and is valid from
-// one time to another, for broker.example and 127.0.0.1.
+// newTLSServer starts a server with a self-signed certificate for broker.example and
+// 127.0.0.1 that is valid from one time to another.
 func newTLSServer(t *testing.T, h http.Handler, from, to time.Time) *httptest.Server {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

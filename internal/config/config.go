@@ -30,10 +30,10 @@ type Config struct {
 	// OpsListen is the address of /metrics, /healthz, /readyz and /debug/pprof/.
 	// Default "127.0.0.1:7677"; empty switches it off.
 	OpsListen string `name:"ops-listen" default:"127.0.0.1:7677" group:"Addresses" help:"Address of /metrics, /healthz, /readyz and /debug/pprof/; empty switches it off."`
-	// OpsHosts are the names under which OpsListen may be asked for, beside addresses
-	// and localhost. Default none. Without that, a web page could read from OpsListen in
-	// an operator's browser, under a name of its own that it makes resolve to it.
-	OpsHosts []string `name:"ops-hosts" group:"Addresses" help:"Host names under which --ops-listen may be asked for, such as pubsub-1.internal, beside IP addresses and localhost."`
+	// OpsHosts are the host names, beside IP addresses and localhost, for which OpsListen
+	// serves requests. Default none. Without this check, a web page in an operator's
+	// browser could make a name of its own resolve to OpsListen, and read from it.
+	OpsHosts []string `name:"ops-hosts" group:"Addresses" help:"Host names for which --ops-listen serves requests, such as pubsub-1.internal, beside IP addresses and localhost."`
 	// TLSCert is the file with the PEM certificate chain. Default none: no TLS.
 	// It goes with TLSKey.
 	TLSCert string `name:"tls-cert" group:"Addresses" live:"true" help:"File with the PEM certificate chain; with --tls-key, clients connect by TLS."`
@@ -143,19 +143,19 @@ type Config struct {
 	// limit.
 	MaxConnectionsPerIP int `name:"max-connections-per-ip" default:"0" max:"1000000000" zero:"no limit" group:"Limits" live:"true" help:"Most clients connected to this node from one IP address, idle connections included."`
 	// MaxSockets is how many TCP connections may be open to this node, idle ones
-	// included. At the bound the one that has idled longest is closed for a new one;
-	// where none idles, nothing is accepted. Default 0: what the limit on descriptors
-	// leaves beside a reserve of 512, or of half.
-	MaxSockets int `name:"max-sockets" default:"0" max:"1000000000" zero:"what the limit on open files leaves beside a reserve of 512, or of half of it if that is less" group:"Limits" live:"true" help:"Most TCP connections to this node, idle ones included: at the bound the longest idle one is closed for a new one."`
+	// included. At the bound the connection that has idled longest is closed for a new
+	// one; if none idles, nothing is accepted. Default 0: the limit on descriptors less a
+	// reserve of 512, or of half of the limit if that is less.
+	MaxSockets int `name:"max-sockets" default:"0" max:"1000000000" zero:"the limit on open files less a reserve of 512, or of half the limit if that is less" group:"Limits" live:"true" help:"Most TCP connections to this node, idle ones included: at the bound the longest idle one is closed for a new one."`
 	// PublishRate is how many messages a second a publisher (a key and subject,
 	// else a token) may publish on this node. Default 0, no limit.
 	PublishRate int `name:"publish-rate" default:"0" max:"1000000000" zero:"no limit" group:"Limits" live:"true" help:"Most messages a second that one key and subject may publish on this node."`
 	// SubscriberBuffer is how many bytes of one topic a subscriber may leave
 	// unread before it loses the oldest. Default 256 KiB; 1 byte to 1 GiB.
 	SubscriberBuffer Size `name:"subscriber-buffer" default:"256KiB" min:"1" max:"1GiB" group:"Limits" help:"What a subscriber may leave unread of one topic before it loses the oldest messages."`
-	// BacklogMemory bounds the memory for everything that all subscribers of this
-	// node have left unread, encodings included. Default 256 MiB; 1 byte to 1 TiB.
-	BacklogMemory Size `name:"backlog-memory" default:"256MiB" min:"1" max:"1024GiB" group:"Limits" help:"Memory for what all subscribers of this node together leave unread."`
+	// BacklogMemory bounds the memory for the unread messages of all subscribers of this
+	// node, encodings included. Default 256 MiB; 1 byte to 1 TiB.
+	BacklogMemory Size `name:"backlog-memory" default:"256MiB" min:"1" max:"1024GiB" group:"Limits" help:"Memory for the unread messages of all subscribers of this node together."`
 
 	// SSEKeepAlive is the silence on an event stream after which a keep-alive
 	// event is sent. Default 25 s; 10 ms to 24 h.

@@ -190,8 +190,8 @@ func readAtMost(path string, limit int64) ([]byte, error) {
 	return data, cause(err)
 }
 
-// regular returns an error if something other than a regular file is at path. Its text
-// follows the path.
+// regular returns an error unless path is a regular file. The error's text follows the
+// path.
 func regular(path string) error {
 	fi, err := os.Stat(path)
 	switch {

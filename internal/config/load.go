@@ -22,10 +22,10 @@ type Inputs struct {
 	// Others are names of flags that are no settings: their keys and variables
 	// are known, and left alone.
 	Others []string
-	// Reload says that a broker runs with what it has read before. An editor may be
-	// writing the configuration file just then, so an empty one is an error. Neither
-	// that file nor any other may be a pipe or a device, which could make the reader
-	// wait and holds nothing a second time.
+	// Reload reports whether a running broker reads its settings again. An editor may be
+	// writing the configuration file at that moment, so an empty file is an error. No
+	// file may be a pipe or a device, because those can block the reader and do not
+	// return their contents twice.
 	Reload bool
 }
 
@@ -121,7 +121,7 @@ func (in *Inputs) file(env map[string]string) (*File, error) {
 	}
 	f, err := ReadFile(path, append(names(), in.Others...))
 	if err == nil && in.Reload && len(f.entries) == 0 {
-		return nil, &Problem{"config", fmt.Sprintf("config %q holds no settings; it may just be being written", path)}
+		return nil, &Problem{"config", fmt.Sprintf("config %q holds no settings; an editor may be writing it", path)}
 	}
 	return f, err
 }

@@ -2,8 +2,7 @@ package config
 
 import "strings"
 
-// Nearest returns the known name that name was probably meant to be; empty if
-// none is near.
+// Nearest returns the known name that was probably meant by name; empty if none is near.
 func Nearest(name string, known []string) string {
 	folded := strings.ReplaceAll(strings.ToLower(name), "_", "-")
 	best, least := "", max(2, len(folded)/4)+1

@@ -56,7 +56,8 @@ func (f *field) readFile(path string) (string, error) {
 	return value, nil
 }
 
-// regular says which of the files that the settings name are no regular files.
+// regular returns a problem for each file named in the settings that is not a regular
+// file.
 func (c *Config) regular() error {
 	var errs []error
 	for i := range fields {

@@ -161,8 +161,8 @@ func isAddress(s string) bool {
 	return err == nil && strconv.FormatUint(n, 10) == port
 }
 
-// isHostName reports whether s can be a host name as a client sends it, international
-// ones in their ASCII form; an underscore is what names of containers have.
+// isHostName reports whether s can be a host name as a client sends it. International
+// names have their ASCII form, and names of containers may contain underscores.
 func isHostName(s string) bool {
 	s = strings.TrimSuffix(strings.ToLower(s), ".")
 	return s != "" && len(s) <= 253 && !strings.HasPrefix(s, ".") && !strings.Contains(s, "..") &&

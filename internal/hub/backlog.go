@@ -6,16 +6,15 @@ import (
 	"sync/atomic"
 )
 
-// backlog bounds what the node keeps in memory for members that have not read it:
-// the messages of all logs, each once however many logs it is in, with all their
-// encodings; what members are to be given of the past; and what is kept because it
-// was read from the store lately.
+// backlog bounds the memory of messages that members have not read: those of all logs,
+// each once however many logs it is in, with all encodings; the initial messages of
+// members; and the messages in recent.
 type backlog struct {
 	limit int64 // immutable
 	bytes atomic.Int64
 	trim  sync.Mutex // held by the one goroutine that cuts
-	// useless is what trimming could not get below: it is not tried again before
-	// there is more. 0 if trimming helps.
+	// useless is the size below which trimming could not get. Trimming is not tried again
+	// before there is more. It is 0 if trimming helps.
 	useless atomic.Int64
 }
 
@@ -37,10 +36,10 @@ func (h *Hub) boundBacklogs() {
 	}
 }
 
-// trimBacklogs cuts the longest logs to one common length, so that all that is kept
-// takes seven eighths of the limit: the room that this makes pays for the search.
-// If that is not enough, the newest retained messages are forgotten as well. It
-// returns how many bytes it has freed.
+// trimBacklogs cuts the longest logs to one common length, so that the total is seven
+// eighths of the limit; the room that this makes pays for the search. If that is not
+// enough, it forgets the newest retained messages as well. It returns how many bytes it
+// has freed.
 func (h *Hub) trimBacklogs() (freed int64) {
 	b := &h.backlog
 	freed = h.recent.clear(b)
@@ -56,10 +55,9 @@ func (h *Hub) trimBacklogs() (freed int64) {
 	return freed
 }
 
-// cutLevel returns the length to which the longest topics' logs are to be cut so
-// that excess bytes are freed; 0 if all of them do not have so many. A topic's logs
-// hold the same messages, each as far back as its own members need, so that the
-// longest holds them all.
+// cutLevel returns the length to which the longest topics' logs must be cut to free
+// excess bytes, or 0 if all logs together do not have so many. A topic's logs hold the
+// same messages, each as far back as its own members need, so the longest holds them all.
 func (h *Hub) cutLevel(excess int64) int64 {
 	var topics []int64
 	var last *topic
@@ -74,7 +72,7 @@ func (h *Hub) cutLevel(excess int64) int64 {
 		}
 	})
 	slices.SortFunc(topics, func(a, b int64) int { return int(b - a) })
-	var longest int64 // the sum of the topics that are to be cut
+	var longest int64 // the sum of the topics to be cut
 	for i := range topics {
 		longest += topics[i]
 		shorter := int64(0)
@@ -82,7 +80,7 @@ func (h *Hub) cutLevel(excess int64) int64 {
 			shorter = topics[i+1]
 		}
 		n := int64(i + 1)
-		if longest-n*shorter >= excess { // cutting these to the length of the next is enough
+		if longest-n*shorter >= excess { // cutting these topics to the length of the next is enough
 			return max(0, (longest-excess)/n)
 		}
 	}

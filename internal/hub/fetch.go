@@ -10,15 +10,15 @@ import (
 // fetchesAtOnce is how many goroutines read the store for members.
 const fetchesAtOnce = 64
 
-// fetches reads the store for members that could not take more when they
-// subscribed, or whose log has forgotten what they missed. It bounds how many
-// goroutines do so, because very many clients may begin to read at once.
+// fetches reads the store for members that could not take more when they subscribed, or
+// whose log has forgotten messages that they missed. It bounds the number of goroutines
+// that do so, because very many clients may begin to read at once.
 type fetches struct {
 	mu sync.Mutex
 	// guarded by mu
 	queue   []fetch
 	running int
-	ended   bool // nothing more is begun
+	ended   bool // no new reads begin
 
 	goroutines sync.WaitGroup
 
@@ -29,13 +29,13 @@ type fetches struct {
 
 func (q *fetches) init() { q.ctx, q.cancel = context.WithCancel(context.Background()) }
 
-// fetch is a subscription that the store is to be read for, and what of it.
+// fetch is a subscription for which the store must be read, and the reason.
 type fetch struct {
 	sub  *Subscription
 	late late
 }
 
-// add has f done.
+// add queues f.
 func (q *fetches) add(h *Hub, f fetch) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -49,12 +49,12 @@ func (q *fetches) add(h *Hub, f fetch) {
 	}
 }
 
-// run does what there is to do.
+// run handles queued fetches until none is left.
 func (q *fetches) run(h *Hub) {
 	for {
 		q.mu.Lock()
 		if len(q.queue) == 0 {
-			q.queue = nil // or its array would stay
+			q.queue = nil // otherwise its array would stay in memory
 			q.running--
 			q.mu.Unlock()
 			return
@@ -67,7 +67,7 @@ func (q *fetches) run(h *Hub) {
 	}
 }
 
-// end gives up what was begun, and waits for that.
+// end cancels the pending reads and waits for them.
 func (q *fetches) end() {
 	q.mu.Lock()
 	q.ended, q.queue = true, nil
@@ -76,8 +76,8 @@ func (q *fetches) end() {
 	q.goroutines.Wait()
 }
 
-// do reads the store and lets the member go on. Its subscriptions that come next and
-// are late as well are read with it, as far as they make one piece.
+// do reads the store and lets the member continue. It also reads for the member's next
+// subscriptions, if they are late as well, until the messages fill one piece.
 func (f fetch) do(h *Hub) {
 	m := f.sub.member
 	fs := []fetch{f}
@@ -87,7 +87,7 @@ func (f fetch) do(h *Hub) {
 		if found, err = readAll(h, fs[done:]); err != nil {
 			break
 		}
-		for i := 0; i < len(found) && size < maxPiece; i++ { // those left are read again
+		for i := 0; i < len(found) && size < maxPiece; i++ { // the remaining ones are read again later
 			if p := found[i].parcel; p != nil {
 				size += p.Wire
 			}
@@ -103,9 +103,9 @@ func (f fetch) do(h *Hub) {
 	}
 }
 
-// found is what the store has for a subscription.
+// found is the result of reading the store for a subscription.
 type found struct {
-	parcel    *pubsub.Parcel // nil if there is nothing
+	parcel    *pubsub.Parcel // nil if there is none
 	forgotten pubsub.Version // the log's newest, before the store was asked
 	err       error
 }
@@ -144,8 +144,8 @@ func (f fetch) read(h *Hub, to *found) {
 	to.parcel, _, to.err = s.Last(ctx, seen)
 }
 
-// give gives the subscription what was found; if that is out of date, f is still to
-// be done.
+// give passes the result to the subscription. If the result is out of date, f must be
+// done again.
 func (f *fetch) give(found *found, b *backlog) {
 	s, late := f.sub, f.late
 	f.late = lateNothing
@@ -159,8 +159,8 @@ func (f *fetch) give(found *found, b *backlog) {
 	}
 }
 
-// appendLate appends to fs, which are the first of the ready ones, up to n of those
-// that follow, as long as they are late as well.
+// appendLate appends to fs, the first of the ready subscriptions, up to n of those that
+// follow, as long as they are late as well.
 func (m *Member) appendLate(fs []fetch, n int) []fetch {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -184,8 +184,8 @@ func (m *Member) appendLate(fs []fetch, n int) []fetch {
 	return fs
 }
 
-// fetched notes that the store was read for fs, and reports whether m is to be
-// woken. With an error its holder ends it.
+// fetched records that the store was read for fs, and reports whether m must be woken.
+// After an error its holder ends it.
 func (m *Member) fetched(fs []fetch, err error) (wake bool) {
 	left := true
 	m.mu.Lock()

@@ -37,18 +37,17 @@ type Options struct {
 	// SubscriberBuffer is how many bytes of one topic may be unread by a member
 	// before it loses the oldest. Default 256 KiB.
 	SubscriberBuffer int
-	// BacklogMemory is how many bytes of memory all that members have not read may
-	// take together, encodings included. Default 256 MiB.
+	// BacklogMemory bounds the memory of all messages that members have not read,
+	// encodings included, in bytes. Default 256 MiB.
 	BacklogMemory int64
-	// WireSize returns an upper bound of the length of a message's longest encoding.
-	// The default knows no encoding: it is what a message counts against
-	// SubscriberBuffer.
+	// WireSize returns an upper bound of the length of a message's longest encoding. The
+	// default, which knows no encoding, is the message's cost against SubscriberBuffer.
 	WireSize func(*pubsub.Message) int
 	// WantTimeout bounds how long a member waits for the backplane when it joins
 	// a topic, and when what that retains is read. Default 5 s.
 	WantTimeout time.Duration
-	// FetchAtOnce is how many topics' retained messages are read at the same time
-	// for a member. Default 1.
+	// FetchAtOnce is how many topics' retained messages are read concurrently for a
+	// member. Default 1.
 	FetchAtOnce int
 }
 
@@ -137,7 +136,7 @@ func (h *Hub) Deliver(p *pubsub.Parcel) {
 	h.boundBacklogs()
 }
 
-// prepare makes p, which nobody else has yet, one of this node's.
+// prepare makes p, which must not be shared yet, a parcel of this node.
 func (h *Hub) prepare(p *pubsub.Parcel) *pubsub.Parcel {
 	p.Wire = h.opts.WireSize(&p.Message)
 	p.CountIn(&h.backlog.bytes)
@@ -148,7 +147,7 @@ func (h *Hub) prepare(p *pubsub.Parcel) *pubsub.Parcel {
 type Stats struct {
 	Members       int64 // now
 	Subscriptions int64 // now
-	BacklogBytes  int64 // of memory now, for what members have not read
+	BacklogBytes  int64 // of memory now, for messages that members have not read
 	Delivered     uint64
 	Dropped       uint64 // not retained, not read in time, lost to a member
 	Expired       uint64 // not delivered to a member because its life was over

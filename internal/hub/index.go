@@ -83,7 +83,7 @@ func (x *index) deliver(p *pubsub.Parcel, h *Hub) {
 	if t == nil {
 		return
 	}
-	// Its own string may be a part of a whole request.
+	// The topic's own string may be part of a whole request.
 	p.Topic = t.name
 	h.prepare(p)
 	for l := t.logs; l != nil; l = l.nextLog {

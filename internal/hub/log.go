@@ -37,9 +37,9 @@ type topicLog struct {
 	bytes   int              // what entries count against a member's buffer
 	plain   uint64           // the ordinal that the next plain message gets
 	version pubsub.Version
-	// newest is the newest retained parcel and newestAt its position. It outlives
-	// its entry while a member may not have read it. Where memory is short it is
-	// forgotten, and its position kept: whoever has not read it gets the topic's
+	// newest is the newest retained parcel and newestAt its position. It outlives its
+	// entry while a member may not have read it. If memory is short, it is forgotten and
+	// only its position is kept. Members that have not read it then get the topic's
 	// retained message from the store.
 	newest   *pubsub.Parcel
 	newestAt uint64
@@ -52,19 +52,17 @@ type entry struct {
 	plain uint64
 }
 
-// entryOverhead is what a message counts against a member's buffer beyond its
-// bytes, so that many short ones do not count as nothing.
+// entryOverhead is the cost of a message against a member's buffer beyond its bytes, so
+// that many short messages do not count as nothing.
 const entryOverhead = 128
 
-// cost is what p counts against a member's buffer: what its publisher sent. What
-// the node keeps for it, encodings included, counts against the bound of all logs;
-// see backlog.
+// cost is the cost of p against a member's buffer: the bytes that its publisher sent. The
+// memory of p, encodings included, counts against the bound of all logs; see backlog.
 func cost(p *pubsub.Parcel) int {
 	return len(p.Data) + len(p.Properties) + entryOverhead
 }
 
-// entrySize is what a place in a log takes, with the room that an array that grows
-// has left.
+// entrySize is the size of a place in a log, with the spare room of a growing array.
 const entrySize = 2 * int64(unsafe.Sizeof(entry{}))
 
 func (l *topicLog) end() uint64 { return l.base + uint64(len(l.entries)) }
@@ -122,8 +120,8 @@ func (l *topicLog) cut(limit, keep int, b *backlog) {
 	l.drop(n, b)
 }
 
-// cutTo drops the oldest entries until those left keep at most limit bytes in
-// memory, and returns how many bytes that frees; mu is held.
+// cutTo drops the oldest entries until the rest keeps at most limit bytes in memory, and
+// returns how many bytes that frees; mu is held.
 func (l *topicLog) cutTo(limit int64, b *backlog) (freed int64) {
 	n, kept := 0, l.size()
 	for kept > limit && n < len(l.entries) {
@@ -152,8 +150,8 @@ func (l *topicLog) sizeOf(p *pubsub.Parcel) int64 {
 	return p.Size() + entrySize
 }
 
-// drop drops the n oldest entries, which bytes does not count any more, and returns
-// how much memory that frees; mu is held.
+// drop drops the n oldest entries, which bytes no longer counts, and returns how much
+// memory that frees; mu is held.
 func (l *topicLog) drop(n int, b *backlog) (freed int64) {
 	if n == 0 {
 		return 0
@@ -300,8 +298,8 @@ const maxPiece = 16 << 10
 // before the version seen: whoever has that has had the publisher's messages
 // before it, or was not promised them.
 //
-// With again, p is given as if it had come by the log, and only if it is newer than
-// what s has had.
+// With again, p is delivered as if it had come from the log, and only if it is newer than
+// the last message of s.
 func (l *topicLog) open(s *Subscription, joined bool, p *pubsub.Parcel, again bool, seen pubsub.Version, b *backlog) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -372,15 +370,15 @@ func (l *topicLog) skip(s *Subscription, at uint64, b *backlog) {
 	l.settle(b)
 }
 
-// missesNewest reports whether the newest retained message was cut off before s
-// has read it; its version is l.version. mu is held.
+// missesNewest reports whether the newest retained message, whose version is l.version,
+// was cut off before s has read it; mu is held.
 func (l *topicLog) missesNewest(s *Subscription) bool {
 	return (l.newest != nil || l.forgot) && s.pos <= l.newestAt && l.newestAt < l.base
 }
 
-// resume gives s what the store has for it, p or nothing, in place of the newest
-// retained message, which had the version forgotten when the store was asked. done
-// is false if that was replaced meanwhile, by one that is forgotten, too.
+// resume gives s the store's message p, which may be nil, in place of the newest retained
+// message, which had the version forgotten when the store was read. done reports whether
+// that is enough: a newer message may have been retained and forgotten meanwhile.
 func (l *topicLog) resume(s *Subscription, p *pubsub.Parcel, forgotten pubsub.Version, b *backlog) (done bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -401,11 +399,11 @@ func (l *topicLog) resume(s *Subscription, p *pubsub.Parcel, forgotten pubsub.Ve
 	return true
 }
 
-// piece is what a member is given of a topic at once: at most maxPiece bytes, and
+// piece is the part of a topic that a member gets at once: at most maxPiece bytes, and
 // one message.
 type piece struct {
 	ds    []Delivery
-	head  int // what each takes beside its shared encoding
+	head  int // bytes of each message beside its shared encoding
 	bytes int
 }
 
@@ -418,10 +416,10 @@ func (p *piece) add(d Delivery) {
 	}
 }
 
-// read appends to dst what s has not read, and what it is to be given of the past,
-// as far as dst has room; each message takes head bytes beside its shared encoding.
-// unread says that there is more, missed that the store must be read first: see
-// resume. It is called by the one goroutine that reads for the member.
+// read appends to dst the unread messages of s, its initial message included, as far as
+// dst has room; each message takes head bytes beside its shared encoding. unread reports
+// whether there is more, missed whether the store must be read first: see resume. Only
+// the goroutine that reads for the member calls read.
 func (l *topicLog) read(s *Subscription, dst []Delivery, head int, now time.Time, b *backlog) (_ []Delivery, unread, missed bool, expired uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -432,7 +430,7 @@ func (l *topicLog) read(s *Subscription, dst []Delivery, head int, now time.Time
 	at := l.plainAt(s.pos)
 	if i := s.initial; i != nil && s.pos >= i.at {
 		lost := uint64(0)
-		if i.again { // what was lost was before it
+		if i.again { // the lost messages were before it
 			lost = at - s.plain
 		}
 		if s.readInitial(&to, lost, now, &expired, b) && i.again {
@@ -491,8 +489,8 @@ func (l *topicLog) read(s *Subscription, dst []Delivery, head int, now time.Time
 	return to.ds, false, false, expired
 }
 
-// readInitial adds to to what s is to be given of the past, if there is something,
-// after it has lost so many messages, and reports whether it did.
+// readInitial appends the initial message of s, if there is one, to to, with the number
+// of messages that s has lost before it. It reports whether there was one.
 func (s *Subscription) readInitial(to *piece, lost uint64, now time.Time, expired *uint64, b *backlog) (given bool) {
 	i := s.initial
 	if i == nil {
@@ -505,7 +503,7 @@ func (s *Subscription) readInitial(to *piece, lost uint64, now time.Time, expire
 	return given
 }
 
-// setInitial sets what s is to be given of the past; log.mu is held.
+// setInitial sets the initial message of s; log.mu is held.
 func (s *Subscription) setInitial(i *initial, b *backlog) {
 	var added int64
 	if i != nil {

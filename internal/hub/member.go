@@ -17,8 +17,9 @@ type Holder interface {
 	// by the shard's goroutine and by whoever calls Open or Kick; it must not block
 	// and not call Read itself on that stack.
 	Wake()
-	// Failed says that the store could not be read for the member, so that it does
-	// not get what it was promised: its connection must end. It must not block.
+	// Failed reports that the store could not be read for the member. Its connection must
+	// end, because it does not get the messages that it was promised. Failed must not
+	// block.
 	Failed(err error)
 	// Due reports that the member's deadline has come, whether the member sleeps or
 	// not. It is called by the shard's goroutine and must not block.
@@ -99,30 +100,30 @@ type Subscription struct {
 	index   int32          // in log.members; -1 once it has left
 
 	// guarded by member.mu
-	held     bool // it joined and has not been opened, or has left
-	queued   bool // it is in the list of the ready ones
+	held     bool // joined and not yet opened, or left
+	queued   bool // in the list of ready subscriptions
 	late     late
-	fetching bool // the store is being read for it: it is the first of the ready ones
+	fetching bool // the store is being read for it; it is the first ready subscription
 	next     *Subscription
 }
 
-// late says what must be read from the store before a subscription's log is.
+// late says what must be read from the store before a subscription's log is read.
 type late uint8
 
 const (
 	lateNothing late = iota
-	lateLast         // what the topic retains, as if the client had nothing of it
-	lateNewer        // what the topic retains, if that is newer than what the client has
-	lateMissed       // the same, because a log has forgotten it
+	lateLast         // the retained message, whatever version the client has
+	lateNewer        // the retained message, if it is newer than the client's version
+	lateMissed       // as lateNewer, because a log has forgotten it
 )
 
-// initial is what a topic retained when it was read from the store, to be delivered
-// once the cursor has come to at.
+// initial is a topic's retained message, as it was read from the store. It is delivered
+// once the cursor has reached at.
 type initial struct {
 	parcel *pubsub.Parcel
 	at     uint64
-	// again says that it is no answer to a subscription, but in place of what the
-	// subscriber would have got by the log.
+	// again says that the message does not answer a subscription, but replaces one that
+	// the log has forgotten.
 	again bool
 }
 
@@ -254,10 +255,10 @@ func (s *Subscription) Open(initial *pubsub.Parcel, seen pubsub.Version) {
 	s.ready(lateNothing)
 }
 
-// OpenLate is Open for a client that must take other bytes first: what the topic
-// retains is read when it has. A member's late subscriptions are read one after
-// the other, in the order in which they were opened, and meanwhile nothing else is
-// read for it. With a version in seen, only what is newer is read and delivered.
+// OpenLate is Open for a client that must take other bytes first; the topic's retained
+// message is read after that. A member's late subscriptions are read one after the other,
+// in the order in which they were opened, and meanwhile nothing else is read for it. With
+// a version in seen, only a newer message is read and delivered.
 func (s *Subscription) OpenLate(seen pubsub.Version) {
 	if seen.IsZero() {
 		s.ready(lateLast)
@@ -267,7 +268,7 @@ func (s *Subscription) OpenLate(seen pubsub.Version) {
 	s.ready(lateNewer)
 }
 
-// ready lets the member read s, after what is late.
+// ready lets the member read s, after its late messages.
 func (s *Subscription) ready(l late) {
 	m := s.member
 	m.mu.Lock()
@@ -352,8 +353,8 @@ func (m *Member) Kick() {
 	}
 }
 
-// Awake says that the holder has begun to call Read without having been woken, as if
-// it had been: it is then not woken a second time.
+// Awake records that the holder has begun to call Read without having been woken, so that
+// it is not woken a second time.
 func (m *Member) Awake() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -399,7 +400,7 @@ func (m *Member) enqueue(s *Subscription) {
 	m.ready = s
 }
 
-// enqueueFirst puts s before the ready ones; mu is held.
+// enqueueFirst puts s before the other ready subscriptions; mu is held.
 func (m *Member) enqueueFirst(s *Subscription) {
 	last := m.ready
 	if m.enqueue(s); last != nil && m.ready == s {
@@ -407,8 +408,7 @@ func (m *Member) enqueueFirst(s *Subscription) {
 	}
 }
 
-// dequeue takes the first of the ready ones, if there is one that can be read; mu is
-// held.
+// dequeue takes the first ready subscription, if it can be read; mu is held.
 func (m *Member) dequeue() *Subscription {
 	for m.ready != nil {
 		s := m.ready.next
@@ -428,15 +428,14 @@ func (m *Member) dequeue() *Subscription {
 	return nil
 }
 
-// Read appends to dst, as far as it has room (for two at least), a bounded piece
-// of what m has not read of one of its topics, round-robin: 16 KiB and one message
-// as they are encoded, with head bytes on top for each. With nothing appended,
-// asleep says that there is nothing left to do and that the holder will be woken;
-// else it must call Read again. Only one goroutine at a time may be between Wake
-// and asleep.
+// Read appends to dst, as far as it has room (for two at least), a bounded piece of what
+// m has not read of one of its topics, round-robin: 16 KiB and one message as they are
+// encoded, with head bytes on top for each. If nothing was appended, asleep reports
+// whether there is nothing left to do and the holder will be woken; otherwise it must
+// call Read again. Only one goroutine at a time may be between Wake and asleep.
 func (m *Member) Read(dst []Delivery, head int, now time.Time) (_ []Delivery, asleep bool) {
 	h := m.shard.hub
-	h.boundBacklogs() // what others have read may have been encoded since
+	h.boundBacklogs() // other reads may have made encodings since
 	m.mu.Lock()
 	s := m.dequeue()
 	switch {
@@ -504,8 +503,8 @@ func (s *Subscription) takes(p *pubsub.Parcel, initial bool, now time.Time, expi
 	return true
 }
 
-// SetDeadline has the holder's Due called at t, to a tenth of a second; the zero
-// time means never. It replaces an earlier deadline.
+// SetDeadline makes the shard call the holder's Due at t, to a tenth of a second; the
+// zero time means never. It replaces an earlier deadline.
 func (m *Member) SetDeadline(t time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -18,8 +18,8 @@ func encode(n int) func([]byte, *pubsub.Message) []byte {
 	return func(dst []byte, _ *pubsub.Message) []byte { return append(dst, make([]byte, n)...) }
 }
 
-// What is kept counts what it takes: each message once, however many logs have it,
-// and every encoding, whenever that is made.
+// The backlog counts the memory in use: each message once, however many logs have it, and
+// every encoding, whenever it is made.
 func TestBacklogCountsWhatIsHeld(t *testing.T) {
 	h := New(Options{Backplane: newPlane(), Shards: 4})
 	var peers []*peer
@@ -82,8 +82,8 @@ func TestDeliveredTopicIsTheHubs(t *testing.T) {
 	runtime.KeepAlive(p)
 }
 
-// Encodings that are made while the messages are unread are trimmed by whoever
-// reads next: nothing else may be published.
+// The next reader trims encodings that were made while the messages were unread, because
+// nothing else may be published.
 func TestEncodingsAreTrimmed(t *testing.T) {
 	const limit = 200_000
 	h := New(Options{Backplane: newPlane(), Shards: 1, BacklogMemory: limit})
@@ -109,9 +109,9 @@ func TestEncodingsAreTrimmed(t *testing.T) {
 	h.check(t)
 }
 
-// Where the newest retained messages alone take too much, they are forgotten, and
-// read from the store again for whoever has not had them; that much is lost is told
-// as ever. Trimming ends even if nothing can be freed.
+// If the newest retained messages alone take too much, they are forgotten, and read from
+// the store again for members that have not had them. The number of lost messages is
+// reported as usual. Trimming ends even if nothing can be freed.
 func TestForgottenNewestComesFromTheStore(t *testing.T) {
 	const topics, limit = 50, 10_000
 	plane := newPlane()
@@ -253,8 +253,8 @@ func TestLateSubscriptions(t *testing.T) {
 	}
 }
 
-// What a late subscription finds in the store comes in its place among what was
-// published since, and nothing older than what the client has.
+// The message that a late subscription finds in the store is delivered in its place among
+// later messages. Nothing older than the client's version is delivered.
 func TestLateSubscriptionKeepsOrder(t *testing.T) {
 	began := time.Now()
 	message := func(data string, seq uint64, age time.Duration) pubsub.Message {
@@ -330,8 +330,8 @@ func TestLateSubscriptionFails(t *testing.T) {
 	h.checkEmpty(t)
 }
 
-// All who join a topic share one parcel of what it retains, as long as that is
-// worth it and there is room; a newer one takes its place.
+// All new members of a topic share one parcel of its retained message, if it is long
+// enough and there is room. A newer message takes its place.
 func TestRetainedIsShared(t *testing.T) {
 	plane := newPlane()
 	h := New(Options{Backplane: plane, Shards: 1, BacklogMemory: 1 << 20})
@@ -391,8 +391,7 @@ func TestRetainedIsShared(t *testing.T) {
 	h.checkEmpty(t)
 }
 
-// A piece is bounded by what its messages take when they are encoded, and by what
-// each takes on top.
+// A piece is bounded by the encoded length of its messages, with the head of each.
 func TestPieceIsBoundedByEncodedBytes(t *testing.T) {
 	const wire = 3000
 	for _, head := range []int{0, 1000, 31_000} {
@@ -503,8 +502,8 @@ func TestForgottenAgainMeanwhile(t *testing.T) {
 	h.checkEmpty(t)
 }
 
-// What the store has may be nothing, of what was forgotten: it has expired, say. What
-// was lost is told, and what comes next is delivered.
+// The store may have nothing in place of a forgotten message, for example because it has
+// expired. The loss is reported, and the next message is delivered.
 func TestForgottenAndGone(t *testing.T) {
 	plane := newPlane()
 	h := New(Options{Backplane: plane, Shards: 1})

@@ -8,19 +8,19 @@ import (
 )
 
 const (
-	// recentMin is the shortest message that is worth being found again: to encode
-	// a shorter one costs no more than to find it.
+	// recentMin is the length of the shortest message that is kept: encoding a shorter
+	// one costs no more than the lookup.
 	recentMin = 512
-	// recentMost is how many are kept.
+	// recentMost is how many messages are kept.
 	recentMost = 256
-	// recentPart is which part of the bound of all logs they may take.
+	// recentPart is the divisor of the bound of all logs that gives the bound of recent.
 	recentPart = 8
 )
 
-// recent keeps the retained messages that were read from the store last, so that
-// those who join a topic share the encodings, while the topic has members. Each is
-// looked up by what the store has returned, so that what is kept cannot be out of
-// date. It counts as logs do.
+// recent keeps the retained messages that were read from the store last, while their
+// topics have members, so that new members share the encodings. A message is looked up by
+// the version that the store has returned, so it cannot be out of date. It counts against
+// the bound of all logs.
 type recent struct {
 	mu sync.Mutex
 	// guarded by mu
@@ -28,8 +28,7 @@ type recent struct {
 	order   []pubsub.Topic // of parcels, oldest first
 }
 
-// parcel returns m, which the store has for t, as a parcel that others may have got
-// as well.
+// parcel returns m, the store's message for t, as a parcel that other members may share.
 func (r *recent) parcel(h *Hub, t *topic, m pubsub.Message) *pubsub.Parcel {
 	m.Topic = t.name
 	if len(m.Data) < recentMin {
@@ -52,7 +51,7 @@ func (r *recent) parcel(h *Hub, t *topic, m pubsub.Message) *pubsub.Parcel {
 	return p
 }
 
-// put keeps p in place of what there is of its topic; mu is held.
+// put keeps p in place of the previous parcel of its topic; mu is held.
 func (r *recent) put(p *pubsub.Parcel, b *backlog) {
 	if r.parcels == nil {
 		r.parcels = make(map[pubsub.Topic]*pubsub.Parcel)
@@ -67,8 +66,8 @@ func (r *recent) put(p *pubsub.Parcel, b *backlog) {
 	b.bytes.Add(added)
 }
 
-// forget gives up what there is of name, whose last member leaves. The topic's
-// stripe is locked.
+// forget drops the parcel of the topic name, whose last member leaves. The topic's stripe
+// is locked.
 func (r *recent) forget(name pubsub.Topic, b *backlog) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -82,7 +81,7 @@ func (r *recent) forget(name pubsub.Topic, b *backlog) {
 	r.order = slices.Delete(r.order, i, i+1)
 }
 
-// bound gives up the oldest until the rest are few enough; mu is held.
+// bound drops the oldest parcels until the rest are within the bounds; mu is held.
 func (r *recent) bound(b *backlog) {
 	var size int64
 	for _, p := range r.parcels {
@@ -99,7 +98,7 @@ func (r *recent) bound(b *backlog) {
 	r.order = append(r.order[:0], r.order[n:]...)
 }
 
-// clear gives up all, and returns how many bytes that frees.
+// clear drops all parcels, and returns how many bytes that frees.
 func (r *recent) clear(b *backlog) (freed int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -24,7 +24,7 @@ type wheel struct {
 	now   int64 // the last tick that was dealt with
 	slots [wheelSlots]*Member
 
-	due []*Member // owned by the shard's goroutine: those whose deadline has come
+	due []*Member // owned by the shard's goroutine: members whose deadline has come
 }
 
 // timer is a member's place in a wheel, but for Member.due.
@@ -77,7 +77,7 @@ func (w *wheel) unlink(m *Member) {
 	*t, m.due = timer{}, 0
 }
 
-// advance notes the members whose deadline has come; ring calls their holders.
+// advance collects the members whose deadline has come; ring calls their holders.
 func (w *wheel) advance(now time.Time) {
 	target := int64(now.Sub(w.start) / tick) // the last tick that has come
 	w.mu.Lock()
@@ -95,8 +95,7 @@ func (w *wheel) advance(now time.Time) {
 	w.mu.Unlock()
 }
 
-// ring calls the holders of up to n of the members that are due and reports whether
-// there were any.
+// ring calls the holders of up to n due members and reports whether there were any.
 func (w *wheel) ring(n int) bool {
 	kept := max(0, len(w.due)-n)
 	some := len(w.due) > 0

@@ -72,8 +72,8 @@ func (d *Disconnect) Append(dst []byte) []byte {
 	return insertLen(dst, start)
 }
 
-// Ack is a PUBACK, PUBREC, PUBREL or PUBCOMP packet (sections 3.4 to 3.7). The
-// server sends only PUBACK; all four are read only to be refused.
+// Ack is a PUBACK, PUBREC, PUBREL or PUBCOMP packet (sections 3.4 to 3.7). The server
+// sends only PUBACK, and refuses all four from clients.
 type Ack struct {
 	// Kind is the packet type, [TypePuback] to [TypePubcomp].
 	Kind     Type
@@ -97,9 +97,9 @@ func (r *reader) ack(t Type) Packet {
 	return a
 }
 
-// Append implements [Packet]. Success is written without a reason code, the form
-// that clients of any age read. Another reason is followed by the property length,
-// because some clients cannot read a packet that ends before it.
+// Append implements [Packet]. Success is written without a reason code, in the form that
+// all clients can read. Any other reason is followed by the property length, because some
+// clients cannot read a packet without it.
 func (a *Ack) Append(dst []byte) []byte {
 	first := byte(a.Kind) << 4
 	if a.Kind == TypePubrel {

@@ -25,14 +25,14 @@ type Handler interface {
 
 // Options are the settings of a lot.
 type Options struct {
-	// WriteTimeout is how long a peer may acknowledge no byte of what was kept for it
-	// before the connection is closed; the handler then reads its end. 0 is for ever.
-	// It may be longer by an eighth, and by no more than two seconds.
+	// WriteTimeout is how long a peer may acknowledge none of the bytes that are kept for
+	// it before the connection is closed; the handler then reads its end. 0 means for
+	// ever. It may be longer by an eighth, and by no more than two seconds.
 	WriteTimeout time.Duration
 	// Pollers is how many goroutines wait for events, eight at most. Default:
 	// GOMAXPROCS.
 	Pollers int
-	// Opened and Closed are called when the lot has a descriptor of its own for a
-	// connection, and once that is closed; either may be nil. They must not block.
+	// Opened is called when the lot has a descriptor of its own for a connection, and
+	// Closed once that descriptor is closed; either may be nil. They must not block.
 	Opened, Closed func()
 }

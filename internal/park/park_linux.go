@@ -30,7 +30,7 @@ type poller struct {
 	epoll int
 	waker int // an eventfd, written to when the poller has to look up
 	opts  *Options
-	began time.Time // deadlines are told from it, by the monotonic clock
+	began time.Time // deadlines count from it, by the monotonic clock
 
 	checked []*Conn // owned by the poller's goroutine: scratch of check
 
@@ -38,9 +38,8 @@ type poller struct {
 	// guarded by mu
 	slots []slot // the events of a connection name its slot
 	free  []uint32
-	// due are the connections that are to be closed unless their peer takes
-	// something. With each is how many bytes its kernel had not acknowledged when
-	// that was last looked at.
+	// due are the connections that will be closed unless their peer takes some bytes,
+	// each with the number of bytes that were not acknowledged at the last check.
 	due map[*Conn]int
 }
 
@@ -128,14 +127,14 @@ func (p *poller) wake() {
 }
 
 const (
-	// maxCheckEvery is how often connections that are due are looked at, at least.
+	// maxCheckEvery is the longest time between two checks of due connections.
 	maxCheckEvery = time.Second
-	// minCheckEvery is how often at most.
+	// minCheckEvery is the shortest such time.
 	minCheckEvery = 10 * time.Millisecond
 )
 
-// checkEvery is how often connections that are due are looked at: that is how late
-// it may be noticed that a peer has taken something, or has taken nothing for long.
+// checkEvery is the time between two checks of due connections. It is also the delay with
+// which a check may notice that a peer has taken some bytes, or none for too long.
 func (o *Options) checkEvery() time.Duration {
 	if o.WriteTimeout <= 0 {
 		return maxCheckEvery
@@ -194,7 +193,7 @@ func (p *poller) hasDue() bool {
 	return len(p.due) > 0
 }
 
-// check looks at the connections that are due.
+// check checks the due connections.
 func (p *poller) check(now time.Time) {
 	p.mu.Lock()
 	for c := range p.due {
@@ -346,8 +345,8 @@ func setUserTimeout(fd int, d time.Duration) {
 }
 
 // SetUserTimeout makes the kernel give up the TCP connection in nc once its peer has
-// acknowledged nothing of what waits for it for d; 0 leaves that to the kernel, which
-// waits for many minutes.
+// acknowledged none of the waiting bytes for d. With 0 the kernel uses its default, many
+// minutes.
 func SetUserTimeout(nc net.Conn, d time.Duration) {
 	if raw, err := rawConn(nc); err == nil {
 		raw.Control(func(fd uintptr) { setUserTimeout(int(fd), d) })
@@ -524,7 +523,8 @@ func (c *Conn) Resume() {
 	c.arm()
 }
 
-// Finish closes the sending side. When the peer closes its own, that can be read.
+// Finish closes the sending side. The connection becomes readable when the peer closes
+// its own side.
 func (c *Conn) Finish() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -535,15 +535,15 @@ func (c *Conn) Finish() {
 	unix.Shutdown(int(c.fd), unix.SHUT_WR)
 }
 
-// check makes a connection end, which its handler reads, if it is overdue. Whenever
-// the peer has acknowledged some bytes, its time begins anew. A slow peer may take for
-// long so little that epoll does not call the socket writable: that needs a third of
-// its buffer.
+// check ends a connection that is overdue; its handler reads the end. The time begins
+// anew whenever the peer has acknowledged some bytes. A slow peer may take so little that
+// epoll does not report the socket as writable for a long time: that needs a third of its
+// buffer.
 func (c *Conn) check(now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.fd < 0 || c.kept == nil && !c.broken {
-		return // it has just been closed, or has taken all
+		return // it has just been closed, or its peer has taken everything
 	}
 	if !c.broken && c.hasTaken() {
 		c.overdueAfter(c.poller.opts.WriteTimeout)
@@ -557,8 +557,8 @@ func (c *Conn) check(now time.Time) {
 	unix.Shutdown(int(c.fd), unix.SHUT_RDWR)
 }
 
-// hasTaken reports whether the peer has acknowledged bytes since that was last looked
-// at; mu is held.
+// hasTaken reports whether the peer has acknowledged bytes since the last check; mu is
+// held.
 func (c *Conn) hasTaken() bool {
 	waiting := c.waiting()
 	c.poller.mu.Lock()
@@ -581,8 +581,8 @@ func unacknowledged(fd int) int {
 	return n
 }
 
-// Unacknowledged returns how many bytes that were written to the TCP connection in nc
-// its peer has not acknowledged; 0 if that cannot be known.
+// Unacknowledged returns how many bytes written to the TCP connection in nc its peer has
+// not acknowledged, or 0 if that cannot be known.
 func Unacknowledged(nc net.Conn) (n int) {
 	if raw, err := rawConn(nc); err == nil {
 		raw.Control(func(fd uintptr) { n = unacknowledged(int(fd)) })
@@ -635,7 +635,7 @@ func (c *Conn) Close() error {
 	return c.release(fd)
 }
 
-// release closes the descriptor, which takes it out of epoll.
+// release closes the descriptor, which removes it from epoll.
 func (c *Conn) release(fd int32) error {
 	err := unix.Close(int(fd))
 	c.poller.opts.Closed()

@@ -238,7 +238,7 @@ func TestWriteTimeoutCountsFromTheLastByte(t *testing.T) {
 		both.Go(func() {
 			defer client.Close()
 			defer c.Close()
-			// The peer takes what has room in its buffers, once, and then nothing.
+			// The peer takes what fits into its buffers, once, and then nothing.
 			if _, err := io.ReadFull(client, make([]byte, 8<<10)); err != nil {
 				t.Error(err)
 				return

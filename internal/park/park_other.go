@@ -33,7 +33,7 @@ func (*Conn) Blocked() bool { return false }
 // Read returns [errors.ErrUnsupported].
 func (*Conn) Read([]byte) (int, error) { return 0, errors.ErrUnsupported }
 
-// Unacknowledged returns 0: it is not known here.
+// Unacknowledged returns 0: the number is not known on this system.
 func Unacknowledged(net.Conn) int { return 0 }
 
 // SetUserTimeout does nothing.
@@ -42,7 +42,7 @@ func SetUserTimeout(net.Conn, time.Duration) {}
 // Unread is false.
 func (*Conn) Unread() bool { return false }
 
-// Unread is false: it is not known here.
+// Unread returns false: unread bytes are not known on this system.
 func Unread(net.Conn) bool { return false }
 
 // Resume does nothing.

@@ -13,8 +13,8 @@ import (
 	"pubsub"
 )
 
-// adminEndpoint returns what answers on the path /admin/ and seg, whose segments are
-// as they were sent. A value is unescaped: a topic may be "..", and may hold a slash.
+// adminEndpoint returns the endpoint of the path /admin/ and seg, whose segments are as
+// they were sent. A value is unescaped: a topic may be "..", and may contain a slash.
 func (s *Server) adminEndpoint(seg []string) endpoint {
 	e := endpoint{pattern: "other", admin: true}
 	switch {
@@ -32,7 +32,7 @@ func (s *Server) adminEndpoint(seg []string) endpoint {
 	return e
 }
 
-// pathValue returns the value that a segment of a path stands for.
+// pathValue returns the unescaped value of a segment of a path.
 func pathValue(segment string) string {
 	v, err := url.PathUnescape(segment)
 	if err != nil {
@@ -129,8 +129,8 @@ func (s *Server) clearTopic(w http.ResponseWriter, r *http.Request, name string)
 	}
 }
 
-// adminFailed answers that err kept an administrator's request from being done; event
-// is that of Events.Failed.
+// adminFailed answers an administrator's request that failed with err; event is that of
+// Events.Failed.
 func (s *Server) adminFailed(w http.ResponseWriter, r *http.Request, event, line string, err error) {
 	switch {
 	case errors.Is(err, pubsub.ErrClosed):

@@ -20,16 +20,16 @@ var errTooLarge = errors.New("request body too large")
 // is read.
 const closing = "close"
 
-// boundBody bounds what the body of r may cost, whether it is used or not: the
-// time that it takes to arrive, and its length. A body that is longer than a
-// message, or does not say how long it is, costs its connection. leaveBody is to be
-// called when the response has been made.
+// boundBody bounds what the body of r may cost, whether it is used or not: the time that
+// it takes to arrive, and its length. A body that is longer than a message, or does not
+// say how long it is, costs its connection. leaveBody must be called when the response
+// has been made.
 //
-// A chunked body costs its connection also where its end is found, and so does every
-// request of HTTP/1.0. A client may have sent a Content-Length beside
-// Transfer-Encoding, or Transfer-Encoding with HTTP/1.0, for a proxy and the broker to
-// disagree on where the next request begins. net/http does not say so, and the
-// connection must be closed then (RFC 9112 sections 6.1 and 6.3).
+// A chunked body costs its connection even if its end is found, and so does every request
+// of HTTP/1.0. A client may have sent a Content-Length beside Transfer-Encoding, or
+// Transfer-Encoding with HTTP/1.0, to make a proxy and the broker disagree on where the
+// next request begins. The connection must be closed then (RFC 9112 sections 6.1 and
+// 6.3), but net/http does not report it.
 func (s *Server) boundBody(w http.ResponseWriter, r *http.Request) {
 	n := r.ContentLength
 	if r.ProtoMajor == 1 && (r.ProtoMinor == 0 || n < 0 || n > int64(s.o.MaxMessageSize)) {
@@ -52,9 +52,9 @@ func leaveBody(w http.ResponseWriter, r *http.Request) {
 	time.Sleep(answerDelay)
 }
 
-// readBody returns the body of r, which boundBody has bounded, and leaves r without
-// one. The error is errTooLarge if it is longer than a message, or errBusy. freeBody
-// must be called once the body is not needed any more.
+// readBody returns the body of r, which boundBody has bounded, and leaves r without one.
+// The error is errTooLarge if the body is longer than a message, or errBusy. freeBody
+// must be called once the body is no longer needed.
 func (s *Server) readBody(w http.ResponseWriter, r *http.Request) (body []byte, err error) {
 	limit := int64(s.o.MaxMessageSize)
 	switch n := r.ContentLength; {
@@ -77,7 +77,7 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request) (body []byte, 
 	if err != nil {
 		return nil, err
 	}
-	// The whole body is here: the next read is that of the next request.
+	// The body is complete: the next read is for the next request.
 	r.ContentLength = 0
 	setReadDeadline(w, time.Time{})
 	if rec, ok := w.(*recorder); ok {
@@ -87,7 +87,7 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request) (body []byte, 
 }
 
 const (
-	// firstRead is how much memory a body gets before any of it has come.
+	// firstRead is how much memory a body gets before any of it has arrived.
 	firstRead = 4 << 10
 	// maxBodies is how much memory all bodies may take together.
 	maxBodies = 64 << 20
@@ -95,8 +95,8 @@ const (
 
 var errBusy = errors.New("too many request bodies at once")
 
-// readAtMost reads n bytes of r, or all of it if that is less. Its memory grows with
-// what has come, so that a client that only announces a body takes none.
+// readAtMost reads n bytes of r, or all of it if that is less. Its memory grows with the
+// bytes that have arrived, so a client that only announces a body takes none.
 func (s *Server) readAtMost(r io.Reader, n int) ([]byte, error) {
 	var b []byte
 	for read := 0; read < n; {
@@ -122,7 +122,7 @@ func (s *Server) readAtMost(r io.Reader, n int) ([]byte, error) {
 	return b, nil
 }
 
-// freeBody notes that body, which readBody has returned, is not needed any more.
+// freeBody releases the memory that was counted for body, which readBody has returned.
 func (s *Server) freeBody(body []byte) { s.bodies.Add(-int64(cap(body))) }
 
 // setReadDeadline has no error: a connection that has no deadlines is a test's.

@@ -8,8 +8,8 @@ import (
 	"testing/iotest"
 )
 
-// A body takes memory as it comes, all bodies together no more than maxBodies, and
-// what is not needed any more is free for others.
+// A body takes memory as it arrives, and all bodies together take at most maxBodies.
+// Memory that is no longer needed is free for others.
 func TestBodiesTogetherAreBounded(t *testing.T) {
 	var s Server
 	const size = 1 << 20

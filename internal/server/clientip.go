@@ -34,7 +34,7 @@ func (s *Server) clientAddr(r *http.Request) netip.Addr {
 	return addr
 }
 
-// addrOf returns the IP address of a; it is invalid if a has none.
+// addrOf returns the IP address of a, or the zero Addr if a has none.
 func addrOf(a net.Addr) netip.Addr {
 	if t, ok := a.(*net.TCPAddr); ok {
 		return t.AddrPort().Addr().Unmap().WithZone("")

@@ -89,7 +89,7 @@ func expiringConns(t *testing.T, s *Server, c *wallClock, key pubsub.Key, life t
 	return conns
 }
 
-// hasExpired reports whether the client was told that its token has ended.
+// hasExpired reports whether the client was notified that its token has expired.
 func hasExpired(p *peer) bool {
 	return len(p.times(`{"condition":"token-expired","text":"Token expired"}`))+
 		len(p.times(string((&mqtt.Disconnect{Reason: mqtt.NotAuthorized}).Append(nil)))) == 1
@@ -123,8 +123,8 @@ func TestWallClockJumpsAhead(t *testing.T) {
 	})
 }
 
-// After a step back, tokens last as long as the wall clock says: those of clients that
-// are there, and those of clients that come.
+// After a step back, tokens last as long as the wall clock says, both those of connected
+// clients and those of new ones.
 func TestWallClockStepsBack(t *testing.T) {
 	atJump(t, func(t *testing.T, s *Server, c *wallClock, key pubsub.Key) {
 		before := expiringConns(t, s, c, key, 10*time.Minute)
@@ -152,8 +152,7 @@ func TestWallClockStepsBack(t *testing.T) {
 	})
 }
 
-// Whatever else is timed goes by the monotonic clock: a jump neither ends nor delays
-// it.
+// All other times go by the monotonic clock: a jump neither ends nor delays anything.
 func TestWallClockChangesNothingElse(t *testing.T) {
 	for _, by := range []time.Duration{time.Hour, -time.Hour} {
 		t.Run(by.String(), func(t *testing.T) {
@@ -180,8 +179,8 @@ func TestWallClockChangesNothingElse(t *testing.T) {
 	}
 }
 
-// The operator is told of a jump, once, and not of a clock that NTP slows down or
-// speeds up.
+// A jump is reported to the operator, once; a clock that NTP slows down or speeds up is
+// not.
 func TestClockJumpIsTold(t *testing.T) {
 	var c wallClock
 	var told []time.Duration
@@ -204,8 +203,8 @@ func TestClockJumpIsTold(t *testing.T) {
 	})
 }
 
-// A client identifier is taken over by whoever came last, also on a node whose wall
-// clock has stepped back since others claimed it.
+// The last client takes over a client identifier, even on a node whose wall clock has
+// stepped back since others claimed it.
 func TestClaimAfterAStepBack(t *testing.T) {
 	var c wallClock
 	inTime(t, func(o *Options) { o.Now = c.now }, func(t *testing.T, s *Server) {

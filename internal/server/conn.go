@@ -34,13 +34,13 @@ type conn struct {
 	// guarded by mu
 	control []byte     // to be written before anything else
 	room    *sync.Cond // control has been written, or nothing more will be; nil until somebody waits
-	due     instant    // when proto.tick is next to be called, zero while it is; once ending, when it is closed
+	due     instant    // of the next call of proto.tick, zero during that call; once ending, of the close
 	place   *share     // its place among the connections
 	state   connState
-	begun   bool // there is something to write to
+	begun   bool // writes may begin
 	full    bool // waitRoom waits
 
-	// serving is set while what the client has sent is being served.
+	// serving is set while input of the client is being served.
 	serving atomic.Bool
 }
 
@@ -67,13 +67,11 @@ type protocol interface {
 	// encode adds d to w; last says that nothing follows in this piece. It is
 	// called by the goroutine that writes.
 	encode(w *writer, d *hub.Delivery, now time.Time, last bool)
-	// head is how many bytes at most a delivery takes beside the encoding that it
-	// shares with others.
+	// head is how many bytes at most a delivery takes beside its shared encoding.
 	head() int
-	// tick does what is due at now, such as to send a keep-alive if nothing has been
-	// written since wrote, and returns when it is to be called again at the latest.
-	// It is called by the shard's goroutine, also while the client takes nothing, and
-	// must not block.
+	// tick does the work that is due at now, such as sending a keep-alive if nothing has
+	// been written since wrote. It returns the latest time of the next call. It is called
+	// by the shard's goroutine, also while the client takes nothing, and must not block.
 	tick(now, wrote time.Time) (next time.Time)
 	// end ends the connection for a reason that is the server's, with whatever
 	// the client is to be told.
@@ -131,7 +129,7 @@ func (c *conn) startAlone(out transport, first []byte) {
 		park.SetUserTimeout(t.Conn, c.s.o.WriteTimeout)
 	}
 	c.portable.out = out
-	c.member.Awake() // or Wake could start a second goroutine, which would only wait
+	c.member.Awake() // otherwise Wake could start a second goroutine, which would only wait
 	c.start(first)
 	go c.portable.serve()
 }
@@ -206,7 +204,7 @@ func (c *conn) dueBy(t time.Time) {
 		return
 	}
 	c.due = at
-	// With mu, so that the last one to set it is the soonest.
+	// With mu held, so that the last call sets the soonest deadline.
 	c.member.SetDeadline(c.s.time(at))
 }
 
@@ -218,8 +216,8 @@ func (c *conn) Wake() {
 	}
 }
 
-// Failed ends the connection: the client was told that it is subscribed, and comes
-// back for what it was promised.
+// Failed ends the connection, because the client believes that it is subscribed. It will
+// reconnect and get what it was promised.
 func (c *conn) Failed(err error) {
 	c.s.o.Events.Failed("retained message read failed", err)
 	go c.close() // a will may have to be stored
@@ -254,7 +252,7 @@ func (c *conn) serve(ring *park.Ring) {
 				c.proto.encode(w, &ds[i], now, i == len(ds)-1)
 			}
 		}
-		clear(ds) // or a write that waits would keep them in memory
+		clear(ds) // otherwise a write that waits would keep them in memory
 		w.flush()
 		if w.wrote {
 			c.wrote.Store(int64(c.s.instant(now)))
@@ -276,8 +274,8 @@ func (c *conn) serve(ring *park.Ring) {
 	}
 }
 
-// Due does what is due; see [hub.Holder]. A connection that the server has ended is
-// closed now, whatever of its last words the client has not taken.
+// Due handles the deadline; see [hub.Holder]. A connection that the server has ended is
+// closed now, even if the client has not taken all of its last words.
 func (c *conn) Due() {
 	now := c.s.o.Now()
 	c.mu.Lock()
@@ -285,7 +283,7 @@ func (c *conn) Due() {
 	early := due != 0 && c.s.instant(now) < due
 	switch {
 	case early:
-		c.member.SetDeadline(c.s.time(due)) // by another clock it has come
+		c.member.SetDeadline(c.s.time(due)) // the deadline has come by another clock
 	case state == connOpen:
 		c.due = 0
 	}
@@ -299,8 +297,8 @@ func (c *conn) Due() {
 	}
 }
 
-// sendKeepAlive has b written, which must not be changed, unless something else
-// waits to be written.
+// sendKeepAlive queues b, which must not be changed, unless something else waits to be
+// written.
 func (c *conn) sendKeepAlive(b []byte) {
 	c.mu.Lock()
 	idle := c.state == connOpen && len(c.control) == 0
@@ -343,8 +341,8 @@ func (c *conn) send(b []byte, last bool) {
 	c.member.Kick()
 }
 
-// maxWithPiece is how many bytes of control are written together with messages. With
-// more, whether the client takes that is seen first.
+// maxWithPiece is how many control bytes are written together with messages. More of them
+// are written first, to see whether the client takes them.
 const maxWithPiece = 1 << 10
 
 // maxControl is how many bytes of control a client may leave unread before
@@ -368,7 +366,8 @@ func (c *conn) waitRoom() bool {
 	return c.state == connOpen
 }
 
-// isFull reports whether the client is not served because it does not read.
+// isFull reports whether the server has stopped serving the client because it does not
+// read.
 func (c *conn) isFull() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

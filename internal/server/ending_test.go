@@ -54,9 +54,8 @@ func runningLot(t *testing.T) *park.Lot {
 // pings are more than the server answers to a client that does not read.
 var pings = bytes.Repeat(clientFrame(gobwas.OpPing, make([]byte, ws.MaxControlPayload)), 2*maxControl/ws.MaxControlPayload)
 
-// Whatever the reason for which the server ends a connection, its client has 5 s to
-// take its last words. That it reads a little all the time, and has much to read
-// before them, makes no difference.
+// When the server ends a connection for any reason, the client has 5 s to take the last
+// words, even if it reads a little all the time and has much to read before them.
 func TestTrickleIsClosedAfterFiveSeconds(t *testing.T) {
 	const at = 20 * time.Second // when the reason comes
 	revoked := func(_ *Server, c *conn, _ net.Conn) { c.proto.end(endRevoked) }

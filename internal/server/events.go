@@ -17,7 +17,7 @@ type Events struct {
 	// took is how long that lasted. The transport is http or mqtt.
 	Published func(transport string, size int, retain bool, took time.Duration)
 	// PublishDropped is called when a message of an MQTT client is not accepted. The
-	// client learns that only if it was sent at QoS 1.
+	// client is notified only if it sent the message at QoS 1.
 	PublishDropped func(reason, topic string)
 	// DeliveryDropped is called when a client is not given a message that it has
 	// subscribed to, for a reason other than that it is slow.
@@ -33,17 +33,16 @@ type Events struct {
 	// TokenRefused is called with the reason when a client reads Invalid token. Any
 	// stranger can bring that about, so it is worth a count and a debug line.
 	TokenRefused func(reason error)
-	// ClockJumped is called when the wall clock was found to have jumped, ahead if by
-	// is positive.
+	// ClockJumped is called after the wall clock has jumped, ahead if by is positive.
 	ClockJumped func(by time.Duration)
-	// Failed is called when something failed that the operator should know of. The
-	// event is a constant in the form of a log message, such as "key watch failed", of
-	// which there are few. While the backplane is away Failed is called for every
-	// request. It is not called for what was given up because its client has gone,
-	// since any stranger can bring that about.
+	// Failed is called for failures that the operator should know of. The event is a
+	// constant in the form of a log message, such as "key watch failed"; there are few.
+	// While the backplane is away, Failed is called for every request. It is not called
+	// for requests that were given up because the client has gone, since any stranger can
+	// cause that.
 	Failed func(event string, err error)
-	// Panicked is called when the handler of a request has panicked, with the stack of
-	// its goroutine.
+	// Panicked is called with the stack of the goroutine when the handler of a request
+	// has panicked.
 	Panicked func(value any, stack []byte)
 }
 

@@ -12,10 +12,10 @@ import (
 	"pubsub"
 )
 
-// A client may shut its sending side behind its request, as embedded clients do, or
-// may be gone: net/http cancels the request then. Nothing fails for that reason. Who
-// asks for an answer gets it; who asks for a stream finds the connection closed,
-// without a word, because a client that has gone looks the same.
+// A client may shut down its sending side after its request, as embedded clients do, or
+// may be gone: net/http cancels the request in both cases. Nothing fails because of it. A
+// request for an answer gets the answer. A request for a stream finds the connection
+// closed silently, because a client that has gone looks the same.
 func TestSendingSideIsShut(t *testing.T) {
 	n := newNode(t, nil)
 	m := pubsub.Message{Topic: "t", Data: []byte("x"), Retain: true}

@@ -12,14 +12,14 @@ const maxFields = 100
 
 // headScanner counts the lines of a request's head over HTTP/1.1.
 type headScanner struct {
-	lines int  // that are not empty; the first is no field
-	some  bool // the line under way is not empty
-	cr    bool // it has begun with CR
+	lines int  // non-empty lines; the first is not a field
+	some  bool // the current line is not empty
+	cr    bool // the current line has begun with CR
 	ended bool
 }
 
-// scan takes the next bytes of a connection, and reports false if they hold more
-// fields than a request may have. What follows the head in b is not looked at.
+// scan takes the next bytes of a connection, and reports whether the number of fields is
+// allowed so far. It ignores the bytes of b after the head.
 func (h *headScanner) scan(b []byte) bool {
 	for !h.ended && len(b) > 0 {
 		i := bytes.IndexByte(b, '\n')
@@ -43,7 +43,7 @@ func (h *headScanner) scan(b []byte) bool {
 			if h.lines++; h.lines > 1+maxFields {
 				return false
 			}
-		case h.lines > 0: // before the first line an empty one is passed over
+		case h.lines > 0: // empty lines before the first one are skipped
 			h.ended = true
 		}
 		h.some, h.cr = false, false
@@ -51,9 +51,8 @@ func (h *headScanner) scan(b []byte) bool {
 	return true
 }
 
-// tooManyFields reports whether r has more header fields than a request may have.
-// Over HTTP/1.1 that was seen before, but for requests that were sent without waiting
-// for the answer to the one before.
+// tooManyFields reports whether r has more header fields than a request may have. Over
+// HTTP/1.1 the connection has already counted them, except for pipelined requests.
 func tooManyFields(r *http.Request) bool {
 	n := 0
 	for _, values := range r.Header {
@@ -62,9 +61,9 @@ func tooManyFields(r *http.Request) bool {
 	return n > maxFields
 }
 
-// refuse answers a request whose head has too many fields. What is still under way
-// is read for a moment: a connection that is closed before that is reset, which can
-// destroy the answer (RFC 9112 section 9.6).
+// refuse answers a request whose head has too many fields. It reads the client's
+// remaining bytes for a moment, because a connection that is closed earlier is reset,
+// which can destroy the answer (RFC 9112 section 9.6).
 func (c *httpConn) refuse() {
 	const text = "431 Request Header Fields Too Large"
 	io.WriteString(c.Conn, "HTTP/1.1 "+text+"\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n"+text)
@@ -75,5 +74,5 @@ func (c *httpConn) refuse() {
 	io.CopyN(io.Discard, c.Conn, maxRefused)
 }
 
-// maxRefused is how many bytes more are read from a client that was refused.
+// maxRefused is how many more bytes are read from a refused client.
 const maxRefused = 128 << 10

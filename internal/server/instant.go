@@ -16,17 +16,17 @@ func (s *Server) instant(t time.Time) instant { return instant(t.Sub(s.began)) }
 func (s *Server) time(i instant) time.Time { return s.began.Add(time.Duration(i)) }
 
 const (
-	// clockCheck is how often the two clocks are compared.
+	// clockCheck is the time between two comparisons of the clocks.
 	clockCheck = 5 * time.Second
-	// clockTolerance is how far they may drift apart unnoticed, as they do while NTP
-	// adjusts the wall clock.
+	// clockTolerance is how far the clocks may drift apart unnoticed, as they do while
+	// NTP adjusts the wall clock.
 	clockTolerance = time.Second
 )
 
-// watchClock makes every connection look at its token again after the wall clock has
-// jumped, until ctx is done. Tokens end by the wall clock and everything else goes by
-// the monotonic one, which does not see a jump. To compare the two clocks for the
-// whole node costs less than to check each connection more often.
+// watchClock makes every connection check its token again after the wall clock has
+// jumped, until ctx is done. Tokens expire by the wall clock, and all other times go by
+// the monotonic clock, which does not jump. Comparing the two clocks for the whole node
+// costs less than checking each connection more often.
 func (s *Server) watchClock(ctx context.Context) {
 	t := time.NewTicker(clockCheck)
 	defer t.Stop()

@@ -93,7 +93,7 @@ func (s *Server) release(place *share) {
 	}
 }
 
-// held returns how many streams, sessions and WebSockets are counted for a network.
+// held returns how many streams, sessions and WebSockets count for a network.
 func (s *Server) held(from network) int {
 	n := 0
 	for _, c := range []*connLimiter{s.conns, s.strangers} {

@@ -27,7 +27,7 @@ type mqttConn struct {
 	begun    bool        // the first packet has come
 	deaf     bool        // nothing more is to be taken from the client
 
-	patience uint8 // owned by the shard's goroutine: how often tick has put off the end of a silent client
+	patience uint8 // owned by the shard's goroutine: how often tick has postponed the end of a silent client
 
 	// set by the goroutine that reads, before it is subscribed to anything
 	maxPacket uint32 // to the client; 0 is no limit
@@ -120,7 +120,7 @@ func (m *mqttConn) read(nc net.Conn, early []byte) {
 	m.wait()
 }
 
-// await reads, and serves nothing meanwhile.
+// await reads, and serves nothing while it waits.
 func (m *mqttConn) await(nc net.Conn, b []byte) (n int, err error) {
 	m.serving.Store(false)
 	defer m.serving.Store(true)
@@ -338,7 +338,7 @@ func (m *mqttConn) settle(owner string) bool {
 	return true
 }
 
-// publish begins to publish a message, unless its publisher has had its share, and
+// publish begins to publish a message, unless its publisher has exceeded its rate, and
 // returns the answer, if there is one now. The goroutine that reads waits until its
 // messages are few enough for another one.
 func (m *mqttConn) publish(e session.Publish) (answer session.Event) {
@@ -365,7 +365,7 @@ func (m *mqttConn) refuse(packetID uint16, reason mqtt.ReasonCode) (answer sessi
 	return answer
 }
 
-// queue returns the queue of what m publishes.
+// queue returns the publish queue of m.
 func (m *mqttConn) queue() *publishQueue {
 	q := m.publishes.Load()
 	if q == nil { // a will may come at the same time
@@ -383,12 +383,12 @@ func (m *mqttConn) unacknowledged() int {
 	return 0
 }
 
-// endWait is how long the end of a session, which is no fault of the client's, waits
-// for what the client has published to be acknowledged.
+// endWait is how long the end of a session waits until the client's publishes are
+// acknowledged, if the session does not end by a fault of the client.
 const endWait = time.Second
 
-// endByServer passes e, which ends the session, once what the client has published
-// at QoS 1 is acknowledged: the client would publish it again.
+// endByServer passes e, which ends the session, once the client's publishes at QoS 1 are
+// acknowledged. Otherwise the client would publish them again.
 func (m *mqttConn) endByServer(e session.Event) {
 	if q := m.publishes.Load(); q != nil && q.endAfter(m, e) {
 		m.dueBy(m.s.o.Now().Add(endWait))
@@ -421,13 +421,12 @@ func (m *mqttConn) tick(now, wrote time.Time) time.Time {
 	return next
 }
 
-// emptyFrame keeps proxies from cutting an idle WebSocket, and is nothing to the
-// client. A ping is not sent, because there are MQTT clients that cannot answer one
-// and others that hang up.
+// emptyFrame keeps proxies from cutting an idle WebSocket, and clients ignore it. Pings
+// are not used, because some MQTT clients cannot answer a ping and others hang up.
 var emptyFrame = ws.AppendHeader(nil, ws.OpBinary, 0)
 
-// overdue returns the event that is due at now, or nil and when to look again, which
-// is zero for never.
+// overdue returns the event that is due at now, or nil and the time of the next check,
+// which is zero for never.
 func (m *mqttConn) overdue(now time.Time) (session.Event, time.Time) {
 	m.smu.Lock()
 	at := m.session.Deadline(now)
@@ -455,23 +454,23 @@ func (m *mqttConn) overdue(now time.Time) (session.Event, time.Time) {
 }
 
 const (
-	// lookAgain is how long it takes to look again at a client that seems silent.
+	// lookAgain is the time until a client that seems silent is checked again.
 	lookAgain = 100 * time.Millisecond
-	// keepAlivePatience and connectPatience are how often that is done before a
-	// client that never stops sending, but sends no packet, counts as silent. A
-	// connected one may have to wait as long as the backplane.
+	// keepAlivePatience and connectPatience are the numbers of such checks before a
+	// client that keeps sending bytes, but no packet, counts as silent. A connected
+	// client may have to wait as long as the backplane does.
 	keepAlivePatience = (backplaneWait + time.Second) / lookAgain
 	connectPatience   = time.Second / lookAgain
 )
 
-// mayHaveSpoken reports whether a packet may be among what has not been read or is
-// being served. After a pause of this process, or while the client's messages wait
-// for the backplane, that is not the client's fault.
+// mayHaveSpoken reports whether a packet may be among the client's bytes that have not
+// been read, or that are being served. After a pause of this process, or while the
+// client's messages wait for the backplane, their delay is not the client's fault.
 func (m *mqttConn) mayHaveSpoken(connected bool) bool {
 	most := keepAlivePatience
 	if !connected {
 		most = connectPatience
-		if m.isFull() { // it has more to say than its CONNECT, and does not listen
+		if m.isFull() { // it sends more than its CONNECT, and does not read
 			return false
 		}
 	}

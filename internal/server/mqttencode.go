@@ -9,8 +9,8 @@ import (
 	"pubsub/internal/ws"
 )
 
-// head is for a frame's header, an expiry and a Subscription Identifier: the topic
-// counts with what is shared.
+// head covers a frame's header, an expiry and a Subscription Identifier. The topic
+// belongs to the shared encoding.
 func (m *mqttConn) head() int { return 32 }
 
 func (m *mqttConn) encode(w *writer, d *hub.Delivery, now time.Time, last bool) {

@@ -33,8 +33,8 @@ type opening struct {
 // backplane is reached over a network: each takes a round trip or two.
 const subscribesAtOnce = 32
 
-// subscribe joins topics and reads what they retain: as much as makes a piece. The
-// others are read when the client has taken that.
+// subscribe joins topics and reads their retained messages until they fill a piece. The
+// others are read when the client has taken that piece.
 func (m *mqttConn) subscribe(subs []session.Subscription) session.Event {
 	ctx, cancel := context.WithTimeout(context.Background(), subscribeTimeout)
 	defer cancel()
@@ -54,7 +54,7 @@ func (m *mqttConn) subscribe(subs []session.Subscription) session.Event {
 				continue
 			}
 			if o.retained != nil {
-				// Of those that were read at the same time, not all may be kept.
+				// Messages that were read at the same time may exceed the piece.
 				o.late = waiting >= maxPiece
 				waiting += o.retained.Wire
 			}

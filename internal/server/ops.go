@@ -32,9 +32,9 @@ func (s *Server) OpsHandler(metrics http.Handler) http.Handler {
 	return s.reportPanics(s.opsHosts(mux))
 }
 
-// opsHosts refuses requests for host names that nobody has allowed. A web page can
-// make a name of its own resolve to this listener (DNS rebinding), and its browser
-// then lets it read what it finds here; but the name is in the request.
+// opsHosts refuses requests for host names that are not allowed. A web page can make a
+// name of its own resolve to this listener (DNS rebinding), and the browser then lets the
+// page read from it. But the request contains the name.
 func (s *Server) opsHosts(h http.Handler) http.Handler {
 	allowed := map[string]bool{"localhost": true}
 	for _, host := range s.o.OpsHosts {
@@ -43,7 +43,7 @@ func (s *Server) opsHosts(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		host := hostName(r.Host)
 		_, err := netip.ParseAddr(host)
-		// Health checks by HTTP/1.0 name no host at all, and browsers always do.
+		// Health checks by HTTP/1.0 name no host; browsers always name one.
 		if err == nil || allowed[host] || host == "" && r.ProtoMajor == 1 && r.ProtoMinor == 0 {
 			h.ServeHTTP(w, r)
 			return
@@ -52,8 +52,8 @@ func (s *Server) opsHosts(h http.Handler) http.Handler {
 	})
 }
 
-// hostName returns the host of a Host header (RFC 9110 section 7.2) as it is compared:
-// without port, brackets and the dot at the end, in lower case.
+// hostName returns the host of a Host header (RFC 9110 section 7.2) in the form for
+// comparison: without port, brackets and a final dot, in lower case.
 func hostName(host string) string {
 	if h, _, err := net.SplitHostPort(host); err == nil {
 		host = h
@@ -63,8 +63,8 @@ func hostName(host string) string {
 	return strings.ToLower(strings.TrimSuffix(host, "."))
 }
 
-// ready answers /readyz. That the backplane does not work is reported once, however
-// often somebody asks.
+// ready answers /readyz. It reports a failure of the backplane once, however many
+// requests see it.
 func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
 	if s.draining() {
 		text(w, http.StatusServiceUnavailable, "shutting down")

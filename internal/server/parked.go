@@ -19,7 +19,7 @@ func (c *parkedHolder) Wake() {}
 // Failed ends the connection.
 func (c *parkedHolder) Failed(err error) { (*conn)(c).Failed(err) }
 
-// Due does what is due.
+// Due handles the deadline.
 func (c *parkedHolder) Due() { (*conn)(c).Due() }
 
 // Serve writes what there is to write.
@@ -76,7 +76,7 @@ func (c *conn) park(nc net.Conn, h park.Handler, first []byte) (early []byte, er
 // parkedStream hears the events of a parked stream.
 type parkedStream struct{ *sseStream }
 
-// Readable notices that the client goes, or sends too much.
+// Readable notices that the client has gone, or has sent too much.
 func (p parkedStream) Readable() {
 	var b [512]byte
 	for p.received < maxReceived {

@@ -15,10 +15,10 @@ import (
 // backplaneWait is how long a request waits for the backplane.
 const backplaneWait = 5 * time.Second
 
-// backplaneContext returns the context of what r asks of the backplane. The end of
-// what the client sends does not cancel it, as it does r's own: a client that has
-// shut its sending side still waits for the answer, and what failed because another
-// one has gone would look like a failure of the server's.
+// backplaneContext returns the context for the backplane calls of r. Unlike r's own
+// context, it is not canceled when the client shuts down its sending side: that client
+// still waits for the answer. And if a client has gone, the canceled call would look like
+// a failure of the server.
 func backplaneContext(r *http.Request) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.WithoutCancel(r.Context()), backplaneWait)
 }

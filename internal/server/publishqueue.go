@@ -10,22 +10,23 @@ import (
 	"pubsub/internal/session"
 )
 
-// maxPublishes is how many messages of a connection may wait for the backplane
-// before nothing more is read from it. It is also the most that a client may have
-// unacknowledged: of those alone one more is read, because it ends the session.
+// maxPublishes is how many messages of a connection may wait for the backplane before
+// nothing more is read from it. It is also how many unacknowledged messages a client may
+// have. If all that wait are such messages, one more is read, because it ends the
+// session.
 const maxPublishes = session.ReceiveMaximum
 
-// maxPublishBytes is how many bytes the messages of a connection that wait may have
-// together before nothing more is read from it, and maxAllPublishBytes how many those
-// of all connections may have; each connection may have one message all the same.
+// maxPublishBytes is how many bytes the waiting messages of a connection may have
+// together before nothing more is read from it. maxAllPublishBytes is the same for all
+// connections; each connection may still have one message.
 const (
 	maxPublishBytes    = 1 << 20
 	maxAllPublishBytes = 64 << 20
 )
 
-// publishQueue publishes the messages of one connection in their order and
-// acknowledges those of QoS 1 in the same order. A retained one, and over a network
-// any, waits while the next are begun.
+// publishQueue publishes the messages of one connection in their order and acknowledges
+// those of QoS 1 in the same order. Later messages are begun while a retained message
+// waits; over a network, while any message waits.
 type publishQueue struct {
 	mu sync.Mutex
 	// guarded by mu
@@ -36,31 +37,31 @@ type publishQueue struct {
 	behind  map[pubsub.Topic]int // of queue, those that a later retained one has to wait for before it is begun
 	changed chan struct{}        // closed when queue has become shorter; nil until somebody waits
 
-	// end ends the session once its mark in queue is reached, or at endBy; nil if
-	// nothing waits to end it.
+	// end is the event that ends the session once its mark in queue is reached, or at
+	// endBy. It is nil if the session is not ending.
 	end   session.Event
 	endBy time.Time
 }
 
-// publishing is a place in the queue: that of a message, of one that was refused
-// and whose PUBACK has to wait for its turn, or the mark of the session's end.
+// publishing is an entry of the queue: a message, a refused message whose PUBACK must
+// wait for its turn, or the mark of the session's end.
 type publishing struct {
-	message  pubsub.Message // without data once it has been begun
+	message  pubsub.Message // without data once its publishing has begun
 	size     int
 	held     int // bytes that it takes while it waits
 	came     time.Time
 	ctx      context.Context
 	cancel   context.CancelFunc             // nil if there is none
-	finish   func() (pubsub.Version, error) // nil until it has been begun; always nil without a message
+	finish   func() (pubsub.Version, error) // nil until its publishing has begun; always nil without a message
 	packetID uint16                         // of a PUBLISH of QoS 1, else 0
 	refused  mqtt.ReasonCode                // Success unless it was refused
 	ends     bool                           // it is the mark
 }
 
-// add publishes a message and returns at once. A retained message is begun now, so
-// that many share one wait for the disk, unless one to the same topic that is not
-// retained has not been sent yet. Whoever subscribes is given what is retained as
-// soon as that is stored; what was published before it must not come after it.
+// add publishes a message and returns at once. Publishing a retained message begins now,
+// so that many share one wait for the disk, unless a plain message to the same topic has
+// not been sent yet. New subscribers get a retained message as soon as it is stored, so
+// the earlier plain message must not follow it.
 //
 // The answer is nil if the message waits: the queue then passes it to m itself.
 func (q *publishQueue) add(m *mqttConn, e session.Publish) (answer session.Event) {
@@ -91,8 +92,8 @@ func (q *publishQueue) add(m *mqttConn, e session.Publish) (answer session.Event
 	return nil
 }
 
-// refuse answers a PUBLISH of QoS 1 that is not published. The answer is nil if it
-// has to wait for those before it.
+// refuse answers a PUBLISH of QoS 1 that is not published. The answer is nil if it must
+// wait for earlier ones.
 func (q *publishQueue) refuse(m *mqttConn, packetID uint16, reason mqtt.ReasonCode) (answer session.Event) {
 	p := publishing{packetID: packetID, refused: reason}
 	q.mu.Lock()
@@ -104,9 +105,9 @@ func (q *publishQueue) refuse(m *mqttConn, packetID uint16, reason mqtt.ReasonCo
 	return nil
 }
 
-// endAfter passes e to m once what is in the queue now has been acknowledged, and
-// reports whether anything has to be. e must end the session. It is passed after
-// endWait in any case; see overdueEnd.
+// endAfter passes e to m once the present messages of the queue have been acknowledged.
+// It reports whether there are any. e must end the session. It is passed after endWait in
+// any case; see overdueEnd.
 func (q *publishQueue) endAfter(m *mqttConn, e session.Event) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -120,8 +121,9 @@ func (q *publishQueue) endAfter(m *mqttConn, e session.Event) bool {
 	return true
 }
 
-// overdueEnd returns the event that ends the session if it has waited for too long;
-// otherwise nil, and when that will be, which is zero if nothing waits to end it.
+// overdueEnd returns the event that ends the session if it has waited for too long.
+// Otherwise it returns nil and the time when the event is due, which is zero if the
+// session is not ending.
 func (q *publishQueue) overdueEnd(now time.Time) (session.Event, time.Time) {
 	if !q.mu.TryLock() { // a message is being begun: the store may wait for its disk
 		return nil, now.Add(lookAgain)
@@ -133,7 +135,7 @@ func (q *publishQueue) overdueEnd(now time.Time) (session.Event, time.Time) {
 	return q.end, time.Time{}
 }
 
-// push puts p into the queue; mu is held.
+// push appends p to the queue; mu is held.
 func (q *publishQueue) push(m *mqttConn, p publishing) {
 	q.queue = append(q.queue, p)
 	q.bytes += p.held
@@ -164,8 +166,8 @@ func (q *publishQueue) waitRoom(s *Server) {
 	}
 }
 
-// full reports whether nothing more is to be read; mu is held. As many messages as
-// the client may have unacknowledged are not too many.
+// full reports whether reading must stop; mu is held. A full window of unacknowledged
+// messages is allowed.
 func (q *publishQueue) full(s *Server) bool {
 	n := len(q.queue)
 	return n > maxPublishes || n == maxPublishes && q.unacked < maxPublishes ||
@@ -248,8 +250,8 @@ func (q *publishQueue) run(m *mqttConn) {
 	q.queue, q.running = nil, false
 }
 
-// acknowledge has m send a PUBACK. It no longer counts before it is sent, or a
-// client that makes use of its whole window could be found to exceed it.
+// acknowledge makes m send a PUBACK. The message stops counting before the PUBACK is
+// sent. Otherwise a client that uses its whole window could appear to exceed it.
 func (q *publishQueue) acknowledge(m *mqttConn, answer session.Event) {
 	q.mu.Lock()
 	q.unacked--
@@ -263,8 +265,8 @@ func (p *publishing) begin(s *Server) {
 	p.message.Data, p.message.Properties = nil, nil
 }
 
-// complete finishes p, reports what became of it to Events, and returns what that
-// means for the client.
+// complete finishes p, reports the outcome to Events, and returns the reason code for the
+// client.
 func (p *publishing) complete(s *Server) mqtt.ReasonCode {
 	_, err := p.finish()
 	if p.cancel != nil {
@@ -279,7 +281,7 @@ func (p *publishing) complete(s *Server) mqtt.ReasonCode {
 	return mqtt.Success
 }
 
-// answer returns the event that acknowledges p, nil if it is not to be.
+// answer returns the event that acknowledges p, or nil if p needs no acknowledgement.
 func (p *publishing) answer(reason mqtt.ReasonCode) session.Event {
 	if p.packetID == 0 {
 		return nil

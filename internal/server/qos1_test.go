@@ -86,8 +86,8 @@ func onSlowDisk(d *slowDisk) func(*Options) {
 	}
 }
 
-// PUBACKs come in the order of the PUBLISH packets, whatever each has to wait for,
-// and none comes before its message is accepted.
+// PUBACKs are sent in the order of the PUBLISH packets, whatever each waits for, and none
+// is sent before its message is accepted.
 func TestAcknowledgementsKeepTheirOrder(t *testing.T) {
 	d := &slowDisk{}
 	inTime(t, onSlowDisk(d), func(t *testing.T, s *Server) {
@@ -142,8 +142,7 @@ func TestWhatIsNotAcceptedIsAcknowledgedSo(t *testing.T) {
 	})
 }
 
-// A backplane that does not answer is given up after 5 s, for each message from when
-// it came.
+// A publish that the backplane does not answer is given up 5 s after its message arrived.
 func TestAcknowledgementsWhileTheBackplaneIsAway(t *testing.T) {
 	d := &away{}
 	inTime(t, func(o *Options) {
@@ -168,9 +167,9 @@ func TestAcknowledgementsWhileTheBackplaneIsAway(t *testing.T) {
 	})
 }
 
-// A client that makes use of its whole window goes on as soon as one message is
-// acknowledged; with one message more the session ends. A message of QoS 0 beside
-// them waits, and holds nothing up.
+// A client that uses its whole window can continue as soon as one message is
+// acknowledged; one message more ends the session. A message of QoS 0 beside them waits,
+// and delays nothing.
 func TestReceiveMaximum(t *testing.T) {
 	d := &slowDisk{}
 	inTime(t, onSlowDisk(d), func(t *testing.T, s *Server) {
@@ -208,8 +207,8 @@ func TestReceiveMaximum(t *testing.T) {
 	})
 }
 
-// What a client has published is acknowledged before the server ends the session
-// for a reason of its own, but that waits no longer than a second.
+// The client's publishes are acknowledged before the server ends the session for a reason
+// of its own, but the server waits at most a second.
 func TestAcknowledgedBeforeTheEnd(t *testing.T) {
 	for _, tt := range []struct {
 		name   string

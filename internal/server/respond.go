@@ -54,17 +54,17 @@ func backplaneUnavailable(w http.ResponseWriter) {
 type recorder struct {
 	http.ResponseWriter
 	status int
-	awaits *socket // that the body of the request is awaited over; nil if it is not
+	awaits *socket // the socket that waits for the request's body; nil if none does
 }
 
-// awaitBody notes that the body of r is awaited.
+// awaitBody records that a socket waits for the body of r.
 func (r *recorder) awaitBody(req *http.Request) {
 	if r.awaits = socketOf(req); r.awaits != nil {
 		r.awaits.sockets.await(r.awaits, 1)
 	}
 }
 
-// bodyEnded notes that nothing is awaited any more.
+// bodyEnded records that the wait for the body is over.
 func (r *recorder) bodyEnded() {
 	if k := r.awaits; k != nil {
 		r.awaits = nil

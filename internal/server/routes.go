@@ -57,7 +57,7 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if e.hold != nil && r.Method == http.MethodGet {
-		s.boundBody(w, r) // of no use, but net/http would wait for it
+		s.boundBody(w, r) // the body is not used, but net/http would wait for it
 		e.hold(w, r)
 		return
 	}
@@ -72,14 +72,14 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request) {
 	s.o.Events.Responded(e.pattern, methodLabel(r.Method), rec.status)
 }
 
-// endpoint returns what answers on the path of r. Paths are compared as they were
-// sent, so that whoever filters paths in front of the broker and the broker see the
-// same one: nothing is unescaped or cleaned.
+// endpoint returns the endpoint of r's path. Paths are compared as they were sent,
+// neither unescaped nor cleaned, so that a proxy that filters paths and the broker see
+// the same path.
 func (s *Server) endpoint(r *http.Request, originAllowed bool) endpoint {
 	nothing := endpoint{pattern: "other"}
 	path := r.URL.RawPath
-	if path == "" { // the usual escaping of Path is what was sent
-		if r.URL.Path == "/events" { // of nearly all requests
+	if path == "" { // the path was sent with the usual escaping
+		if r.URL.Path == "/events" { // the path of nearly all requests
 			return s.events
 		}
 		path = r.URL.EscapedPath()
@@ -171,8 +171,7 @@ func streamHeader(h http.Header) {
 var (
 	contentEventStream = []string{"text/event-stream"}
 	noStore            = []string{"no-store"}
-	// Middleware that compresses would hold events back until a block of theirs is
-	// full.
+	// Compressing middleware would hold events back until its block is full.
 	noTransform     = []string{"no-store, no-transform"}
 	accelOff        = []string{"no"}
 	transferChunked = []string{"chunked"}

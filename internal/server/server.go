@@ -58,8 +58,8 @@ type Options struct {
 	SSEKeepAlive, WSKeepAlive time.Duration
 	// WriteTimeout is how long a client may take no byte (30 s).
 	WriteTimeout time.Duration
-	// LastWords is how long a client whose connection the server ends has to take
-	// what it has not taken yet, the reason included, and to close its side (5 s).
+	// LastWords is how long a client whose connection the server ends has to take all
+	// pending bytes, the reason included, and to close its side (5 s).
 	LastWords time.Duration
 	// HandshakeTimeout is how long CONNECT, and a PROXY protocol header, may take to be
 	// whole (10 s).
@@ -75,7 +75,7 @@ type Options struct {
 
 	// Events hears what happens; any of its functions may be nil.
 	Events Events
-	// SocketEvents hears what happens to connections.
+	// SocketEvents receives the events of connections.
 	SocketEvents SocketEvents
 	// Now is the clock (time.Now).
 	Now func() time.Time
@@ -119,7 +119,7 @@ type Server struct {
 	bodies     atomic.Int64 // bytes of memory for request bodies; see readBody
 	publishing atomic.Int64 // bytes of MQTT clients' messages that wait for the backplane
 	claimClock claimClock
-	unhealthy  atomic.Bool // the backplane did not work when /readyz was asked for last
+	unhealthy  atomic.Bool // the backplane did not work at the last request for /readyz
 }
 
 // live is what Reload replaces, ready for use.
@@ -189,7 +189,8 @@ func orElse[T comparable](v *T, def T) {
 // HTTP/1.1 and HTTP/2.
 func (s *Server) Handler() http.Handler { return s.reportPanics(http.HandlerFunc(s.route)) }
 
-// reportPanics returns h, whose panics it reports. net/http then aborts the response.
+// reportPanics returns a handler that reports the panics of h. net/http then aborts the
+// response.
 func (s *Server) reportPanics(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer func() {

@@ -36,9 +36,9 @@ func openLaden(t *testing.T, s *Server) (*peer, *laden, *mqttConn) {
 	return newPeer(client), l, m
 }
 
-// What has arrived is read before a client counts as silent: after a pause of this
-// process its timers are first. But bytes that never become a packet do not keep a
-// connection.
+// Pending input is read before a client counts as silent, because after a pause of this
+// process the timers fire first. But bytes that never become a packet do not keep a
+// connection open.
 func TestUnreadBytesComeBeforeSilence(t *testing.T) {
 	t.Run("a packet", func(t *testing.T) {
 		inTime(t, nil, func(t *testing.T, s *Server) {

@@ -28,15 +28,15 @@ type socket struct {
 	inAll       socketPlace // in Sockets.idle
 	inOwner     socketPlace // in owner.idle
 	streams     int32       // that it carries over HTTP/2
-	bodies      int32       // of requests that have not come
+	bodies      int32       // of requests, that have not arrived
 	counted     bool        // until it is closed
-	idle, fresh bool        // it is in the lists; it has had no request yet
+	idle, fresh bool        // in the lists; without any request yet
 }
 
 func (k *socket) placeInAll() *socketPlace   { return &k.inAll }
 func (k *socket) placeInOwner() *socketPlace { return &k.inOwner }
 
-// Close closes the connection, then counts it no longer.
+// Close closes the connection, then stops counting it.
 func (k *socket) Close() error {
 	err := k.Conn.Close()
 	k.sockets.mu.Lock()
@@ -54,8 +54,8 @@ func (k *socket) Write(b []byte) (n int, err error) {
 	return k.limit.write(k.Conn, timeout, b)
 }
 
-// SetWriteDeadline sets the deadline of the writes to come. It can only shorten what
-// the timeout allows.
+// SetWriteDeadline sets the deadline of future writes. It can only shorten the write
+// timeout.
 func (k *socket) SetWriteDeadline(t time.Time) error {
 	if t.IsZero() && k.sockets.o.WriteTimeout > 0 {
 		return nil
@@ -63,7 +63,7 @@ func (k *socket) SetWriteDeadline(t time.Time) error {
 	return k.Conn.SetWriteDeadline(t)
 }
 
-// SetDeadline sets the deadline of reads, and that of writes.
+// SetDeadline sets the deadlines of reads and writes.
 func (k *socket) SetDeadline(t time.Time) error {
 	if err := k.SetReadDeadline(t); err != nil {
 		return err
@@ -71,7 +71,7 @@ func (k *socket) SetDeadline(t time.Time) error {
 	return k.SetWriteDeadline(t)
 }
 
-// CloseWrite closes the sending side, if the connection has such a thing.
+// CloseWrite closes the sending side, if the connection has one.
 func (k *socket) CloseWrite() error { return closeWrite(k.Conn) }
 
 func closeWrite(c net.Conn) error {
@@ -84,8 +84,8 @@ func closeWrite(c net.Conn) error {
 // NetConn returns the connection that k counts.
 func (k *socket) NetConn() net.Conn { return k.Conn }
 
-// proxiedConn is a connection from a trusted proxy, which may begin it with a header
-// of the PROXY protocol: then that names the client.
+// proxiedConn is a connection from a trusted proxy. It may begin with a header of the
+// PROXY protocol, which then names the client.
 type proxiedConn struct {
 	// immutable
 	*socket
@@ -105,10 +105,10 @@ func newProxiedConn(k *socket, timeout time.Duration) *proxiedConn {
 // version 1.
 const proxyBuffer = 256
 
-// errProxyHeader says that a header of the PROXY protocol cannot be read.
+// errProxyHeader reports that a header of the PROXY protocol cannot be read.
 var errProxyHeader = errors.New("server: malformed PROXY protocol header")
 
-// readHeader reads the header, if there is one. It may come in pieces.
+// readHeader reads the header, if there is one. It may arrive in pieces.
 func (c *proxiedConn) readHeader() {
 	if c.timeout > 0 {
 		c.socket.SetReadDeadline(time.Now().Add(c.timeout))
@@ -121,7 +121,7 @@ func (c *proxiedConn) readHeader() {
 	case errors.Is(err, errProxyHeader):
 		c.err = err
 		return
-	case err != nil: // whoever reads on meets it again
+	case err != nil: // the next read returns the error again
 		return
 	case found:
 		h, err := proxyproto.Read(r)
@@ -134,15 +134,15 @@ func (c *proxiedConn) readHeader() {
 		}
 	}
 	if c.client == nil {
-		return // the connection is an HTTP proxy's own, which carries many clients
+		return // an HTTP proxy's own connection, which carries many clients
 	}
 	if a := addrOf(c.client); !contains(c.sockets.o.TrustedProxies, a) && !c.sockets.count(c.socket, a) {
 		c.err = io.EOF // at which net/http closes the connection
 	}
 }
 
-// awaitProxyHeader returns once r holds the beginning of a header, of version 1 all of
-// it, or it is clear that there is none.
+// awaitProxyHeader returns once r holds the beginning of a header, which of version 1 is
+// all of it, or once it is clear that there is none.
 func awaitProxyHeader(r *bufio.Reader) (found bool, err error) {
 	for {
 		if _, err := r.Peek(r.Buffered() + 1); err != nil {
@@ -168,13 +168,13 @@ func awaitProxyHeader(r *bufio.Reader) (found bool, err error) {
 // section 2.1).
 const maxProxyLine = 107
 
-// startsWith reports whether b begins with prefix or, while it is shorter, may still.
+// startsWith reports whether b begins with prefix or, if b is shorter, may still do so.
 func startsWith(b, prefix []byte) bool {
 	n := min(len(b), len(prefix))
 	return bytes.Equal(b[:n], prefix[:n])
 }
 
-// Read reads what follows the header.
+// Read reads the bytes after the header.
 func (c *proxiedConn) Read(b []byte) (int, error) {
 	if c.once.Do(c.readHeader); c.err != nil {
 		return 0, c.err
@@ -188,7 +188,7 @@ func (c *proxiedConn) Read(b []byte) (int, error) {
 	return c.socket.Read(b)
 }
 
-// RemoteAddr returns the address of the client, once the header has come.
+// RemoteAddr returns the address of the client, once the header has arrived.
 func (c *proxiedConn) RemoteAddr() net.Addr {
 	if c.once.Do(c.readHeader); c.client != nil {
 		return c.client
@@ -199,20 +199,20 @@ func (c *proxiedConn) RemoteAddr() net.Addr {
 // Raw returns the TCP connection.
 func (c *proxiedConn) Raw() net.Conn { return c.socket.Conn }
 
-// httpConn is what net/http has of a connection. It refuses a request whose head has
-// more than maxFields fields before net/http keeps them, and TLS is below it, so that
-// this holds for both.
+// httpConn is a connection as net/http sees it. It refuses a request whose head has more
+// than maxFields fields before net/http keeps them. TLS is below it, so that this holds
+// with and without TLS.
 type httpConn struct {
 	net.Conn         // immutable: a socket, a proxiedConn, or a tls.Conn on one of them
 	socket   *socket // immutable
 	tls      *tls.Conn
 
-	nextHead atomic.Bool // a request has been answered: the head of another may come
+	nextHead atomic.Bool // a request has been answered: the head of another may follow
 
 	// owned by the reader
 	head    headScanner
-	matched int  // how many bytes of the preface the connection begins with; -1 is none
-	http2   bool // does not change once a request has come
+	matched int  // how many bytes of the preface have matched; -1 after a mismatch
+	http2   bool // does not change once a request has arrived
 }
 
 // preface is how an HTTP/2 connection begins (RFC 9113 section 3.4).
@@ -238,8 +238,8 @@ func (c *httpConn) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// recognize finds out from the first bytes whether the connection is one of HTTP/2,
-// which has no lines: net/http bounds what its fields take, and the handler counts them.
+// recognize determines from the first bytes whether the connection speaks HTTP/2. HTTP/2
+// has no lines: net/http bounds the size of its fields, and the handler counts them.
 func (c *httpConn) recognize(b []byte) {
 	if c.matched < 0 {
 		return
@@ -274,8 +274,8 @@ func (c *httpConn) handshakeFailed(err error) {
 // CloseWrite closes the sending side.
 func (c *httpConn) CloseWrite() error { return closeWrite(c.Conn) }
 
-// NetConn returns the connection below: the TCP connection itself, but for TLS and
-// for what a proxy may have begun with a header.
+// NetConn returns the connection below: the TCP connection itself, except with TLS and
+// for a connection from a proxy.
 func (c *httpConn) NetConn() net.Conn {
 	if c.Conn == net.Conn(c.socket) {
 		return c.socket.Conn

@@ -22,29 +22,28 @@ type Sockets struct {
 	o SocketOptions // immutable
 
 	mu   sync.Mutex
-	room sync.Cond // on mu: something has changed that Accept may wait for
+	room sync.Cond // on mu: signals changes that Accept may wait for
 
 	// guarded by mu
 	max, maxPerIP int
 	open          int                // accepted or parked, and not closed
 	idle          socketList         // in order of how long they have idled
-	addresses     map[network]*owner // of those counted for an address
-	draining      bool               // connections that have sent nothing are not wanted
+	addresses     map[network]*owner // of connections that count for an address
+	draining      bool               // connections that have sent nothing are closed
 	stats         SocketStats        // but for Open and Max
 }
 
 // SocketOptions says how a [Sockets] treats connections.
 type SocketOptions struct {
-	// Max bounds the open connections; 0 is no limit. [Sockets.SetMax] changes it.
+	// Max bounds the open connections; 0 means no limit. [Sockets.SetMax] changes it.
 	Max int
 	// TrustedProxies are the networks whose PROXY protocol headers are believed.
 	TrustedProxies []netip.Prefix
 	// HandshakeTimeout is how long a PROXY protocol header may take to arrive.
 	HandshakeTimeout time.Duration
-	// WriteTimeout is how long a peer may take no byte of what is written; 0 is for
-	// ever.
+	// WriteTimeout is how long a peer may take no byte of a write; 0 means for ever.
 	WriteTimeout time.Duration
-	// Events hears what happens; any of its functions may be nil.
+	// Events receives the events of the connections; any of its functions may be nil.
 	Events SocketEvents
 
 	// held returns how many streams, sessions and WebSockets the server counts for a
@@ -52,22 +51,22 @@ type SocketOptions struct {
 	held func(network) int
 }
 
-// SocketEvents is how logs learn what a [Sockets] does. The functions must not block.
+// SocketEvents are the functions that a [Sockets] calls, for logs. They must not block.
 type SocketEvents struct {
 	// Limited is called when the setting named limit is reached: a connection was closed
-	// for that, or none is accepted until one ends.
+	// because of it, or no connection is accepted until one ends.
 	Limited func(limit string)
-	// AcceptFailed is called when the system could not accept a connection for a reason
-	// that passes, such as a lack of descriptors.
+	// AcceptFailed is called when the system could not accept a connection for a
+	// transient reason, such as a lack of descriptors.
 	AcceptFailed func(err error)
-	// HandshakeFailed is called when a connection ended within the handshake of TLS,
-	// which any stranger can bring about.
+	// HandshakeFailed is called when a connection ended within the TLS handshake, which
+	// any stranger can cause.
 	HandshakeFailed func(from net.Addr, err error)
 }
 
 // SocketStats are the counts of a [Sockets].
 type SocketStats struct {
-	// Open is how many connections are open, Max the bound; 0 is none.
+	// Open is how many connections are open, and Max the bound, or 0 for none.
 	Open, Max int
 	// Closed and ClosedPerIP count the connections closed to keep within max-sockets
 	// and max-connections-per-ip.
@@ -82,14 +81,14 @@ const (
 	limitPerIP   = "max-connections-per-ip"
 )
 
-// owner is the network that connections are counted for.
+// owner is a network for which connections count.
 type owner struct {
 	from network // immutable
 
 	// guarded by Sockets.mu
 	n         int // connections
 	streaming int // those that carry streams over HTTP/2
-	waiting   int // those with a request whose body has not come
+	waiting   int // those with a request whose body has not arrived
 	idle      socketList
 }
 
@@ -112,8 +111,8 @@ func NewSockets(o SocketOptions) *Sockets {
 	return s
 }
 
-// SetMax changes the bound. Connections over it stay until a new one comes, and
-// until they end if they do not idle.
+// SetMax changes the bound. Idle connections over the bound stay until a new connection
+// arrives, busy ones until they end.
 func (s *Sockets) SetMax(n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -121,8 +120,8 @@ func (s *Sockets) SetMax(n int) {
 	s.room.Broadcast()
 }
 
-// setMaxPerIP changes the bound for each network. Connections that were accepted
-// without such a bound are not counted for one that is set later.
+// setMaxPerIP changes the bound for each network. Connections that were accepted without
+// such a bound do not count for a later one.
 func (s *Sockets) setMaxPerIP(n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -145,7 +144,7 @@ func (s *Sockets) Parked() {
 	s.open++
 }
 
-// Unparked takes back what Parked counted, once the descriptor is closed.
+// Unparked undoes Parked, once the descriptor is closed.
 func (s *Sockets) Unparked() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -153,8 +152,8 @@ func (s *Sockets) Unparked() {
 	s.room.Signal()
 }
 
-// Drain closes the connections that have sent nothing, such as browsers open in
-// advance, and those that still come. [http.Server.Shutdown] would wait for them.
+// Drain closes the connections that have sent nothing, such as those that browsers open
+// in advance, and all new ones. [http.Server.Shutdown] would wait for them.
 func (s *Sockets) Drain() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -192,7 +191,7 @@ func (s *Sockets) ConnState(c net.Conn, state http.ConnState) {
 	case !k.counted || state == http.StateNew || state == http.StateClosed:
 	case state == http.StateIdle:
 		if !hc.http2 {
-			s.change(k, 0, 0) // whatever was awaited has come, or is not wanted any more
+			s.change(k, 0, 0) // the body has arrived, or is no longer needed
 		}
 		s.setIdle(k)
 	case state == http.StateActive:
@@ -222,9 +221,9 @@ func socketOf(r *http.Request) *socket {
 	return k
 }
 
-// Listener returns ln with connections that are counted. Their addresses are those
-// that trusted proxies name. With config, which may be nil, they speak TLS, which
-// net/http need not know of; HTTP/2 is then for it to recognize by its preface.
+// Listener returns a listener whose connections s counts. Their addresses are those that
+// trusted proxies name. If config is not nil, the connections speak TLS, of which
+// net/http knows nothing; it recognizes HTTP/2 by its preface.
 func (s *Sockets) Listener(ln net.Listener, config *tls.Config) net.Listener {
 	return &socketListener{Listener: ln, sockets: s, config: config, closed: make(chan struct{})}
 }
@@ -239,7 +238,7 @@ type socketListener struct {
 	closed chan struct{}
 }
 
-// Close closes the listener, also for an Accept that waits for room.
+// Close closes the listener, and ends an Accept that waits for room.
 func (l *socketListener) Close() error {
 	l.once.Do(func() {
 		close(l.closed)
@@ -255,7 +254,7 @@ func (l *socketListener) Accept() (net.Conn, error) {
 	s := l.sockets
 	var delay time.Duration
 	for {
-		// Where all are busy, what comes waits in the kernel's queue.
+		// If all are busy, new connections wait in the kernel's queue.
 		if !s.awaitRoom(l) {
 			return nil, net.ErrClosed
 		}
@@ -293,14 +292,14 @@ func (l *socketListener) Accept() (net.Conn, error) {
 	}
 }
 
-// The wait after an accept that has failed grows from one to the other.
+// The wait grows with each consecutive failure of accept.
 const (
 	minAcceptDelay = 5 * time.Millisecond
 	maxAcceptDelay = time.Second
 )
 
-// isTransient reports whether a later Accept may do better: all that accept(2) lists
-// but for a listener that is none.
+// isTransient reports whether a later Accept may succeed: after every error of accept(2)
+// other than that of an invalid listener.
 func isTransient(err error) bool {
 	switch errno := syscall.Errno(0); {
 	case errors.Is(err, net.ErrClosed) || !errors.As(err, &errno):
@@ -310,8 +309,8 @@ func isTransient(err error) bool {
 	}
 }
 
-// acceptFailed counts an error of Accept. A lack of descriptors is treated as a bound
-// that has been reached.
+// acceptFailed counts an error of Accept. A lack of descriptors is treated like a bound
+// that was reached.
 func (s *Sockets) acceptFailed(err error) {
 	s.o.Events.AcceptFailed(err)
 	s.mu.Lock()
@@ -321,8 +320,8 @@ func (s *Sockets) acceptFailed(err error) {
 	}
 }
 
-// awaitRoom waits until there is room for a connection, or one idles that can be
-// closed for it. It reports false if l is closed.
+// awaitRoom waits until there is room for a connection, or an idle one can be closed for
+// it. It reports whether l is still open.
 func (s *Sockets) awaitRoom(l *socketListener) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -343,8 +342,8 @@ func (s *Sockets) awaitRoom(l *socketListener) bool {
 	return true
 }
 
-// add counts k, which idles, once there is room for it. It reports false if k is not
-// wanted any more.
+// add counts k, which is idle, once there is room for it. It reports whether k is
+// accepted.
 func (s *Sockets) add(l *socketListener, k *socket) bool {
 	for {
 		if !s.awaitRoom(l) {
@@ -368,11 +367,11 @@ func (s *Sockets) add(l *socketListener, k *socket) bool {
 	}
 }
 
-// count counts k for the address a, together with the streams and sessions of that,
-// and reports false if there are too many. At the bound those that have idled longest
-// are closed for k. Where none idles, k is accepted all the same, because its client
-// must be told why its stream is refused, unless bodies of requests are awaited over as
-// many as the bound: that is all with which a client can keep others busy.
+// count counts k for the address a, together with its streams and sessions, and reports
+// whether k is accepted. At the bound, the connections that have idled longest are closed
+// for k. If none idles, k is still accepted, so that its client can receive the refusal
+// of its stream. It is not accepted if as many connections as the bound wait for bodies
+// of requests, because a client can keep connections busy only in that way.
 func (s *Sockets) count(k *socket, a netip.Addr) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -389,7 +388,7 @@ func (s *Sockets) count(k *socket, a netip.Addr) bool {
 		}
 		oldest := o.idle.first
 		if oldest != nil && o.n-o.streaming+s.o.held(from) >= s.maxPerIP {
-			s.closeFor(limitPerIP, oldest) // which may have forgotten o
+			s.closeFor(limitPerIP, oldest) // which may forget o
 			continue
 		}
 		if o.waiting >= s.maxPerIP {
@@ -405,23 +404,23 @@ func (s *Sockets) count(k *socket, a netip.Addr) bool {
 	}
 }
 
-// carry notes that k carries so many more streams over HTTP/2, or fewer. While it
-// carries any, the limits on connections count those instead.
+// carry adds streams, which may be negative, to the streams that k carries over HTTP/2.
+// While k carries any, the limits on connections count those instead.
 func (s *Sockets) carry(k *socket, streams int32) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.change(k, k.streams+streams, k.bodies)
 }
 
-// await notes that so many more bodies of requests are awaited over k, or fewer. Over
-// HTTP/1.1 none is once k idles.
+// await adds bodies, which may be negative, to the request bodies for which k waits. Over
+// HTTP/1.1 k waits for none once it is idle.
 func (s *Sockets) await(k *socket, bodies int32) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.change(k, k.streams, k.bodies+bodies)
 }
 
-// change sets what k carries; mu is held.
+// change sets the numbers of streams and bodies of k; mu is held.
 func (s *Sockets) change(k *socket, streams, bodies int32) {
 	if o := k.owner; o != nil {
 		o.streaming += btoi(streams > 0) - btoi(k.streams > 0)
@@ -456,7 +455,7 @@ func (s *Sockets) closed(limit string) {
 	s.o.Events.Limited(limit)
 }
 
-// forget counts k no longer; mu is held.
+// forget stops counting k; mu is held.
 func (s *Sockets) forget(k *socket) {
 	if !k.counted {
 		return
@@ -468,7 +467,7 @@ func (s *Sockets) forget(k *socket) {
 	s.room.Signal()
 }
 
-// disown counts k no longer for its address; mu is held.
+// disown stops counting k for its address; mu is held.
 func (s *Sockets) disown(k *socket) {
 	o := k.owner
 	if o == nil {
@@ -481,7 +480,7 @@ func (s *Sockets) disown(k *socket) {
 	}
 }
 
-// setIdle makes k the one that has idled for the shortest time; mu is held.
+// setIdle appends k to the idle connections; mu is held.
 func (s *Sockets) setIdle(k *socket) {
 	if k.idle {
 		return
@@ -494,7 +493,7 @@ func (s *Sockets) setIdle(k *socket) {
 	s.room.Signal()
 }
 
-// setBusy takes k from those that idle; mu is held.
+// setBusy removes k from the idle connections; mu is held.
 func (s *Sockets) setBusy(k *socket) {
 	if !k.idle {
 		return

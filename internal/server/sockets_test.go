@@ -91,8 +91,8 @@ func isClosed(c net.Conn) bool {
 	return errors.Is(err, io.EOF)
 }
 
-// What is closed for a new connection is always the one that has idled longest, of
-// any number that come, ask, and go at random.
+// The connection that is closed for a new one is always the one that has idled longest,
+// while connections come, send requests, and go at random.
 func TestLongestIdleIsClosed(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -143,8 +143,9 @@ func TestLongestIdleIsClosed(t *testing.T) {
 	})
 }
 
-// An error of accept(2) that passes is told of and waited out; a lack of descriptors
-// closes what has idled longest. Another one ends the listener.
+// After a transient error of accept(2), the listener reports it, waits and tries again; a
+// lack of descriptors closes the connection that has idled longest. Any other error ends
+// the listener.
 func TestAcceptErrors(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var told []error
@@ -188,8 +189,8 @@ func TestAcceptErrors(t *testing.T) {
 	})
 }
 
-// Where all connections are busy, Accept waits, also for the end of the listener; it
-// neither spins nor accepts.
+// If all connections are busy, Accept waits, without spinning, until one ends or the
+// listener is closed.
 func TestAcceptWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		limited := 0
@@ -235,9 +236,9 @@ func TestAcceptWaits(t *testing.T) {
 	})
 }
 
-// A server is shut down at once though somebody has connected and said nothing, or
-// has sent half the head of a request, be it the first or not; a request that is
-// under way is still answered. Who comes when all is over is closed at once.
+// A server shuts down at once even if a client has connected and sent nothing, or half
+// the head of a request, be it the first or not. A request in progress is still answered.
+// A connection that arrives after that is closed at once.
 func TestShutdownDoesNotWaitForNewcomers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const work = 3 * time.Second

@@ -43,8 +43,8 @@ const (
 	conditionInternalServerError condition = "internal-server-error"
 )
 
-// errorEvent returns the stream-error that tells a client why it is refused or
-// ended, and after what time, which is random, to come back.
+// errorEvent returns the stream-error with the reason why a stream is refused or ended,
+// and a random wait before the client reconnects.
 func errorEvent(c condition, text string) []byte {
 	var wait time.Duration
 	switch c {
@@ -52,13 +52,13 @@ func errorEvent(c condition, text string) []byte {
 		wait = randomDuration(5*time.Second, 15*time.Second)
 	case conditionTokenExpired, conditionTokenRevoked:
 		wait = randomDuration(time.Second, 10*time.Second)
-	default: // the same URL will meet it again
+	default: // the same URL would be refused again
 		wait = randomDuration(time.Minute, 3*time.Minute)
 	}
 	return sse.AppendError(nil, string(c), text, wait)
 }
 
-// drainEvent returns the event that sends a client to the next server.
+// drainEvent returns the event that makes a client move to another server.
 func drainEvent() []byte {
 	return sse.AppendKeepAlive(nil, randomDuration(time.Second, 10*time.Second))
 }
@@ -138,8 +138,8 @@ func randomDuration(least, most time.Duration) time.Duration {
 	return least + rand.N(most-least+1)
 }
 
-// hangUp closes the connection without a response. Over HTTP/2, where it cannot be
-// taken over, the client that has gone has reset its stream.
+// hangUp closes the connection without a response. A connection of HTTP/2 cannot be
+// hijacked, but there the absent client has reset its stream.
 func hangUp(w http.ResponseWriter) {
 	if nc, _, err := hijack(w); err == nil {
 		nc.Close()
@@ -157,9 +157,9 @@ type sseStream struct {
 	positions         *[]sse.Position
 	durable, envelope bool
 	chunked           bool   // the body is chunked, because the client speaks HTTP/1.1
-	maxID             uint16 // length of the longest id that positions make
+	maxID             uint16 // length of the longest id for the positions
 
-	received uint16 // owned by whoever reads: bytes that have come behind the request
+	received uint16 // owned by the reader: bytes received after the request
 }
 
 // openSSE checks a request and subscribes it; kid is of the key that admitted it
@@ -243,7 +243,7 @@ func (st *sseStream) subscribe(ctx context.Context, req *sseRequest) (opening []
 		subs = append(subs, o)
 		positions = append(positions, sse.Position{Topic: sub.Topic(), Version: o.has})
 	}
-	if len(positions) > 1 { // of one topic, its events name the version themselves
+	if len(positions) > 1 { // with one topic, its events name the version themselves
 		st.positions, st.maxID = &positions, maxIDLen(positions)
 	}
 	// All positions are known only now, and the first id must name them all.
@@ -265,18 +265,18 @@ func (st *sseStream) subscribe(ctx context.Context, req *sseRequest) (opening []
 	return opening, nil
 }
 
-// sseOpening is a topic of a durable stream that begins.
+// sseOpening is a topic of a durable stream that is opening.
 type sseOpening struct {
 	sub      *hub.Subscription
-	late     bool           // what it retains is read once the client has taken what is before it
-	retained *pubsub.Parcel // what is to be sent first; nil if there is nothing, or it is late
-	has      pubsub.Version // what the client has of it
-	seen     pubsub.Version // what the client has once it has retained
+	late     bool           // its retained message is read once the client has taken the earlier ones
+	retained *pubsub.Parcel // to be sent first; nil if there is none, or it is late
+	has      pubsub.Version // the client's version
+	seen     pubsub.Version // the client's version once it has retained
 }
 
-// read reads what the topic retains, if that is newer than since, the client's
-// version. A version that counts as none must not come back in an id: one ahead of
-// the store would count once the store has passed it.
+// read reads the topic's retained message, if it is newer than since, the client's
+// version. An invalid version must not be repeated in an id, because a version ahead of
+// the store would become valid once the store has passed it.
 func (o *sseOpening) read(ctx context.Context, since pubsub.Version) (err error) {
 	o.retained, o.seen, err = o.sub.Last(ctx, since)
 	o.has = o.seen
@@ -291,7 +291,7 @@ func (o *sseOpening) read(ctx context.Context, since pubsub.Version) (err error)
 	return err
 }
 
-// maxIDLen returns the length of the longest id that positions make.
+// maxIDLen returns the length of the longest id for positions.
 func maxIDLen(positions []sse.Position) uint16 {
 	last := slices.Clone(positions)
 	for i := range last {
@@ -321,7 +321,7 @@ func (st *sseStream) runHTTP1(w http.ResponseWriter, opening []byte) {
 		var more []byte
 		if more, err = st.s.o.Lot.Park(&st.parked, nc, parkedStream{st}); err == nil {
 			st.receive(len(more))
-			parkedStream{st}.Readable() // before the start: who has gone already is told nothing
+			parkedStream{st}.Readable() // before the start: a client that has gone gets nothing
 			st.start(head.Bytes())
 			st.member.Run()
 			return
@@ -356,8 +356,8 @@ func (st *sseStream) runHTTP2(w http.ResponseWriter, r *http.Request, opening []
 	st.wait()
 }
 
-// maxReceived is how many bytes a client may send behind its request. They mean
-// nothing, and a client that goes on sending is not one of ours.
+// maxReceived is how many bytes a client may send after its request. They mean nothing,
+// and no proper client keeps sending.
 const maxReceived = 16 << 10
 
 // receive counts n bytes towards maxReceived.
@@ -365,7 +365,7 @@ func (st *sseStream) receive(n int) {
 	st.received = uint16(min(int(st.received)+n, maxReceived))
 }
 
-// watch waits until the client goes, or sends too much.
+// watch waits until the client has gone, or has sent too much.
 func (st *sseStream) watch(nc net.Conn) {
 	var b [64]byte
 	for st.received < maxReceived {
@@ -412,8 +412,8 @@ func (st *sseStream) chunk(p *pubsub.Parcel, shape pubsub.Shape) []byte {
 	return p.Frame(shape, sseEncoders[shape])
 }
 
-// framed returns chunk as the stream's version of HTTP has it: HTTP/2 has frames of
-// its own, and HTTP/1.0 none.
+// framed returns chunk with the framing of the stream's HTTP version: HTTP/2 has frames
+// of its own, and HTTP/1.0 none.
 func (st *sseStream) framed(chunk []byte) []byte {
 	if st.chunked {
 		return chunk
@@ -429,8 +429,8 @@ func (st *sseStream) appendEvent(dst, event []byte) []byte {
 	return append(dst, event...)
 }
 
-// appendHead appends p's event up to the id, which names all positions, and returns
-// what follows it, which streams share.
+// appendHead appends p's event up to the id, which names all positions, and returns the
+// rest, which streams share.
 func (st *sseStream) appendHead(dst []byte, p *pubsub.Parcel, positions []sse.Position) (head, rest []byte) {
 	chunk := st.chunk(p, shapeSSE)
 	line, rest := sse.Split(sse.Unchunk(chunk))
@@ -470,7 +470,7 @@ func (st *sseStream) tick(now, wrote time.Time) time.Time {
 	return next
 }
 
-// The chunks of events that are always the same.
+// The chunks of constant events.
 var (
 	streamOpen = sse.AppendChunk(nil, sse.AppendStreamOpen(nil))
 	keepAlive  = sse.AppendChunk(nil, sse.AppendKeepAlive(nil, 0))
@@ -487,8 +487,8 @@ func (st *sseStream) end(why endReason) {
 	}
 }
 
-// endWith ends the stream after event. Only an end that the server wants has the
-// last chunk: a client must not take a stream that was cut for a whole one.
+// endWith ends the stream after event. Only such a deliberate end has the last chunk,
+// because a client must not mistake a stream that was cut for a complete one.
 func (st *sseStream) endWith(event []byte) {
 	b := st.appendEvent(nil, event)
 	if st.chunked {

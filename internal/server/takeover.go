@@ -19,9 +19,9 @@ type claim struct {
 	id uint64 // random: tells this claim from others; 0 if there is none
 }
 
-// claimClock orders the claims of all nodes: it shows nanoseconds since 1970, but
-// always later than any claim that this node has made or heard of. A node whose wall
-// clock steps back could otherwise not take over what it had claimed before.
+// claimClock orders the claims of all nodes. It shows nanoseconds since 1970, but always
+// a later time than any claim that this node has made or received. Otherwise a node whose
+// wall clock steps back could not take over its own earlier claims.
 type claimClock struct{ last atomic.Int64 }
 
 // next returns the time of a new claim.
@@ -35,7 +35,7 @@ func (c *claimClock) next(now time.Time) int64 {
 	}
 }
 
-// heard notes the time of another node's claim.
+// heard records the time of another node's claim.
 func (c *claimClock) heard(at int64) {
 	for last := c.last.Load(); at > last && !c.last.CompareAndSwap(last, at); {
 		last = c.last.Load()

@@ -16,8 +16,8 @@ type transport interface {
 	// Finish says that nothing more will be written. Whoever waits for the client
 	// then sees it go.
 	Finish()
-	// Unread reports whether the client has sent something that nobody has read. It
-	// may be false where that cannot be known.
+	// Unread reports whether the client has sent bytes that nobody has read. It is false
+	// if that cannot be known.
 	Unread() bool
 	Close() error
 }
@@ -25,8 +25,8 @@ type transport interface {
 // netTransport is a connection taken over from net/http.
 type netTransport struct{ net.Conn }
 
-// Finish closes the sending side: to close both at once could destroy what is under
-// way to the client (RFC 9112 section 9.6).
+// Finish closes the sending side. Closing both sides at once could destroy bytes in
+// flight to the client (RFC 9112 section 9.6).
 func (t netTransport) Finish() {
 	if c, ok := t.Conn.(interface{ CloseWrite() error }); !ok || c.CloseWrite() != nil {
 		t.Close()
@@ -36,8 +36,8 @@ func (t netTransport) Finish() {
 // Unread implements [transport].
 func (t netTransport) Unread() bool { return park.Unread(t.Conn) }
 
-// Close closes the connection at once. Of TLS that is the connection below: TLS
-// itself would first wait for the client to take its closing alert.
+// Close closes the connection at once. With TLS it closes the connection below, because
+// TLS would first wait until the client has taken its closing alert.
 func (t netTransport) Close() error {
 	if c, ok := t.Conn.(*httpConn); ok {
 		return c.socket.Close()

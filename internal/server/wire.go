@@ -6,8 +6,8 @@ import (
 	"pubsub"
 )
 
-// maxPiece is how much of what is encoded a client is given before it must take it,
-// beside one message.
+// maxPiece is how many encoded bytes a client gets at once, beside one message; it must
+// take them before it gets more.
 const maxPiece = 16 << 10
 
 // jsonExtra is how many bytes a byte of content takes in an envelope beyond itself,
@@ -30,7 +30,7 @@ func WireSize(m *pubsub.Message) int {
 	const fixed, perTopicByte = 208, 5
 	n := fixed + perTopicByte*len(m.Topic) + len(m.Data) + len(m.Properties)
 	if len(m.Data) >= maxPiece {
-		return n + 6*len(m.Data) // it is a piece by itself, however long
+		return n + 6*len(m.Data) // the message is a piece by itself, however long
 	}
 	json := 0
 	for _, c := range m.Data {

@@ -10,8 +10,8 @@ import (
 	"pubsub"
 )
 
-// No encoding is longer than WireSize says, whatever is in the message; of ordinary
-// ones it says little too much, so that many go into a piece.
+// No encoding is longer than WireSize says, whatever the message contains. For ordinary
+// messages the bound is close, so that many fit into a piece.
 func TestWireSizeBoundsEncodings(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)

@@ -9,24 +9,24 @@ import (
 	"pubsub/internal/park"
 )
 
-// writeLimit tells a peer that takes nothing from one that is slow. Its zero value is
+// writeLimit distinguishes a peer that takes nothing from a slow one. Its zero value is
 // ready for use by the writer of one connection.
 type writeLimit struct {
 	deadline time.Time // the write deadline that is set
 }
 
-// write writes b to nc unless its peer acknowledges no byte for timeout, which may be
-// longer by an eighth; as long as it takes some, write may take longer. It ends
-// earlier if somebody else sets an earlier write deadline.
+// write writes b to nc unless its peer acknowledges no byte for timeout, or up to an
+// eighth longer. While the peer takes some bytes, write may take longer. It ends earlier
+// if another goroutine sets an earlier write deadline.
 func (l *writeLimit) write(nc net.Conn, timeout time.Duration, b []byte) (n int, err error) {
-	step := max(timeout/16, time.Millisecond) // how often a peer that blocks is looked at
+	step := max(timeout/16, time.Millisecond) // how often a blocking peer is checked
 	now := time.Now()
-	last := now   // when the peer was last seen to take something
-	waiting := -1 // how many bytes it had not acknowledged then; -1 if that is not known
+	last := now   // when the peer last took some bytes
+	waiting := -1 // its unacknowledged bytes then; -1 if unknown
 	wait := 2 * step
 	blocked := false
 	for {
-		// Set only now and then: a deadline is a timer to be moved.
+		// Set only now and then, because setting a deadline moves a timer.
 		if left := l.deadline.Sub(now); left < min(step, wait) || left > wait {
 			l.deadline = now.Add(wait)
 			if err := nc.SetWriteDeadline(l.deadline); err != nil {
@@ -39,11 +39,11 @@ func (l *writeLimit) write(nc net.Conn, timeout time.Duration, b []byte) (n int,
 			return n, err
 		}
 		if now = time.Now(); now.Before(l.deadline) {
-			return n, err // the deadline was somebody else's
+			return n, err // another goroutine had set the deadline
 		}
 		if !blocked {
-			// The kernel would give up a peer that takes less than a packet in its timeout,
-			// because its window closes again and again.
+			// The kernel would give up a peer that takes less than a packet within its
+			// timeout, because the peer's window closes again and again.
 			blocked = true
 			park.SetUserTimeout(nc, 0)
 			defer park.SetUserTimeout(nc, timeout)

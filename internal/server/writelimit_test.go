@@ -79,8 +79,8 @@ func TestWriteLimit(t *testing.T) {
 	}
 }
 
-// A writer that is not blocked moves the deadline seldom, and one that blocks is woken
-// by an earlier deadline of somebody else.
+// A writer that is not blocked seldom moves the deadline, and an earlier deadline of
+// another goroutine wakes one that blocks.
 func TestWriteLimitDeadlines(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		all := &slowConn{began: time.Now(), takes: func(time.Duration) int { return 1 << 30 }}

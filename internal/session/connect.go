@@ -113,17 +113,17 @@ func (s *Session) authorized(e Authorized, now time.Time, out *Output) {
 	out.Effects = append(out.Effects, Claim{Owner: s.owner})
 }
 
-// OwnerBytes is the length of what OwnerOf returns.
+// OwnerBytes is the length of a hash that OwnerOf returns.
 const OwnerBytes = 16
 
-// OwnerOf returns a hash that stands for a client among those of all owners, who are
-// told apart by key and subject; the admin token is one more. It travels with each
-// message and each claim, so it is short whatever the client identifier is.
+// OwnerOf returns a hash that identifies a client among the clients of all owners. Key
+// and subject identify an owner; the admin token is another one. The hash travels with
+// each message and each claim, so it is short whatever the client identifier is.
 func OwnerOf(g *pubsub.Grant, clientID string) string {
 	var b []byte
 	if g.Admin {
 		b = append(b, 'a')
-	} else { // either may hold any bytes, so their lengths stand in front of them
+	} else { // either may contain any bytes, so their lengths come first
 		b = append(b, 'k')
 		b = append(binary.AppendUvarint(b, uint64(len(g.KeyID))), g.KeyID...)
 		b = append(binary.AppendUvarint(b, uint64(len(g.Subject))), g.Subject...)

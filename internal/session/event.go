@@ -17,9 +17,8 @@ type (
 		// Topics are what the client subscribes to now. They are the driver's, which
 		// has them anyway; a session keeps none.
 		Topics Topics
-		// Unacknowledged is the number of messages with a packet identifier that were
-		// to be published and have no Published yet. The driver, which queues them,
-		// counts them.
+		// Unacknowledged is the number of messages with a packet identifier whose
+		// [Published] has not come yet. The driver, which queues them, counts them.
 		Unacknowledged int
 	}
 	// Unreadable: what came from the client cannot be cut into packets, or the
@@ -125,8 +124,8 @@ type (
 	Unsubscribe struct {
 		Topics []pubsub.Topic
 	}
-	// Publish asks to publish a message. [Published] answers, if the message has a
-	// packet identifier.
+	// Publish requests that a message be published. [Published] answers if the message
+	// has a packet identifier.
 	Publish struct {
 		// Message owns its slices. Its Version is for the store to give.
 		Message pubsub.Message

@@ -11,10 +11,10 @@ import (
 // Receive Maximum of every CONNACK (section 3.2.2.3.3).
 const ReceiveMaximum = 256
 
-// publish takes a PUBLISH (section 3.3). What the codec has not refused is
-// checked in this order: subscription identifier, QoS, receive maximum, topic
-// alias, size, topic, right. Only the last leaves the connection up: PUBACK
-// reports it at QoS 1, and at QoS 0 nothing can.
+// publish takes a PUBLISH (section 3.3). What the codec has not refused is checked in
+// this order: subscription identifier, QoS, receive maximum, topic alias, size, topic,
+// right. Only a missing right leaves the connection open: PUBACK reports it at QoS 1, and
+// nothing can at QoS 0.
 func (s *Session) publish(p *mqtt.Publish, unacknowledged int, now time.Time, out *Output) {
 	reason := mqtt.Success
 	topic, err := pubsub.ParseTopic(p.Topic)

@@ -109,9 +109,9 @@ func (s *Session) Owner() string { return s.owner }
 // CONNECT said (section 3.1.2.11.4); 0 is no limit.
 func (s *Session) MaxPacketSize() int { return int(s.maxPacket) }
 
-// Deadline returns when the next [Tick] is due, as seen at now; zero means never. It
-// may change with every Step. The end of the token is a time of the wall clock: after
-// that clock has jumped, Deadline must be asked again.
+// Deadline returns when the next [Tick] is due, as seen at now; zero means never. It may
+// change with every Step. The token expires by the wall clock, so Deadline must be called
+// again after that clock has jumped.
 func (s *Session) Deadline(now time.Time) time.Time {
 	var d time.Time
 	switch s.state {
@@ -218,9 +218,9 @@ func (s *Session) packet(e Packet, now time.Time, out *Output) {
 	case *mqtt.Disconnect:
 		s.disconnect(p, now, out)
 	default:
-		// Packets that only servers send, acknowledgements of messages that were not
-		// sent, because every subscription has QoS 0, and AUTH without an
-		// authentication method (section 4.12).
+		// These are packets that only servers send, AUTH without an authentication method
+		// (section 4.12), and acknowledgements, which are unexpected because every
+		// subscription has QoS 0.
 		s.fail(mqtt.ProtocolError, now, out)
 	}
 }
@@ -273,9 +273,9 @@ func (s *Session) expired(now time.Time) bool {
 	return s.grant != nil && !s.grant.Expires.IsZero() && !now.Before(s.grant.Expires)
 }
 
-// Silence reports whether a Tick at now would end the session because the client has
-// sent nothing, which unread bytes could disprove. connected is false if that is its
-// CONNECT.
+// Silence reports whether a Tick at now would end the session because the client has been
+// silent, which unread bytes could disprove. connected reports whether the client has
+// sent its CONNECT.
 func (s *Session) Silence(now time.Time) (silent, connected bool) {
 	d := s.Deadline(now)
 	return !d.IsZero() && !now.Before(d) && !s.expired(now), s.state.connected()

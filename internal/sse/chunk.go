@@ -21,7 +21,7 @@ func AppendChunk(dst, data []byte) []byte {
 	return append(dst, crlf...)
 }
 
-// Chunked returns an encoder that appends, as one chunk, what encode appends.
+// Chunked returns an encoder that appends the output of encode as one chunk.
 func Chunked(encode func(dst []byte, m *pubsub.Message) []byte) func(dst []byte, m *pubsub.Message) []byte {
 	return func(dst []byte, m *pubsub.Message) []byte {
 		at := len(dst)
@@ -30,16 +30,15 @@ func Chunked(encode func(dst []byte, m *pubsub.Message) []byte) func(dst []byte,
 	}
 }
 
-// InsertSizeLine turns dst[at:], which must not be empty, into the head of a chunk
-// by putting its size line before it. The chunk's data goes on for more bytes,
-// which the caller sends, and the CR LF after them, from elsewhere.
+// InsertSizeLine turns dst[at:], which must not be empty, into the head of a chunk by
+// inserting its size line. The caller sends the rest of the chunk's data, which has more
+// bytes, and the CR LF after it.
 func InsertSizeLine(dst []byte, at, more int) []byte {
 	var line [18]byte
 	return slices.Insert(dst, at, appendSizeLine(line[:0], len(dst)-at+more)...)
 }
 
-// Unchunk returns the data of one chunk that [AppendChunk] has made, as a part of
-// chunk.
+// Unchunk returns the data of a chunk made by [AppendChunk], as a part of chunk.
 func Unchunk(chunk []byte) []byte {
 	return chunk[bytes.IndexByte(chunk, '\n')+1 : len(chunk)-len(crlf)]
 }

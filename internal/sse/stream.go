@@ -8,9 +8,9 @@ import (
 // AppendStreamOpen appends the event that says that a subscription is live.
 func AppendStreamOpen(dst []byte) []byte { return append(dst, "event: stream-open\ndata: \n\n"...) }
 
-// AppendKeepAlive appends the event that a silent stream sends now and then, and
-// that ends a stream which its client must open again. With a positive retry the
-// event says how long to wait before that; see [AppendError].
+// AppendKeepAlive appends the keep-alive event of a silent stream, which also ends a
+// stream that its client must reopen. A positive retry is the wait before that; see
+// [AppendError].
 func AppendKeepAlive(dst []byte, retry time.Duration) []byte {
 	dst = append(dst, "event: keep-alive\n"...)
 	dst = appendRetry(dst, retry)
@@ -24,11 +24,11 @@ func AppendDropped(dst []byte, count uint64) []byte {
 	return append(dst, "}\n\n"...)
 }
 
-// AppendError appends the `stream-error` event that refuses or ends a stream. The
-// data is one line of JSON for any text. With a positive retry the event also
-// tells an EventSource how long to wait before it comes back, in whole
-// milliseconds. The field stands within the event because several client libraries
-// pass a lone one on as an empty message.
+// AppendError appends the `stream-error` event that refuses or ends a stream. The data is
+// one line of JSON for any text. With a positive retry the event also tells an
+// EventSource how long to wait before it comes back, in whole milliseconds. The field is
+// within the event because several client libraries deliver a lone field as an empty
+// message.
 func AppendError(dst []byte, condition, text string, retry time.Duration) []byte {
 	dst = append(dst, "event: stream-error\n"...)
 	dst = appendRetry(dst, retry)

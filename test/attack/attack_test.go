@@ -24,7 +24,7 @@ const (
 	mostAcks = 600
 )
 
-// TestAttack has strangers flood a broker that may open 512 descriptors, while 64
+// TestAttack floods a broker that may open 512 descriptors with strangers, while 64
 // publishers, half of them by MQTT, publish retained messages of 32 KB, and kills it at a
 // random moment.
 func TestAttack(t *testing.T) {
@@ -138,7 +138,7 @@ func attack(t *testing.T, b *broker, records []*record, rng *rand.Rand) (closed 
 	return closed
 }
 
-// checkBounds checks that the broker is within its bounds, and says so to operators.
+// checkBounds checks that the broker is within its bounds, and that its metrics agree.
 func (b *broker) checkBounds(t *testing.T) (closed float64) {
 	t.Helper()
 	if b.ended() {

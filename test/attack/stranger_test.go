@@ -35,8 +35,8 @@ var strangers = []stranger{
 	{"61 KB of short fields", 100, true, "GET / HTTP/1.1\r\nHost: broker\r\n" + strings.Repeat("a:b\r\n", 12_000)},
 }
 
-// flood has strangers of the kind come, one after the other as fast as they are
-// accepted, until ctx is done. The oldest goes when there are too many.
+// flood connects strangers of the kind, one after the other as fast as they are accepted,
+// until ctx is done. The oldest disconnects when there are too many.
 func (s *stranger) flood(ctx context.Context, b *broker, r *rand.Rand) {
 	var open []net.Conn
 	defer func() {
@@ -60,7 +60,7 @@ func (s *stranger) flood(ctx context.Context, b *broker, r *rand.Rand) {
 	}
 }
 
-// come connects and says what the kind says; nil if that cannot be done.
+// come connects and sends the bytes of the kind. It returns nil if that fails.
 func (s *stranger) come(ctx context.Context, b *broker) net.Conn {
 	var c net.Conn
 	var err error

@@ -105,8 +105,8 @@ func (s *pythonStream) next(t *testing.T) (l pythonLine, ok bool) {
 	return l, false
 }
 
-// TestRequestsReadsAtOnce: Python's requests hands out each line when it comes, not
-// when a block of them is full.
+// TestRequestsReadsAtOnce: Python's requests returns each line when it arrives, not when
+// a block is full.
 func TestRequestsReadsAtOnce(t *testing.T) {
 	b := startBroker(t, silent...)
 	token := b.token(t, []string{"t"}, []string{"t"})

@@ -18,9 +18,9 @@ import (
 
 var kills = flag.Int("kills", 200, "how often TestKilledWhilePublishing kills the broker")
 
-// TestKilledWhilePublishing: what was acknowledged at QoS 1 is there after SIGKILL,
-// in the middle of publishing, again and again; and each connection's PUBACKs come
-// in the order of its PUBLISH packets.
+// TestKilledWhilePublishing: messages acknowledged at QoS 1 survive SIGKILL in the middle
+// of publishing, again and again, and each connection's PUBACKs are in the order of its
+// PUBLISH packets.
 func TestKilledWhilePublishing(t *testing.T) {
 	const sessions, topicsEach, window = 4, 4, 64
 	seed := rand.Uint64()

@@ -49,8 +49,7 @@ func awaitLine(t *testing.T, p *process, line string) {
 }
 
 // TestSilentTopic: clients of other libraries stay connected while nothing happens,
-// though the server keeps the connection from being idle; and they have been told at
-// QoS 1 that their message was taken.
+// though the server sends empty frames; and their message at QoS 1 is acknowledged.
 func TestSilentTopic(t *testing.T) {
 	b := startBroker(t, "--ws-keep-alive=300ms")
 	token := b.token(t, []string{"silent"}, []string{"silent"})

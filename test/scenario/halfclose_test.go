@@ -11,9 +11,9 @@ import (
 	"pubsub/internal/mqtt"
 )
 
-// A client that shuts its sending side behind its request has failed at nothing, and
-// nor has the node: it gets its stream, or is closed in silence; a publication is
-// taken. Nothing is logged as an error.
+// A client that shuts down its sending side after its request has made no mistake, and
+// the node has not failed: the client gets its stream, or is closed silently; its publish
+// is accepted. Nothing is logged as an error.
 func TestSendingSideIsShut(t *testing.T) {
 	plain, encrypted := start(t), startTLS(t)
 	subscribe := mqtt.Subscribe{PacketID: 1, Filters: []mqtt.Filter{{Topic: "t"}}}

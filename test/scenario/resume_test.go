@@ -41,10 +41,10 @@ func TestFirstIDNamesWhatWasGiven(t *testing.T) {
 	c.expect("event: message\ndata: plain\n")
 }
 
-// What the topics of a stream retain may be more than is kept for a client that has
-// not taken it: it then comes bit by bit, in the same order and with the same ids. What
-// a client has is not sent again, a newer value takes the place of one that was not
-// sent yet, and live messages come as ever.
+// The retained messages of a stream's topics may exceed the memory that is kept for a
+// client. They are then sent bit by bit, in the same order and with the same ids. A value
+// that the client has is not sent again, a newer value replaces one that was not sent
+// yet, and live messages are delivered as usual.
 func TestLargeRetainedMessagesOfAStream(t *testing.T) {
 	n := start(t, func(c *config.Config) { c.WriteTimeout = 4 * patience })
 	const topics = 10

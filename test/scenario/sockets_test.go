@@ -201,7 +201,7 @@ func (n *tlsNode) clientFor(protocol string) *tls.Config {
 	return &tls.Config{RootCAs: n.roots, ServerName: "127.0.0.1", NextProtos: []string{protocol}}
 }
 
-// Whatever clients do, operators get in: their listener has a bound of its own, at
+// Operators can connect whatever clients do: their listener has a bound of its own, at
 // which the longest idle connection is closed, too.
 func TestOpsAtMaxSockets(t *testing.T) {
 	n := start(t, func(c *config.Config) { c.MaxSockets = 1 })
@@ -458,7 +458,7 @@ func TestHeaderFields(t *testing.T) {
 	}
 }
 
-// What speaks HTTP to a port of TLS is told so.
+// A client that speaks HTTP to a port for TLS gets an answer that says so.
 func TestHTTPToTLS(t *testing.T) {
 	n := startTLS(t)
 	got := exchange(t, n.addr, []byte(request("GET", "/")))

@@ -7,8 +7,8 @@ import (
 	"pubsub"
 )
 
-// announcer sends to subscribers what became durable after its publisher had given up:
-// it is its topic's retained message now, and nobody else would send it.
+// announcer sends subscribers the messages that became durable after their publishers had
+// given up. Such a message is retained now, and nobody else would send it.
 type announcer struct {
 	// set before the first message is put
 	store *store
@@ -19,7 +19,7 @@ type announcer struct {
 	done   sync.WaitGroup
 }
 
-// add has the retained message of t sent soon. It does not block.
+// add queues the retained message of t to be sent. It does not block.
 func (a *announcer) add(t pubsub.Topic) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -51,8 +51,8 @@ func (a *announcer) run() {
 	}
 }
 
-// send sends the retained message of t. One that is newer than what was added, and not
-// durable yet, is for its own publisher to send, or for a later call.
+// send sends the retained message of t. If a newer message is not durable yet, its own
+// publisher or a later call sends it.
 func (a *announcer) send(t pubsub.Topic) error {
 	if err := a.store.engine.enter(); err != nil {
 		return nil // what is subscribed to later is read from the store
@@ -66,5 +66,5 @@ func (a *announcer) send(t pubsub.Topic) error {
 	return nil
 }
 
-// wait waits until all that was added has been sent.
+// wait waits until all added messages have been sent.
 func (a *announcer) wait() { a.done.Wait() }

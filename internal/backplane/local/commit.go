@@ -31,11 +31,11 @@ const stallAfter = 5 * time.Second
 // the high-water mark that covers a number travels in the same or an earlier
 // batch: a number that anybody has seen is never given again.
 //
-// Both to apply a batch and to sync it can take as long as the disk likes, so each has
-// a goroutine of its own, and whoever waits can give up. Once a write has taken
-// stallAfter the committer is stalled: all who wait give up, and callers refuse new
-// writes, until every write that was begun is done. What was given up is written all
-// the same when the disk goes on, and then announced.
+// Applying a batch and syncing it can each take arbitrarily long, so each has a goroutine
+// of its own, and a caller can give up. Once a write has taken stallAfter, the committer
+// is stalled until every pending write is done: all waiting callers give up, and callers
+// refuse new writes. A write that was given up is still completed when the disk recovers,
+// and then announced.
 type committer struct {
 	// immutable
 	db       *pebble.DB
@@ -44,8 +44,8 @@ type committer struct {
 	// writes are for use again, by this committer only: a channel that was made in
 	// a synctest bubble must not leave it.
 	writes  sync.Pool
-	toApply chan struct{} // one slot: there may be something to apply, or closing is set
-	toSync  chan struct{} // one slot: there may be something to sync, or all is applied and closing is set
+	toApply chan struct{} // one slot: a batch may be ready to apply, or closing is set
+	toSync  chan struct{} // one slot: a batch may be ready to sync, or closing is set and all are applied
 	done    sync.WaitGroup
 
 	mu sync.Mutex
@@ -61,10 +61,10 @@ type committer struct {
 
 	applied        atomic.Uint64 // the last number that readers may see
 	appliedOrdinal atomic.Uint64 // of the last write that was applied
-	synced         atomic.Uint64 // it and the numbers before it are durable
+	synced         atomic.Uint64 // this number and all before it are durable
 
-	// stall is the channel that is closed when the committer stalls; another one
-	// takes its place when that is over. It is changed with mu held.
+	// stall is closed when the committer stalls, and replaced when the stall is over. It
+	// is changed with mu held.
 	stall atomic.Pointer[chan struct{}]
 
 	progressMu sync.Mutex
@@ -138,9 +138,9 @@ func (c *committer) abandon(w *write) {
 	c.writes.Put(w)
 }
 
-// commit gives w its place in the engine's order and returns the ordinal of that. If
-// number is not nil, w takes the next number, which is written there: it lies in the
-// batch's last value. w is durable when its wait returns nil.
+// commit gives w its place in the engine's order and returns its ordinal. If number is
+// not nil, w takes the next number and writes it there, in the batch's last value. w is
+// durable when its wait returns nil.
 func (c *committer) commit(w *write, number []byte) (ordinal uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -165,7 +165,7 @@ func (c *committer) commit(w *write, number []byte) (ordinal uint64) {
 
 // apply hands a batch to the engine.
 func (c *committer) apply(w *write) {
-	// The engine panics if its log is broken; the panic must not reach somebody who
+	// The engine panics if its log is broken. The panic must not reach a caller that
 	// recovers from it.
 	defer func() {
 		if r := recover(); r != nil {
@@ -225,7 +225,7 @@ func (c *committer) applyAll() {
 	}
 }
 
-// syncAll waits for what is applied to be synced, in order, and tells.
+// syncAll waits for the syncs of applied batches, in order, and reports each.
 func (c *committer) syncAll() {
 	var batch []*write
 	for {
@@ -250,7 +250,7 @@ func (c *committer) syncAll() {
 // finish waits until w, the first in the queue, is durable, and takes it off.
 func (c *committer) finish(w *write) {
 	if !w.lazy {
-		c.check(w.batch.SyncWait()) // else the engine's memory is ahead of its disk for good
+		c.check(w.batch.SyncWait()) // on failure, the engine's memory stays ahead of its disk
 	}
 	c.check(w.batch.Close())
 	w.batch = nil
@@ -271,7 +271,7 @@ func (c *committer) finish(w *write) {
 	}
 }
 
-// takeOff takes the first write off the queue.
+// takeOff removes the first write from the queue.
 func (c *committer) takeOff() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -291,8 +291,8 @@ func (c *committer) takeOff() {
 	}
 }
 
-// look makes the committer stalled if the oldest write has taken too long, and looks
-// again later if there is one.
+// look stalls the committer if the oldest write has taken too long, and looks again later
+// if a write is left.
 func (c *committer) look() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -329,9 +329,9 @@ func (c *committer) stalled() error {
 
 var errStalled = fmt.Errorf("%w: the disk has not finished a write for %v", pubsub.ErrUnavailable, stallAfter)
 
-// wait waits until w is durable and lets go of it; it gives up, with errStalled, when
-// the committer is stalled. There is no other reason to give up: the order is fixed,
-// and the outcome is needed to go on.
+// wait waits until w is durable and releases it. When the committer is stalled, wait
+// gives up and returns errStalled. It never gives up for another reason, because the
+// order is fixed and the caller needs the outcome to continue.
 func (w *write) wait() error {
 	stall := *w.log.stall.Load()
 	select {
@@ -355,18 +355,18 @@ func (c *committer) tellProgress() {
 	c.progressMu.Unlock()
 }
 
-// waitSynced returns once the batch numbered seq is durable, with ctx's error, or with
+// waitSynced waits until the batch numbered seq is durable. The error is that of ctx, or
 // errStalled.
 func (c *committer) waitSynced(ctx context.Context, seq uint64) error {
 	return c.waitFor(ctx, &c.synced, seq)
 }
 
-// waitApplied returns once readers see the write of that ordinal, or with errStalled.
+// waitApplied waits until readers see the write of that ordinal. The error is errStalled.
 func (c *committer) waitApplied(ordinal uint64) error {
 	return c.waitFor(context.Background(), &c.appliedOrdinal, ordinal)
 }
 
-// waitAllApplied returns once readers see all that was committed, or with errStalled.
+// waitAllApplied waits until readers see all committed writes. The error is errStalled.
 func (c *committer) waitAllApplied() error {
 	c.mu.Lock()
 	ordinal := c.ordinal
@@ -374,7 +374,7 @@ func (c *committer) waitAllApplied() error {
 	return c.waitApplied(ordinal)
 }
 
-// waitFor waits until counter has come to at least n.
+// waitFor waits until counter is at least n.
 func (c *committer) waitFor(ctx context.Context, counter *atomic.Uint64, n uint64) error {
 	for counter.Load() < n {
 		stall := *c.stall.Load()

@@ -18,8 +18,8 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// checkFiles looks for damage in the files that the engine would not notice; exists is
-// false if there is no database yet. logs are the logs that there are.
+// checkFiles looks for damage in the files that the engine would not notice. exists
+// reports whether there is a database. logs are its logs.
 func checkFiles(d *directory) (logs logList, exists bool, err error) {
 	names, err := d.fs.List(d.store)
 	if errors.Is(err, iofs.ErrNotExist) {
@@ -86,7 +86,7 @@ func checkOptions(d *directory, names []string) error {
 	o := engineOptions(d, 0, maxTables, func(string, error) {}, func(error) {})
 	o.EnsureDefaults()
 	if err := o.CheckCompatibility(d.store, string(text)); err != nil {
-		return fmt.Errorf("%w: %s: %w; delete that file, in which nothing is kept, or restore it from a backup", ErrCorrupt, path, err)
+		return fmt.Errorf("%w: %s: %w; delete that file, which holds no data, or restore it from a backup", ErrCorrupt, path, err)
 	}
 	return nil
 }
@@ -102,8 +102,8 @@ func openFile(d *directory, name string) (vfs.File, error) {
 	return f, nil
 }
 
-// checkTables reads every block of every table that db uses: those of filters are read
-// by nothing else before a client asks for a topic.
+// checkTables reads every block of every table that db uses, because nothing else reads
+// the blocks of filters before a client asks for a topic.
 func checkTables(d *directory, db *pebble.DB, o *pebble.Options) error {
 	levels, err := db.SSTables()
 	if err != nil {
@@ -144,12 +144,12 @@ func checkTable(d *directory, path string, o sstable.ReaderOptions) error {
 	return nil
 }
 
-// wayOut is what can be done about damage.
+// wayOut is the advice in errors about damage.
 const wayOut = "restore the directory from a backup, or name a new one"
 
-// damaged marks an error of the engine that tells of damaged files. It names the file
-// where the engine does. An error that only says that there is no descriptor for a
-// table now is [pubsub.ErrUnavailable].
+// damaged marks an error of the engine about damaged files as [ErrCorrupt]. It names the
+// file if the engine does. An error that only reports a lack of descriptors for a table
+// becomes [pubsub.ErrUnavailable].
 func damaged(err error) error {
 	switch {
 	case err == nil:

@@ -282,8 +282,8 @@ func TestMissingFiles(t *testing.T) {
 	}
 }
 
-// buildYoung makes a store as a SIGKILL leaves it, with all that was put into it, by one
-// publisher, in its only log.
+// buildYoung makes a store as a SIGKILL leaves it, with all messages, of one publisher,
+// in its only log.
 func buildYoung(t *testing.T, messages, size int) image {
 	t.Helper()
 	dir := t.TempDir()
@@ -321,9 +321,9 @@ var harms = map[string]func(text string, at int) string{
 	},
 }
 
-// TestDamagedLog damages the only log of a young store, and the newest one of an older
-// store, in each way at many places: only damage within the last write may go without a
-// word, with what was written last.
+// TestDamagedLog damages the only log of a young store, and the newest log of an older
+// store, in each way at many places. Only damage within the last write may pass without
+// an error, and lose that write.
 func TestDamagedLog(t *testing.T) {
 	t.Parallel()
 	const places = 10
@@ -427,8 +427,8 @@ func TestLogNumbersGrow(t *testing.T) {
 	}
 }
 
-// TestDamagedOlderLog damages the logs that a killed store has besides its newest one:
-// they were whole, so nothing of them may go.
+// TestDamagedOlderLog damages the older logs of a killed store. They were complete, so
+// nothing of them may be lost.
 func TestDamagedOlderLog(t *testing.T) {
 	t.Parallel()
 	const places = 5
@@ -481,8 +481,8 @@ func TestDamagedOlderLog(t *testing.T) {
 	}
 }
 
-// TestDamagedFiles damages every other file of a store, killed or closed, in each way:
-// it opens and has lost nothing, or says at once which file is damaged.
+// TestDamagedFiles damages every other file of a store, killed or closed, in each way.
+// The store opens and has lost nothing, or its error names the damaged file at once.
 func TestDamagedFiles(t *testing.T) {
 	t.Parallel()
 	for _, closed := range []bool{false, true} {

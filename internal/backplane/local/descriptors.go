@@ -10,18 +10,17 @@ import (
 const (
 	// maxTables is how many tables the engine keeps open.
 	maxTables = 256
-	// otherFiles is how many descriptors the store needs beside those of tables:
-	// logs, the MANIFEST, directories, and what a flush and two compactions write.
+	// otherFiles is how many descriptors the store needs beside those of tables: logs,
+	// the MANIFEST, directories, and the output of a flush and two compactions.
 	otherFiles = 32
 	// readersLeave is how many reserved descriptors a read of a table must leave for
-	// writes: without one for its next log the engine cannot go on.
+	// writes, because the engine cannot continue without one for its next log.
 	readersLeave = 16
 )
 
-// descriptors keeps file descriptors of the process for the store, so that it can
-// open its files when connections have taken all others. The open files of the store
-// and the reserved descriptors, which are files of [os.DevNull], always add up to
-// budget.
+// descriptors reserves file descriptors of the process for the store, so that it can open
+// its files when connections have taken all others. The open files of the store and the
+// reserved descriptors, which are files of [os.DevNull], always add up to budget.
 type descriptors struct {
 	budget int // guarded by mu once the store is open; 0 reserves none
 
@@ -31,7 +30,7 @@ type descriptors struct {
 	spare []*os.File
 }
 
-// newDescriptors reserves what the store needs of the descriptors of this process.
+// newDescriptors reserves the descriptors that the store needs.
 func newDescriptors() *descriptors {
 	d := &descriptors{budget: maxTables + otherFiles}
 	if limit := descriptorLimit(); limit > 0 {
@@ -49,8 +48,8 @@ func (d *descriptors) tables() int {
 	return d.budget - readersLeave
 }
 
-// take runs open, which opens one file, and gives up reserved descriptors, but for
-// keep of them, as long as the process has no other left.
+// take runs open, which opens one file. While the process has no other descriptor left,
+// take gives up reserved ones, down to keep of them.
 func (d *descriptors) take(keep int, open func() error) error {
 	for {
 		err := open()
@@ -67,7 +66,7 @@ func (d *descriptors) take(keep int, open func() error) error {
 	}
 }
 
-// giveUp closes a reserved descriptor; ok is false if only keep are left.
+// giveUp closes a reserved descriptor. ok reports whether there were more than keep.
 func (d *descriptors) giveUp(keep int) (ok bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -86,7 +85,7 @@ func (d *descriptors) closed() {
 	d.balance()
 }
 
-// balance reserves as many descriptors as the budget leaves, or as can be had.
+// balance reserves as many descriptors as the budget leaves, or as the process can open.
 func (d *descriptors) balance() {
 	d.mu.Lock()
 	defer d.mu.Unlock()

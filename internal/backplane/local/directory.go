@@ -109,11 +109,11 @@ func lockError(path string, err error) error {
 	return fmt.Errorf("%w: %s is open in another broker; stop that one, or name another directory", ErrLocked, path)
 }
 
-// protect takes from the modes of the store's files what lets others than their owner
-// use them: there are keys in them. It reports where that fails, and a data directory
-// that others may use, which may be meant so.
+// protect removes the permissions of everybody but the owner from the store's files,
+// because they contain keys. It reports failures, and a data directory that others may
+// use, which may be on purpose.
 func (d *directory) protect(exposed func(path string, mode iofs.FileMode)) {
-	if !d.real || runtime.GOOS == "windows" { // where modes say nothing of others
+	if !d.real || runtime.GOOS == "windows" { // there, modes do not restrict other users
 		return
 	}
 	if exposed == nil {
@@ -125,7 +125,7 @@ func (d *directory) protect(exposed func(path string, mode iofs.FileMode)) {
 		exposed(d.path, fi.Mode())
 	}
 	for _, name := range []string{d.store, d.store + ".new", d.fs.PathJoin(d.path, "FORMAT"), d.fs.PathJoin(d.path, "LOCK")} {
-		// What cannot be looked at is found when it is opened.
+		// Opening a file that cannot be examined will fail later.
 		_ = filepath.WalkDir(name, func(path string, e iofs.DirEntry, err error) error {
 			if err != nil {
 				return nil

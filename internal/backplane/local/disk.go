@@ -20,7 +20,7 @@ type disk struct {
 
 	mu     sync.Mutex
 	asked  time.Time // when left was asked for
-	left   int64     // bytes that were free, less what was taken since asked
+	left   int64     // free bytes when asked, less those taken since
 	unsure bool      // the file system did not tell
 }
 
@@ -71,21 +71,21 @@ func (d *disk) take(n, leave int64) error {
 	return nil
 }
 
-// The reserve is used up in steps, so that each is left to what matters more. What
-// is left at the end is for the engine, which cannot stop in the middle of a write.
+// The reserve is used up in steps: the lower the step, the more important its writes. The
+// last step is for the engine, which cannot stop in the middle of a write.
 
 // forMessages is how much a retained message must leave free.
 func (d *disk) forMessages() int64 { return d.reserve }
 
-// forCompactions is how much compactions must leave free, and sweeps, whose work only
-// a compaction turns into free space. The messages that are in memory then still go to
-// tables: see memTableSize.
+// forCompactions is how much compactions must leave free, and sweeps, too, because only a
+// compaction turns their work into free space. The messages in memory still go to tables
+// then: see memTableSize.
 func (d *disk) forCompactions() int64 { return d.reserve / 4 * 3 }
 
 // forKeys is how much a change of a signing key must leave free.
 func (d *disk) forKeys() int64 { return d.reserve / 8 }
 
-// size returns n bytes in words.
+// size formats n bytes for people.
 func size(n int64) string {
 	switch {
 	case n >= 10<<20:

@@ -181,8 +181,8 @@ func TestDiskReserve(t *testing.T) {
 	}
 }
 
-// TestFilledByOthers lets others fill the disk to the last byte: nothing is written, the
-// process lives, and when there is room again all goes on.
+// TestFilledByOthers fills the disk to the last byte. The store writes nothing, the
+// process lives, and when there is room again, everything works.
 func TestFilledByOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fs := &starvedFS{match: func(op errorfs.Op) bool { return op.Kind == errorfs.OpFileWrite || op.Kind == errorfs.OpCreate }}
@@ -239,9 +239,9 @@ func TestFilledByOthers(t *testing.T) {
 	})
 }
 
-// TestStartOnFullDisk kills a process of publishers, fills its disk to any extent, and
-// opens the store. That ends at once, with an error that names the disk, or works; and
-// when there is room nothing is lost.
+// TestStartOnFullDisk kills a process of publishers, fills its disk to a varying extent,
+// and opens the store. Opening works, or fails at once with an error that names the disk.
+// When there is room again, nothing is lost.
 func TestStartOnFullDisk(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -295,8 +295,8 @@ func TestStartOnFullDisk(t *testing.T) {
 	}
 }
 
-// TestNoRoomWhileOpening fills the disk while a store is opened, after all that can be
-// looked at before: the process ends, with a line that names the disk.
+// TestNoRoomWhileOpening fills the disk while a store is being opened, after all checks.
+// The process ends with a line that names the disk.
 func TestNoRoomWhileOpening(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

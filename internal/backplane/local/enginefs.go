@@ -17,11 +17,11 @@ import (
 // failed at once, for ever. So engineFS
 //
 //   - gives up descriptors that are kept for the store when the process has no other;
-//   - waits until there is one, or room on the disk, where the engine cannot go on
-//     without; [committer] answers publishers meanwhile;
+//   - waits for a descriptor, or for room on the disk, where the engine cannot continue
+//     without it; [committer] answers publishers meanwhile;
 //   - pauses before it returns the failure of a flush or a compaction;
-//   - keeps compactions from the lower part of the reserve. A compaction needs room
-//     for all that it rewrites before it frees any;
+//   - keeps compactions out of the lower part of the reserve, because a compaction
+//     needs room for everything that it rewrites before it frees any;
 //   - notes what was synced: see [syncMarks].
 type engineFS struct {
 	vfs.FS
@@ -34,16 +34,16 @@ type engineFS struct {
 	report reporter
 	fatal  func(error)
 
-	// serving is set once the engine is open. Before, nothing is waited for: whoever
-	// starts a broker is to be told at once what is missing.
+	// serving is set once the engine is open. Before that nothing waits, so that a start
+	// fails at once and names what is missing.
 	serving atomic.Bool
 }
 
 const (
-	// retryAfter is how long a flush or a compaction that failed waits before the
-	// engine hears of it, and tries again.
+	// retryAfter is how long the failure of a flush or a compaction is held back before
+	// the engine receives it and tries again.
 	retryAfter = time.Second
-	// lookAgain is the time between two looks whether what was missing is there.
+	// lookAgain is the time between two attempts to get the missing room or descriptor.
 	lookAgain = 100 * time.Millisecond
 )
 
@@ -142,7 +142,7 @@ func (fs *engineFS) Open(name string, opts ...vfs.OpenOption) (vfs.File, error) 
 		return err
 	})
 	if err != nil {
-		if outOfDescriptors(err) { // a compaction that cannot read would come again at once
+		if outOfDescriptors(err) { // a compaction that cannot read would be repeated at once
 			fs.wait(lookAgain)
 		}
 		return nil, err
@@ -168,21 +168,21 @@ func (fs *engineFS) OpenDir(name string) (vfs.File, error) {
 // Unwrap implements [vfs.FS].
 func (fs *engineFS) Unwrap() vfs.FS { return fs.FS }
 
-// patiently repeats do as long as it fails for want of room or of a descriptor.
+// patiently repeats do while it fails for lack of room or of a descriptor.
 func (fs *engineFS) patiently(do func() error) error {
 	for {
 		err := do()
 		if err == nil || !fs.serving.Load() || !diskFull(err) && !outOfDescriptors(err) {
 			return err
 		}
-		fs.report("disk write failed", fmt.Errorf("%w; the store waits until it can be repeated", err))
+		fs.report("disk write failed", fmt.Errorf("%w; the store waits and tries again", err))
 		if !fs.wait(lookAgain) {
 			return err
 		}
 	}
 }
 
-// wait waits for d; ok is false if the store is being closed.
+// wait waits for d. ok reports whether the store is still open.
 func (fs *engineFS) wait(d time.Duration) (ok bool) {
 	t := time.NewTimer(d)
 	defer t.Stop()
@@ -195,8 +195,8 @@ func (fs *engineFS) wait(d time.Duration) (ok bool) {
 }
 
 // pause returns err, the outcome of a step of a flush or a compaction, after a while if
-// it is a failure. While the engine is opened it repeats a flush that fails until that
-// works, and cannot be stopped: a process that cannot start has to end.
+// it is a failure. While the engine opens, it repeats a failed flush until it works and
+// cannot be stopped, so the process must end then.
 func (fs *engineFS) pause(k fileKind, err error) error {
 	if err == nil {
 		return nil

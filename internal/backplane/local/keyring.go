@@ -22,7 +22,7 @@ type keyring struct {
 
 	mu       sync.Mutex
 	keys     map[string]pubsub.Key // what is durable
-	bad      map[string]error      // why the record of a key cannot be read, by id
+	bad      map[string]error      // errors of keys whose records cannot be read, by id
 	watchers map[*watcher]struct{}
 }
 
@@ -90,7 +90,7 @@ func (k *keyring) DeleteKey(ctx context.Context, id string) error {
 	})
 }
 
-// begin enters the engine and takes change, for a record of n bytes.
+// begin enters the engine and acquires change, for a record of n bytes.
 func (k *keyring) begin(ctx context.Context, n int64) error {
 	if err := k.enter(ctx); err != nil {
 		return err
@@ -113,8 +113,8 @@ func (k *keyring) begin(ctx context.Context, n int64) error {
 	return err
 }
 
-// commit makes a change durable, and then known, and gives change back. If it gives up
-// because the disk is stalled, the change becomes known when the disk goes on.
+// commit makes a change durable, then notifies the watchers and releases change. If it
+// gives up because the disk is stalled, the watchers are notified when the disk recovers.
 func (k *keyring) commit(c pubsub.KeyChange, fill func(*pebble.Batch) error) error {
 	w := k.engine.log.newWrite()
 	if err := fill(w.batch); err != nil {
@@ -135,7 +135,7 @@ func (k *keyring) commit(c pubsub.KeyChange, fill func(*pebble.Batch) error) err
 	return nil
 }
 
-// changed tells the watchers of a change that is durable.
+// changed notifies the watchers of a durable change.
 func (k *keyring) changed(c pubsub.KeyChange) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -154,7 +154,7 @@ func (k *keyring) changed(c pubsub.KeyChange) {
 	}
 }
 
-// get returns the key id, or just its id if its record cannot be read.
+// get returns the key with that id, or only the id if its record cannot be read.
 func (k *keyring) get(id string) (pubsub.Key, bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -68,12 +68,12 @@ type Events struct {
 	// Swept follows a sweep that has removed n messages and markers of clears,
 	// which took up so many bytes.
 	Swept func(n, bytes int64)
-	// Unreadable reports, at Open, a record that this release cannot read, and that
-	// hides no other: kind is key, and name the key's id.
+	// Unreadable reports, at Open, a record that this release cannot read. All other
+	// records work. kind is key, and name the key's id.
 	Unreadable func(kind, name string, err error)
-	// Exposed reports a file or directory of the data directory that others than its
-	// owner may use, by its mode, before Open returns. What is in the store's own
-	// files is kept from them if this process may change their modes.
+	// Exposed reports, before Open returns, a file or directory of the data directory
+	// whose mode lets others than its owner use it. Open removes those permissions from
+	// the store's own files if it can.
 	Exposed func(path string, mode fs.FileMode)
 	// Error reports trouble that the engine lives with and works on, such as a
 	// compaction that failed for lack of disk space. The event names it in a few
@@ -201,7 +201,7 @@ func (b *Backplane) Stats() Stats {
 // Run or WatchKeys that is under way. A second Close does nothing.
 //
 // If the disk does not let Close finish within closeWait, it returns an error and
-// leaves the rest behind; the process is to end then, as if it had been killed.
+// abandons the rest. The process must end then, as if it had been killed.
 func (b *Backplane) Close() error {
 	b.closeOnce.Do(func() {
 		done := make(chan error, 1)
@@ -286,7 +286,7 @@ func openEngine(o Options) (*engine, contents, error) {
 	return e, found, nil
 }
 
-// openDatabase opens the database in the directory, or makes it.
+// openDatabase opens the database in the directory, or creates it.
 func (e *engine) openDatabase(isNew bool) (err error) {
 	if err := e.dir.markOpen(); err != nil {
 		return err
@@ -314,9 +314,9 @@ func (e *engine) openDatabase(isNew bool) (err error) {
 	return nil
 }
 
-// makeDatabase makes the files of a new database, all at once: the engine does not open
-// what it had begun to make when the process was killed. Since it is opened anew after
-// that, its first log is not of the old format that the engine begins with.
+// makeDatabase makes the files of a new database, all at once, because the engine cannot
+// open a database whose making was interrupted. The database is opened a second time
+// afterwards, so its first log does not have the old format that the engine begins with.
 func (e *engine) makeDatabase() error {
 	fs, tmp := e.dir.fs, e.dir.store+".new"
 	if err := fs.RemoveAll(tmp); err != nil {

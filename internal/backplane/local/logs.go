@@ -14,17 +14,17 @@ import (
 	"github.com/cockroachdb/pebble/v2/batchrepr"
 )
 
-// The engine takes the first invalid piece of a MANIFEST, and often that of a
-// log, for the end of what was written before a crash, and goes on without the
-// rest. That is right for a torn end and wrong for a damaged middle, after which
-// it would delete the tables that it has forgotten. So the files are looked
-// through before it opens them.
+// The engine treats the first invalid chunk of a MANIFEST, and often of a log, as the end
+// of the writes before a crash, and ignores the rest. That is right for a torn end and
+// wrong for a damaged middle, after which the engine would delete the tables that it no
+// longer knows. So the files are checked before the engine opens them.
 //
-// Both are made of blocks of 32 KiB, and these of chunks that do not cross them:
+// Both consist of blocks of 32 KiB. A block consists of chunks, which never cross its
+// end:
 //
 //	CRC 4 · length 2 · kind 1 [· number of the log 4 [· bytes synced before 8]] · payload
 //
-// little-endian; the CRC is over what follows the length.
+// in little-endian. The CRC covers everything after the length.
 const blockBytes = 32 << 10
 
 // chunkKind says what a chunk is and how long its header is.
@@ -52,8 +52,7 @@ type chunk struct {
 	payload []byte
 }
 
-// parseChunk reads the chunk at offset i of a block; ok is false if there is no
-// valid one.
+// parseChunk reads the chunk at offset i of a block. ok reports whether it is valid.
 func parseChunk(block []byte, i int) (c chunk, ok bool) {
 	if len(block)-i < 7 {
 		return c, false
@@ -84,11 +83,11 @@ func maskedCRC(b []byte) uint32 {
 	return (c>>15 | c<<17) + 0xa282ead8
 }
 
-// logFileInfo says what is in a log.
+// logFileInfo describes a log.
 type logFileInfo struct {
 	number uint64
 	size   int64 // of its records
-	torn   error // where it ends, as damage, unless it was whole when the engine turned to the next one
+	torn   error // its end as damage; nil if the engine had completed it
 	// first and next are the numbers of its first change and of the one after its last,
 	// 0 if it has none.
 	first, next uint64
@@ -128,7 +127,7 @@ func checkLogs(d *directory, names []string, synced syncMark) (logs logList, err
 		logs = append(logs, log)
 	}
 	if newest < synced.number {
-		// An older one may have been deleted, but not before a newer one was there.
+		// The engine deletes an older log only once a newer one exists.
 		return nil, logs.missing(d, synced.number)
 	}
 	return logs, nil
@@ -138,9 +137,9 @@ func (logs logList) missing(d *directory, number uint64) error {
 	return fmt.Errorf("%w: %s is missing; %s", ErrCorrupt, d.fs.PathJoin(d.store, fmt.Sprintf("%06d.log", number)), wayOut)
 }
 
-// torn returns the damage of the oldest log that is torn, but not the newest one, which
-// a crash may leave so; nil if there is none. An older one is no matter if the engine does
-// not need it any more.
+// torn returns the damage of the oldest torn log, or nil. It ignores the newest log,
+// which a crash may tear. The damage does not matter if the engine no longer needs that
+// log.
 func (logs logList) torn() error {
 	for i := range len(logs) - 1 {
 		if logs[i].torn != nil {
@@ -155,7 +154,7 @@ func (logs logList) only(numbers []uint64) logList {
 	return slices.DeleteFunc(slices.Clone(logs), func(l logFileInfo) bool { return !slices.Contains(numbers, l.number) })
 }
 
-// size returns how many bytes of records there are.
+// size returns the number of bytes in all records.
 func (logs logList) size() (n int64) {
 	for _, l := range logs {
 		n += l.size
@@ -164,7 +163,7 @@ func (logs logList) size() (n int64) {
 }
 
 // checkNeeded looks for damage in the logs that the engine needs: each but the newest
-// must be whole, and each must go on where the one before it ends.
+// must be complete, and each must continue where the previous one ends.
 func (logs logList) checkNeeded(d *directory) error {
 	if err := logs.torn(); err != nil {
 		return err
@@ -181,9 +180,9 @@ func (logs logList) checkNeeded(d *directory) error {
 	return nil
 }
 
-// checkChunks reads a file up to its first invalid chunk. If that lies within the
-// first synced bytes, or a later chunk proves that what is invalid was once whole, the
-// file is damaged. So it is if the valid chunks before it do not follow on each other.
+// checkChunks reads a file up to its first invalid chunk. The file is damaged if that
+// chunk lies within the first synced bytes, if a later chunk proves that it was once
+// valid, or if the valid chunks before it are not consecutive.
 func checkChunks(d *directory, name string, synced int64, proves func(bad int64, c chunk) bool) (log logFileInfo, err error) {
 	f, err := openFile(d, name)
 	if err != nil {
@@ -204,11 +203,11 @@ func checkChunks(d *directory, name string, synced int64, proves func(bad int64,
 		}
 		for i := 0; i < n; {
 			c, ok := parseChunk(block[:n], i)
-			own := ok && (c.log == number || c.kind.header < 11) // else it is left from an older log
+			own := ok && (c.log == number || c.kind.header < 11) // otherwise it is a remnant of an older log
 			at := start + int64(i)
 			switch {
 			case own && c.synced > uint64(at):
-				return log, damage(at) // some of what came before it is gone
+				return log, damage(at) // some earlier chunks are lost
 			case own && bad >= 0 && proves(bad, c):
 				return log, damage(bad)
 			case own && bad < 0 && !order.follows(c):
@@ -218,7 +217,7 @@ func checkChunks(d *directory, name string, synced int64, proves func(bad int64,
 			case bad < 0 && padding(block[i:n]):
 				i = n
 			case bad < 0 && isTrailer(block[i:n], number) && at+trailerBytes >= synced:
-				return order.info(numberOf(name), at, nil), nil // what follows is left from an older log
+				return order.info(numberOf(name), at, nil), nil // the rest is a remnant of an older log
 			case at < synced && bad < 0:
 				return log, damage(at)
 			default:
@@ -250,17 +249,17 @@ func checkChunks(d *directory, name string, synced int64, proves func(bad int64,
 	}
 }
 
-// recordOrder checks that chunks follow on each other: in a record, and the records of
-// a log by the numbers that the engine gave their changes.
+// recordOrder checks that chunks are consecutive within a record, and that the records of
+// a log are, by the numbers that the engine gave their changes.
 type recordOrder struct {
 	log    bool   // the file is a log
 	within bool   // a record has begun and not ended
-	record []byte // of a log, what came of it
+	record []byte // of a log, the part read so far
 	first  uint64 // the number of the first change; 0 if there is none
 	next   uint64 // the number of the next change; 0 before the first record
 }
 
-// info returns what was found out about a log that ends like that.
+// info returns the description of a log that ends there.
 func (o *recordOrder) info(number uint64, size int64, torn error) logFileInfo {
 	return logFileInfo{number: number, size: size, torn: torn, first: o.first, next: o.next}
 }
@@ -281,7 +280,7 @@ func (o *recordOrder) follows(c chunk) bool {
 	return o.within || o.batch(o.record)
 }
 
-// batch reports whether b is a whole batch and the next one.
+// batch reports whether b is a complete batch and the next one in order.
 func (o *recordOrder) batch(b []byte) bool {
 	h, ok := batchrepr.ReadHeader(b)
 	if !ok || o.next != 0 && uint64(h.SeqNum) != o.next {

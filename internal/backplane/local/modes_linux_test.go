@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// TestModes opens a store that others can read, files and all: it is reported, and what
-// the store made itself they can read no more.
+// TestModes opens a store whose directory and files others can read. The directory is
+// reported, and others can no longer read the store's own files.
 func TestModes(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "data")
 	b := open(t, Options{Dir: dir})

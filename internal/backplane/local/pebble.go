@@ -21,8 +21,8 @@ func engineOptions(d *directory, diskTotal int64, tables int, report reporter, f
 		// Most overwritten values die in memory; larger ones would make a
 		// restart after a crash slow.
 		MemTableSize: memTableSize(diskTotal),
-		// A full table is written while the next one fills: a publish must not
-		// wait for that. More of them would not fit into the disk reserve.
+		// A full table is written while the next one fills, so that publishes do not wait
+		// for it. More tables would not fit into the disk reserve.
 		MemTableStopWritesThreshold: 3,
 		// Compact early, since a read looks into every sublevel; and never stop
 		// publishers because compaction is behind.
@@ -33,7 +33,7 @@ func engineOptions(d *directory, diskTotal int64, tables int, report reporter, f
 		// Enough for the blocks of busy topics; the system's own cache has the
 		// rest. It fills as it is used.
 		CacheSize:    32 << 20,
-		MaxOpenFiles: tables + 10, // so many the engine takes off for other files
+		MaxOpenFiles: tables + 10, // the engine subtracts 10 for other files
 		// The MANIFEST is read at every start.
 		MaxManifestFileSize: 4 << 20,
 		Logger:              logger{report: report, fatal: fatal},
@@ -60,11 +60,11 @@ func engineOptions(d *directory, diskTotal int64, tables int, report reporter, f
 	return o
 }
 
-// memTableSize returns how much is kept in memory before it goes to a table.
-// The logs hold some five times as much: on a small disk that must leave room for
-// messages. And when messages are refused for want of room, up to three of them are
-// still to be written, beside a new log: that must fit into the lower part of the
-// reserve, which is an eighth of such a disk.
+// memTableSize returns how much is kept in memory before it goes to a table. The logs
+// take some five times as much, and on a small disk they must leave room for messages.
+// When messages are refused for lack of room, up to three tables remain to be written,
+// beside a new log. These must fit into the lower part of the reserve, which is an eighth
+// of such a disk.
 func memTableSize(diskTotal int64) uint64 {
 	const most, least = 8 << 20, 256 << 10
 	if diskTotal == 0 {
@@ -76,8 +76,9 @@ func memTableSize(diskTotal int64) uint64 {
 // reporter is [Events.Error], and is never nil.
 type reporter func(event string, err error)
 
-// logger passes on what the engine cannot return as an error, and, if replayed is not nil,
-// which logs it reads when it is opened: it says so nowhere else.
+// logger reports the failures that the engine cannot return as errors. If replayed is not
+// nil, logger also records which logs the engine reads when it is opened, because only
+// its log lines name them.
 type logger struct {
 	report   reporter
 	fatal    func(error)

@@ -14,11 +14,11 @@ import (
 // contents is what a database holds.
 type contents struct {
 	exists     bool   // there is a database
-	unflushed  int64  // bytes of its logs that go to tables when it is opened
+	unflushed  int64  // bytes of its logs that the engine writes to tables at the start
 	generation uint64 // 0 in a new one
 	highWater  uint64 // numbers below it may have been given
 	keys       []pubsub.Key
-	badKeys    map[string]error // why a key's record cannot be read, by id
+	badKeys    map[string]error // errors of keys whose records cannot be read, by id
 	figures    *figures
 }
 
@@ -30,7 +30,7 @@ func inspect(d *directory, diskTotal int64) (contents, error) {
 	if err != nil || !exists {
 		return contents{figures: &figures{}}, err
 	}
-	report, fatal := func(string, error) {}, func(error) {} // what goes wrong comes back from scan
+	report, fatal := func(string, error) {}, func(error) {} // scan returns the failures
 	o := engineOptions(d, diskTotal, maxTables, report, fatal)
 	o.ReadOnly = true
 	var replayed []uint64

@@ -53,10 +53,10 @@ func (f *frozenFS) thaw() {
 	f.thawed = nil
 }
 
-// TestFrozen freezes the disk under a store: after 5 s it is not ready and refuses
-// messages and keys, whoever waits is answered, and what is durable can be read. When
-// the disk goes on all is as it was, and what had been given up is there, announced and
-// told.
+// TestFrozen freezes the disk under a store. After 5 s the store is not ready and refuses
+// messages and keys, waiting callers get an error, and durable data can be read. When the
+// disk recovers, everything works again; the writes that were given up are durable,
+// messages announced and keys reported.
 func TestFrozen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var disk frozenFS
@@ -204,9 +204,9 @@ func (f *starvedFS) wrap(fs vfs.FS) vfs.FS {
 	}))
 }
 
-// TestStarved lets files of each kind fail for want of room or descriptors. Publishes are
-// answered, the engine does not try again as fast as it can, the process lives, and when
-// there is room again all goes on, with nothing lost.
+// TestStarved makes files of each kind fail for lack of room or descriptors. Publishes
+// are answered, the engine does not retry in a busy loop, and the process lives. When
+// there is room again, everything works, and nothing is lost.
 func TestStarved(t *testing.T) {
 	isLog := func(op errorfs.Op) bool { return filepath.Ext(op.Path) == ".log" }
 	isTable := func(op errorfs.Op) bool { return filepath.Ext(op.Path) == ".sst" }

@@ -113,11 +113,11 @@ func (s *store) stripe(t pubsub.Topic) *stripe {
 	return &s.stripes[maphash.String(s.seed, string(t))%stripes]
 }
 
-// Put implements [pubsub.Store]. wait goes on until the message is durable,
-// whatever becomes of ctx: a publisher that has left must not leave a message
-// behind that is kept and was sent to nobody. Only if the disk is stalled wait gives
-// up, with [pubsub.ErrUnavailable]; what becomes durable after that is sent by the
-// backplane itself.
+// Put implements [pubsub.Store]. wait goes on until the message is durable, whatever
+// becomes of ctx: a publisher that has left must not leave a message behind that is kept
+// and was sent to nobody. wait gives up only if the disk is stalled, with
+// [pubsub.ErrUnavailable]. The backplane itself sends a message that becomes durable
+// after that.
 func (s *store) Put(ctx context.Context, m pubsub.Message) (wait func() (pubsub.Version, error)) {
 	w, err := s.put(ctx, &m)
 	if err != nil {
@@ -149,7 +149,7 @@ func (s *store) put(ctx context.Context, m *pubsub.Message) (*write, error) {
 	p := s.stripe(m.Topic)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if err := s.log.stalled(); err != nil { // before the lock was had, perhaps
+	if err := s.log.stalled(); err != nil { // perhaps since before the lock was acquired
 		return nil, err
 	}
 	w := s.log.newWrite()
@@ -202,8 +202,8 @@ func (s *store) fill(w *write, p *stripe, m *pubsub.Message, h *recordHead, size
 	return record.Value[seqOffset:flagsOffset], nil
 }
 
-// newestHead reads the head of the record under key, of a topic of p, once everything
-// that was written to p is to be read.
+// newestHead reads the head of the record under key, of a topic of p, once all writes to
+// p are visible.
 func (s *store) newestHead(p *stripe, key []byte) (recordHead, int, error) {
 	if err := s.log.waitApplied(p.ordinal); err != nil {
 		return recordHead{}, 0, err

@@ -47,8 +47,8 @@ func (s *store) stopSweeping() {
 }
 
 // sweep removes the records that have ended by now, until ctx is done. It stops with
-// [ErrDiskFull] where there would be no room for a compaction, which it takes to make
-// free space of what was removed: what has ended is not shown to anybody either way.
+// [ErrDiskFull] if there is no room for a compaction, because only a compaction frees the
+// space of removed records. Nobody sees ended records either way.
 func (s *store) sweep(ctx context.Context, now time.Time) error {
 	var n, size int64
 	defer func() {
@@ -78,7 +78,7 @@ func (s *store) sweep(ctx context.Context, now time.Time) error {
 			}
 		}
 		from = append(due[len(due)-1], 0)
-		// No more than a batch waits for the engine at a time.
+		// At most one batch waits for the engine at a time.
 		if err := s.log.waitAllApplied(); err != nil {
 			return err
 		}

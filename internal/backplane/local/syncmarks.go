@@ -11,20 +11,20 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// syncMarks is the file SYNCED among those of the engine. It says how far the newest
-// log and the MANIFEST are known to be on disk, so that damage to them, a lost end
-// included, can be told from what a crash leaves. The engine's own files cannot: the
-// offsets in its log lag, by nearly all of it where messages are large, and where a
-// file ends nothing says.
+// syncMarks is the file SYNCED among those of the engine. It says how far the newest log
+// and the MANIFEST are known to be on disk, so that damage to them, a lost end included,
+// can be told apart from the traces of a crash. The engine's own files do not tell: the
+// offsets in its log lag behind, by nearly the whole log if messages are large, and no
+// file records its own length.
 //
-// A mark is written after each sync of its file and never synced itself. Whatever
-// becomes of it in a crash, one that is there is true. The mark of a log goes as far as
-// the sync before the last one: the last write may be torn without being damage.
+// A mark is written after each sync of its file and never synced itself. A mark that
+// survives a crash is true. The mark of a log covers the bytes up to the sync before the
+// last one, because a torn last write is not damage.
 type syncMarks struct {
-	file vfs.File // nil marks nothing
+	file vfs.File // nil if marks are not written
 }
 
-// syncMark says that the first size bytes of the file with that number are on disk.
+// syncMark records that the first size bytes of the file with that number are on disk.
 type syncMark struct {
 	number uint64 // 0 if there is no mark
 	size   int64
@@ -37,8 +37,7 @@ const (
 	markStride = 32
 )
 
-// openSyncMarks opens the file for writing. Without it damage is noticed less well, and
-// nothing else is lost.
+// openSyncMarks opens the file for writing. Without it only less damage is noticed.
 func openSyncMarks(d *directory) *syncMarks {
 	f, err := d.fs.OpenReadWrite(d.fs.PathJoin(d.store, marksName), vfs.WriteCategoryUnspecified)
 	if err != nil {
@@ -56,8 +55,8 @@ func (s *syncMarks) note(k fileKind, number uint64, size int64) {
 	b = binary.BigEndian.AppendUint64(b, number)
 	b = binary.BigEndian.AppendUint64(b, uint64(size))
 	b = binary.BigEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
-	// A mark that was not written leaves an older one, which is true as well, or a torn
-	// one, which does not count.
+	// A failed write leaves an older mark, which is still true, or a torn one, which does
+	// not count.
 	_, _ = s.file.WriteAt(b, markOffset(k))
 }
 
@@ -75,7 +74,7 @@ func markOffset(k fileKind) int64 {
 	return 0
 }
 
-// readSyncMarks reads the marks that were left.
+// readSyncMarks reads the marks of the last run.
 func readSyncMarks(d *directory) (log, manifest syncMark, err error) {
 	name := d.fs.PathJoin(d.store, marksName)
 	f, err := d.fs.Open(name)

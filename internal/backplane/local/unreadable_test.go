@@ -11,8 +11,8 @@ import (
 	"pubsub"
 )
 
-// A key whose record cannot be read hides no other, is named at Open, keeps its id, and
-// can be deleted.
+// A key whose record cannot be read hides no other key, is reported at Open, keeps its
+// id, and can be deleted.
 func TestUnreadableKeys(t *testing.T) {
 	ctx := t.Context()
 	dir := t.TempDir()

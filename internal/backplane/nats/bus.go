@@ -333,7 +333,7 @@ const (
 	controlNone  = "+none"  // a node has nothing to reply
 	controlHello = "+hello" // a node is there
 	controlBye   = "+bye"   // a node leaves
-	controlWho   = "+who"   // a node asks whether any other is there; all reply
+	controlWho   = "+who"   // a node asks whether others run; all reply
 )
 
 // controlled takes a control message. Kinds that begin with '+' are the bus's own.

@@ -263,8 +263,8 @@ func (l *link) await(ctx context.Context) error {
 	return l.awaitConnection(ctx)
 }
 
-// awaitStream returns nil when there is a connection, all has been set up, and
-// nothing is known to be wrong with a stream.
+// awaitStream returns nil when there is a connection, the setup is complete, and no
+// stream has a known fault.
 func (l *link) awaitStream(ctx context.Context, stream string) error {
 	if err := l.await(ctx); err != nil {
 		return err
@@ -307,7 +307,7 @@ func (l *link) failure(ctx context.Context, err error) error {
 	case l.life.Err() != nil:
 		return pubsub.ErrClosed
 	case errors.Is(err, ctx.Err()): // false while ctx.Err is nil
-		return err // which says what was waited for
+		return err // which names what was awaited
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case passing(err) && !errors.Is(err, pubsub.ErrUnavailable):
@@ -332,7 +332,7 @@ func passing(err error) bool {
 		context.DeadlineExceeded, context.Canceled, natsgo.ErrTimeout, natsgo.ErrNoResponders, natsgo.ErrDisconnected,
 		natsgo.ErrConnectionReconnecting, natsgo.ErrReconnectBufExceeded, natsgo.ErrStaleConnection, natsgo.ErrConnectionClosed,
 		natsgo.ErrNoServers, jetstream.ErrNoStreamResponse, jetstream.ErrStreamNotFound, jetstream.ErrBucketNotFound,
-		natsgo.ErrStreamNotFound, // of a watch of keys, which the library has made of older calls of its own
+		natsgo.ErrStreamNotFound, // of a watch of keys, for which the library uses older calls
 		errNoLeader, errDeposed, errStale, pubsub.ErrUnavailable,
 	} {
 		if errors.Is(err, e) {

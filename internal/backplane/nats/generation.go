@@ -58,8 +58,8 @@ func (e *epoch) within(g uint64, f func()) bool {
 	return true
 }
 
-// begin makes g the generation of a stream that was created at born and has come to
-// seq; false if g was one before.
+// begin makes g the generation of a stream that was created at born and has reached seq.
+// It reports whether g is a new generation.
 func (e *epoch) begin(g, seq uint64, born time.Time) (before uint64, ok bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -136,7 +136,7 @@ func (l *link) position(ctx context.Context) (last uint64, err error) {
 			}
 			if time.Since(missing) >= missingAfter {
 				if _, err := l.makeStream(ctx, retainedSettings(l.names, randomNumber(), l.o.Replicas)); err != nil {
-					l.report("making a lost stream anew failed", err)
+					l.report("stream recreation failed", err)
 					return 0, err
 				}
 				if err := l.renew(ctx, false); err != nil {
@@ -264,8 +264,8 @@ func (l *link) renew(ctx context.Context, lost bool) error {
 		fresh, purged := false, false
 		switch {
 		case at == 0 && !lost && announced == known && l.epoch.isNew(info):
-			// Somebody has made it anew with the settings of the one that was there:
-			// numbers that were given before would be given again.
+			// Somebody has recreated the stream with the same settings, so numbers that
+			// were given before would be given again.
 			g, fresh = randomNumber(), true
 		case at == 0 && !lost: // made anew, or purged
 			g, fresh, purged = announced, true, announced == known
@@ -324,9 +324,9 @@ func (e *epoch) wasRetired(g uint64) bool {
 	return was
 }
 
-// readGeneration reads the record of the generation at the stream's leader; at is
-// its sequence number, 0 if there is none. If the record cannot be read, g is 0; but
-// a node that starts does not touch what a later release has written.
+// readGeneration reads the record of the generation at the stream's leader; at is its
+// sequence number, 0 if there is none. If the record cannot be read, g is 0; but a node
+// that starts does not touch a record of a later release.
 func (l *link) readGeneration(ctx context.Context) (g, at uint64, err error) {
 	m, err := l.readAtLeader(ctx, l.names.stream(), l.names.generation())
 	if err != nil || m == nil {

@@ -13,28 +13,28 @@ import (
 )
 
 const (
-	// lookEvery is the time between two looks at the broker's streams in NATS; it
-	// varies by a tenth.
+	// lookEvery is the time between two checks of the broker's streams in NATS; it varies
+	// by a tenth.
 	lookEvery = 2 * time.Second
-	// lookLeast is the pause after a look, however many hints come meanwhile.
+	// lookLeast is the pause after a check, however many hints arrive meanwhile.
 	lookLeast = 100 * time.Millisecond
-	// silentAfter is how long a stream may give no answer before that is a fault: the
+	// silentAfter is how long a stream may give no answer before that is a fault. The
 	// election of a leader takes up to 9 s.
 	silentAfter = 10 * time.Second
-	// reportAgain is the time between two reports of a fault that lasts.
+	// reportAgain is the time between two reports of a lasting fault.
 	reportAgain = time.Minute
 )
 
 var (
-	// ErrMissing says that a stream that a broker needs is missing in NATS.
+	// ErrMissing reports that a stream that a broker needs is missing in NATS.
 	ErrMissing = errors.New("missing in NATS")
-	// ErrNoJetStream says that NATS has JetStream switched off for the broker's
-	// account.
+	// ErrNoJetStream reports that JetStream is disabled for the broker's account.
 	ErrNoJetStream = errors.New("JetStream is not enabled for the account")
 )
 
-// Fault is what is wrong with a stream that the broker keeps in NATS. It is a
-// [pubsub.ErrUnavailable]: as soon as the stream is right, everything works again.
+// Fault describes a problem with a stream of the broker in NATS. It is a
+// [pubsub.ErrUnavailable], because everything works again as soon as the problem is
+// solved.
 type Fault struct {
 	// Event names the fault in a few constant words.
 	Event string
@@ -43,7 +43,7 @@ type Fault struct {
 	// Err is [ErrMissing], [ErrNoJetStream], a [*SettingsError], or the reason why
 	// the stream gives no answer.
 	Err error
-	// Action is what an operator must do, or what a node does about it by itself.
+	// Action says what an operator must do, or what a node does by itself.
 	Action string
 }
 
@@ -52,9 +52,8 @@ func (f *Fault) Error() string { return "stream " + f.Stream + ": " + f.Err.Erro
 // Unwrap makes the error a [pubsub.ErrUnavailable].
 func (f *Fault) Unwrap() []error { return []error{pubsub.ErrUnavailable, f.Err} }
 
-// guard looks at the two streams of the broker every lookEvery. What is wrong with a
-// stream it makes the error of all calls that need the stream, and reports it; then it
-// starts the repair.
+// guard checks the two streams of the broker every lookEvery. It reports each fault of a
+// stream, makes all calls that need the stream return it, and starts the repair.
 type guard struct {
 	// immutable
 	link *link
@@ -63,13 +62,13 @@ type guard struct {
 	retained, keys guarded
 }
 
-// guarded is what the guard knows of one stream.
+// guarded is the guard's state of one stream.
 type guarded struct {
 	want     jetstream.StreamConfig
 	born     time.Time // when it was created
-	last     uint64    // how far it had come
+	last     uint64    // its last sequence number
 	subjects uint64    // how many subjects it had messages of
-	silent   time.Time // when it stopped giving answers; zero if it gives them
+	silent   time.Time // when it stopped answering; zero if it answers
 	began    time.Time // when the present fault began; zero if there is none
 	reported time.Time // when that fault was reported last
 	event    string    // its Event
@@ -83,7 +82,7 @@ func newGuard(l *link) *guard {
 	}
 }
 
-// run looks from when all is set up until Close.
+// run checks the streams from the end of the setup until Close.
 func (g *guard) run() {
 	l := g.link
 	select {
@@ -121,14 +120,14 @@ func (g *guard) run() {
 	}
 }
 
-// look asks for the state of a stream, and sets and reports its fault. It returns nil
-// if the state is unknown or there is a fault.
+// look requests the state of a stream, and sets and reports its fault. It returns nil if
+// the state is unknown or there is a fault.
 func (g *guard) look(one *guarded) *jetstream.StreamInfo {
 	l := g.link
 	info, err := l.infoOf(l.life, one.want.Name)
 	if l.life.Err() != nil || !l.isUp() {
 		one.silent = time.Time{}
-		return nil // the loss of the connection is reported as such
+		return nil // the loss of the connection has its own report
 	}
 	fault := l.judge(&one.want, info, err)
 	switch {
@@ -140,7 +139,7 @@ func (g *guard) look(one *guarded) *jetstream.StreamInfo {
 		}
 		silent := time.Since(one.silent)
 		if silent < silentAfter {
-			return nil // a fault that there was goes on
+			return nil // an earlier fault remains
 		}
 		fault = &Fault{
 			Event: "stream unavailable in NATS", Stream: one.want.Name,
@@ -158,8 +157,8 @@ func (g *guard) look(one *guarded) *jetstream.StreamInfo {
 	return info
 }
 
-// report reports a fault when it begins, from time to time while it lasts, and when
-// it is over.
+// report reports a fault when it begins, every reportAgain while it lasts, and when it is
+// over.
 func (g *guard) report(one *guarded, fault *Fault) {
 	events, now := &g.link.o.Events, time.Now()
 	switch {
@@ -183,8 +182,8 @@ func (g *guard) report(one *guarded, fault *Fault) {
 	}
 }
 
-// lookAtRetained looks at the stream of retained messages. The sweeper makes a
-// missing one anew.
+// lookAtRetained checks the stream of retained messages. The sweeper recreates a missing
+// stream.
 func (g *guard) lookAtRetained() {
 	l := g.link
 	seen, hadFault := l.epoch.seen.Load(), l.fault(l.names.stream()) != nil
@@ -195,7 +194,7 @@ func (g *guard) lookAtRetained() {
 			l.missed("the stream is missing")
 		}
 	case l.isAnother(info), info.State.Msgs == 0:
-		// Without any message, not even the record of its generation is left.
+		// A stream without any message has lost even the record of its generation.
 		ctx, cancel := context.WithTimeout(l.life, changeTimeout)
 		defer cancel()
 		if err := l.renew(ctx, false); err != nil && !passing(err) {
@@ -209,8 +208,8 @@ func (g *guard) lookAtRetained() {
 	}
 }
 
-// lookAtKeys looks at the bucket of signing keys. All keys are read again if it may
-// have been made anew, restored or purged.
+// lookAtKeys checks the bucket of signing keys. All keys are read again if the bucket may
+// have been recreated, restored or purged.
 func (g *guard) lookAtKeys() {
 	l, one := g.link, &g.keys
 	hadFault := l.fault(one.want.Name) != nil
@@ -219,7 +218,7 @@ func (g *guard) lookAtKeys() {
 		return
 	}
 	replaced := false
-	if isLed(info.Cluster) { // else the numbers may be old ones
+	if isLed(info.Cluster) { // otherwise the numbers may be old
 		replaced = !one.born.IsZero() && (!info.Created.Equal(one.born) ||
 			info.State.LastSeq < one.last || info.State.NumSubjects < one.subjects)
 		one.born, one.last, one.subjects = info.Created, info.State.LastSeq, info.State.NumSubjects
@@ -232,15 +231,15 @@ func (g *guard) lookAtKeys() {
 	}
 }
 
-// judge returns the fault that an answer about a stream shows; nil if there is
-// none, or if err may pass by itself.
+// judge returns the fault that an answer about a stream shows. It returns nil if there is
+// none, or if err may be transient.
 func (l *link) judge(want *jetstream.StreamConfig, info *jetstream.StreamInfo, err error) *Fault {
 	f := &Fault{Stream: want.Name}
 	var api *jetstream.APIError
 	switch {
 	case errors.Is(err, jetstream.ErrStreamNotFound):
 		f.Event, f.Err = "stream missing in NATS", ErrMissing
-		f.Action = "none: a node makes it anew; what was retained is lost until it is published again"
+		f.Action = "none: a node recreates it; the retained messages are lost until they are published again"
 		if want.Name == l.names.keysStream() {
 			f.Event, f.Action = "key bucket missing in NATS", restoreKeys
 		}
@@ -251,7 +250,7 @@ func (l *link) judge(want *jetstream.StreamConfig, info *jetstream.StreamInfo, e
 	case err != nil:
 		return nil
 	default:
-		// How many replicas there are is the operator's to change while nodes run.
+		// The operator may change the number of replicas while nodes run.
 		found := differences(l.names, want, &info.Config, 0)
 		if len(found) == 0 {
 			return nil
@@ -262,10 +261,10 @@ func (l *link) judge(want *jetstream.StreamConfig, info *jetstream.StreamInfo, e
 	return f
 }
 
-// restoreKeys is what to do about a bucket of signing keys that was lost.
+// restoreKeys is the advice for a lost bucket of signing keys.
 const restoreKeys = "restore the bucket from a backup with `nats stream restore`; or, if the keys are lost for good, make an empty one with `pubsub cluster make-key-bucket`"
 
-// setFault makes f, which may be nil, the error of all calls that need the stream.
+// setFault makes all calls that need the stream return f, which may be nil.
 func (l *link) setFault(stream string, f *Fault) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -276,7 +275,7 @@ func (l *link) setFault(stream string, f *Fault) {
 	}
 }
 
-// fault returns what is wrong with a stream; nil if nothing is known to be.
+// fault returns the known fault of a stream, or nil.
 func (l *link) fault(stream string) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -292,6 +291,6 @@ func (l *link) faultCount() int {
 	return len(l.faults)
 }
 
-// doubt has the guard look at once: an answer has shown that a stream may be
+// doubt makes the guard check at once, because an answer has shown that a stream may be
 // missing.
 func (l *link) doubt() { kick(l.doubted) }

@@ -81,9 +81,9 @@ func (n *node) refusal(topic pubsub.Topic) error {
 	return err
 }
 
-// A stream that is deleted under nodes that nobody publishes at is noticed, reported
-// and made anew, once, without waiting for a sweep; subscribers get what is published
-// afterwards, and old versions do not count.
+// Nodes without publishers notice and report that the stream was deleted, and recreate
+// it, once, without waiting for a sweep. Subscribers get later messages, and old versions
+// do not count.
 func TestStreamLost(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, 3)
@@ -134,7 +134,7 @@ func TestStreamLost(t *testing.T) {
 	nodes[2].neverBack()
 }
 
-// Of nodes that start at the same time one makes each stream, and says so.
+// Of nodes that start at the same time, one creates each stream, and reports it.
 func TestStreamsAreMadeOnce(t *testing.T) {
 	t.Parallel()
 	url, j := newServer(t).url(), new(journal)
@@ -154,8 +154,8 @@ func TestStreamsAreMadeOnce(t *testing.T) {
 	}
 }
 
-// While the stream is missing, publishing and reading fail at once, and Health says
-// why. Keys and what is not retained go on.
+// While the stream is missing, publishing and reading fail at once, and Health returns
+// the reason. Keys and plain messages still work.
 func TestCallsWhileStreamIsLost(t *testing.T) {
 	t.Parallel()
 	n, j := watched(t, newServer(t).url())
@@ -194,8 +194,8 @@ func TestCallsWhileStreamIsLost(t *testing.T) {
 	n.ends("t", "new", n.put("t", "new"))
 }
 
-// A stream that somebody has made anew with other settings is not used: the error
-// names what differs, until the settings are right.
+// A stream that somebody has recreated with other settings is not used. The error names
+// the differences until the settings are right.
 func TestStreamReplacedByAnother(t *testing.T) {
 	t.Parallel()
 	n, j := watched(t, newServer(t).url())
@@ -237,8 +237,8 @@ func TestStreamReplacedByAnother(t *testing.T) {
 	}
 }
 
-// A stream that somebody has made anew just as it was is of another generation, even
-// if it has grown beyond the old one when that is noticed.
+// A stream that somebody has recreated with the same settings is a new generation, even
+// if it has outgrown the old one by the time it is noticed.
 func TestStreamReplacedByItsLike(t *testing.T) {
 	t.Parallel()
 	n, _ := watched(t, newServer(t).url())
@@ -268,7 +268,7 @@ func TestStreamReplacedByItsLike(t *testing.T) {
 	n.neverBack()
 }
 
-// A stream that is purged is reported, and goes on: its numbers do, too.
+// A purge of the stream is reported. The stream still works, and its numbers continue.
 func TestStreamPurged(t *testing.T) {
 	t.Parallel()
 	n, j := watched(t, newServer(t).url())
@@ -296,8 +296,7 @@ func TestStreamPurged(t *testing.T) {
 	}
 }
 
-// JetStream that is switched off is reported as what it is, and all goes on when it
-// is on again.
+// Disabled JetStream is reported as such, and everything works when it is enabled again.
 func TestJetStreamDisabled(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
@@ -360,9 +359,8 @@ func TestStreamUnavailable(t *testing.T) {
 	}
 }
 
-// A lost bucket of signing keys is reported, and never made anew by a node: neither by
-// one that runs, which goes on to know the keys, nor by one that starts. One that is
-// restored is taken up.
+// A lost bucket of signing keys is reported, and no node recreates it: neither a running
+// node, which keeps its keys, nor one that starts. Nodes use a restored bucket.
 func TestKeyBucketLost(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
@@ -442,7 +440,7 @@ func TestKeyBucketLost(t *testing.T) {
 }
 
 // A node that starts when both streams are missing makes no bucket while another node
-// runs: that one knows keys. Without it this is a new broker.
+// runs, because that node knows keys. Without another node, this is a new broker.
 func TestBothStreamsLost(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
@@ -484,8 +482,8 @@ func TestBothStreamsLost(t *testing.T) {
 	}
 }
 
-// An empty bucket is made knowingly, where one was lost and nowhere else. Keys that
-// are not in it are none any more.
+// MakeKeyBucket makes an empty bucket only in place of a lost one. Keys that are not in
+// it are revoked.
 func TestMakeKeyBucket(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
@@ -524,8 +522,8 @@ func TestMakeKeyBucket(t *testing.T) {
 	}
 }
 
-// Before the first start nothing is there, and that is no fault; where only the stream
-// of retained messages is missing, that is said.
+// Before the first start neither stream exists, which is not a fault. If only the stream
+// of retained messages is missing, Check reports it.
 func TestCheckWhatIsMissing(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
@@ -540,7 +538,7 @@ func TestCheckWhatIsMissing(t *testing.T) {
 	}
 	js := b.link.js
 	defer func() { b.Close() }()
-	b.link.end() // it must not make anew what is deleted next
+	b.link.end() // it must not recreate the stream that is deleted next
 	if err := js.DeleteStream(ctx, b.link.names.stream()); err != nil {
 		t.Fatal(err)
 	}
@@ -549,8 +547,8 @@ func TestCheckWhatIsMissing(t *testing.T) {
 	}
 }
 
-// Keys that were purged from the bucket behind the broker's back are none any more,
-// without waiting for a new connection.
+// Keys that somebody has purged from the bucket are revoked, without waiting for a new
+// connection.
 func TestKeyBucketPurged(t *testing.T) {
 	t.Parallel()
 	n, j := watched(t, newServer(t).url())
@@ -616,7 +614,7 @@ func TestConsumersDeleted(t *testing.T) {
 	}
 }
 
-// A record that cannot be read hides no other, and is named once.
+// A record that cannot be read hides no other record, and is reported once.
 func TestUnreadableRecords(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)

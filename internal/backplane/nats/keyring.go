@@ -234,10 +234,10 @@ func (k *keyring) WatchKeys(ctx context.Context, changed func(pubsub.KeyChange))
 // that they have admitted be ended, or keys be there that are gone.
 type keyWatch struct {
 	*keyring
-	known   map[string]string // the values that were told, by id
-	ready   bool              // Ready has been told
+	known   map[string]string // the values that the watcher received, by id
+	ready   bool              // Ready has been reported
 	changed func(pubsub.KeyChange)
-	again   chan struct{} // told of each new connection, and when the bucket may be another
+	again   chan struct{} // notified of each new connection, and when the bucket may be another
 
 	at         map[string]uint64 // the revision that was told last, by id
 	upTo, seen uint64            // how far the bucket had come when all was read, and has come since
@@ -251,7 +251,8 @@ func (w *keyWatch) once(ctx context.Context) error {
 	}
 	unkick(w.again) // by this one
 	if l.fault(l.names.keysStream()) != nil {
-		// What was told stays told: that the bucket is lost says nothing of the keys.
+		// The watcher keeps its keys, because the loss of the bucket says nothing about
+		// them.
 		select {
 		case <-w.again:
 		case <-ctx.Done():
@@ -273,7 +274,7 @@ func (w *keyWatch) once(ctx context.Context) error {
 	defer watcher.Stop()
 	check := time.NewTicker(min(l.o.SyncInterval, l.o.lookEvery))
 	defer check.Stop()
-	var last uint64 // how far the bucket had come at the last check
+	var last uint64 // the bucket's last sequence number at the last check
 	for {
 		select {
 		case <-ctx.Done():
@@ -348,8 +349,8 @@ func (w *keyWatch) update(e jetstream.KeyValueEntry) (another bool) {
 	return false
 }
 
-// take takes a revision of a key. One that cannot be read leaves the key as it was
-// told before.
+// take applies a revision of a key. A revision that cannot be read leaves the key
+// unchanged.
 func (w *keyWatch) take(id string, revision uint64, value []byte, deleted bool) {
 	w.at[id] = revision
 	was, known := w.known[id]

@@ -80,25 +80,24 @@ type Events struct {
 	// Generation follows a change of the stream's generation, which means that the
 	// stream was made anew, or restored, or has lost messages.
 	Generation func(from, to uint64)
-	// Purged follows the loss of all retained messages, by somebody who has purged
-	// the stream.
+	// Purged reports that somebody has purged the stream of retained messages.
 	Purged func(stream string)
-	// Made follows the creation of a stream by this node.
+	// Made reports that this node has created a stream.
 	Made func(stream string)
-	// Fault reports what is wrong with a stream when it is noticed, and once a minute
-	// while it lasts. Recovered follows its end.
+	// Fault reports a fault of a stream when it is noticed, and once a minute while it
+	// lasts. Recovered reports its end.
 	Fault     func(*Fault)
 	Recovered func(stream string, lasted time.Duration)
-	// Unreadable reports a record in NATS that this release cannot read, once: one of a
-	// later release, or one that no release has written. Kind is key, message or
+	// Unreadable reports, once, a record in NATS that this release cannot read: a record
+	// of a later release, or one that no release has written. Kind is key, message or
 	// generation, and name the id of the key or the topic of the message. All other
 	// records work.
 	Unreadable func(kind, name string, err error)
-	// KeysReplaced reports that the bucket of signing keys was made anew, restored or
-	// purged: all keys are read again.
+	// KeysReplaced reports that the bucket of signing keys was recreated, restored or
+	// purged. All keys are read again.
 	KeysReplaced func(stream string)
-	// Error reports trouble that the backplane lives with; event names it in a few
-	// constant words. It may be called for every message.
+	// Error reports an error from which the backplane recovers. The event names it in a
+	// few constant words. Error may be called for every message.
 	Error func(event string, err error)
 }
 
@@ -177,8 +176,8 @@ func setDefaults(o *Options) {
 	}
 }
 
-// Health returns nil if the Bus is running, JetStream answers, and both streams are
-// there and can be used.
+// Health returns nil if the Bus is running, JetStream answers, and both streams exist and
+// are usable.
 func (b *Backplane) Health(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -197,7 +196,7 @@ func (b *Backplane) Health(ctx context.Context) error {
 	return b.link.failure(ctx, b.link.healthy(bounded))
 }
 
-// healthy returns nil if both streams answer and there is no fault in them.
+// healthy returns nil if both streams answer and have no fault.
 func (l *link) healthy(ctx context.Context) error {
 	for _, want := range []jetstream.StreamConfig{retainedSettings(l.names, 1, 0), keysSettings(l.names, 0)} {
 		if err := l.fault(want.Name); err != nil {
@@ -210,7 +209,7 @@ func (l *link) healthy(ctx context.Context) error {
 		}
 		switch {
 		case want.Name == l.names.keysStream() && err != nil && passing(err) && ctx.Err() == nil:
-			err = nil // the keys are known; the guard makes it a fault if it lasts
+			err = nil // the keys are known; the guard reports a lasting silence as a fault
 		case err == nil && want.Name == l.names.stream() && !isLed(info.Cluster):
 			_, err = l.committed(ctx)
 		}
@@ -266,8 +265,8 @@ type link struct {
 	ready chan struct{} // closed by setUp when all is there, or will never be
 
 	doubted     chan struct{} // one slot: a stream may be missing
-	connections *listeners    // told of each new connection
-	keysChanged *listeners    // told that all keys must be read again
+	connections *listeners    // notified of each new connection
+	keysChanged *listeners    // notified when all keys must be read again
 
 	// generationChanged is called when it has, and missed when something may have
 	// been missed; neither blocks.
@@ -283,9 +282,9 @@ type link struct {
 	lastWaiting atomic.Int64 // unix seconds of the last Events.Waiting
 
 	mu      sync.Mutex
-	failed  error              // guarded by mu: why it never works
+	failed  error              // guarded by mu: set if it can never work
 	bad     map[badRecord]bool // guarded by mu: what Events.Unreadable has reported
-	faults  map[string]*Fault  // guarded by mu: what is wrong with a stream now
+	faults  map[string]*Fault  // guarded by mu: the present fault of each stream
 	up      chan struct{}      // guarded by mu: closed while there is a connection
 	session context.Context    // guarded by mu: done when the connection is lost
 	lost    context.CancelFunc // guarded by mu: ends session
@@ -328,7 +327,7 @@ type badRecord struct {
 	seq        uint64
 }
 
-// maxBad is how many records that cannot be read are remembered; with more, some are
+// maxBad is how many unreadable records are remembered. If there are more, some are
 // reported again.
 const maxBad = 4096
 
@@ -390,7 +389,7 @@ func kick(c chan<- struct{}) {
 	}
 }
 
-// listeners are channels with one slot each that are kicked together.
+// listeners are channels with one slot each that are notified together.
 type listeners struct {
 	mu  sync.Mutex
 	all map[chan<- struct{}]struct{} // guarded by mu
@@ -398,7 +397,7 @@ type listeners struct {
 
 func newListeners() *listeners { return &listeners{all: map[chan<- struct{}]struct{}{}} }
 
-// add has c kicked from now on until the function that it returns is called.
+// add makes c one of the listeners until the function that it returns is called.
 func (l *listeners) add(c chan<- struct{}) (stop func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

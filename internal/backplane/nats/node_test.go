@@ -40,8 +40,9 @@ type node struct {
 	heard   atomic.Pointer[chan struct{}] // if set, it is told of each message
 }
 
-// newNode opens a backplane and runs it until the test is over. Unless o says so, it
-// does not look at the streams without a reason: tests have them be as they must not.
+// newNode opens a backplane and runs it until the test is over. Unless o says otherwise,
+// it does not check the streams without a reason, because tests put them into states that
+// it would repair.
 func newNode(t testing.TB, o Options) *node {
 	t.Helper()
 	n := &node{t: t, got: map[pubsub.Topic][]pubsub.Message{}}

@@ -28,7 +28,7 @@ const (
 // retained is what the stream has of a topic.
 type retained struct {
 	message pubsub.Message // as it was stored
-	ok      bool           // there is one that this release can read
+	ok      bool           // there is a record that this release can read
 }
 
 // view is what was read of the stream at one time, by a server that had all that
@@ -162,7 +162,7 @@ func (r *reads) part(ctx context.Context, topics []pubsub.Topic) (*view, error) 
 		if ok {
 			var of uint64
 			if of, err = parseGenerationRecord(record.data); err != nil {
-				of = 0 // renew sees to it
+				of = 0 // renew repairs that
 			}
 			ok = of == g
 		}

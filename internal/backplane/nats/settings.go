@@ -212,11 +212,12 @@ func tooOld(v [3]int) bool {
 }
 
 const (
-	// recordRoom is what a message takes in NATS beyond its data and properties, which
-	// are no longer together than an MQTT packet: the fields of its record, its sender
-	// and the headers, which hold its subject.
+	// recordRoom is the room for a message in NATS beyond its data and properties, which
+	// together fit into an MQTT packet. It holds the fields of the record, the sender,
+	// and the headers with the subject.
 	recordRoom = 8 << 10
-	// controlRoom is what the longest message between nodes takes: a node's topics.
+	// controlRoom is the size of the longest message between nodes, which lists a node's
+	// topics.
 	controlRoom = 272 << 10
 )
 

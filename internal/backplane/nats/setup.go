@@ -50,19 +50,19 @@ func (l *link) setUpOnce(ctx context.Context) error {
 	return l.renew(ctx, false)
 }
 
-// makeStreams makes the streams that are missing, and checks those that are there.
-// It never makes a bucket of signing keys that was lost: that would hide that the
-// keys are gone.
+// makeStreams makes the streams that are missing, and checks those that are there. It
+// never recreates a lost bucket of signing keys, because that would hide the loss of the
+// keys.
 func (l *link) makeStreams(ctx context.Context) error {
 	retained := retainedSettings(l.names, randomNumber(), l.o.Replicas)
 	keys := keysSettings(l.names, l.o.Replicas)
-	// The bucket is made before the stream of retained messages and looked at after
-	// it. So where there is that stream but no bucket, the bucket was lost.
+	// The bucket is created before the stream of retained messages and checked after it.
+	// So if the stream exists without the bucket, the bucket was lost.
 	haveRetained, err := l.existing(ctx, retained.Name)
 	if err != nil {
 		return err
 	}
-	// Where there is neither but a node runs, both were lost.
+	// If neither exists but a node runs, both were lost.
 	lost := haveRetained != nil || l.othersRun(ctx)
 	haveKeys, err := l.existing(ctx, keys.Name)
 	if err != nil {
@@ -92,8 +92,8 @@ func (l *link) makeStreams(ctx context.Context) error {
 	return nil
 }
 
-// othersRun reports whether a node of this broker runs, which made both streams or
-// found them.
+// othersRun reports whether another node of this broker runs. Such a node has created or
+// found both streams.
 func (l *link) othersRun(ctx context.Context) bool {
 	ctx, cancel := l.request(ctx, replyWithin)
 	defer cancel()
@@ -117,12 +117,11 @@ func (l *link) existing(ctx context.Context, stream string) (*jetstream.StreamIn
 // is in no cluster.
 const codeNoReplicas = 10074
 
-// makeStream makes a stream, with three replicas if their number is not set and
-// there is a cluster, and returns its state. It is no error if another node was
-// faster.
+// makeStream makes a stream, with three replicas if their number is not set and there is
+// a cluster, and returns its state. It is not an error if another node was faster.
 func (l *link) makeStream(ctx context.Context, c jetstream.StreamConfig) (*jetstream.StreamInfo, error) {
-	// What differs tells JetStream that two nodes do not make the same stream, of which
-	// each would take itself for the maker.
+	// The difference makes JetStream refuse the second of two nodes that create the
+	// stream. Otherwise each would take itself for the creator.
 	c.Metadata = map[string]string{"pubsub-made-by": strconv.FormatUint(l.node, 16)}
 	err := l.create(ctx, c)
 	switch {
@@ -155,10 +154,10 @@ func (l *link) create(ctx context.Context, c jetstream.StreamConfig) error {
 	return err
 }
 
-// Check compares what a broker with the settings o has in NATS with what it must
-// be, without changing anything. Before the first start nothing is there: none is
-// true then, and there is no difference. The error says why that cannot be told, or
-// that the server cannot be used ([ErrServer]).
+// Check compares what a broker with the settings o has in NATS with what it must be,
+// without changing anything. Before the first start neither stream exists: none is then
+// true, and there is no difference. The error says why the comparison failed, or that the
+// server is unusable ([ErrServer]).
 func Check(ctx context.Context, o Options) (found []Difference, none bool, err error) {
 	err = briefly(ctx, o, func(ctx context.Context, l *link) error {
 		retained, keys := retainedSettings(l.names, 1, l.o.Replicas), keysSettings(l.names, l.o.Replicas)
@@ -167,7 +166,7 @@ func Check(ctx context.Context, o Options) (found []Difference, none bool, err e
 			jetstream.StreamConfig
 			fix string
 		}{
-			{retained, "nothing: a node that runs or starts makes it anew; what was retained is lost until it is published again"},
+			{retained, "nothing: a node that runs or starts recreates it; the retained messages are lost until they are published again"},
 			{keys, restoreKeys},
 		} {
 			have, err := l.existing(ctx, want.Name)
@@ -189,12 +188,12 @@ func Check(ctx context.Context, o Options) (found []Difference, none bool, err e
 	return found, none, err
 }
 
-// ErrBucketExists says that the bucket of signing keys is not missing.
-var ErrBucketExists = errors.New("the bucket of signing keys is there")
+// ErrBucketExists reports that the bucket of signing keys is not missing.
+var ErrBucketExists = errors.New("the bucket of signing keys exists")
 
-// MakeKeyBucket makes the bucket of signing keys anew, without any key, where it was
-// lost. Nodes that run take it up, and end what the lost keys have admitted. The
-// error is [ErrBucketExists] if the bucket is not missing.
+// MakeKeyBucket recreates a lost bucket of signing keys, without any key. Running nodes
+// notice it, and end the connections that the lost keys have admitted. The error is
+// [ErrBucketExists] if the bucket is not missing.
 func MakeKeyBucket(ctx context.Context, o Options) error {
 	return briefly(ctx, o, func(ctx context.Context, l *link) error {
 		keys := keysSettings(l.names, l.o.Replicas)
@@ -208,7 +207,7 @@ func MakeKeyBucket(ctx context.Context, o Options) error {
 	})
 }
 
-// briefly connects to NATS as o says, for as long as f takes.
+// briefly connects to NATS with the options o while f runs.
 func briefly(ctx context.Context, o Options, f func(context.Context, *link) error) error {
 	setDefaults(&o)
 	options, err := connectOptions(&o)

@@ -119,7 +119,7 @@ func (s *sweeper) run(ctx context.Context) {
 			interval.Reset(s.nextInterval())
 		}
 		if f := s.link.fault(s.link.names.stream()); f != nil && !errors.Is(f, ErrMissing) {
-			continue // the guard asks for a sweep when the fault is over
+			continue // the guard requests a sweep when the fault is over
 		}
 		bounded, cancel := context.WithTimeout(ctx, sweepTimeout)
 		n, err := s.sweep(bounded)
@@ -128,8 +128,8 @@ func (s *sweeper) run(ctx context.Context) {
 		case ctx.Err() != nil:
 			return
 		case err != nil:
-			// Whatever may pass, such as the election of a leader, the guard reports if it
-			// does not.
+			// Trouble may be transient, such as the election of a leader; the guard
+			// reports it if it lasts.
 			if s.link.fault(s.link.names.stream()) == nil && !passing(err) {
 				s.link.report("sweep failed", err)
 			}
