@@ -133,6 +133,9 @@ func (l *link) connect(options []natsgo.Option) error {
 		natsgo.ReconnectHandler(func(nc *natsgo.Conn) {
 			l.reconnects.Add(1)
 			connected(nc)
+			if l.faultCount() > 0 {
+				l.doubt() // a stream that was silent may answer now
+			}
 		}),
 		natsgo.DisconnectErrHandler(func(_ *natsgo.Conn, err error) { l.disconnected(err) }),
 		natsgo.ReconnectErrHandler(func(_ *natsgo.Conn, err error) { l.waits(fmt.Errorf("cannot connect to NATS: %w", err)) }),

@@ -68,7 +68,8 @@ type guarded struct {
 	born     time.Time // when it was created
 	last     uint64    // its last sequence number
 	subjects uint64    // how many subjects it had messages of
-	silent   time.Time // when it stopped answering; zero if it answers
+	conn     uint64    // the connection in use, as link.reconnects counts them
+	silent   time.Time // when it stopped answering on conn; zero if it answers
 	began    time.Time // when the present fault began; zero if there is none
 	reported time.Time // when that fault was reported last
 	event    string    // its Event
@@ -124,8 +125,12 @@ func (g *guard) run() {
 // the state is unknown or there is a fault.
 func (g *guard) look(one *guarded) *jetstream.StreamInfo {
 	l := g.link
+	conn := l.reconnects.Load()
+	if conn != one.conn { // silence on an earlier connection says nothing about this one
+		one.conn, one.silent = conn, time.Time{}
+	}
 	info, err := l.infoOf(l.life, one.want.Name)
-	if l.life.Err() != nil || !l.isUp() {
+	if l.life.Err() != nil || !l.isUp() || err != nil && l.reconnects.Load() != conn {
 		one.silent = time.Time{}
 		return nil // the loss of the connection has its own report
 	}
