@@ -123,7 +123,7 @@ func (n *node) openLot() error {
 	}
 	lot, err := park.New(park.Options{
 		WriteTimeout: n.cfg.WriteTimeout, Pollers: n.o.Shards,
-		Opened: func() { n.server.Sockets().Parked() },
+		Opened: func(nc net.Conn) { n.server.Sockets().Parked(nc) },
 		Closed: func() { n.server.Sockets().Unparked() },
 	})
 	switch {

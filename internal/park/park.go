@@ -6,6 +6,7 @@ package park
 
 import (
 	"errors"
+	"net"
 	"time"
 )
 
@@ -32,7 +33,9 @@ type Options struct {
 	// Pollers is how many goroutines wait for events, eight at most. Default:
 	// GOMAXPROCS.
 	Pollers int
-	// Opened is called when the lot has a descriptor of its own for a connection, and
-	// Closed once that descriptor is closed; either may be nil. They must not block.
-	Opened, Closed func()
+	// Opened is called when the lot has a descriptor of its own for nc, which it closes
+	// next. Closed is called once that descriptor is closed. Either may be nil. They must
+	// not block.
+	Opened func(nc net.Conn)
+	Closed func()
 }

@@ -59,7 +59,7 @@ func New(o Options) (*Lot, error) {
 		o.Pollers = runtime.GOMAXPROCS(0)
 	}
 	if o.Opened == nil {
-		o.Opened = func() {}
+		o.Opened = func(net.Conn) {}
 	}
 	if o.Closed == nil {
 		o.Closed = func() {}
@@ -240,7 +240,7 @@ func (l *Lot) Park(c *Conn, nc net.Conn, h Handler) (early []byte, err error) {
 	if err != nil {
 		return nil, err
 	}
-	l.opts.Opened()
+	l.opts.Opened(nc)
 	p := l.pollers[l.next.Add(1)%uint32(len(l.pollers))]
 	c.poller, c.handler, c.fd, c.reading = p, h, int32(fd), true
 	tune(fd, &l.opts)

@@ -137,10 +137,14 @@ func (s *Sockets) Stats() SocketStats {
 	return st
 }
 
-// Parked counts the descriptor of a connection that has left net/http.
-func (s *Sockets) Parked() {
+// Parked counts the descriptor of a connection that has left net/http, in place of nc,
+// which is closed next: it is one connection.
+func (s *Sockets) Parked(nc net.Conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if c, ok := nc.(*httpConn); ok {
+		s.forget(c.socket)
+	}
 	s.open++
 }
 

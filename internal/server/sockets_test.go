@@ -201,7 +201,7 @@ func TestAcceptWaits(t *testing.T) {
 			}
 		}}})
 		ln := s.Listener(p, nil)
-		s.Parked() // a stream
+		s.Parked(nil) // a stream
 		var wg sync.WaitGroup
 		wg.Go(func() {
 			c, err := ln.Accept()
@@ -433,4 +433,24 @@ func TestCloseOfTLSDoesNotWait(t *testing.T) {
 			t.Errorf("Close has waited %v", took)
 		}
 	})
+}
+
+// A connection counts once while it moves to its parked descriptor.
+func TestParkedCountsOnce(t *testing.T) {
+	s := NewSockets(SocketOptions{})
+	k := &socket{Conn: &closeHook{}, sockets: s, fresh: true}
+	s.add(&socketListener{sockets: s, closed: make(chan struct{})}, k)
+	for _, step := range []struct {
+		name string
+		do   func()
+		open int
+	}{
+		{"parked", func() { s.Parked(&httpConn{Conn: k, socket: k}) }, 1},
+		{"closed", func() { k.Close() }, 1},
+		{"its descriptor closed", s.Unparked, 0},
+	} {
+		if step.do(); s.Stats().Open != step.open {
+			t.Errorf("%s: %d open, want %d", step.name, s.Stats().Open, step.open)
+		}
+	}
 }
