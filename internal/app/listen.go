@@ -115,14 +115,10 @@ func (n *node) httpServer() *http.Server {
 	return s
 }
 
-// maxOpsSockets bounds the connections of the ops listener. They come out of the reserve
-// that max-sockets leaves, so that operators can connect whatever clients do.
-const maxOpsSockets = 16
-
 // opsServer returns the server for operators, and the connections of its listener.
 func (n *node) opsServer() (*http.Server, *server.Sockets) {
 	sockets := server.NewSockets(server.SocketOptions{
-		Max:          maxOpsSockets,
+		Max:          maxOpsSockets(),
 		WriteTimeout: n.cfg.WriteTimeout,
 		Events:       server.SocketEvents{AcceptFailed: n.acceptFailed},
 	})

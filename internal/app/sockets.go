@@ -28,6 +28,16 @@ func socketsWithin(limit uint64) int {
 	return int(min(limit-min(reservedDescriptors, limit/2), math.MaxInt32))
 }
 
+// maxOpsSockets returns the bound on the connections of the ops listener: 16 to 64. They
+// come out of the reserve that max-sockets leaves, so operators can connect at any time.
+func maxOpsSockets() int {
+	limit, ok := descriptorLimit()
+	if !ok {
+		return 64
+	}
+	return int(min(64, max(16, limit/16)))
+}
+
 // warnOfSockets warns if clients may take all descriptors of the process.
 func (n *node) warnOfSockets(cfg *config.Config) {
 	limit, ok := descriptorLimit()
