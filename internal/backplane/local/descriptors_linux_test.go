@@ -36,7 +36,7 @@ func TestNoDescriptors(t *testing.T) {
 func init() { helpers["starve"] = helpStarve }
 
 // helpStarve puts messages that make for many logs and tables while nothing is left of
-// 256 descriptors, and then while whatever the store closes is taken from it, too.
+// 256 descriptors, and then while every descriptor that the store closes is taken from it, too.
 func helpStarve(dir string) error {
 	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: 256, Max: 256}); err != nil {
 		return err

@@ -230,7 +230,7 @@ type engineFile struct {
 	kind   fileKind
 	number uint64 // of a log or a MANIFEST
 
-	// owned by whoever writes
+	// owned by the goroutine that writes
 	written, synced int64
 }
 
