@@ -90,18 +90,18 @@ type Bus interface {
 	// Send passes m to every node that wants its topic. The retained message of
 	// a topic is sent after its Put, with its version.
 	Send(ctx context.Context, m Message) error
-	// Want returns once messages sent to t from now on reach this node. Each
-	// successful Want is undone by one Drop.
-	Want(ctx context.Context, t Topic) error
-	// Drop undoes one Want.
-	Drop(t Topic)
-	// Tell passes c to every node; no reply is waited for.
-	Tell(ctx context.Context, c Control) error
-	// Ask passes c to every node and returns the replies that came before ctx
+	// Subscribe returns once messages sent to t from now on reach this node. Each
+	// successful Subscribe is undone by one Unsubscribe.
+	Subscribe(ctx context.Context, t Topic) error
+	// Unsubscribe undoes one Subscribe.
+	Unsubscribe(t Topic)
+	// Broadcast passes c to every node; no reply is waited for.
+	Broadcast(ctx context.Context, c Control) error
+	// Gather passes c to every node and returns the replies that came before ctx
 	// was done or, where their number is known, all of them.
-	Ask(ctx context.Context, c Control) ([][]byte, error)
+	Gather(ctx context.Context, c Control) ([][]byte, error)
 	// Run passes what arrives to r until ctx is done, then returns nil; an error
-	// means that the Bus is lost. It is called once. Send, Tell and Ask work as
+	// means that the Bus is lost. It is called once. Send, Broadcast and Gather work as
 	// soon as Ready has been called.
 	Run(ctx context.Context, r Receiver) error
 }
@@ -113,7 +113,7 @@ type Receiver struct {
 	Ready func()
 	// Deliver takes a message that was sent to a wanted topic. A message to a
 	// topic that is not wanted may be passed too.
-	Deliver func(*Parcel)
+	Deliver func(*PreparedMessage)
 	// Control takes what was told or asked; its result, if not nil, is the reply.
 	Control func(Control) []byte
 	// Rejoined, if not nil, is called after this node was cut off from others, or

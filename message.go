@@ -73,24 +73,24 @@ func (m *Message) Clears() bool {
 	return m.Retain && (len(m.Data) == 0 || m.HasTTL && m.TTL == 0)
 }
 
-// Shape numbers a wire encoding of a message that several subscribers share.
-type Shape uint8
+// Encoding numbers a wire encoding of a message that several subscribers share.
+type Encoding uint8
 
-// NumShapes is how many shapes a [Parcel] has room for.
-const NumShapes = 6
+// NumEncodings is how many shapes a [PreparedMessage] has room for.
+const NumEncodings = 6
 
-// Parcel is a message on its way to the subscribers of one node, with its wire
+// PreparedMessage is a message on its way to the subscribers of one node, with its wire
 // encodings: each is made once, when first asked for, and then shared,
 // read-only, by all of them.
-type Parcel struct {
+type PreparedMessage struct {
 	Message
 
-	// Wire is an upper bound of the length of an encoding, in bytes. The creator may set
+	// MaxEncodedSize is an upper bound of the length of an encoding, in bytes. The creator may set
 	// it before the parcel is shared.
-	Wire int
+	MaxEncodedSize int
 
-	frames [NumShapes]atomic.Pointer[[]byte]
-	mu     sync.Mutex // held while a frame is made
+	encoded [NumEncodings]atomic.Pointer[[]byte]
+	mu      sync.Mutex // held while a frame is made
 
 	total *atomic.Int64 // see CountIn
 	// state has the number of holders in the upper bits, and the number of bytes in the
@@ -99,69 +99,69 @@ type Parcel struct {
 }
 
 const (
-	parcelHolder    = 1 << 40 // one holder in Parcel.state
-	parcelBytesMask = parcelHolder - 1
+	oneHolder = 1 << 40 // one holder in PreparedMessage.state
+	bytesMask = oneHolder - 1
 )
 
-// parcelOverhead is the memory of a parcel beside its content, its sender and its
+// preparedOverhead is the memory of a parcel beside its content, its sender and its
 // encodings: its own size, and the rounding of the allocator.
-const parcelOverhead = int(unsafe.Sizeof(Parcel{})) + 48
+const preparedOverhead = int(unsafe.Sizeof(PreparedMessage{})) + 48
 
-// NewParcel wraps m.
-func NewParcel(m Message) *Parcel {
-	p := &Parcel{Message: m}
-	p.state.Store(uint64(parcelOverhead + cap(m.Data) + cap(m.Properties) + len(m.Sender)))
+// NewPreparedMessage wraps m.
+func NewPreparedMessage(m Message) *PreparedMessage {
+	p := &PreparedMessage{Message: m}
+	p.state.Store(uint64(preparedOverhead + cap(m.Data) + cap(m.Properties) + len(m.Sender)))
 	return p
 }
 
 // CountIn sets the counter to which encodings add their bytes if they are made while the
 // parcel is held. It must be called before the parcel is shared.
-func (p *Parcel) CountIn(total *atomic.Int64) { p.total = total }
+func (p *PreparedMessage) CountIn(total *atomic.Int64) { p.total = total }
 
 // Size returns how many bytes of memory p takes, with the encodings made so far.
 // Its topic is not included: a node's parcels of a topic share one string.
-func (p *Parcel) Size() int64 { return int64(p.state.Load() & parcelBytesMask) }
+func (p *PreparedMessage) Size() int64 { return int64(p.state.Load() & bytesMask) }
 
 // Hold adds a holder that keeps p in memory, and returns how many bytes that adds to the
 // memory in use: the size of p for the first holder, otherwise 0.
-func (p *Parcel) Hold() (added int64) {
-	if n := p.state.Add(parcelHolder); n/parcelHolder == 1 {
-		return int64(n & parcelBytesMask)
+func (p *PreparedMessage) Hold() (added int64) {
+	if n := p.state.Add(oneHolder); n/oneHolder == 1 {
+		return int64(n & bytesMask)
 	}
 	return 0
 }
 
 // Release removes a holder, and returns how many bytes are no longer kept.
-func (p *Parcel) Release() (freed int64) {
-	if n := p.state.Add(^uint64(parcelHolder - 1)); n/parcelHolder == 0 {
+func (p *PreparedMessage) Release() (freed int64) {
+	if n := p.state.Add(^uint64(oneHolder - 1)); n/oneHolder == 0 {
 		return int64(n)
 	}
 	return 0
 }
 
 // grow adds n to the size of p.
-func (p *Parcel) grow(n int) {
-	if p.state.Add(uint64(n))/parcelHolder > 0 && p.total != nil {
+func (p *PreparedMessage) grow(n int) {
+	if p.state.Add(uint64(n))/oneHolder > 0 && p.total != nil {
 		p.total.Add(int64(n))
 	}
 }
 
-// Frame returns the message in shape s. The first call for s has encode append
+// Encoded returns the message in shape s. The first call for s has encode append
 // it to an empty slice; encode must be the same function for every call with s.
-func (p *Parcel) Frame(s Shape, encode func(dst []byte, m *Message) []byte) []byte {
-	if f := p.frames[s].Load(); f != nil {
+func (p *PreparedMessage) Encoded(s Encoding, encode func(dst []byte, m *Message) []byte) []byte {
+	if f := p.encoded[s].Load(); f != nil {
 		return *f
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if f := p.frames[s].Load(); f != nil {
+	if f := p.encoded[s].Load(); f != nil {
 		return *f
 	}
 	b := encode(nil, &p.Message)
-	p.frames[s].Store(&b)
-	p.grow(cap(b) + frameOverhead)
+	p.encoded[s].Store(&b)
+	p.grow(cap(b) + encodingOverhead)
 	return b
 }
 
-// frameOverhead is the memory of an encoding beside its bytes.
-const frameOverhead = int(unsafe.Sizeof([]byte(nil)))
+// encodingOverhead is the memory of an encoding beside its bytes.
+const encodingOverhead = int(unsafe.Sizeof([]byte(nil)))

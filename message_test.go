@@ -94,17 +94,17 @@ func FuzzMessageExpiry(f *testing.F) {
 }
 
 func TestFrameIsMadeOnceForEachShape(t *testing.T) {
-	p := pubsub.NewParcel(pubsub.Message{Topic: "t", Data: []byte("x")})
+	p := pubsub.NewPreparedMessage(pubsub.Message{Topic: "t", Data: []byte("x")})
 	if p.Topic != "t" || string(p.Data) != "x" {
 		t.Errorf("parcel of %+v", p.Message)
 	}
-	var calls [pubsub.NumShapes]atomic.Int32
-	var frames [pubsub.NumShapes][8][]byte
+	var calls [pubsub.NumEncodings]atomic.Int32
+	var frames [pubsub.NumEncodings][8][]byte
 	var wg sync.WaitGroup
-	for s := range pubsub.NumShapes {
+	for s := range pubsub.NumEncodings {
 		for i := range frames[s] {
 			wg.Go(func() {
-				frames[s][i] = p.Frame(pubsub.Shape(s), func(dst []byte, m *pubsub.Message) []byte {
+				frames[s][i] = p.Encoded(pubsub.Encoding(s), func(dst []byte, m *pubsub.Message) []byte {
 					calls[s].Add(1)
 					if len(dst) != 0 {
 						t.Errorf("encode was given %q", dst)
@@ -129,10 +129,10 @@ func TestFrameIsMadeOnceForEachShape(t *testing.T) {
 
 // A shape that has no bytes is made once, too.
 func TestEmptyFrame(t *testing.T) {
-	p := pubsub.NewParcel(pubsub.Message{})
+	p := pubsub.NewPreparedMessage(pubsub.Message{})
 	calls := 0
 	for range 2 {
-		if f := p.Frame(0, func([]byte, *pubsub.Message) []byte { calls++; return nil }); len(f) != 0 {
+		if f := p.Encoded(0, func([]byte, *pubsub.Message) []byte { calls++; return nil }); len(f) != 0 {
 			t.Errorf("frame %q", f)
 		}
 	}
@@ -142,21 +142,21 @@ func TestEmptyFrame(t *testing.T) {
 }
 
 func TestFrameAllocatesNothingOnceMade(t *testing.T) {
-	p := pubsub.NewParcel(pubsub.Message{Topic: "t", Data: []byte("x")})
+	p := pubsub.NewPreparedMessage(pubsub.Message{Topic: "t", Data: []byte("x")})
 	encode := func(dst []byte, m *pubsub.Message) []byte { return append(dst, m.Data...) }
-	p.Frame(0, encode)
-	if n := testing.AllocsPerRun(100, func() { p.Frame(0, encode) }); n != 0 {
+	p.Encoded(0, encode)
+	if n := testing.AllocsPerRun(100, func() { p.Encoded(0, encode) }); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
 }
 
 // Hold returns the size of a parcel once, and encodings that are made while it is held
 // count as soon as they exist.
-func TestParcelCountsWhatItTakes(t *testing.T) {
+func TestPreparedMessageCountsWhatItTakes(t *testing.T) {
 	const keepers, rounds = 8, 200
 	for range 20 {
 		var total atomic.Int64
-		p := pubsub.NewParcel(pubsub.Message{Topic: "t", Data: make([]byte, 100), Properties: make([]byte, 10), Sender: "sender"})
+		p := pubsub.NewPreparedMessage(pubsub.Message{Topic: "t", Data: make([]byte, 100), Properties: make([]byte, 10), Sender: "sender"})
 		p.CountIn(&total)
 		if n := p.Size(); n < 116 || n > 116+500 {
 			t.Errorf("a message of 116 bytes takes %d", n)
@@ -166,7 +166,7 @@ func TestParcelCountsWhatItTakes(t *testing.T) {
 			wg.Go(func() {
 				for range rounds {
 					total.Add(p.Hold())
-					p.Frame(pubsub.Shape(i%pubsub.NumShapes), func(dst []byte, m *pubsub.Message) []byte { return append(dst, m.Data...) })
+					p.Encoded(pubsub.Encoding(i%pubsub.NumEncodings), func(dst []byte, m *pubsub.Message) []byte { return append(dst, m.Data...) })
 					total.Add(-p.Release())
 				}
 			})
@@ -175,8 +175,8 @@ func TestParcelCountsWhatItTakes(t *testing.T) {
 		if n := total.Load(); n != 0 {
 			t.Fatalf("%d bytes are kept by nobody", n)
 		}
-		if n := p.Size(); n < 116+pubsub.NumShapes*100 {
-			t.Errorf("with %d encodings of 100 bytes it takes %d", pubsub.NumShapes, n)
+		if n := p.Size(); n < 116+pubsub.NumEncodings*100 {
+			t.Errorf("with %d encodings of 100 bytes it takes %d", pubsub.NumEncodings, n)
 		}
 		total.Add(p.Hold())
 		total.Add(p.Hold())

@@ -173,10 +173,10 @@ func exercise(ctx context.Context, t testing.TB, s *server.Server, o backplane.O
 	}
 	a, b := nodes[0], nodes[1]
 	stream := cmp.Or(o.Prefix, "pubsub") + "_retained"
-	if err := b.Want(ctx, "t"); err != nil {
-		return fmt.Errorf("Want: %w", err)
+	if err := b.Subscribe(ctx, "t"); err != nil {
+		return fmt.Errorf("Subscribe: %w", err)
 	}
-	defer b.Drop("t")
+	defer b.Unsubscribe("t")
 	for _, step := range []func() error{
 		func() error { return exerciseMessages(ctx, a, b) },
 		func() error { return exerciseSweep(ctx, a, b) },
@@ -218,7 +218,7 @@ func newNode(ctx context.Context, o backplane.Options) (*runningNode, error) {
 	go func() {
 		n.ended <- b.Run(context.Background(), pubsub.Receiver{
 			Ready: func() { close(ready) },
-			Deliver: func(p *pubsub.Parcel) {
+			Deliver: func(p *pubsub.PreparedMessage) {
 				n.mu.Lock()
 				defer n.mu.Unlock()
 				n.delivered = append(n.delivered, p.Message)
@@ -288,7 +288,7 @@ func exerciseControl(ctx context.Context, a *runningNode) error {
 	return await(ctx, "the replies of both nodes", func() bool {
 		within, cancel := context.WithTimeout(ctx, 2*time.Second)
 		defer cancel()
-		replies, err := a.Ask(within, pubsub.Control{Kind: "k", Body: []byte("x")})
+		replies, err := a.Gather(within, pubsub.Control{Kind: "k", Body: []byte("x")})
 		return err == nil && len(replies) == 2
 	})
 }
@@ -396,10 +396,10 @@ func TestOthersCannotForge(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer n.stop()
-	if err := n.Want(ctx, "t"); err != nil {
+	if err := n.Subscribe(ctx, "t"); err != nil {
 		t.Fatal(err)
 	}
-	defer n.Drop("t")
+	defer n.Unsubscribe("t")
 
 	// A person who may see and do everything records a message on its way.
 	person, other, stranger := operator(t, s), connect(t, s, "other", "x"), connect(t, s, "stranger", "x")

@@ -175,7 +175,7 @@ func (n *node) build(adminToken string) {
 		Outboxes:         outboxes,
 		SubscriberBuffer: int(n.cfg.SubscriberBuffer),
 		BacklogMemory:    int64(n.cfg.BacklogMemory),
-		WireSize:         server.WireSize,
+		MaxEncodedSize:   server.WireSize,
 		FetchAtOnce:      fetchAtOnce,
 	})
 	n.server = server.New(server.Options{

@@ -137,7 +137,7 @@ func TestBacklogIsBounded(t *testing.T) {
 func tally(ds []Delivery, n map[pubsub.Topic]uint64) {
 	for _, d := range ds {
 		n[d.Sub.Topic()] += d.Dropped
-		if d.Parcel != nil && !d.Parcel.Retain {
+		if d.Message != nil && !d.Message.Retain {
 			n[d.Sub.Topic()]++
 		}
 	}

@@ -17,7 +17,7 @@ import (
 // client is a member with a goroutine that reads whenever the hub wakes it, and
 // checks what it is given.
 type client struct {
-	*Member
+	*Subscriber
 	wake chan struct{}
 	gate chan struct{} // not nil: it reads nothing until this is closed
 	slow bool          // it lets others go first before each Read
@@ -43,7 +43,7 @@ const last = "last"
 func newClient(t *testing.T, h *Hub, topics []pubsub.Topic) *client {
 	c := &client{t: t, wake: make(chan struct{}, 1), done: make(chan struct{}),
 		seen: make(map[pubsub.Topic]*account), left: len(topics)}
-	c.Member = newMember(h, c, "")
+	c.Subscriber = newMember(h, c, "")
 	for _, topic := range topics {
 		c.seen[topic] = &account{next: make(map[string]int)}
 	}
@@ -57,7 +57,7 @@ func (c *client) join(ctx context.Context) {
 			c.t.Errorf("Subscribe: %v", err)
 			return
 		}
-		s.Open(nil, pubsub.Version{})
+		s.Resume(nil, pubsub.Version{})
 	}
 }
 
@@ -65,7 +65,7 @@ func (c *client) Wake() { c.wake <- struct{}{} } // blocks if woken twice: a bug
 
 func (c *client) Failed(err error) { c.t.Error(err) }
 
-func (c *client) Due() { c.Kick() }
+func (c *client) Due() { c.Notify() }
 
 func (c *client) run(ctx context.Context) {
 	if c.gate != nil {
@@ -99,18 +99,18 @@ func (c *client) take(d Delivery) {
 	topic := d.Sub.Topic()
 	a := c.seen[topic]
 	a.dropped += d.Dropped
-	if d.Parcel == nil {
+	if d.Message == nil {
 		return
 	}
-	if d.Parcel.Topic != topic {
-		c.t.Errorf("a message of %s through a subscription of %s", d.Parcel.Topic, topic)
+	if d.Message.Topic != topic {
+		c.t.Errorf("a message of %s through a subscription of %s", d.Message.Topic, topic)
 	}
-	if d.Parcel.Retain {
-		if d.Parcel.Version.Seq <= a.version {
-			c.t.Errorf("%s: version %d after %d", topic, d.Parcel.Version.Seq, a.version)
+	if d.Message.Retain {
+		if d.Message.Version.Seq <= a.version {
+			c.t.Errorf("%s: version %d after %d", topic, d.Message.Version.Seq, a.version)
 		}
-		a.version = d.Parcel.Version.Seq
-		if string(d.Parcel.Data) == last {
+		a.version = d.Message.Version.Seq
+		if string(d.Message.Data) == last {
 			if c.left--; c.left == 0 {
 				close(c.done)
 			}
@@ -120,8 +120,8 @@ func (c *client) take(d Delivery) {
 	a.delivered++
 	var from string
 	var n int
-	if _, err := fmt.Sscanf(string(d.Parcel.Data), "%s %d", &from, &n); err != nil {
-		c.t.Errorf("content %q: %v", d.Parcel.Data, err)
+	if _, err := fmt.Sscanf(string(d.Message.Data), "%s %d", &from, &n); err != nil {
+		c.t.Errorf("content %q: %v", d.Message.Data, err)
 	}
 	if n < a.next[from] {
 		c.t.Errorf("%s: message %d of %s after number %d", topic, n, from, a.next[from]-1)
@@ -188,7 +188,7 @@ func testConcurrent(t *testing.T, o Options) {
 			publishing.Go(func() {
 				rnd := rand.New(rand.NewPCG(seed, 0))
 				for n := range messages {
-					h.Deliver(pubsub.NewParcel(pubsub.Message{Topic: topic, Data: fmt.Appendf(nil, "p%d %d %s", j, n, strings.Repeat("x", rnd.IntN(200)))}))
+					h.Deliver(pubsub.NewPreparedMessage(pubsub.Message{Topic: topic, Data: fmt.Appendf(nil, "p%d %d %s", j, n, strings.Repeat("x", rnd.IntN(200)))}))
 					if n%7 == 0 {
 						// Not in order: two publishers may pass each other.
 						h.Deliver(retained(topic, versions[i].Add(1)))
@@ -305,7 +305,7 @@ func TestReadRacesWithLeaving(t *testing.T) {
 		members.Go(func() {
 			for range 100 {
 				p := &racer{wake: make(chan struct{}, 1)}
-				p.Member = newMember(h, p, "")
+				p.Subscriber = newMember(h, p, "")
 				rctx, stop := context.WithCancel(ctx)
 				var reading sync.WaitGroup
 				reading.Go(func() { p.run(rctx) })
@@ -316,8 +316,8 @@ func TestReadRacesWithLeaving(t *testing.T) {
 						break
 					}
 					var opening sync.WaitGroup
-					opening.Go(func() { s.Open(retained("t", 1), pubsub.Version{}) })
-					p.Kick()
+					opening.Go(func() { s.Resume(retained("t", 1), pubsub.Version{}) })
+					p.Notify()
 					p.SetDeadline(time.Now())
 					p.Unsubscribe("t")
 					opening.Wait()
@@ -340,7 +340,7 @@ func TestReadRacesWithLeaving(t *testing.T) {
 
 // racer is a holder whose goroutine reads and looks at nothing.
 type racer struct {
-	*Member
+	*Subscriber
 	wake chan struct{}
 }
 
@@ -348,7 +348,7 @@ func (r *racer) Wake() { r.wake <- struct{}{} }
 
 func (r *racer) Failed(error) {}
 
-func (r *racer) Due() { r.Kick() }
+func (r *racer) Due() { r.Notify() }
 
 func (r *racer) run(ctx context.Context) {
 	for {

@@ -89,7 +89,7 @@ func (f fetch) do(h *Hub) {
 		}
 		for i := 0; i < len(found) && size < maxPiece; i++ { // the remaining ones are read again later
 			if p := found[i].parcel; p != nil {
-				size += p.Wire
+				size += p.MaxEncodedSize
 			}
 			fs[done].give(&found[i], &h.backlog)
 			done++
@@ -105,8 +105,8 @@ func (f fetch) do(h *Hub) {
 
 // found is the result of reading the store for a subscription.
 type found struct {
-	parcel    *pubsub.Parcel // nil if there is none
-	forgotten pubsub.Version // the log's newest, before the store was asked
+	parcel    *pubsub.PreparedMessage // nil if there is none
+	forgotten pubsub.Version          // the log's newest, before the store was asked
 	err       error
 }
 
@@ -139,7 +139,7 @@ func (f fetch) read(h *Hub, to *found) {
 	if f.late == lateLast {
 		seen = pubsub.Version{}
 	}
-	ctx, cancel := context.WithTimeout(h.fetches.ctx, h.opts.WantTimeout)
+	ctx, cancel := context.WithTimeout(h.fetches.ctx, h.opts.SubscribeTimeout)
 	defer cancel()
 	to.parcel, _, to.err = s.Last(ctx, seen)
 }
@@ -151,17 +151,17 @@ func (f *fetch) give(found *found, b *backlog) {
 	f.late = lateNothing
 	switch {
 	case late == lateMissed:
-		if !s.log.resume(s, found.parcel, found.forgotten, b) {
+		if !s.log.replaceForgotten(s, found.parcel, found.forgotten, b) {
 			f.late = lateMissed
 		}
 	case found.parcel != nil:
-		s.log.open(s, false, found.parcel, late == lateNewer, pubsub.Version{}, b)
+		s.log.resume(s, false, found.parcel, late == lateNewer, pubsub.Version{}, b)
 	}
 }
 
 // appendLate appends to fs, the first of the ready subscriptions, up to n of those that
 // follow, as long as they are late as well.
-func (m *Member) appendLate(fs []fetch, n int) []fetch {
+func (m *Subscriber) appendLate(fs []fetch, n int) []fetch {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.ready == nil {
@@ -169,7 +169,7 @@ func (m *Member) appendLate(fs []fetch, n int) []fetch {
 	}
 	for s := m.ready.next; n > 0; s = s.next {
 		switch {
-		case s.fetching || s.held:
+		case s.fetching || s.paused:
 		case s.late == lateNothing:
 			return fs
 		default:
@@ -186,17 +186,17 @@ func (m *Member) appendLate(fs []fetch, n int) []fetch {
 
 // fetched records that the store was read for fs, and reports whether m must be woken.
 // After an error its holder ends it.
-func (m *Member) fetched(fs []fetch, err error) (wake bool) {
+func (m *Subscriber) fetched(fs []fetch, err error) (wake bool) {
 	left := true
 	m.mu.Lock()
 	for _, f := range fs {
-		left = left && f.sub.held
+		left = left && f.sub.paused
 		if f.sub.fetching = false; f.late != lateNothing && f.sub.late == lateNothing {
 			f.sub.late = f.late
 		}
 	}
 	left = left || m.closed
-	wake = m.ready != nil && (err == nil || left) && m.rouse()
+	wake = m.ready != nil && (err == nil || left) && m.markAwake()
 	m.mu.Unlock()
 	if err != nil && !left {
 		m.holder.Failed(err)

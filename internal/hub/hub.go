@@ -9,7 +9,7 @@
 //
 // The hub knows neither encodings nor sockets. A [Holder] holds a member's
 // connection; the hub tells it that there is something to read, and the holder
-// calls [Member.Read].
+// calls [Subscriber.Read].
 package hub
 
 import (
@@ -40,22 +40,22 @@ type Options struct {
 	// BacklogMemory bounds the memory of all messages that members have not read,
 	// encodings included, in bytes. Default 256 MiB.
 	BacklogMemory int64
-	// WireSize returns an upper bound of the length of a message's longest encoding. The
+	// MaxEncodedSize returns an upper bound of the length of a message's longest encoding. The
 	// default, which knows no encoding, is the message's cost against SubscriberBuffer.
-	WireSize func(*pubsub.Message) int
-	// WantTimeout bounds how long a member waits for the backplane when it joins
+	MaxEncodedSize func(*pubsub.Message) int
+	// SubscribeTimeout bounds how long a member waits for the backplane when it joins
 	// a topic, and when what that retains is read. Default 5 s.
-	WantTimeout time.Duration
+	SubscribeTimeout time.Duration
 	// FetchAtOnce is how many topics' retained messages are read concurrently for a
 	// member. Default 1.
 	FetchAtOnce int
 }
 
-// Backplane is the part of [pubsub.Backplane] that the hub uses. Drop is called
+// Backplane is the part of [pubsub.Backplane] that the hub uses. Unsubscribe is called
 // with a lock held that [Hub.Deliver] takes: it must not wait for a delivery.
 type Backplane interface {
-	Want(ctx context.Context, t pubsub.Topic) error
-	Drop(t pubsub.Topic)
+	Subscribe(ctx context.Context, t pubsub.Topic) error
+	Unsubscribe(t pubsub.Topic)
 	Last(ctx context.Context, t pubsub.Topic, after pubsub.Version) (pubsub.Message, bool, error)
 }
 
@@ -76,11 +76,11 @@ func (o *Options) setDefaults() {
 	if o.FetchAtOnce <= 0 {
 		o.FetchAtOnce = 1
 	}
-	if o.WireSize == nil {
-		o.WireSize = func(m *pubsub.Message) int { return len(m.Data) + len(m.Properties) + entryOverhead }
+	if o.MaxEncodedSize == nil {
+		o.MaxEncodedSize = func(m *pubsub.Message) int { return len(m.Data) + len(m.Properties) + entryOverhead }
 	}
-	if o.WantTimeout <= 0 {
-		o.WantTimeout = 5 * time.Second
+	if o.SubscribeTimeout <= 0 {
+		o.SubscribeTimeout = 5 * time.Second
 	}
 }
 
@@ -131,21 +131,21 @@ func (h *Hub) Run(ctx context.Context) {
 // long and may be called by many goroutines; what one of them delivers keeps its
 // order. A retained message older than one that was delivered before is left
 // out.
-func (h *Hub) Deliver(p *pubsub.Parcel) {
+func (h *Hub) Deliver(p *pubsub.PreparedMessage) {
 	h.index.deliver(p, h)
 	h.boundBacklogs()
 }
 
 // prepare makes p, which must not be shared yet, a parcel of this node.
-func (h *Hub) prepare(p *pubsub.Parcel) *pubsub.Parcel {
-	p.Wire = h.opts.WireSize(&p.Message)
+func (h *Hub) prepare(p *pubsub.PreparedMessage) *pubsub.PreparedMessage {
+	p.MaxEncodedSize = h.opts.MaxEncodedSize(&p.Message)
 	p.CountIn(&h.backlog.bytes)
 	return p
 }
 
 // Stats are the hub's gauges and counters.
 type Stats struct {
-	Members       int64 // now
+	Subscribers   int64 // now
 	Subscriptions int64 // now
 	BacklogBytes  int64 // of memory now, for messages that members have not read
 	Delivered     uint64
@@ -163,7 +163,7 @@ func (h *Hub) count(ds []Delivery, expired uint64) {
 	var delivered, dropped uint64
 	for i := range ds {
 		dropped += ds[i].Dropped
-		if ds[i].Parcel != nil {
+		if ds[i].Message != nil {
 			delivered++
 		}
 	}
@@ -181,7 +181,7 @@ func (h *Hub) count(ds []Delivery, expired uint64) {
 // Stats returns the gauges and counters of the moment.
 func (h *Hub) Stats() Stats {
 	return Stats{
-		Members:       h.counts.members.Load(),
+		Subscribers:   h.counts.members.Load(),
 		Subscriptions: h.counts.subscriptions.Load(),
 		BacklogBytes:  h.backlog.bytes.Load(),
 		Delivered:     h.counts.delivered.Load(),

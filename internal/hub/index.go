@@ -30,7 +30,7 @@ type topic struct {
 	// guarded by the stripe's mu
 	logs  *topicLog // one for each shard with members, linked by nextLog
 	joins int       // members that have joined or are joining
-	want  *want     // nil if Want must be called
+	want  *want     // nil if Subscribe must be called
 
 	// first is the log that is made first: most topics have no other.
 	first topicLog // minds its fields itself
@@ -44,12 +44,12 @@ func (t *topic) newLog(s *shard) *topicLog {
 		l = new(topicLog)
 	}
 	l.shard, l.topic, l.nextLog = s, t, t.logs
-	l.members = l.one[:0]
+	l.subscriptions = l.one[:0]
 	t.logs = l
 	return l
 }
 
-// want is a call of Want.
+// want is a call of Subscribe.
 type want struct {
 	answered chan struct{} // immutable; closed when it has returned
 	err      error         // set before answered is closed
@@ -75,7 +75,7 @@ func (x *index) stripe(name pubsub.Topic) *stripe {
 }
 
 // deliver appends p to the topic's logs, if there are any.
-func (x *index) deliver(p *pubsub.Parcel, h *Hub) {
+func (x *index) deliver(p *pubsub.PreparedMessage, h *Hub) {
 	st := x.stripe(p.Topic)
 	st.mu.RLock()
 	defer st.mu.RUnlock()
@@ -123,8 +123,8 @@ func (x *index) join(ctx context.Context, s *Subscription, name pubsub.Topic) er
 
 	if first {
 		// Not bound to ctx: others wait for the same answer.
-		wctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), h.opts.WantTimeout)
-		w.err = h.opts.Backplane.Want(wctx, t.name)
+		wctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), h.opts.SubscribeTimeout)
+		w.err = h.opts.Backplane.Subscribe(wctx, t.name)
 		cancel()
 		st.mu.Lock()
 		t.want = wanted
@@ -170,9 +170,9 @@ func (x *index) leave(s *Subscription) {
 	}
 	delete(st.topics, name)
 	h.recent.forget(name, &h.backlog)
-	// With the stripe locked, so that a Want for the same topic comes after.
+	// With the stripe locked, so that a Subscribe for the same topic comes after.
 	if t.want != nil {
-		h.opts.Backplane.Drop(name)
+		h.opts.Backplane.Unsubscribe(name)
 	}
 }
 

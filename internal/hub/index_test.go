@@ -112,7 +112,7 @@ func TestWantFails(t *testing.T) {
 }
 
 // A second attempt begins while those that wait for the first, which failed, have
-// not looked yet: each Want that succeeded is dropped once.
+// not looked yet: each Subscribe that succeeded is dropped once.
 func TestWantFailsWhileOthersJoin(t *testing.T) {
 	b := newPlane()
 	h := New(Options{Backplane: b, Shards: 3})
@@ -192,7 +192,7 @@ func TestWantCancelled(t *testing.T) {
 	h.checkEmpty(t)
 }
 
-// All that wait give up but the first, then Want fails.
+// All that wait give up but the first, then Subscribe fails.
 func TestWantCancelledAndFails(t *testing.T) {
 	b := newPlane()
 	h := New(Options{Backplane: b})
@@ -223,9 +223,9 @@ func TestWantCancelledAndFails(t *testing.T) {
 	}
 }
 
-// A Want that takes too long fails by WantTimeout, also for one whose own request
+// A Subscribe that takes too long fails by SubscribeTimeout, also for one whose own request
 // would wait for ever.
-func TestWantTimeout(t *testing.T) {
+func TestSubscribeTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newPlane()
 		h := New(Options{Backplane: b})
@@ -243,7 +243,7 @@ func TestWantTimeout(t *testing.T) {
 	})
 }
 
-// Joining right after the last member has left: the Want comes after the Drop,
+// Joining right after the last member has left: the Subscribe comes after the Unsubscribe,
 // so the topic is wanted in the end.
 func TestRejoinAfterDrop(t *testing.T) {
 	b := newPlane()

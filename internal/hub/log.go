@@ -30,23 +30,23 @@ type topicLog struct {
 
 	mu sync.Mutex
 	// guarded by mu
-	members []*Subscription
-	one     [1]*Subscription // the array of members while there is no other
-	entries []entry          // what somebody has not read and nobody has cut
-	base    uint64           // the position of entries[0]
-	bytes   int              // what entries count against a member's buffer
-	plain   uint64           // the ordinal that the next plain message gets
-	version pubsub.Version
+	subscriptions []*Subscription
+	one           [1]*Subscription // the array of members while there is no other
+	entries       []entry          // what somebody has not read and nobody has cut
+	base          uint64           // the position of entries[0]
+	bytes         int              // what entries count against a member's buffer
+	plain         uint64           // the ordinal that the next plain message gets
+	version       pubsub.Version
 	// newest is the newest retained parcel and newestAt its position. It outlives its
 	// entry while a member may not have read it. If memory is short, it is forgotten and
 	// only its position is kept. Members that have not read it then get the topic's
 	// retained message from the store.
-	newest   *pubsub.Parcel
+	newest   *pubsub.PreparedMessage
 	newestAt uint64
 }
 
 type entry struct {
-	parcel *pubsub.Parcel
+	parcel *pubsub.PreparedMessage
 	// plain is the parcel's own ordinal or, for a retained one, that of the next
 	// plain message.
 	plain uint64
@@ -58,7 +58,7 @@ const entryOverhead = 128
 
 // cost is the cost of p against a member's buffer: the bytes that its publisher sent. The
 // memory of p, encodings included, counts against the bound of all logs; see backlog.
-func cost(p *pubsub.Parcel) int {
+func cost(p *pubsub.PreparedMessage) int {
 	return len(p.Data) + len(p.Properties) + entryOverhead
 }
 
@@ -82,10 +82,10 @@ func (l *topicLog) plainAt(pos uint64) uint64 {
 // append puts p at the end and cuts the oldest beyond limit bytes. It is false
 // if nobody is to be woken: no members, or a retained message older than one
 // before it.
-func (l *topicLog) append(p *pubsub.Parcel, b *backlog, limit int) bool {
+func (l *topicLog) append(p *pubsub.PreparedMessage, b *backlog, limit int) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.members) == 0 {
+	if len(l.subscriptions) == 0 {
 		return false
 	}
 	if p.Retain && !p.Version.Newer(l.version) {
@@ -105,7 +105,7 @@ func (l *topicLog) append(p *pubsub.Parcel, b *backlog, limit int) bool {
 	b.bytes.Add(added)
 	l.cut(limit, 1, b)
 	l.atEnd = 0
-	l.walkLeft = int32(len(l.members))
+	l.walkLeft = int32(len(l.subscriptions))
 	return true
 }
 
@@ -143,7 +143,7 @@ func (l *topicLog) size() (n int64) {
 
 // sizeOf is how many bytes the entry of p keeps in memory: the newest retained
 // message stays without it. mu is held.
-func (l *topicLog) sizeOf(p *pubsub.Parcel) int64 {
+func (l *topicLog) sizeOf(p *pubsub.PreparedMessage) int64 {
 	if p == l.newest {
 		return entrySize
 	}
@@ -195,9 +195,9 @@ func (l *topicLog) forget(b *backlog) (freed int64) {
 	return freed
 }
 
-// settle empties the log if everybody has read everything; mu is held.
-func (l *topicLog) settle(b *backlog) {
-	if int(l.atEnd) < len(l.members) {
+// compact empties the log if everybody has read everything; mu is held.
+func (l *topicLog) compact(b *backlog) {
+	if int(l.atEnd) < len(l.subscriptions) {
 		return
 	}
 	l.forgot = false
@@ -218,9 +218,9 @@ func (l *topicLog) join(s *Subscription) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s.log = l
-	s.index = int32(len(l.members))
-	l.members = append(l.members, s)
-	if len(l.members) > 1 {
+	s.index = int32(len(l.subscriptions))
+	l.subscriptions = append(l.subscriptions, s)
+	if len(l.subscriptions) > 1 {
 		l.one[0] = nil // they have another array, and who leaves that is not to be kept here
 	}
 	s.pos, s.plain = l.end(), l.plain
@@ -242,36 +242,36 @@ func (l *topicLog) leave(s *Subscription, b *backlog) (lost uint64) {
 	// The hole is filled so that no member is passed over by a walk under way:
 	// one that was visited moves into it, and the last one takes that one's
 	// place in front of the walk, which becomes longer by it.
-	hole, last := s.index, int32(len(l.members)-1)
+	hole, last := s.index, int32(len(l.subscriptions)-1)
 	if hole < l.walkAt {
 		l.walkAt--
 		if l.walkLeft > 0 {
 			l.walkLeft++
 		}
-		l.seat(l.members[l.walkAt], hole)
+		l.seat(l.subscriptions[l.walkAt], hole)
 		hole = l.walkAt
 	}
 	if hole < last {
-		l.seat(l.members[last], hole)
+		l.seat(l.subscriptions[last], hole)
 	}
 	s.index = -1
 	s.setInitial(nil, b)
-	l.members[last] = nil
-	l.members = l.members[:last]
+	l.subscriptions[last] = nil
+	l.subscriptions = l.subscriptions[:last]
 	l.walkLeft = min(l.walkLeft, last)
-	l.settle(b)
+	l.compact(b)
 	return lost
 }
 
 func (l *topicLog) seat(s *Subscription, i int32) {
-	l.members[i] = s
+	l.subscriptions[i] = s
 	s.index = i
 }
 
 func (l *topicLog) empty() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return len(l.members) == 0
+	return len(l.subscriptions) == 0
 }
 
 // walk appends the next members to be woken to batch, as far as it has room;
@@ -280,10 +280,10 @@ func (l *topicLog) walk(batch []*Subscription) (_ []*Subscription, more bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for l.walkLeft > 0 && len(batch) < cap(batch) {
-		if int(l.walkAt) >= len(l.members) {
+		if int(l.walkAt) >= len(l.subscriptions) {
 			l.walkAt = 0
 		}
-		batch = append(batch, l.members[l.walkAt])
+		batch = append(batch, l.subscriptions[l.walkAt])
 		l.walkAt++
 		l.walkLeft--
 	}
@@ -293,14 +293,14 @@ func (l *topicLog) walk(batch []*Subscription) (_ []*Subscription, more bool) {
 // maxPiece bounds what a member reads of one topic before it turns to another.
 const maxPiece = 16 << 10
 
-// open places p, the initial one, where it belongs among what s has not read.
+// resume places p, the initial one, where it belongs among what s has not read.
 // Without one, a subscription that has just joined passes over all that comes
 // before the version seen: whoever has that has had the publisher's messages
 // before it, or was not promised them.
 //
 // With again, p is delivered as if it had come from the log, and only if it is newer than
 // the last message of s.
-func (l *topicLog) open(s *Subscription, joined bool, p *pubsub.Parcel, again bool, seen pubsub.Version, b *backlog) {
+func (l *topicLog) resume(s *Subscription, joined bool, p *pubsub.PreparedMessage, again bool, seen pubsub.Version, b *backlog) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if s.index < 0 { // it has left
@@ -342,7 +342,7 @@ func (l *topicLog) find(v pubsub.Version, s *Subscription) (at uint64, exact boo
 // what s has not read, so that a publisher's messages keep their order. A p that
 // is not there may be from before s joined: then all that was published later
 // comes behind it.
-func (l *topicLog) place(p *pubsub.Parcel, s *Subscription) uint64 {
+func (l *topicLog) place(p *pubsub.PreparedMessage, s *Subscription) uint64 {
 	at, exact := l.find(p.Version, s)
 	for i := max(s.pos, l.base); i < at && !exact; i++ {
 		if l.entries[i-l.base].parcel.Published.After(p.Published) {
@@ -367,7 +367,7 @@ func (l *topicLog) skip(s *Subscription, at uint64, b *backlog) {
 		return
 	}
 	l.atEnd++
-	l.settle(b)
+	l.compact(b)
 }
 
 // missesNewest reports whether the newest retained message, whose version is l.version,
@@ -376,10 +376,10 @@ func (l *topicLog) missesNewest(s *Subscription) bool {
 	return (l.newest != nil || l.forgot) && s.pos <= l.newestAt && l.newestAt < l.base
 }
 
-// resume gives s the store's message p, which may be nil, in place of the newest retained
+// replaceForgotten gives s the store's message p, which may be nil, in place of the newest retained
 // message, which had the version forgotten when the store was read. done reports whether
 // that is enough: a newer message may have been retained and forgotten meanwhile.
-func (l *topicLog) resume(s *Subscription, p *pubsub.Parcel, forgotten pubsub.Version, b *backlog) (done bool) {
+func (l *topicLog) replaceForgotten(s *Subscription, p *pubsub.PreparedMessage, forgotten pubsub.Version, b *backlog) (done bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if s.index < 0 || !l.forgot || !l.missesNewest(s) {
@@ -394,7 +394,7 @@ func (l *topicLog) resume(s *Subscription, p *pubsub.Parcel, forgotten pubsub.Ve
 	}
 	if s.pos == l.end() {
 		l.atEnd++
-		l.settle(b)
+		l.compact(b)
 	}
 	return true
 }
@@ -411,8 +411,8 @@ func (p *piece) hasRoom() bool { return len(p.ds) < cap(p.ds) && p.bytes < maxPi
 
 func (p *piece) add(d Delivery) {
 	p.ds = append(p.ds, d)
-	if d.Parcel != nil {
-		p.bytes += d.Parcel.Wire + p.head
+	if d.Message != nil {
+		p.bytes += d.Message.MaxEncodedSize + p.head
 	}
 }
 
@@ -450,7 +450,7 @@ func (l *topicLog) read(s *Subscription, dst []Delivery, head int, now time.Time
 	lost := at - s.plain
 	if s.pos < l.base {
 		if l.missesNewest(s) && s.takes(l.newest, false, now, &expired) {
-			to.add(Delivery{Parcel: l.newest, Sub: s, Options: s.opts, Dropped: lost})
+			to.add(Delivery{Message: l.newest, Sub: s, Options: s.opts, Dropped: lost})
 			lost = 0
 		}
 		s.pos = l.base
@@ -469,7 +469,7 @@ func (l *topicLog) read(s *Subscription, dst []Delivery, head int, now time.Time
 		if !s.takes(e.parcel, false, now, &expired) {
 			continue
 		}
-		to.add(Delivery{Parcel: e.parcel, Sub: s, Options: s.opts, Dropped: lost})
+		to.add(Delivery{Message: e.parcel, Sub: s, Options: s.opts, Dropped: lost})
 		lost = 0
 	}
 	if lost > 0 {
@@ -480,7 +480,7 @@ func (l *topicLog) read(s *Subscription, dst []Delivery, head int, now time.Time
 	}
 	if !wasAtEnd {
 		l.atEnd++
-		l.settle(b)
+		l.compact(b)
 	}
 	if s.initial != nil && !to.hasRoom() {
 		return to.ds, true, false, expired
@@ -497,7 +497,7 @@ func (s *Subscription) readInitial(to *piece, lost uint64, now time.Time, expire
 		return false
 	}
 	if given = s.takes(i.parcel, !i.again, now, expired); given {
-		to.add(Delivery{Parcel: i.parcel, Sub: s, Options: s.opts, Initial: !i.again, Dropped: lost})
+		to.add(Delivery{Message: i.parcel, Sub: s, Options: s.opts, Initial: !i.again, Dropped: lost})
 	}
 	s.setInitial(nil, b)
 	return given

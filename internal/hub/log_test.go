@@ -15,7 +15,7 @@ func room(n int) int { return n * (entryOverhead + 8) }
 
 // parse makes a message of each word of script: "rN" is retained and of version
 // N, anything else plain.
-func parse(topic pubsub.Topic, script string) (ps []*pubsub.Parcel) {
+func parse(topic pubsub.Topic, script string) (ps []*pubsub.PreparedMessage) {
 	for _, w := range strings.Fields(script) {
 		var seq uint64
 		if n, _ := fmt.Sscanf(w, "r%d", &seq); n == 1 {
@@ -78,7 +78,7 @@ func TestCut(t *testing.T) {
 			var delivered, dropped uint64
 			for _, d := range ds {
 				dropped += d.Dropped
-				if d.Parcel != nil {
+				if d.Message != nil {
 					delivered++
 				}
 			}
@@ -184,15 +184,15 @@ func TestLossIsEachMembersOwn(t *testing.T) {
 func TestNoLocal(t *testing.T) {
 	h := New(Options{Backplane: newPlane(), Shards: 1, SubscriberBuffer: room(3)})
 	me, you, anon := newPeer(h, "me"), newPeer(h, "you"), newPeer(h, "")
-	from := func(p *pubsub.Parcel, sender string) *pubsub.Parcel { p.Sender = sender; return p }
+	from := func(p *pubsub.PreparedMessage, sender string) *pubsub.PreparedMessage { p.Sender = sender; return p }
 	initial := from(retained("t", 1), "me")
 	for _, p := range []*peer{me, you, anon} {
 		s, err := p.Subscribe(t.Context(), "t", SubscriptionOptions{NoLocal: true})
 		if err != nil {
 			t.Fatal(err)
 		}
-		s.Open(initial, pubsub.Version{})
-		s.Open(nil, pubsub.Version{})
+		s.Resume(initial, pubsub.Version{})
+		s.Resume(nil, pubsub.Version{})
 	}
 	// A retained message, too, is an Application Message (MQTT 5.0, 3.8.3.1).
 	expect(t, me.drain(), "")
@@ -230,7 +230,7 @@ func TestExpiry(t *testing.T) {
 	p := newPeer(h, "")
 	s := p.open(t, "t")
 	p.drain()
-	with := func(p *pubsub.Parcel, ttl uint32) *pubsub.Parcel {
+	with := func(p *pubsub.PreparedMessage, ttl uint32) *pubsub.PreparedMessage {
 		p.HasTTL, p.TTL, p.Published = true, ttl, now
 		return p
 	}
@@ -273,11 +273,11 @@ func TestExpiry(t *testing.T) {
 		t.Errorf("cut off and expired: %q", got)
 	}
 	// What was retained and expired before it could be given.
-	s.Open(with(retained("t", 2), 10), pubsub.Version{})
+	s.Resume(with(retained("t", 2), 10), pubsub.Version{})
 	if got := read(now.Add(10 * time.Second)); got != "" {
 		t.Errorf("initial and expired: %q", got)
 	}
-	s.Open(with(retained("t", 3), 10), pubsub.Version{})
+	s.Resume(with(retained("t", 3), 10), pubsub.Version{})
 	if got := read(now.Add(9 * time.Second)); got != "*r3" {
 		t.Errorf("initial in time: %q", got)
 	}
@@ -345,7 +345,7 @@ func TestLeastRoom(t *testing.T) {
 	p := newPeer(h, "")
 	s := p.subscribe(t, "t")
 	deliver(h, "t", "a r2 b c")
-	s.Open(retained("t", 1), pubsub.Version{})
+	s.Resume(retained("t", 1), pubsub.Version{})
 	dst := make([]Delivery, 0, 2)
 	var got []Delivery
 	for {
@@ -383,7 +383,7 @@ func TestWalkPassesNobody(t *testing.T) {
 		slice := func() (more bool) {
 			b, more := l.walk(batch)
 			for _, s := range b {
-				s.member.notify(s)
+				s.member.queueUnread(s)
 			}
 			return more
 		}

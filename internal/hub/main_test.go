@@ -32,7 +32,7 @@ type plane struct {
 	wants map[pubsub.Topic]int // successful ones
 	drops map[pubsub.Topic]int
 	last  map[pubsub.Topic]pubsub.Message
-	asked atomic.Int64          // calls to Want
+	asked atomic.Int64          // calls to Subscribe
 	reads atomic.Int64          // calls to Last
 	wait  func(context.Context) // of Last, if not nil
 	err   error                 // of Last
@@ -46,7 +46,7 @@ func newPlane() *plane {
 	}
 }
 
-func (p *plane) Want(ctx context.Context, t pubsub.Topic) error {
+func (p *plane) Subscribe(ctx context.Context, t pubsub.Topic) error {
 	p.asked.Add(1)
 	if p.want != nil {
 		if err := p.want(ctx, t); err != nil {
@@ -59,7 +59,7 @@ func (p *plane) Want(ctx context.Context, t pubsub.Topic) error {
 	return nil
 }
 
-func (p *plane) Drop(t pubsub.Topic) {
+func (p *plane) Unsubscribe(t pubsub.Topic) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.drops[t]++
@@ -89,7 +89,7 @@ func (p *plane) counts(t pubsub.Topic) (wants, drops int) {
 // peer is a member that is read by hand. As a holder it only notes that it was
 // woken.
 type peer struct {
-	*Member
+	*Subscriber
 	wakes  atomic.Int64
 	failed atomic.Pointer[error]
 }
@@ -98,11 +98,11 @@ func (p *peer) Wake() { p.wakes.Add(1) }
 
 func (p *peer) Failed(err error) { p.failed.Store(&err) }
 
-func (p *peer) Due() { p.Kick() }
+func (p *peer) Due() { p.Notify() }
 
 func newPeer(h *Hub, name string) *peer {
 	p := new(peer)
-	p.Member = newMember(h, p, name)
+	p.Subscriber = newMember(h, p, name)
 	return p
 }
 
@@ -141,7 +141,7 @@ func (p *peer) subscribe(t testing.TB, topic pubsub.Topic) *Subscription {
 func (p *peer) open(t testing.TB, topic pubsub.Topic) *Subscription {
 	t.Helper()
 	s := p.subscribe(t, topic)
-	s.Open(nil, pubsub.Version{})
+	s.Resume(nil, pubsub.Version{})
 	return s
 }
 
@@ -155,12 +155,12 @@ func (h *Hub) pump() {
 
 const gen = 0xabc
 
-func plain(topic pubsub.Topic, data string) *pubsub.Parcel {
-	return pubsub.NewParcel(pubsub.Message{Topic: topic, Data: []byte(data)})
+func plain(topic pubsub.Topic, data string) *pubsub.PreparedMessage {
+	return pubsub.NewPreparedMessage(pubsub.Message{Topic: topic, Data: []byte(data)})
 }
 
-func retained(topic pubsub.Topic, seq uint64) *pubsub.Parcel {
-	return pubsub.NewParcel(pubsub.Message{
+func retained(topic pubsub.Topic, seq uint64) *pubsub.PreparedMessage {
+	return pubsub.NewPreparedMessage(pubsub.Message{
 		Topic: topic, Data: fmt.Appendf(nil, "r%d", seq), Retain: true,
 		Version: pubsub.Version{Generation: gen, Seq: seq},
 	})
@@ -180,8 +180,8 @@ func show(ds []Delivery) string {
 		if d.Initial {
 			out += "*"
 		}
-		if d.Parcel != nil {
-			out += string(d.Parcel.Data)
+		if d.Message != nil {
+			out += string(d.Message.Data)
 		}
 	}
 	return out
@@ -198,7 +198,7 @@ func expect(t testing.TB, ds []Delivery, want string) {
 func (h *Hub) check(t testing.TB) {
 	t.Helper()
 	var sum int64
-	kept := make(map[*pubsub.Parcel]bool) // in a log, or for a member
+	kept := make(map[*pubsub.PreparedMessage]bool) // in a log, or for a member
 	for _, p := range h.recent.parcels {
 		kept[p] = true
 	}
@@ -206,7 +206,7 @@ func (h *Hub) check(t testing.TB) {
 		for name, tp := range h.index.stripes[i].topics {
 			joins := 0
 			for l := tp.logs; l != nil; l = l.nextLog {
-				joins += len(l.members)
+				joins += len(l.subscriptions)
 				sum += int64(len(l.entries)) * entrySize
 				if l.newest != nil {
 					kept[l.newest] = true
@@ -222,7 +222,7 @@ func (h *Hub) check(t testing.TB) {
 						ordinal++
 					}
 				}
-				for i, s := range l.members {
+				for i, s := range l.subscriptions {
 					if int(s.index) != i || s.log != l {
 						t.Fatalf("%s: member %d believes to be %d", name, i, s.index)
 					}
@@ -233,14 +233,14 @@ func (h *Hub) check(t testing.TB) {
 						kept[s.initial.parcel] = true
 					}
 				}
-				if bytes != l.bytes || atEnd != int(l.atEnd) || ordinal != l.plain || int(l.walkLeft) > len(l.members) {
+				if bytes != l.bytes || atEnd != int(l.atEnd) || ordinal != l.plain || int(l.walkLeft) > len(l.subscriptions) {
 					t.Fatalf("%s: bytes %d, counted %d; at end %d, counted %d; ordinal %d, counted %d; to wake %d of %d",
-						name, l.bytes, bytes, l.atEnd, atEnd, l.plain, ordinal, l.walkLeft, len(l.members))
+						name, l.bytes, bytes, l.atEnd, atEnd, l.plain, ordinal, l.walkLeft, len(l.subscriptions))
 				}
-				if len(l.members) == 0 {
+				if len(l.subscriptions) == 0 {
 					t.Fatalf("%s: a log without members is kept", name)
 				}
-				if int(l.atEnd) == len(l.members) && (len(l.entries) > 0 || l.newest != nil) {
+				if int(l.atEnd) == len(l.subscriptions) && (len(l.entries) > 0 || l.newest != nil) {
 					t.Fatalf("%s: all have read everything and the log is not empty", name)
 				}
 			}
@@ -262,7 +262,7 @@ func (h *Hub) checkEmpty(t testing.TB) {
 	t.Helper()
 	h.check(t)
 	st := h.Stats()
-	if st.Members != 0 || st.Subscriptions != 0 || st.BacklogBytes != 0 {
+	if st.Subscribers != 0 || st.Subscriptions != 0 || st.BacklogBytes != 0 {
 		t.Errorf("after all have left: %+v", st)
 	}
 	for i := range h.index.stripes {
@@ -280,8 +280,8 @@ func (h *Hub) checkEmpty(t testing.TB) {
 }
 
 // newMember returns a member that lies by itself.
-func newMember(h *Hub, holder Holder, name string) *Member {
-	m := new(Member)
+func newMember(h *Hub, holder Holder, name string) *Subscriber {
+	m := new(Subscriber)
 	h.Add(m, holder, name)
 	return m
 }

@@ -14,7 +14,7 @@ import (
 type Holder interface {
 	// Wake says that the member, which was asleep, has something to read. One
 	// goroutine must then call Member.Read until that says asleep. Wake is called
-	// by the shard's goroutine and by whoever calls Open or Kick; it must not block
+	// by the shard's goroutine and by whoever calls Open or Notify; it must not block
 	// and not call Read itself on that stack.
 	Wake()
 	// Failed reports that the store could not be read for the member. Its connection must
@@ -44,14 +44,14 @@ type Outbox interface {
 	Flush()
 }
 
-// Member is one connection's place in the hub.
-type Member struct {
+// Subscriber is one connection's place in the hub.
+type Subscriber struct {
 	// immutable
 	shard  *shard
 	holder Holder
 	name   string // see pubsub.Message.Sender
 
-	nextRun *Member // guarded by shard.mu: the one to be served after it
+	nextRun *Subscriber // guarded by shard.mu: the one to be served after it
 
 	timer timer // guarded by the shard's wheel
 
@@ -64,10 +64,10 @@ type Member struct {
 	one   [1]*Subscription
 	// ready is the last of those with something unread; its next is the first, so
 	// that one pointer finds both ends.
-	ready  *Subscription
-	awake  bool // a goroutine of the holder reads, or is about to
-	kicked bool // it must look again before it sleeps
-	closed bool
+	ready    *Subscription
+	awake    bool // a goroutine of the holder reads, or is about to
+	notified bool // it must look again before it sleeps
+	closed   bool
 
 	// Here, for they fit in what is left of a word.
 	runs bool   // guarded by shard.mu: it is among those that are to be served
@@ -88,7 +88,7 @@ type SubscriptionOptions struct {
 // Subscription is a member's interest in one topic, and its cursor in the log.
 type Subscription struct {
 	// immutable
-	member *Member
+	member *Subscriber
 	log    *topicLog
 
 	// guarded by log.mu
@@ -100,7 +100,7 @@ type Subscription struct {
 	index   int32          // in log.members; -1 once it has left
 
 	// guarded by member.mu
-	held     bool // joined and not yet opened, or left
+	paused   bool // joined and not yet opened, or left
 	queued   bool // in the list of ready subscriptions
 	late     late
 	fetching bool // the store is being read for it; it is the first ready subscription
@@ -120,7 +120,7 @@ const (
 // initial is a topic's retained message, as it was read from the store. It is delivered
 // once the cursor has reached at.
 type initial struct {
-	parcel *pubsub.Parcel
+	parcel *pubsub.PreparedMessage
 	at     uint64
 	// again says that the message does not answer a subscription, but replaces one that
 	// the log has forgotten.
@@ -129,9 +129,9 @@ type initial struct {
 
 // Delivery is one thing that a member is to be given.
 type Delivery struct {
-	// Parcel is the message; nil if there is none and only Dropped counts.
-	Parcel *pubsub.Parcel
-	Sub    *Subscription
+	// Message is the message; nil if there is none and only Dropped counts.
+	Message *pubsub.PreparedMessage
+	Sub     *Subscription
 	// Options are those of Sub.
 	Options SubscriptionOptions
 	// Initial says that it is what the topic retained when the member subscribed.
@@ -144,17 +144,17 @@ type Delivery struct {
 // Add makes m, which has its zero value and lies in what its holder has for the
 // connection, a member. Its name identifies it as a publisher, for NoLocal. It is
 // asleep; it ends with Close.
-func (h *Hub) Add(m *Member, holder Holder, name string) {
+func (h *Hub) Add(m *Subscriber, holder Holder, name string) {
 	h.counts.members.Add(1)
 	m.shard = h.shards[h.next.Add(1)%uint32(len(h.shards))]
 	m.holder, m.name = holder, name
 }
 
 // Run has the shard serve m, whose holder is a ShardHolder.
-func (m *Member) Run() { m.shard.enqueueMember(m) }
+func (m *Subscriber) Run() { m.shard.enqueueMember(m) }
 
 // wake has m read, which has just been roused.
-func (m *Member) wake() {
+func (m *Subscriber) wake() {
 	if _, served := m.holder.(ShardHolder); served {
 		m.Run()
 	} else {
@@ -164,10 +164,10 @@ func (m *Member) wake() {
 
 // SetName says how the member is known as a publisher, for NoLocal, if Add
 // could not. It must come before the first Subscribe.
-func (m *Member) SetName(name string) { m.name = name }
+func (m *Subscriber) SetName(name string) { m.name = name }
 
 // Has reports whether m subscribes to t.
-func (m *Member) Has(t pubsub.Topic) bool { return m.find(t) != nil }
+func (m *Subscriber) Has(t pubsub.Topic) bool { return m.find(t) != nil }
 
 // Topic is the topic subscribed to.
 func (s *Subscription) Topic() pubsub.Topic { return s.log.topic.name }
@@ -176,7 +176,7 @@ func (s *Subscription) Topic() pubsub.Topic { return s.log.topic.name }
 // returns once everything that is published to t from now on will reach m. A
 // new subscription is held, and nothing is read from it, until Open. After an
 // error nothing has changed.
-func (m *Member) Subscribe(ctx context.Context, t pubsub.Topic, o SubscriptionOptions) (*Subscription, error) {
+func (m *Subscriber) Subscribe(ctx context.Context, t pubsub.Topic, o SubscriptionOptions) (*Subscription, error) {
 	if s := m.find(t); s != nil {
 		s.setOptions(o)
 		return s, nil
@@ -207,7 +207,7 @@ func (m *Member) Subscribe(ctx context.Context, t pubsub.Topic, o SubscriptionOp
 
 // newSubscription returns one of m that has not joined. That in m serves once: the
 // shard may still look at one that has left.
-func (m *Member) newSubscription(o SubscriptionOptions) *Subscription {
+func (m *Subscriber) newSubscription(o SubscriptionOptions) *Subscription {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	s := &m.first
@@ -216,7 +216,7 @@ func (m *Member) newSubscription(o SubscriptionOptions) *Subscription {
 	} else {
 		m.subs = m.one[:0]
 	}
-	s.member, s.opts, s.held = m, o, true
+	s.member, s.opts, s.paused = m, o, true
 	return s
 }
 
@@ -230,7 +230,7 @@ func (s *Subscription) setOptions(o SubscriptionOptions) {
 // [pubsub.Store]), and the version that the subscriber has once it has been
 // given that. Read after Subscribe, it leaves no gap: whatever is newer comes
 // through the log.
-func (s *Subscription) Last(ctx context.Context, after pubsub.Version) (*pubsub.Parcel, pubsub.Version, error) {
+func (s *Subscription) Last(ctx context.Context, after pubsub.Version) (*pubsub.PreparedMessage, pubsub.Version, error) {
 	msg, ok, err := s.member.shard.hub.opts.Backplane.Last(ctx, s.Topic(), after)
 	if err != nil || !ok {
 		return nil, msg.Version, err
@@ -239,32 +239,32 @@ func (s *Subscription) Last(ctx context.Context, after pubsub.Version) (*pubsub.
 	return h.recent.parcel(h, s.log.topic, msg), msg.Version, nil
 }
 
-// Open lets m read s. A retained message of the version seen, or older, is not
+// Resume lets m read s. A retained message of the version seen, or older, is not
 // delivered by it. If initial is not nil it is given in its place among what was
 // published since Subscribe, unless something newer has been read since. Nothing
 // of that is left out: the client may have been told already that it subscribes.
 //
 // Without initial, a new subscription begins behind the version seen: what was
 // published before that is left out. The client must not have been told yet.
-func (s *Subscription) Open(initial *pubsub.Parcel, seen pubsub.Version) {
+func (s *Subscription) Resume(initial *pubsub.PreparedMessage, seen pubsub.Version) {
 	m := s.member
 	m.mu.Lock()
-	joined := s.held
+	joined := s.paused
 	m.mu.Unlock()
-	s.log.open(s, joined, initial, false, seen, &m.shard.hub.backlog)
+	s.log.resume(s, joined, initial, false, seen, &m.shard.hub.backlog)
 	s.ready(lateNothing)
 }
 
-// OpenLate is Open for a client that must take other bytes first; the topic's retained
+// ResumeLate is Open for a client that must take other bytes first; the topic's retained
 // message is read after that. A member's late subscriptions are read one after the other,
 // in the order in which they were opened, and meanwhile nothing else is read for it. With
 // a version in seen, only a newer message is read and delivered.
-func (s *Subscription) OpenLate(seen pubsub.Version) {
+func (s *Subscription) ResumeLate(seen pubsub.Version) {
 	if seen.IsZero() {
 		s.ready(lateLast)
 		return
 	}
-	s.log.open(s, false, nil, false, seen, &s.member.shard.hub.backlog)
+	s.log.resume(s, false, nil, false, seen, &s.member.shard.hub.backlog)
 	s.ready(lateNewer)
 }
 
@@ -272,12 +272,12 @@ func (s *Subscription) OpenLate(seen pubsub.Version) {
 func (s *Subscription) ready(l late) {
 	m := s.member
 	m.mu.Lock()
-	s.held = false
+	s.paused = false
 	if l != lateNothing {
 		s.late = l
 	}
 	m.enqueue(s)
-	wake := m.rouse()
+	wake := m.markAwake()
 	m.mu.Unlock()
 	if wake {
 		m.wake()
@@ -285,7 +285,7 @@ func (s *Subscription) ready(l late) {
 }
 
 // Unsubscribe takes m out of t; false if it is not in it.
-func (m *Member) Unsubscribe(t pubsub.Topic) bool {
+func (m *Subscriber) Unsubscribe(t pubsub.Topic) bool {
 	m.mu.Lock()
 	i, ok := m.search(t)
 	if !ok {
@@ -301,7 +301,7 @@ func (m *Member) Unsubscribe(t pubsub.Topic) bool {
 
 // Close takes m out of the hub. Afterwards Read returns nothing, and the holder
 // is not woken any more, unless a Wake was under way. It may be called again.
-func (m *Member) Close() {
+func (m *Subscriber) Close() {
 	m.mu.Lock()
 	if m.closed {
 		m.mu.Unlock()
@@ -318,21 +318,21 @@ func (m *Member) Close() {
 	m.shard.hub.counts.members.Add(-1)
 }
 
-func (m *Member) forget(s *Subscription) {
+func (m *Subscriber) forget(s *Subscription) {
 	m.mu.Lock()
-	s.held = true // should it be in the list of the ready ones, it is passed over
+	s.paused = true // should it be in the list of the ready ones, it is passed over
 	m.mu.Unlock()
 	m.shard.hub.index.leave(s)
 	m.shard.hub.counts.subscriptions.Add(-1)
 }
 
-func (m *Member) search(t pubsub.Topic) (int, bool) {
+func (m *Subscriber) search(t pubsub.Topic) (int, bool) {
 	return slices.BinarySearchFunc(m.subs, t, func(s *Subscription, t pubsub.Topic) int {
 		return strings.Compare(string(s.Topic()), string(t))
 	})
 }
 
-func (m *Member) find(t pubsub.Topic) *Subscription {
+func (m *Subscriber) find(t pubsub.Topic) *Subscription {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if i, ok := m.search(t); ok {
@@ -341,12 +341,12 @@ func (m *Member) find(t pubsub.Topic) *Subscription {
 	return nil
 }
 
-// Kick has the holder read at least once more, even if nothing is unread: it has
+// Notify has the holder read at least once more, even if nothing is unread: it has
 // something else to do, such as to send a control packet.
-func (m *Member) Kick() {
+func (m *Subscriber) Notify() {
 	m.mu.Lock()
-	m.kicked = true
-	wake := m.rouse()
+	m.notified = true
+	wake := m.markAwake()
 	m.mu.Unlock()
 	if wake {
 		m.wake()
@@ -355,17 +355,17 @@ func (m *Member) Kick() {
 
 // Awake records that the holder has begun to call Read without having been woken, so that
 // it is not woken a second time.
-func (m *Member) Awake() {
+func (m *Subscriber) Awake() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.rouse()
+	m.markAwake()
 }
 
-// notify says that s has something unread.
-func (m *Member) notify(s *Subscription) {
+// queueUnread says that s has something unread.
+func (m *Subscriber) queueUnread(s *Subscription) {
 	m.mu.Lock()
 	m.enqueue(s)
-	wake := m.ready != nil && !m.ready.next.fetching && m.rouse()
+	wake := m.ready != nil && !m.ready.next.fetching && m.markAwake()
 	m.mu.Unlock()
 	if !wake {
 		return
@@ -377,8 +377,8 @@ func (m *Member) notify(s *Subscription) {
 	}
 }
 
-// rouse marks m as awake and reports whether it slept; mu is held.
-func (m *Member) rouse() bool {
+// markAwake marks m as awake and reports whether it slept; mu is held.
+func (m *Subscriber) markAwake() bool {
 	if m.awake || m.closed {
 		return false
 	}
@@ -387,8 +387,8 @@ func (m *Member) rouse() bool {
 }
 
 // enqueue puts s behind the ready ones; mu is held.
-func (m *Member) enqueue(s *Subscription) {
-	if s.queued || s.held {
+func (m *Subscriber) enqueue(s *Subscription) {
+	if s.queued || s.paused {
 		return
 	}
 	s.queued = true
@@ -401,7 +401,7 @@ func (m *Member) enqueue(s *Subscription) {
 }
 
 // enqueueFirst puts s before the other ready subscriptions; mu is held.
-func (m *Member) enqueueFirst(s *Subscription) {
+func (m *Subscriber) enqueueFirst(s *Subscription) {
 	last := m.ready
 	if m.enqueue(s); last != nil && m.ready == s {
 		m.ready = last
@@ -409,10 +409,10 @@ func (m *Member) enqueueFirst(s *Subscription) {
 }
 
 // dequeue takes the first ready subscription, if it can be read; mu is held.
-func (m *Member) dequeue() *Subscription {
+func (m *Subscriber) dequeue() *Subscription {
 	for m.ready != nil {
 		s := m.ready.next
-		if s.fetching && !s.held {
+		if s.fetching && !s.paused {
 			return nil
 		}
 		if s == m.ready {
@@ -421,7 +421,7 @@ func (m *Member) dequeue() *Subscription {
 			m.ready.next = s.next
 		}
 		s.next, s.queued = nil, false
-		if !s.held {
+		if !s.paused {
 			return s
 		}
 	}
@@ -433,15 +433,15 @@ func (m *Member) dequeue() *Subscription {
 // encoded, with head bytes on top for each. If nothing was appended, asleep reports
 // whether there is nothing left to do and the holder will be woken; otherwise it must
 // call Read again. Only one goroutine at a time may be between Wake and asleep.
-func (m *Member) Read(dst []Delivery, head int, now time.Time) (_ []Delivery, asleep bool) {
+func (m *Subscriber) Read(dst []Delivery, head int, now time.Time) (_ []Delivery, asleep bool) {
 	h := m.shard.hub
 	h.boundBacklogs() // other reads may have made encodings since
 	m.mu.Lock()
 	s := m.dequeue()
 	switch {
 	case s == nil:
-		asleep = !m.kicked
-		m.kicked = false
+		asleep = !m.notified
+		m.notified = false
 		m.awake = !asleep
 		m.mu.Unlock()
 		return dst, asleep
@@ -474,7 +474,7 @@ func (m *Member) Read(dst []Delivery, head int, now time.Time) (_ []Delivery, as
 }
 
 // deadlineCame calls the holder's Due, unless m has been closed.
-func (m *Member) deadlineCame() {
+func (m *Subscriber) deadlineCame() {
 	m.mu.Lock()
 	closed := m.closed
 	m.mu.Unlock()
@@ -486,7 +486,7 @@ func (m *Member) deadlineCame() {
 // takes decides whether s is given p, and notes that it is; log.mu is held.
 // Whoever subscribes again is given again, as the initial one, what its topic
 // retains, but never anything older than it has had.
-func (s *Subscription) takes(p *pubsub.Parcel, initial bool, now time.Time, expired *uint64) bool {
+func (s *Subscription) takes(p *pubsub.PreparedMessage, initial bool, now time.Time, expired *uint64) bool {
 	if s.opts.NoLocal && p.Sender != "" && p.Sender == s.member.name {
 		return false
 	}
@@ -505,7 +505,7 @@ func (s *Subscription) takes(p *pubsub.Parcel, initial bool, now time.Time, expi
 
 // SetDeadline makes the shard call the holder's Due at t, to a tenth of a second; the
 // zero time means never. It replaces an earlier deadline.
-func (m *Member) SetDeadline(t time.Time) {
+func (m *Subscriber) SetDeadline(t time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if !m.closed { // the wheel would keep it

@@ -51,7 +51,7 @@ func TestOpen(t *testing.T) {
 			p := newPeer(h, "")
 			s := p.subscribe(t, "t")
 			clock := time.Now()
-			var initial *pubsub.Parcel
+			var initial *pubsub.PreparedMessage
 			if c.initial > 0 {
 				initial = retained("t", c.initial)
 				initial.Published = clock
@@ -71,7 +71,7 @@ func TestOpen(t *testing.T) {
 			if p.isAwake() || p.wakes.Load() != 0 {
 				t.Error("woken for a subscription that is held")
 			}
-			s.Open(initial, c.seen)
+			s.Resume(initial, c.seen)
 			h.check(t)
 			if !p.isAwake() || p.wakes.Load() != 1 {
 				t.Error("Open did not wake")
@@ -92,12 +92,12 @@ func TestOpenBeforeInitialCame(t *testing.T) {
 	p := newPeer(h, "")
 	s := p.subscribe(t, "t")
 	start := time.Now()
-	at := func(p *pubsub.Parcel, seconds int) *pubsub.Parcel {
+	at := func(p *pubsub.PreparedMessage, seconds int) *pubsub.PreparedMessage {
 		p.Published = start.Add(time.Duration(seconds) * time.Second)
 		return p
 	}
 	h.Deliver(at(plain("t", "a"), 1))
-	s.Open(at(retained("t", 2), 2), pubsub.Version{})
+	s.Resume(at(retained("t", 2), 2), pubsub.Version{})
 	h.Deliver(at(retained("t", 2), 2))
 	h.Deliver(at(plain("t", "b"), 3))
 	h.pump()
@@ -128,12 +128,12 @@ func TestOpenAfterCut(t *testing.T) {
 			parcel.Published = time.Unix(int64(100+i), 0)
 			h.Deliver(parcel)
 		}
-		var initial *pubsub.Parcel
+		var initial *pubsub.PreparedMessage
 		if c.initial > 0 {
 			initial = retained("t", c.initial)
 			initial.Published = time.Unix(int64(98+c.initial), 0)
 		}
-		s.Open(initial, c.seen)
+		s.Resume(initial, c.seen)
 		h.check(t)
 		expect(t, p.drain(), c.want)
 		h.check(t)
@@ -146,12 +146,12 @@ func TestOpenAgain(t *testing.T) {
 	h := New(Options{Backplane: newPlane(), Shards: 1})
 	p := newPeer(h, "")
 	s := p.open(t, "t")
-	again := func(initial *pubsub.Parcel, want string) {
+	again := func(initial *pubsub.PreparedMessage, want string) {
 		t.Helper()
 		if p.subscribe(t, "t") != s {
 			t.Fatal("subscribing again made another subscription")
 		}
-		s.Open(initial, pubsub.Version{})
+		s.Resume(initial, pubsub.Version{})
 		expect(t, p.drain(), want)
 	}
 	again(retained("t", 3), "*r3")
@@ -164,7 +164,7 @@ func TestOpenAgain(t *testing.T) {
 	h.Deliver(retained("t", 4))
 	h.pump()
 	expect(t, p.drain(), "") // a repair brings it again
-	restored := pubsub.NewParcel(pubsub.Message{Topic: "t", Data: []byte("new life"), Retain: true,
+	restored := pubsub.NewPreparedMessage(pubsub.Message{Topic: "t", Data: []byte("new life"), Retain: true,
 		Version: pubsub.Version{Generation: gen + 1, Seq: 1}})
 	again(restored, "*new life")
 	if n := h.Stats().Subscriptions; n != 1 {
@@ -197,27 +197,27 @@ func TestLeave(t *testing.T) {
 	}{
 		{"held", func(*Hub, *peer, *Subscription) {}},
 		{"held with news", func(h *Hub, p *peer, s *Subscription) { deliver(h, "t", "a r1"); h.pump() }},
-		{"opened", func(h *Hub, p *peer, s *Subscription) { s.Open(retained("t", 1), pubsub.Version{}) }},
-		{"asleep", func(h *Hub, p *peer, s *Subscription) { s.Open(nil, pubsub.Version{}); p.drain() }},
+		{"opened", func(h *Hub, p *peer, s *Subscription) { s.Resume(retained("t", 1), pubsub.Version{}) }},
+		{"asleep", func(h *Hub, p *peer, s *Subscription) { s.Resume(nil, pubsub.Version{}); p.drain() }},
 		{"news, not walked", func(h *Hub, p *peer, s *Subscription) {
-			s.Open(nil, pubsub.Version{})
+			s.Resume(nil, pubsub.Version{})
 			p.drain()
 			deliver(h, "t", "a r1")
 		}},
 		{"awake", func(h *Hub, p *peer, s *Subscription) {
-			s.Open(nil, pubsub.Version{})
+			s.Resume(nil, pubsub.Version{})
 			p.drain()
 			deliver(h, "t", "a r1")
 			h.pump()
 		}},
 		{"mid-read", func(h *Hub, p *peer, s *Subscription) {
-			s.Open(nil, pubsub.Version{})
+			s.Resume(nil, pubsub.Version{})
 			deliver(h, "t", "a b c d")
 			h.pump()
 			p.Read(make([]Delivery, 0, 2), 0, time.Now())
 		}},
 		{"cut off", func(h *Hub, p *peer, s *Subscription) {
-			s.Open(nil, pubsub.Version{})
+			s.Resume(nil, pubsub.Version{})
 			deliver(h, "t", "a r1 b c")
 			s.log.cut(0, 0, &h.backlog)
 			h.pump()
@@ -242,7 +242,7 @@ func TestLeave(t *testing.T) {
 					t.Error("Unsubscribe says true once")
 				}
 				h.check(t)
-				s.Open(retained("t", 9), pubsub.Version{}) // too late
+				s.Resume(retained("t", 9), pubsub.Version{}) // too late
 				deliver(h, "t", "x")
 				deliver(h, "other", "y")
 				h.pump()
@@ -258,9 +258,9 @@ func TestLeave(t *testing.T) {
 				deliver(h, "t", "x")
 				deliver(h, "other", "y")
 				h.pump()
-				p.Kick()
+				p.Notify()
 				p.SetDeadline(time.Now())
-				s.Open(retained("t", 9), pubsub.Version{})
+				s.Resume(retained("t", 9), pubsub.Version{})
 				if p.wakes.Load() != wakes {
 					t.Error("woken after Close")
 				}
@@ -319,7 +319,7 @@ func TestUnsubscribeDuringWalk(t *testing.T) {
 	deliver(h, "t", "a")
 	batch, _ := s.log.walk(make([]*Subscription, 0, 1))
 	p.Unsubscribe("t")
-	p.notify(batch[0])
+	p.queueUnread(batch[0])
 	if p.isAwake() {
 		t.Error("woken for a subscription that it has left")
 	}
@@ -344,7 +344,7 @@ func TestFirstSubscription(t *testing.T) {
 		t.Error("another one has taken its place")
 	}
 	p.drain()
-	p.notify(batch[0])
+	p.queueUnread(batch[0])
 	if p.isAwake() {
 		t.Error("woken for a subscription that it has left")
 	}
@@ -397,11 +397,11 @@ func TestTopicIsACopy(t *testing.T) {
 func TestKick(t *testing.T) {
 	h := New(Options{Backplane: newPlane(), Shards: 1})
 	p := newPeer(h, "")
-	p.Kick()
+	p.Notify()
 	if p.wakes.Load() != 1 {
 		t.Fatal("a kick did not wake")
 	}
-	p.Kick()
+	p.Notify()
 	if p.wakes.Load() != 1 {
 		t.Error("woken twice without having slept")
 	}
@@ -412,10 +412,10 @@ func TestKick(t *testing.T) {
 		}
 	}
 	read(false) // the kicks
-	p.Kick()    // between the last look and sleep
+	p.Notify()  // between the last look and sleep
 	read(false)
 	read(true)
-	p.Kick()
+	p.Notify()
 	if p.wakes.Load() != 2 {
 		t.Error("a kick of one who sleeps did not wake")
 	}
@@ -528,7 +528,7 @@ func TestStatsAndTopics(t *testing.T) {
 		t.Errorf("all topics: %d, want 3001", len(got))
 	}
 	st := h.Stats()
-	if st.Members != int64(len(peers)) || st.Subscriptions != int64(len(peers)+1) {
+	if st.Subscribers != int64(len(peers)) || st.Subscriptions != int64(len(peers)+1) {
 		t.Errorf("stats %+v, want %d members", st, len(peers))
 	}
 	for _, p := range peers {
@@ -544,7 +544,7 @@ func TestSizes(t *testing.T) {
 		what      string
 		size, max uintptr
 	}{
-		{"Member", unsafe.Sizeof(Member{}), 200}, // with its first Subscription
+		{"Member", unsafe.Sizeof(Subscriber{}), 200}, // with its first Subscription
 		{"Subscription", unsafe.Sizeof(Subscription{}), 80},
 		{"topicLog", unsafe.Sizeof(topicLog{}), 176},
 		{"topic", unsafe.Sizeof(topic{}), 208}, // with its first log

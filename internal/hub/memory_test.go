@@ -37,8 +37,8 @@ func TestBacklogCountsWhatIsHeld(t *testing.T) {
 		t.Errorf("%d bytes are kept, want %d", got, want)
 	}
 	before := p.Size()
-	p.Frame(0, encode(5000))
-	p.Frame(1, encode(7000))
+	p.Encoded(0, encode(5000))
+	p.Encoded(1, encode(7000))
 	if grown := p.Size() - before; grown < 12_000 || grown > 15_000 {
 		t.Errorf("encodings of 12,000 bytes count as %d", grown)
 	}
@@ -53,7 +53,7 @@ func TestBacklogCountsWhatIsHeld(t *testing.T) {
 	if got := h.Stats().BacklogBytes; got != 0 {
 		t.Errorf("%d bytes are kept of what all have read", got)
 	}
-	p.Frame(2, encode(100))
+	p.Encoded(2, encode(100))
 	if got := h.Stats().BacklogBytes; got != 0 {
 		t.Errorf("%d bytes are kept of what nobody keeps", got)
 	}
@@ -92,14 +92,14 @@ func TestEncodingsAreTrimmed(t *testing.T) {
 	fast.open(t, "t")
 	slow.drain()
 	fast.drain()
-	var ps []*pubsub.Parcel
+	var ps []*pubsub.PreparedMessage
 	for range 100 {
 		p := plain("t", strings.Repeat("\n", 100))
 		ps = append(ps, p)
 		h.Deliver(p)
 	}
 	for _, p := range ps {
-		p.Frame(0, encode(10_000))
+		p.Encoded(0, encode(10_000))
 	}
 	h.pump()
 	fast.drain()
@@ -156,12 +156,12 @@ func TestForgottenNewestComesFromTheStore(t *testing.T) {
 	for _, d := range drainAll(h, p) {
 		topic := d.Sub.Topic()
 		got[topic] += d.Dropped
-		if d.Parcel != nil && d.Parcel.Retain {
+		if d.Message != nil && d.Message.Retain {
 			if d.Initial {
 				t.Errorf("%s: what replaces a live message is given as what was retained", topic)
 			}
-			newest[topic] = string(d.Parcel.Data)
-		} else if d.Parcel != nil {
+			newest[topic] = string(d.Message.Data)
+		} else if d.Message != nil {
 			got[topic]++
 		}
 	}
@@ -215,7 +215,7 @@ func TestLateSubscriptions(t *testing.T) {
 					Topic: topic, Data: []byte(strings.Repeat(string(topic), 1000)), Retain: true,
 					Version: pubsub.Version{Generation: gen, Seq: uint64(i + 1)},
 				})
-				p.subscribe(t, topic).OpenLate(pubsub.Version{})
+				p.subscribe(t, topic).ResumeLate(pubsub.Version{})
 				want = append(want, string(topic))
 			}
 			plane.reads.Store(0)
@@ -287,9 +287,9 @@ func TestLateSubscriptionKeepsOrder(t *testing.T) {
 				has = pubsub.Version{Generation: gen, Seq: c.has}
 			}
 			plane.retain(c.stored)
-			s.OpenLate(has)
+			s.ResumeLate(has)
 			for _, m := range c.published {
-				h.Deliver(pubsub.NewParcel(m))
+				h.Deliver(pubsub.NewPreparedMessage(m))
 			}
 			h.pump()
 			expect(t, drainAll(h, p), c.want)
@@ -307,9 +307,9 @@ func TestLateSubscriptionFails(t *testing.T) {
 	h := New(Options{Backplane: plane, Shards: 1})
 	p, left := newPeer(h, ""), newPeer(h, "")
 	for _, p := range []*peer{p, left} {
-		p.subscribe(t, "t").OpenLate(pubsub.Version{})
+		p.subscribe(t, "t").ResumeLate(pubsub.Version{})
 	}
-	left.subscribe(t, "other").Open(nil, pubsub.Version{})
+	left.subscribe(t, "other").Resume(nil, pubsub.Version{})
 	plane.mu.Lock() // the store is being read
 	p.drain()
 	left.drain()
@@ -336,7 +336,7 @@ func TestRetainedIsShared(t *testing.T) {
 	plane := newPlane()
 	h := New(Options{Backplane: plane, Shards: 1, BacklogMemory: 1 << 20})
 	p := newPeer(h, "")
-	last := func(topic pubsub.Topic) *pubsub.Parcel {
+	last := func(topic pubsub.Topic) *pubsub.PreparedMessage {
 		t.Helper()
 		s := p.find(topic)
 		if s == nil {
@@ -356,7 +356,7 @@ func TestRetainedIsShared(t *testing.T) {
 	if last("t") != first {
 		t.Error("it is made anew for each")
 	}
-	first.Frame(0, encode(5000))
+	first.Encoded(0, encode(5000))
 	h.check(t)
 	retain("t", 2, 1000)
 	second := last("t")
@@ -367,7 +367,7 @@ func TestRetainedIsShared(t *testing.T) {
 	for i := range 1000 {
 		topic := pubsub.Topic(fmt.Sprint(i))
 		retain(topic, uint64(i+3), 1000)
-		last(topic).Frame(0, encode(2000))
+		last(topic).Encoded(0, encode(2000))
 		if n := len(h.recent.parcels); n > recentMost || n != len(h.recent.order) {
 			t.Fatalf("%d are kept, in an order of %d", n, len(h.recent.order))
 		}
@@ -395,7 +395,7 @@ func TestRetainedIsShared(t *testing.T) {
 func TestPieceIsBoundedByEncodedBytes(t *testing.T) {
 	const wire = 3000
 	for _, head := range []int{0, 1000, 31_000} {
-		h := New(Options{Backplane: newPlane(), Shards: 1, WireSize: func(*pubsub.Message) int { return wire }})
+		h := New(Options{Backplane: newPlane(), Shards: 1, MaxEncodedSize: func(*pubsub.Message) int { return wire }})
 		p := newPeer(h, "")
 		p.open(t, "t")
 		p.drain()
@@ -426,9 +426,9 @@ func TestRunEndsWhileTheStoreIsRead(t *testing.T) {
 	plane := newPlane()
 	reading := make(chan struct{})
 	plane.wait = func(ctx context.Context) { close(reading); <-ctx.Done() }
-	h := New(Options{Backplane: plane, Shards: 1, WantTimeout: time.Hour})
+	h := New(Options{Backplane: plane, Shards: 1, SubscribeTimeout: time.Hour})
 	p := newPeer(h, "")
-	p.subscribe(t, "t").OpenLate(pubsub.Version{})
+	p.subscribe(t, "t").ResumeLate(pubsub.Version{})
 	p.drain()
 	<-reading
 	ctx, cancel := context.WithCancel(t.Context())
@@ -447,7 +447,7 @@ func TestNothingIsReadWhileTheStoreIs(t *testing.T) {
 	p.open(t, "other")
 	p.drain()
 	plane.retain(retained("t", 1).Message)
-	p.subscribe(t, "t").OpenLate(pubsub.Version{})
+	p.subscribe(t, "t").ResumeLate(pubsub.Version{})
 	if ds := p.drain(); len(ds) != 0 {
 		t.Fatalf("%q is delivered", show(ds))
 	}
@@ -457,7 +457,7 @@ func TestNothingIsReadWhileTheStoreIs(t *testing.T) {
 	if p.wakes.Load() != wakes || p.isAwake() {
 		t.Error("it is woken")
 	}
-	p.Kick() // it may have other things to do
+	p.Notify() // it may have other things to do
 	if ds := p.drain(); len(ds) != 0 {
 		t.Errorf("%q is delivered", show(ds))
 	}

@@ -32,7 +32,7 @@ type modelKey struct {
 }
 
 type modelLog struct {
-	all     []*pubsub.Parcel
+	all     []*pubsub.PreparedMessage
 	cut     int // those before are not kept any more
 	settled int // how many there were when all had read everything
 	version pubsub.Version
@@ -52,7 +52,7 @@ type modelSub struct {
 	opts      SubscriptionOptions
 	seen      pubsub.Version
 	held      bool
-	initial   *pubsub.Parcel
+	initial   *pubsub.PreparedMessage
 	initialAt int
 }
 
@@ -73,7 +73,7 @@ func (l *modelLog) settle() {
 }
 
 // newest is the newest retained message while it may be unread, nil if there is none.
-func (l *modelLog) newest() *pubsub.Parcel {
+func (l *modelLog) newest() *pubsub.PreparedMessage {
 	for _, s := range l.subs {
 		for i := len(l.all) - 1; i >= l.settled; i-- {
 			if s.pos < len(l.all) && l.all[i].Retain {
@@ -97,7 +97,7 @@ func (l *modelLog) size() (n int64) {
 
 // bytes is what the node keeps: each message once.
 func (m *model) bytes() (n int64) {
-	kept := make(map[*pubsub.Parcel]bool)
+	kept := make(map[*pubsub.PreparedMessage]bool)
 	for _, l := range m.logs {
 		for _, p := range l.all[l.cut:] {
 			n += entrySize
@@ -118,7 +118,7 @@ func (m *model) bytes() (n int64) {
 	return n
 }
 
-func (m *model) publish(p *pubsub.Parcel) {
+func (m *model) publish(p *pubsub.PreparedMessage) {
 	for k, l := range m.logs {
 		if k.topic != p.Topic || p.Retain && !p.Version.Newer(l.version) {
 			continue
@@ -167,7 +167,7 @@ func (m *model) trim() {
 	m.forgets = m.bytes() > limit
 }
 
-func plainIn(ps []*pubsub.Parcel) (n uint64) {
+func plainIn(ps []*pubsub.PreparedMessage) (n uint64) {
 	for _, p := range ps {
 		if !p.Retain {
 			n++
@@ -176,7 +176,7 @@ func plainIn(ps []*pubsub.Parcel) (n uint64) {
 	return n
 }
 
-func (m *model) takes(s *modelSub, p *pubsub.Parcel, initial bool) bool {
+func (m *model) takes(s *modelSub, p *pubsub.PreparedMessage, initial bool) bool {
 	switch {
 	case s.opts.NoLocal && p.Sender != "" && p.Sender == s.peer.name:
 		return false
@@ -199,11 +199,11 @@ func (m *model) read(s *modelSub, room int) (ds []Delivery) {
 	l := s.log
 	piece := 0
 	hasRoom := func() bool { return len(ds) < room && piece < maxPiece }
-	give := func(p *pubsub.Parcel, initial bool, lost uint64) {
+	give := func(p *pubsub.PreparedMessage, initial bool, lost uint64) {
 		if p != nil {
-			piece += p.Wire
+			piece += p.MaxEncodedSize
 		}
-		ds = append(ds, Delivery{Parcel: p, Sub: s.real, Options: s.opts, Initial: initial, Dropped: lost})
+		ds = append(ds, Delivery{Message: p, Sub: s.real, Options: s.opts, Initial: initial, Dropped: lost})
 	}
 	past := func() {
 		if p := s.initial; p != nil && s.pos >= s.initialAt && hasRoom() {
@@ -246,7 +246,7 @@ func (m *model) read(s *modelSub, room int) (ds []Delivery) {
 	l.settle()
 	for _, d := range ds {
 		m.dropped += d.Dropped
-		if d.Parcel != nil {
+		if d.Message != nil {
 			m.delivered++
 		}
 	}
@@ -267,7 +267,7 @@ func (m *model) leave(s *modelSub) {
 
 func (m *model) topic() pubsub.Topic { return pubsub.Topic(fmt.Sprint("t", m.rnd.IntN(4))) }
 
-func (m *model) parcel(topic pubsub.Topic) *pubsub.Parcel {
+func (m *model) parcel(topic pubsub.Topic) *pubsub.PreparedMessage {
 	msg := pubsub.Message{Topic: topic, Published: m.now, Data: []byte(strings.Repeat("x", m.rnd.IntN(300)))}
 	if m.rnd.IntN(2) == 0 && len(m.peers) > 0 {
 		msg.Sender = m.peers[m.rnd.IntN(len(m.peers))].name
@@ -283,7 +283,7 @@ func (m *model) parcel(topic pubsub.Topic) *pubsub.Parcel {
 			msg.Version.Generation++
 		}
 	}
-	return pubsub.NewParcel(msg)
+	return pubsub.NewPreparedMessage(msg)
 }
 
 // version is the newest, or an older one.
@@ -320,7 +320,7 @@ func (m *model) subscribe(t *testing.T, p *modelPeer) {
 }
 
 func (m *model) open(s *modelSub) {
-	var initial *pubsub.Parcel
+	var initial *pubsub.PreparedMessage
 	var seen pubsub.Version
 	if m.rnd.IntN(2) == 0 {
 		initial = m.parcel(s.real.Topic())
@@ -341,7 +341,7 @@ func (m *model) open(s *modelSub) {
 		s.seen = seen
 	}
 	s.held = false
-	s.real.Open(initial, seen)
+	s.real.Resume(initial, seen)
 }
 
 // find is where v is among what s has not read, or else a newer one, or else the
@@ -369,7 +369,7 @@ func (m *model) find(s *modelSub, v pubsub.Version) (at int, exact bool) {
 }
 
 // place is where s is given what is retained.
-func (m *model) place(s *modelSub, p *pubsub.Parcel) int {
+func (m *model) place(s *modelSub, p *pubsub.PreparedMessage) int {
 	at, exact := m.find(s, p.Version)
 	for i := max(s.pos, s.log.cut); i < at && !exact; i++ {
 		if s.log.all[i].Published.After(p.Published) {
@@ -386,10 +386,10 @@ func (m *model) place(s *modelSub, p *pubsub.Parcel) int {
 func (m *model) readOne(t *testing.T, p *modelPeer) (asleep bool) {
 	next := p.ready
 	if last := p.ready; last != nil {
-		for next = last.next; next.held && next != last; {
+		for next = last.next; next.paused && next != last; {
 			next = next.next
 		}
-		if next.held {
+		if next.paused {
 			next = nil
 		}
 	}
@@ -414,8 +414,8 @@ func describe(ds []Delivery) []string {
 	var out []string
 	for _, d := range ds {
 		text := fmt.Sprintf("dropped %d, initial %v, %+v", d.Dropped, d.Initial, d.Options)
-		if d.Parcel != nil {
-			text += fmt.Sprintf(", %d bytes, version %v", len(d.Parcel.Data), d.Parcel.Version)
+		if d.Message != nil {
+			text += fmt.Sprintf(", %d bytes, version %v", len(d.Message.Data), d.Message.Version)
 		}
 		out = append(out, text)
 	}

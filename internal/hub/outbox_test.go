@@ -40,7 +40,7 @@ func TestOutboxIsFlushed(t *testing.T) {
 	defer stop()
 	for range members {
 		p := new(servedPeer)
-		p.Member = newMember(h, p, "")
+		p.Subscriber = newMember(h, p, "")
 		p.open(t, "t")
 	}
 	all.Add(members * messages)

@@ -24,27 +24,27 @@ const (
 type recent struct {
 	mu sync.Mutex
 	// guarded by mu
-	parcels map[pubsub.Topic]*pubsub.Parcel
+	parcels map[pubsub.Topic]*pubsub.PreparedMessage
 	order   []pubsub.Topic // of parcels, oldest first
 }
 
 // parcel returns m, the store's message for t, as a parcel that other members may share.
-func (r *recent) parcel(h *Hub, t *topic, m pubsub.Message) *pubsub.Parcel {
+func (r *recent) parcel(h *Hub, t *topic, m pubsub.Message) *pubsub.PreparedMessage {
 	m.Topic = t.name
 	if len(m.Data) < recentMin {
-		return h.prepare(pubsub.NewParcel(m))
+		return h.prepare(pubsub.NewPreparedMessage(m))
 	}
 	st := h.index.stripe(t.name)
 	st.mu.RLock()
 	defer st.mu.RUnlock()
 	if st.topics[t.name] != t { // all members have left meanwhile
-		return h.prepare(pubsub.NewParcel(m))
+		return h.prepare(pubsub.NewPreparedMessage(m))
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	p := r.parcels[t.name]
 	if p == nil || p.Version != m.Version {
-		p = h.prepare(pubsub.NewParcel(m))
+		p = h.prepare(pubsub.NewPreparedMessage(m))
 		r.put(p, &h.backlog)
 	}
 	r.bound(&h.backlog)
@@ -52,9 +52,9 @@ func (r *recent) parcel(h *Hub, t *topic, m pubsub.Message) *pubsub.Parcel {
 }
 
 // put keeps p in place of the previous parcel of its topic; mu is held.
-func (r *recent) put(p *pubsub.Parcel, b *backlog) {
+func (r *recent) put(p *pubsub.PreparedMessage, b *backlog) {
 	if r.parcels == nil {
-		r.parcels = make(map[pubsub.Topic]*pubsub.Parcel)
+		r.parcels = make(map[pubsub.Topic]*pubsub.PreparedMessage)
 	}
 	added := p.Hold()
 	if old := r.parcels[p.Topic]; old != nil {

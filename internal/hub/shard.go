@@ -28,7 +28,7 @@ type shard struct {
 	// guarded by mu: the topics with news, in the order they get their turn
 	first, last *topicLog
 	// guarded by mu: the members that are to be served, likewise
-	firstRun, lastRun *Member
+	firstRun, lastRun *Subscriber
 }
 
 func newShard(h *Hub, o Outbox) *shard {
@@ -61,7 +61,7 @@ func (s *shard) enqueue(l *topicLog) {
 }
 
 // enqueueMember has m served.
-func (s *shard) enqueueMember(m *Member) {
+func (s *shard) enqueueMember(m *Subscriber) {
 	s.mu.Lock()
 	if m.runs {
 		s.mu.Unlock()
@@ -164,7 +164,7 @@ func (s *shard) slice() bool {
 		s.enqueue(l)
 	}
 	for _, sub := range batch {
-		sub.member.notify(sub)
+		sub.member.queueUnread(sub)
 	}
 	clear(batch)
 	return true

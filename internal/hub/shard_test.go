@@ -152,7 +152,7 @@ func TestDeliveryDoesNotAllocate(t *testing.T) {
 	const members, rounds = 1000, 50
 	h := New(Options{Backplane: newPlane(), Shards: 1})
 	peers := crowd(t, h, "t", members)
-	var parcels []*pubsub.Parcel
+	var parcels []*pubsub.PreparedMessage
 	for i := range rounds + 1 { // AllocsPerRun runs once more
 		parcels = append(parcels, plain("t", "x"), retained("t", uint64(i+1)))
 	}
@@ -201,7 +201,7 @@ func TestTicksDoNotAllocate(t *testing.T) {
 		t.Errorf("an idle tick allocates %v times", n)
 	}
 	dst := make([]Delivery, 0, 2)
-	w.due = make([]*Member, 0, len(peers)) // as it is after a tick as busy as this
+	w.due = make([]*Subscriber, 0, len(peers)) // as it is after a tick as busy as this
 	if n := testing.AllocsPerRun(20, func() {
 		for _, p := range peers {
 			p.SetDeadline(now.Add(tick))
@@ -223,7 +223,7 @@ func TestTicksDoNotAllocate(t *testing.T) {
 // reader is a holder that reads on the goroutine that wakes the shard: the least
 // a holder can do.
 type reader struct {
-	*Member
+	*Subscriber
 	awake *[]*reader
 }
 
@@ -231,7 +231,7 @@ func (r *reader) Wake() { *r.awake = append(*r.awake, r) }
 
 func (r *reader) Failed(error) {}
 
-func (r *reader) Due() { r.Kick() }
+func (r *reader) Due() { r.Notify() }
 
 // BenchmarkFanOut delivers one message to 10,000 members of one topic.
 func BenchmarkFanOut(b *testing.B) {
@@ -240,12 +240,12 @@ func BenchmarkFanOut(b *testing.B) {
 	awake := make([]*reader, 0, members)
 	for range members {
 		r := &reader{awake: &awake}
-		r.Member = newMember(h, r, "")
+		r.Subscriber = newMember(h, r, "")
 		s, err := r.Subscribe(b.Context(), "t", SubscriptionOptions{})
 		if err != nil {
 			b.Fatal(err)
 		}
-		s.Open(nil, pubsub.Version{})
+		s.Resume(nil, pubsub.Version{})
 	}
 	dst := make([]Delivery, 0, 8)
 	now := time.Now()

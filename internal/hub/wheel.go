@@ -22,13 +22,13 @@ type wheel struct {
 	mu sync.Mutex
 	// guarded by mu
 	now   int64 // the last tick that was dealt with
-	slots [wheelSlots]*Member
+	slots [wheelSlots]*Subscriber
 
-	due []*Member // owned by the shard's goroutine: members whose deadline has come
+	due []*Subscriber // owned by the shard's goroutine: members whose deadline has come
 }
 
 // timer is a member's place in a wheel, but for Member.due.
-type timer struct{ prev, next *Member }
+type timer struct{ prev, next *Subscriber }
 
 func newWheel(now time.Time) *wheel { return &wheel{start: now} }
 
@@ -43,7 +43,7 @@ func (w *wheel) at(t time.Time) int64 {
 	return min(n, math.MaxUint32)
 }
 
-func (w *wheel) set(m *Member, t time.Time) {
+func (w *wheel) set(m *Subscriber, t time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.unlink(m)
@@ -59,9 +59,9 @@ func (w *wheel) set(m *Member, t time.Time) {
 	*slot = m
 }
 
-func (w *wheel) remove(m *Member) { w.set(m, time.Time{}) }
+func (w *wheel) remove(m *Subscriber) { w.set(m, time.Time{}) }
 
-func (w *wheel) unlink(m *Member) {
+func (w *wheel) unlink(m *Subscriber) {
 	t := &m.timer
 	if m.due == 0 {
 		return

@@ -10,7 +10,7 @@ import (
 
 // alarm is a member that notes when it was woken, and reads at once.
 type alarm struct {
-	*Member
+	*Subscriber
 	woken []time.Time // owned by the goroutine of run
 	wake  chan struct{}
 }
@@ -19,11 +19,11 @@ func (a *alarm) Wake() { a.wake <- struct{}{} }
 
 func (a *alarm) Failed(error) {}
 
-func (a *alarm) Due() { a.Kick() }
+func (a *alarm) Due() { a.Notify() }
 
 func newAlarm(h *Hub) *alarm {
 	a := &alarm{wake: make(chan struct{}, 1)}
-	a.Member = newMember(h, a, "")
+	a.Subscriber = newMember(h, a, "")
 	return a
 }
 

@@ -110,8 +110,8 @@ func TestAdminFailures(t *testing.T) {
 		{"List", "GET", "/admin/topics", down, 503, "Backplane unavailable\n"},
 		{"List", "GET", "/admin/topics", broken, 500, "Failed to read message from storage\n"},
 		{"List", "GET", "/admin/topics", pubsub.ErrClosed, 503, "Shutting down\n"},
-		{"Ask", "GET", "/admin/topics", down, 503, "Backplane unavailable\n"},
-		{"Ask", "GET", "/admin/topics", broken, 500, "Failed to count subscribers\n"},
+		{"Gather", "GET", "/admin/topics", down, 503, "Backplane unavailable\n"},
+		{"Gather", "GET", "/admin/topics", broken, 500, "Failed to count subscribers\n"},
 		{"Put", "DELETE", "/admin/topics/t/retained", down, 503, "Backplane unavailable\n"},
 		{"Put", "DELETE", "/admin/topics/t/retained", broken, 500, "Failed to write message to storage\n"},
 	} {
@@ -130,7 +130,7 @@ func TestAdminFailures(t *testing.T) {
 	}
 
 	// The nodes that cannot be told find out by their watch.
-	n.backplane.fail("Tell", broken)
+	n.backplane.fail("Broadcast", broken)
 	if res, body := n.do(t, n.h1, exchange{method: "DELETE", target: "/admin/keys/" + n.key.ID, header: admin}); res.StatusCode != 204 {
 		t.Errorf("got %d %q", res.StatusCode, body)
 	}

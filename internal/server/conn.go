@@ -20,7 +20,7 @@ type conn struct {
 	portable *portable // nil if it is parked, or is going to be
 
 	// They mind their fields themselves.
-	member hub.Member
+	member hub.Subscriber
 	parked park.Conn
 
 	// guarded by registry.mu
@@ -307,7 +307,7 @@ func (c *conn) sendKeepAlive(b []byte) {
 	}
 	c.mu.Unlock()
 	if idle {
-		c.member.Kick()
+		c.member.Notify()
 	}
 }
 
@@ -338,7 +338,7 @@ func (c *conn) send(b []byte, last bool) {
 		}
 	}
 	c.mu.Unlock()
-	c.member.Kick()
+	c.member.Notify()
 }
 
 // maxWithPiece is how many control bytes are written together with messages. More of them

@@ -88,7 +88,7 @@ func TestDeliveryAllocatesNothingPerSubscriber(t *testing.T) {
 					m.Version = pubsub.Version{Generation: 1, Seq: seq}
 				}
 				got.Add(subscribers)
-				h.Deliver(pubsub.NewParcel(m))
+				h.Deliver(pubsub.NewPreparedMessage(m))
 				got.Wait()
 			})
 			t.Logf("%.1f allocations a message, for %d subscribers", allocs, subscribers)
@@ -138,7 +138,7 @@ func openTestMQTT(o hub.SubscriptionOptions) func(*Server, *testing.T) *conn {
 		if err != nil {
 			t.Fatal(err)
 		}
-		sub.Open(nil, pubsub.Version{})
+		sub.Resume(nil, pubsub.Version{})
 		return &m.conn
 	}
 }

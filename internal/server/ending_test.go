@@ -119,7 +119,7 @@ func TestTrickleIsClosedAfterFiveSeconds(t *testing.T) {
 				}
 				time.Sleep(time.Second)
 				for range 10 {
-					s.o.Hub.Deliver(pubsub.NewParcel(pubsub.Message{Topic: "t", Data: make([]byte, 1000)}))
+					s.o.Hub.Deliver(pubsub.NewPreparedMessage(pubsub.Message{Topic: "t", Data: make([]byte, 1000)}))
 				}
 				time.Sleep(at - time.Since(began))
 				if got := ended.Load(); got != 0 {
@@ -192,7 +192,7 @@ func TestSlowReaderIsClosedOverTheNetwork(t *testing.T) {
 				}
 			}()
 			for range 200 { // more than the kernels take
-				n.hub.Deliver(pubsub.NewParcel(pubsub.Message{Topic: "t", Data: make([]byte, 32<<10)}))
+				n.hub.Deliver(pubsub.NewPreparedMessage(pubsub.Message{Topic: "t", Data: make([]byte, 32<<10)}))
 				time.Sleep(time.Millisecond)
 			}
 			n.endKey(n.key.ID)
@@ -226,7 +226,7 @@ func TestSlowReaderIsClosedOverTheNetwork(t *testing.T) {
 		}
 		defer res.Body.Close()
 		for range 400 { // more than the window of a stream, which is 4 MiB
-			n.hub.Deliver(pubsub.NewParcel(pubsub.Message{Topic: "t", Data: make([]byte, 32<<10)}))
+			n.hub.Deliver(pubsub.NewPreparedMessage(pubsub.Message{Topic: "t", Data: make([]byte, 32<<10)}))
 			time.Sleep(time.Millisecond)
 		}
 		n.endKey(n.key.ID)

@@ -62,7 +62,7 @@ func TestStreamFailures(t *testing.T) {
 			}
 		}
 	}
-	if n := n.hub.Stats(); n.Members != 0 || n.Subscriptions != 0 {
+	if n := n.hub.Stats(); n.Subscribers != 0 || n.Subscriptions != 0 {
 		t.Errorf("left behind: %+v", n)
 	}
 }

@@ -73,7 +73,7 @@ func TestSendingSideIsShut(t *testing.T) {
 			t.Errorf("heard %q", what)
 		}
 	}
-	if s := n.hub.Stats(); s.Members != 0 || s.Subscriptions != 0 {
+	if s := n.hub.Stats(); s.Subscribers != 0 || s.Subscriptions != 0 {
 		t.Errorf("left behind: %+v", s)
 	}
 }

@@ -14,7 +14,7 @@ import (
 func (m *mqttConn) head() int { return 32 }
 
 func (m *mqttConn) encode(w *writer, d *hub.Delivery, now time.Time, last bool) {
-	p := d.Parcel
+	p := d.Message
 	if p == nil {
 		return // MQTT has no way to say that messages were dropped
 	}
@@ -24,7 +24,7 @@ func (m *mqttConn) encode(w *writer, d *hub.Delivery, now time.Time, last bool) 
 		if retain {
 			shape, encode = shapeMQTTRetain, appendMQTTRetain
 		}
-		frame := p.Frame(shape, encode)
+		frame := p.Encoded(shape, encode)
 		if m.takes(len(frame) - ws.HeaderLen(len(frame))) {
 			w.bytes(frame, last)
 		}

@@ -25,8 +25,8 @@ type subscribed struct {
 // opening is a subscription that is to be opened.
 type opening struct {
 	sub      *hub.Subscription
-	retained *pubsub.Parcel // to be sent first; nil if there is none
-	late     bool           // it is still to be read
+	retained *pubsub.PreparedMessage // to be sent first; nil if there is none
+	late     bool                    // it is still to be read
 }
 
 // subscribesAtOnce is how many topics a client joins at the same time where the
@@ -56,7 +56,7 @@ func (m *mqttConn) subscribe(subs []session.Subscription) session.Event {
 			if o.retained != nil {
 				// Messages that were read at the same time may exceed the piece.
 				o.late = waiting >= maxPiece
-				waiting += o.retained.Wire
+				waiting += o.retained.MaxEncodedSize
 			}
 			answer.opening = append(answer.opening, o)
 		}
@@ -102,9 +102,9 @@ func (m *mqttConn) subscribeOne(ctx context.Context, want *session.Subscription,
 func (m *mqttConn) openSubscriptions(os []opening) {
 	for _, o := range os {
 		if o.late {
-			o.sub.OpenLate(pubsub.Version{})
+			o.sub.ResumeLate(pubsub.Version{})
 		} else {
-			o.sub.Open(o.retained, pubsub.Version{})
+			o.sub.Resume(o.retained, pubsub.Version{})
 		}
 	}
 }

@@ -32,7 +32,7 @@ type node struct {
 	hub       *hub.Hub
 	key       pubsub.Key // signs tokens
 	heard     *journal
-	delivered chan *pubsub.Parcel // what the Bus delivered, as far as there is room
+	delivered chan *pubsub.PreparedMessage // what the Bus delivered, as far as there is room
 	h1, h2    *httptest.Server
 }
 
@@ -52,7 +52,7 @@ func newNode(t *testing.T, change func(*Options)) *node {
 		backplane: &faulty{Backplane: store},
 		key:       pubsub.Key{ID: "00112233445566aa", Value: "a secret value", Created: time.Unix(1700000000, 0)},
 		heard:     &journal{},
-		delivered: make(chan *pubsub.Parcel, 100),
+		delivered: make(chan *pubsub.PreparedMessage, 100),
 	}
 	if err := store.PutKey(t.Context(), n.key); err != nil {
 		t.Fatal(err)
@@ -83,7 +83,7 @@ func newNode(t *testing.T, change func(*Options)) *node {
 	running.Go(func() {
 		err := n.backplane.Run(ctx, pubsub.Receiver{
 			Ready: func() { close(busReady) },
-			Deliver: func(p *pubsub.Parcel) {
+			Deliver: func(p *pubsub.PreparedMessage) {
 				n.hub.Deliver(p)
 				select {
 				case n.delivered <- p:
@@ -219,7 +219,7 @@ func (n *node) do(t *testing.T, srv *httptest.Server, x exchange) (*http.Respons
 // subscribe makes a member of n's hub that wants topics.
 func (n *node) subscribe(t *testing.T, topics ...pubsub.Topic) {
 	t.Helper()
-	m := new(hub.Member)
+	m := new(hub.Subscriber)
 	n.hub.Add(m, deaf{}, "")
 	t.Cleanup(m.Close)
 	for _, topic := range topics {
@@ -331,18 +331,18 @@ func (f *faulty) List(ctx context.Context, prefix string, after pubsub.Topic, li
 	return f.Backplane.List(ctx, prefix, after, limit)
 }
 
-func (f *faulty) Ask(ctx context.Context, c pubsub.Control) ([][]byte, error) {
-	if err := f.err(ctx, "Ask"); err != nil {
+func (f *faulty) Gather(ctx context.Context, c pubsub.Control) ([][]byte, error) {
+	if err := f.err(ctx, "Gather"); err != nil {
 		return nil, err
 	}
-	return f.Backplane.Ask(ctx, c)
+	return f.Backplane.Gather(ctx, c)
 }
 
-func (f *faulty) Tell(ctx context.Context, c pubsub.Control) error {
-	if err := f.err(ctx, "Tell"); err != nil {
+func (f *faulty) Broadcast(ctx context.Context, c pubsub.Control) error {
+	if err := f.err(ctx, "Broadcast"); err != nil {
 		return err
 	}
-	return f.Backplane.Tell(ctx, c)
+	return f.Backplane.Broadcast(ctx, c)
 }
 
 func (f *faulty) PutKey(ctx context.Context, k pubsub.Key) error {

@@ -87,9 +87,9 @@ func parkedDelivery(t *testing.T, outboxes []hub.Outbox) {
 		defer st.close()
 	}
 	msg := pubsub.Message{Topic: "t", Data: []byte("the content")}
-	got := make([]byte, len((&sseStream{}).chunk(pubsub.NewParcel(msg), shapeSSE)))
+	got := make([]byte, len((&sseStream{}).chunk(pubsub.NewPreparedMessage(msg), shapeSSE)))
 	allocs := testing.AllocsPerRun(50, func() {
-		h.Deliver(pubsub.NewParcel(msg))
+		h.Deliver(pubsub.NewPreparedMessage(msg))
 		for _, c := range clients {
 			if _, err := io.ReadFull(c, got); err != nil {
 				t.Fatal(err)

@@ -81,7 +81,7 @@ func TestPublishRefusals(t *testing.T) {
 
 // published makes a request that must succeed and returns the response and what
 // the Bus delivered.
-func (n *node) published(t *testing.T, srv *httptest.Server, x exchange) (*http.Response, *pubsub.Parcel) {
+func (n *node) published(t *testing.T, srv *httptest.Server, x exchange) (*http.Response, *pubsub.PreparedMessage) {
 	t.Helper()
 	x.method = "POST"
 	res, body := n.do(t, srv, x)

@@ -7,7 +7,7 @@ import (
 
 // The encodings of a message that subscribers share.
 const (
-	shapeSSE pubsub.Shape = iota
+	shapeSSE pubsub.Encoding = iota
 	shapeSSEDurable
 	shapeEnvelope
 	shapeEnvelopeDurable

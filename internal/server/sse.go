@@ -228,7 +228,7 @@ func (st *sseStream) subscribe(ctx context.Context, req *sseRequest) (opening []
 			return nil, err
 		}
 		if !req.durable {
-			sub.Open(nil, pubsub.Version{})
+			sub.Resume(nil, pubsub.Version{})
 			continue
 		}
 		o := sseOpening{sub: sub, late: size >= maxPiece}
@@ -238,7 +238,7 @@ func (st *sseStream) subscribe(ctx context.Context, req *sseRequest) (opening []
 			}
 		}
 		if o.retained != nil {
-			size += o.retained.Wire
+			size += o.retained.MaxEncodedSize
 		}
 		subs = append(subs, o)
 		positions = append(positions, sse.Position{Topic: sub.Topic(), Version: o.has})
@@ -250,7 +250,7 @@ func (st *sseStream) subscribe(ctx context.Context, req *sseRequest) (opening []
 	size = 0
 	for _, o := range subs {
 		if o.late || o.retained != nil && size >= maxPiece {
-			o.sub.OpenLate(o.has)
+			o.sub.ResumeLate(o.has)
 			continue
 		}
 		if o.retained != nil {
@@ -260,7 +260,7 @@ func (st *sseStream) subscribe(ctx context.Context, req *sseRequest) (opening []
 			opening = append(opening, rest...)
 			size = len(opening)
 		}
-		o.sub.Open(nil, o.seen)
+		o.sub.Resume(nil, o.seen)
 	}
 	return opening, nil
 }
@@ -268,10 +268,10 @@ func (st *sseStream) subscribe(ctx context.Context, req *sseRequest) (opening []
 // sseOpening is a topic of a durable stream that is opening.
 type sseOpening struct {
 	sub      *hub.Subscription
-	late     bool           // its retained message is read once the client has taken the earlier ones
-	retained *pubsub.Parcel // to be sent first; nil if there is none, or it is late
-	has      pubsub.Version // the client's version
-	seen     pubsub.Version // the client's version once it has retained
+	late     bool                    // its retained message is read once the client has taken the earlier ones
+	retained *pubsub.PreparedMessage // to be sent first; nil if there is none, or it is late
+	has      pubsub.Version          // the client's version
+	seen     pubsub.Version          // the client's version once it has retained
 }
 
 // read reads the topic's retained message, if it is newer than since, the client's
@@ -388,7 +388,7 @@ func (st *sseStream) encode(w *writer, d *hub.Delivery, _ time.Time, last bool) 
 		var event [80]byte
 		w.setHead(st.appendEvent(w.head(), sse.AppendDropped(event[:0], d.Dropped)))
 	}
-	p := d.Parcel
+	p := d.Message
 	switch {
 	case p == nil:
 	case !st.durable || p.Version.IsZero():
@@ -405,11 +405,11 @@ func (st *sseStream) encode(w *writer, d *hub.Delivery, _ time.Time, last bool) 
 
 // chunk returns p's event in shape, or in that shape's envelope, as the chunk that
 // all streams share.
-func (st *sseStream) chunk(p *pubsub.Parcel, shape pubsub.Shape) []byte {
+func (st *sseStream) chunk(p *pubsub.PreparedMessage, shape pubsub.Encoding) []byte {
 	if st.envelope {
 		shape += shapeEnvelope - shapeSSE
 	}
-	return p.Frame(shape, sseEncoders[shape])
+	return p.Encoded(shape, sseEncoders[shape])
 }
 
 // framed returns chunk with the framing of the stream's HTTP version: HTTP/2 has frames
@@ -431,7 +431,7 @@ func (st *sseStream) appendEvent(dst, event []byte) []byte {
 
 // appendHead appends p's event up to the id, which names all positions, and returns the
 // rest, which streams share.
-func (st *sseStream) appendHead(dst []byte, p *pubsub.Parcel, positions []sse.Position) (head, rest []byte) {
+func (st *sseStream) appendHead(dst []byte, p *pubsub.PreparedMessage, positions []sse.Position) (head, rest []byte) {
 	chunk := st.chunk(p, shapeSSE)
 	line, rest := sse.Split(sse.Unchunk(chunk))
 	at := len(dst)
@@ -445,7 +445,7 @@ func (st *sseStream) appendHead(dst []byte, p *pubsub.Parcel, positions []sse.Po
 }
 
 // advance notes in positions that p is delivered.
-func advance(positions []sse.Position, p *pubsub.Parcel) {
+func advance(positions []sse.Position, p *pubsub.PreparedMessage) {
 	for i := range positions {
 		if at := &positions[i]; at.Topic == p.Topic {
 			at.Version = p.Version

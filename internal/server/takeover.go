@@ -84,7 +84,7 @@ func (m *mqttConn) claim(owner string) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), backplaneWait)
 	defer cancel()
-	if err := m.s.o.Backplane.Tell(ctx, pubsub.Control{Kind: controlTakeOver, Body: c.append(nil, owner)}); err != nil {
+	if err := m.s.o.Backplane.Broadcast(ctx, pubsub.Control{Kind: controlTakeOver, Body: c.append(nil, owner)}); err != nil {
 		m.s.o.Events.Failed("takeover broadcast failed", err)
 	}
 }
@@ -157,7 +157,7 @@ func (s *Server) Rejoined(ctx context.Context) {
 func (s *Server) askForClaims(ctx context.Context, batch []byte) bool {
 	ctx, cancel := context.WithTimeout(ctx, backplaneWait)
 	defer cancel()
-	replies, err := s.o.Backplane.Ask(ctx, pubsub.Control{Kind: controlClaims, Body: batch})
+	replies, err := s.o.Backplane.Gather(ctx, pubsub.Control{Kind: controlClaims, Body: batch})
 	if err != nil {
 		s.o.Events.Failed("claim comparison failed", err)
 		return false

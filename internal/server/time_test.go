@@ -209,7 +209,7 @@ func TestKeepAliveEventAfterSilence(t *testing.T) {
 		near(t, "the second keep-alive", got[1], got[0]+25*time.Second)
 		p.Close()
 		synctest.Wait()
-		if n := s.o.Hub.Stats().Members; n != 0 {
+		if n := s.o.Hub.Stats().Subscribers; n != 0 {
 			t.Errorf("%d members after the client has gone", n)
 		}
 	})
@@ -461,9 +461,9 @@ func TestMessageExpiresWhileItWaits(t *testing.T) {
 		p := openSocket(t, s, connect("c", 0), &mqtt.Subscribe{PacketID: 1, Filters: []mqtt.Filter{{Topic: "t"}}})
 		synctest.Wait()
 		m := pubsub.Message{Topic: "t", Data: []byte("old"), Published: time.Now().Add(-3 * time.Second), HasTTL: true, TTL: 3}
-		s.o.Hub.Deliver(pubsub.NewParcel(m))
+		s.o.Hub.Deliver(pubsub.NewPreparedMessage(m))
 		m.Data, m.TTL = []byte("young"), 10
-		s.o.Hub.Deliver(pubsub.NewParcel(m))
+		s.o.Hub.Deliver(pubsub.NewPreparedMessage(m))
 		synctest.Wait()
 		p.mu.Lock()
 		defer p.mu.Unlock()

@@ -17,8 +17,8 @@ func TestWireSizeBoundsEncodings(t *testing.T) {
 	t.Logf("seed %d", seed)
 	rnd := rand.New(rand.NewPCG(seed, 1))
 	encoders := append(sseEncoders[:], appendMQTT, appendMQTTRetain)
-	if len(encoders) != pubsub.NumShapes {
-		t.Fatalf("%d encodings of %d", len(encoders), pubsub.NumShapes)
+	if len(encoders) != pubsub.NumEncodings {
+		t.Fatalf("%d encodings of %d", len(encoders), pubsub.NumEncodings)
 	}
 	longest := func(m *pubsub.Message) (n int) {
 		for _, encode := range encoders {

@@ -62,7 +62,7 @@ func running(ctx context.Context, t *testing.T, b pubsub.Backplane, r pubsub.Rec
 	ready := make(chan struct{})
 	r.Ready = func() { close(ready) }
 	if r.Deliver == nil {
-		r.Deliver = func(*pubsub.Parcel) {}
+		r.Deliver = func(*pubsub.PreparedMessage) {}
 	}
 	if r.Control == nil {
 		r.Control = func(pubsub.Control) []byte { return nil }

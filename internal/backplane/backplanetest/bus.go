@@ -19,18 +19,18 @@ func (k kit) bus(t *testing.T) {
 		{"DeliverMany", deliverMany},
 		{"Publish", publish},
 		{"PublishTTL0", publishTTL0},
-		{"Tell", tell},
-		{"Ask", ask},
-		{"AskGetsNoReply", askGetsNoReply},
+		{"Broadcast", tell},
+		{"Gather", ask},
+		{"GatherGetsNoReply", askGetsNoReply},
 		{"ContextDone", busContextDone},
 	})
 	t.Run("RunEnds", func(t *testing.T) { runEnds(t, k.open(t)) })
 }
 
 // inbox returns a Deliver and the channel where the messages of topics come out.
-func inbox(topics ...pubsub.Topic) (func(*pubsub.Parcel), <-chan pubsub.Message) {
+func inbox(topics ...pubsub.Topic) (func(*pubsub.PreparedMessage), <-chan pubsub.Message) {
 	c := make(chan pubsub.Message, 10_000)
-	return func(p *pubsub.Parcel) {
+	return func(p *pubsub.PreparedMessage) {
 		for _, topic := range topics { // others may be passed, too
 			if p.Topic == topic {
 				c <- p.Message
@@ -42,8 +42,8 @@ func inbox(topics ...pubsub.Topic) (func(*pubsub.Parcel), <-chan pubsub.Message)
 func want(ctx context.Context, t *testing.T, b pubsub.Backplane, topics ...pubsub.Topic) {
 	t.Helper()
 	for _, topic := range topics {
-		if err := b.Want(ctx, topic); err != nil {
-			t.Fatalf("Want(%q): %v", topic, err)
+		if err := b.Subscribe(ctx, topic); err != nil {
+			t.Fatalf("Subscribe(%q): %v", topic, err)
 		}
 	}
 }
@@ -55,7 +55,7 @@ func send(ctx context.Context, t *testing.T, b pubsub.Backplane, m pubsub.Messag
 	}
 }
 
-// deliver checks that what is sent after Want has returned arrives, as it was.
+// deliver checks that what is sent after Subscribe has returned arrives, as it was.
 func deliver(ctx context.Context, t *testing.T, b pubsub.Backplane) {
 	deliver, got := inbox(weirdTopics...)
 	running(ctx, t, b, pubsub.Receiver{Deliver: deliver})
@@ -74,7 +74,7 @@ func deliver(ctx context.Context, t *testing.T, b pubsub.Backplane) {
 		}
 	}
 	for _, topic := range weirdTopics {
-		b.Drop(topic)
+		b.Unsubscribe(topic)
 	}
 }
 
@@ -82,19 +82,19 @@ func wantTwice(ctx context.Context, t *testing.T, b pubsub.Backplane) {
 	deliver, got := inbox("t")
 	running(ctx, t, b, pubsub.Receiver{Deliver: deliver})
 	want(ctx, t, b, "t", "t", "u")
-	b.Drop("t")
-	b.Drop("u")
+	b.Unsubscribe("t")
+	b.Unsubscribe("u")
 	send(ctx, t, b, pubsub.Message{Topic: "t", Data: []byte("still wanted"), Published: time.Now()})
 	if m := receive(ctx, t, got, "the message"); string(m.Data) != "still wanted" {
 		t.Errorf("delivered %q", m.Data)
 	}
-	b.Drop("t")
+	b.Unsubscribe("t")
 	want(ctx, t, b, "t")
 	send(ctx, t, b, pubsub.Message{Topic: "t", Data: []byte("wanted again"), Published: time.Now()})
 	if m := receive(ctx, t, got, "the message"); string(m.Data) != "wanted again" {
 		t.Errorf("delivered %q", m.Data)
 	}
-	b.Drop("t")
+	b.Unsubscribe("t")
 }
 
 // deliverMany checks that of many messages none comes twice, and that all come
@@ -104,7 +104,7 @@ func deliverMany(ctx context.Context, t *testing.T, b pubsub.Backplane) {
 	deliver, got := inbox("t")
 	running(ctx, t, b, pubsub.Receiver{Deliver: deliver})
 	want(ctx, t, b, "t")
-	defer b.Drop("t")
+	defer b.Unsubscribe("t")
 	var wg sync.WaitGroup
 	for s := range senders {
 		wg.Go(func() {
@@ -136,7 +136,7 @@ func publish(ctx context.Context, t *testing.T, b pubsub.Backplane) {
 	deliver, got := inbox("t")
 	running(ctx, t, b, pubsub.Receiver{Deliver: deliver})
 	want(ctx, t, b, "t")
-	defer b.Drop("t")
+	defer b.Unsubscribe("t")
 	for _, data := range []string{"one", "two", ""} {
 		m := retained("t", data)
 		m.Sender, m.Properties = "me", []byte("\x01\x01")
@@ -161,7 +161,7 @@ func publishTTL0(ctx context.Context, t *testing.T, b pubsub.Backplane) {
 	deliver, got := inbox("t")
 	running(ctx, t, b, pubsub.Receiver{Deliver: deliver})
 	want(ctx, t, b, "t")
-	defer b.Drop("t")
+	defer b.Unsubscribe("t")
 	old := put(ctx, t, b, retained("t", "old"))
 	m := retained("t", "for the living")
 	m.HasTTL, m.Sender, m.Properties = true, "me", []byte("\x01\x01")
@@ -187,7 +187,7 @@ func tell(ctx context.Context, t *testing.T, b pubsub.Backplane) {
 		return []byte("nobody asked")
 	}})
 	for _, c := range []pubsub.Control{{Kind: "a", Body: []byte("\x00body")}, {Kind: "b"}} {
-		if err := b.Tell(ctx, c); err != nil {
+		if err := b.Broadcast(ctx, c); err != nil {
 			t.Fatal(err)
 		}
 		if got := receive(ctx, t, told, "what was told"); got.Kind != c.Kind || !bytes.Equal(got.Body, c.Body) {
@@ -204,10 +204,10 @@ func ask(ctx context.Context, t *testing.T, b pubsub.Backplane) {
 		// A bus that does not know how many nodes there are waits for all of
 		// this time.
 		within, cancel := context.WithTimeout(ctx, time.Second)
-		replies, err := b.Ask(within, pubsub.Control{Kind: "k", Body: fmt.Append(nil, i)})
+		replies, err := b.Gather(within, pubsub.Control{Kind: "k", Body: fmt.Append(nil, i)})
 		cancel()
 		if err != nil || len(replies) != 1 || string(replies[0]) != fmt.Sprint("k:", i) {
-			t.Fatalf("Ask = %q, %v, want the reply of the one node", replies, err)
+			t.Fatalf("Gather = %q, %v, want the reply of the one node", replies, err)
 		}
 		if i == 0 && within.Err() != nil {
 			break // it has waited: once is enough
@@ -219,8 +219,8 @@ func askGetsNoReply(ctx context.Context, t *testing.T, b pubsub.Backplane) {
 	running(ctx, t, b, pubsub.Receiver{})
 	within, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	if replies, err := b.Ask(within, pubsub.Control{Kind: "k"}); err != nil || len(replies) != 0 {
-		t.Fatalf("Ask = %q, %v, want no reply and no error", replies, err)
+	if replies, err := b.Gather(within, pubsub.Control{Kind: "k"}); err != nil || len(replies) != 0 {
+		t.Fatalf("Gather = %q, %v, want no reply and no error", replies, err)
 	}
 }
 
@@ -230,11 +230,11 @@ func busContextDone(ctx context.Context, t *testing.T, b pubsub.Backplane) {
 	if err := b.Send(done, pubsub.Message{Topic: "t", Published: time.Now()}); !errors.Is(err, context.Canceled) {
 		t.Errorf("Send with a context that is done: error %v", err)
 	}
-	if err := b.Want(done, "t"); !errors.Is(err, context.Canceled) {
-		t.Errorf("Want with a context that is done: error %v", err)
+	if err := b.Subscribe(done, "t"); !errors.Is(err, context.Canceled) {
+		t.Errorf("Subscribe with a context that is done: error %v", err)
 	}
-	if err := b.Tell(done, pubsub.Control{Kind: "k"}); !errors.Is(err, context.Canceled) {
-		t.Errorf("Tell with a context that is done: error %v", err)
+	if err := b.Broadcast(done, pubsub.Control{Kind: "k"}); !errors.Is(err, context.Canceled) {
+		t.Errorf("Broadcast with a context that is done: error %v", err)
 	}
 }
 
@@ -257,5 +257,5 @@ func runEnds(t *testing.T, b pubsub.Backplane) {
 		t.Errorf("delivered after Run: %+v", m)
 	default:
 	}
-	b.Drop("t")
+	b.Unsubscribe("t")
 }

@@ -36,7 +36,7 @@ func closes(t *testing.T, b pubsub.Backplane) {
 	go func() {
 		ended <- b.Run(ctx, pubsub.Receiver{
 			Ready:   func() { ready <- struct{}{} },
-			Deliver: func(*pubsub.Parcel) {},
+			Deliver: func(*pubsub.PreparedMessage) {},
 			Control: func(pubsub.Control) []byte { return nil },
 		})
 	}()
@@ -71,9 +71,9 @@ func closes(t *testing.T, b pubsub.Backplane) {
 		"DeleteKey": func() error { return b.DeleteKey(ctx, "a") },
 		"WatchKeys": func() error { return b.WatchKeys(ctx, func(pubsub.KeyChange) {}) },
 		"Send":      func() error { return b.Send(ctx, pubsub.Message{Topic: "t", Published: time.Now()}) },
-		"Want":      func() error { return b.Want(ctx, "t") },
-		"Tell":      func() error { return b.Tell(ctx, pubsub.Control{Kind: "k"}) },
-		"Ask":       func() error { _, err := b.Ask(ctx, pubsub.Control{Kind: "k"}); return err },
+		"Subscribe": func() error { return b.Subscribe(ctx, "t") },
+		"Broadcast": func() error { return b.Broadcast(ctx, pubsub.Control{Kind: "k"}) },
+		"Gather":    func() error { _, err := b.Gather(ctx, pubsub.Control{Kind: "k"}); return err },
 		"Health":    func() error { return b.Health(ctx) },
 	}
 	for name, call := range calls {

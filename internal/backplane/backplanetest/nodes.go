@@ -166,7 +166,7 @@ func messagesReachAll(ctx context.Context, t *testing.T, nodes []pubsub.Backplan
 		deliver, c := inbox("t")
 		running(ctx, t, b, pubsub.Receiver{Deliver: deliver})
 		want(ctx, t, b, "t")
-		defer b.Drop("t")
+		defer b.Unsubscribe("t")
 		got = append(got, c)
 	}
 	settle(ctx, t, nodes, "t", got)
@@ -221,7 +221,7 @@ func controlReachesAll(ctx context.Context, t *testing.T, nodes []pubsub.Backpla
 	for i, b := range nodes {
 		askAll(ctx, t, b, len(nodes))
 		c := pubsub.Control{Kind: "tell", Body: fmt.Append(nil, i)}
-		if err := b.Tell(ctx, c); err != nil {
+		if err := b.Broadcast(ctx, c); err != nil {
 			t.Fatal(err)
 		}
 		for j := range nodes {
@@ -238,10 +238,10 @@ func askAll(ctx context.Context, t *testing.T, b pubsub.Backplane, n int) {
 	t.Helper()
 	for {
 		within, cancel := context.WithTimeout(ctx, 2*time.Second)
-		replies, err := b.Ask(within, pubsub.Control{Kind: "ask", Body: []byte("!")})
+		replies, err := b.Gather(within, pubsub.Control{Kind: "ask", Body: []byte("!")})
 		cancel()
 		if err != nil {
-			t.Fatalf("Ask: %v", err)
+			t.Fatalf("Gather: %v", err)
 		}
 		slices.SortFunc(replies, bytes.Compare)
 		replies = slices.CompactFunc(replies, bytes.Equal)
@@ -249,7 +249,7 @@ func askAll(ctx context.Context, t *testing.T, b pubsub.Backplane, n int) {
 			return
 		}
 		if ctx.Err() != nil {
-			t.Fatalf("Ask = %q, want %d replies", replies, n)
+			t.Fatalf("Gather = %q, want %d replies", replies, n)
 		}
 	}
 }
@@ -266,7 +266,7 @@ func nodeLeaves(ctx context.Context, t *testing.T, nodes []pubsub.Backplane) {
 		}
 		ready := make(chan struct{})
 		r.Ready = func() { close(ready) }
-		r.Deliver = func(*pubsub.Parcel) {}
+		r.Deliver = func(*pubsub.PreparedMessage) {}
 		go func() { ended <- b.Run(ctx, r) }()
 		receive(ctx, t, ready, "Ready")
 	}

@@ -75,13 +75,13 @@ func (b *bus) Send(ctx context.Context, m pubsub.Message) error {
 		return err
 	}
 	defer b.end()
-	r.Deliver(pubsub.NewParcel(m))
+	r.Deliver(pubsub.NewPreparedMessage(m))
 	return nil
 }
 
-// Want implements [pubsub.Bus]. It works before Run, too: nothing sent later is
+// Subscribe implements [pubsub.Bus]. It works before Run, too: nothing sent later is
 // missed.
-func (b *bus) Want(ctx context.Context, _ pubsub.Topic) error {
+func (b *bus) Subscribe(ctx context.Context, _ pubsub.Topic) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -92,21 +92,21 @@ func (b *bus) Want(ctx context.Context, _ pubsub.Topic) error {
 	return nil
 }
 
-// Drop implements [pubsub.Bus]. It panics if there were more Drops than Wants.
-func (b *bus) Drop(pubsub.Topic) {
+// Unsubscribe implements [pubsub.Bus]. It panics if there were more Drops than Wants.
+func (b *bus) Unsubscribe(pubsub.Topic) {
 	if b.wanted.Add(-1) < 0 {
-		panic("local: Drop without Want")
+		panic("local: Unsubscribe without Subscribe")
 	}
 }
 
-// Tell implements [pubsub.Bus].
-func (b *bus) Tell(ctx context.Context, c pubsub.Control) error {
-	_, err := b.Ask(ctx, c)
+// Broadcast implements [pubsub.Bus].
+func (b *bus) Broadcast(ctx context.Context, c pubsub.Control) error {
+	_, err := b.Gather(ctx, c)
 	return err
 }
 
-// Ask implements [pubsub.Bus]: this node is the only one.
-func (b *bus) Ask(ctx context.Context, c pubsub.Control) ([][]byte, error) {
+// Gather implements [pubsub.Bus]: this node is the only one.
+func (b *bus) Gather(ctx context.Context, c pubsub.Control) ([][]byte, error) {
 	r, err := b.begin(ctx)
 	if err != nil {
 		return nil, err

@@ -17,15 +17,15 @@ func TestBusNeedsRun(t *testing.T) {
 		if err := b.Send(ctx, pubsub.Message{Topic: "t"}); !errors.Is(err, pubsub.ErrUnavailable) {
 			t.Errorf("Send %s Run: %v, want %v", when, err, pubsub.ErrUnavailable)
 		}
-		if _, err := b.Ask(ctx, pubsub.Control{}); !errors.Is(err, pubsub.ErrUnavailable) {
-			t.Errorf("Ask %s Run: %v, want %v", when, err, pubsub.ErrUnavailable)
+		if _, err := b.Gather(ctx, pubsub.Control{}); !errors.Is(err, pubsub.ErrUnavailable) {
+			t.Errorf("Gather %s Run: %v, want %v", when, err, pubsub.ErrUnavailable)
 		}
 	}
 	check("before")
 	run, stop := context.WithCancel(ctx)
 	delivered := 0
 	r := pubsub.Receiver{
-		Deliver: func(*pubsub.Parcel) { delivered++ },
+		Deliver: func(*pubsub.PreparedMessage) { delivered++ },
 		Control: func(pubsub.Control) []byte { return nil },
 	}
 	r.Ready = func() {
@@ -46,14 +46,14 @@ func TestBusNeedsRun(t *testing.T) {
 func TestDropWithoutWant(t *testing.T) {
 	b := open(t, Options{InMemory: true})
 	defer b.Close()
-	if err := b.Want(t.Context(), "t"); err != nil {
+	if err := b.Subscribe(t.Context(), "t"); err != nil {
 		t.Fatal(err)
 	}
-	b.Drop("t")
+	b.Unsubscribe("t")
 	defer func() {
 		if recover() == nil {
-			t.Error("a Drop without Want does not panic")
+			t.Error("a Unsubscribe without Subscribe does not panic")
 		}
 	}()
-	b.Drop("t")
+	b.Unsubscribe("t")
 }

@@ -68,7 +68,7 @@ func TestFrozen(t *testing.T) {
 		running.Go(func() {
 			if err := b.Run(ctx, pubsub.Receiver{
 				Ready:   func() { close(ready) },
-				Deliver: func(p *pubsub.Parcel) { delivered <- p.Message },
+				Deliver: func(p *pubsub.PreparedMessage) { delivered <- p.Message },
 			}); err != nil {
 				t.Error(err)
 			}

@@ -64,7 +64,7 @@ func (b *bus) call(f func(r *pubsub.Receiver)) {
 
 // deliver passes m on.
 func (b *bus) deliver(m pubsub.Message) {
-	b.call(func(r *pubsub.Receiver) { r.Deliver(pubsub.NewParcel(m)) })
+	b.call(func(r *pubsub.Receiver) { r.Deliver(pubsub.NewPreparedMessage(m)) })
 }
 
 // Send implements [pubsub.Bus]. What a Put has stored is announced by JetStream, so
@@ -93,10 +93,10 @@ func (b *bus) send(ctx context.Context, publish func() error) error {
 	return b.link.failure(ctx, b.link.retry(bounded, publish))
 }
 
-// Want implements [pubsub.Bus]. It returns when the NATS server that this node is
+// Subscribe implements [pubsub.Bus]. It returns when the NATS server that this node is
 // connected to has the subscription; what is retained, and published before the
 // other servers know of it, is found 2 s later.
-func (b *bus) Want(ctx context.Context, t pubsub.Topic) error {
+func (b *bus) Subscribe(ctx context.Context, t pubsub.Topic) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -105,20 +105,20 @@ func (b *bus) Want(ctx context.Context, t pubsub.Topic) error {
 	return b.link.failure(ctx, b.interest.want(bounded, t))
 }
 
-// Drop implements [pubsub.Bus]. It panics if there were more Drops than Wants.
-func (b *bus) Drop(t pubsub.Topic) { b.interest.drop(t) }
+// Unsubscribe implements [pubsub.Bus]. It panics if there were more Drops than Wants.
+func (b *bus) Unsubscribe(t pubsub.Topic) { b.interest.drop(t) }
 
-// Tell implements [pubsub.Bus].
-func (b *bus) Tell(ctx context.Context, c pubsub.Control) error {
+// Broadcast implements [pubsub.Bus].
+func (b *bus) Broadcast(ctx context.Context, c pubsub.Control) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	return b.send(ctx, func() error { return b.nodes.tell("", c.Kind, c.Body) })
 }
 
-// Ask implements [pubsub.Bus]. It returns as soon as all nodes have replied that
+// Gather implements [pubsub.Bus]. It returns as soon as all nodes have replied that
 // this one knows of.
-func (b *bus) Ask(ctx context.Context, c pubsub.Control) ([][]byte, error) {
+func (b *bus) Gather(ctx context.Context, c pubsub.Control) ([][]byte, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}

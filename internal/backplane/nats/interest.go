@@ -133,7 +133,7 @@ func (w *interest) drop(t pubsub.Topic) {
 	defer w.mu.Unlock()
 	one := w.topics[t]
 	if one == nil || one.wants == 0 {
-		panic("nats: Drop without Want")
+		panic("nats: Unsubscribe without Subscribe")
 	}
 	if one.wants--; one.wants == 0 {
 		w.dropped = append(w.dropped, timed{t, time.Now().Add(w.link.o.Linger)})

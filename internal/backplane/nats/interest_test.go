@@ -24,7 +24,7 @@ func TestManyTopics(t *testing.T) {
 	for k := range at {
 		wg.Go(func() {
 			for i := k; i < topics; i += at {
-				if err := n.Want(ctxFor(t), topic(i)); err != nil {
+				if err := n.Subscribe(ctxFor(t), topic(i)); err != nil {
 					t.Error(err)
 					return
 				}
@@ -49,7 +49,7 @@ func TestManyTopics(t *testing.T) {
 		n.ends(topic(i), "x", v)
 	}
 	for i := range topics {
-		n.Drop(topic(i))
+		n.Unsubscribe(topic(i))
 	}
 	eventually(t, "that all topics are dropped", func() bool {
 		return n.Stats().Wanted == 0 && s.s.NumSubscriptions() <= subscriptions
@@ -63,10 +63,10 @@ func TestInterest(t *testing.T) {
 	b := newNode(t, Options{URLs: []string{s.url()}, Linger: time.Millisecond, SyncInterval: time.Hour})
 	a.put("unwanted", "x")
 	b.want("t", "t")
-	b.Drop("t")
+	b.Unsubscribe("t")
 	v := a.put("t", "one")
 	b.ends("t", "one", v)
-	b.Drop("t")
+	b.Unsubscribe("t")
 	eventually(t, "that the topic is dropped", func() bool { return b.Stats().Wanted == 0 })
 	a.put("t", "unheard")
 	b.want("t")
@@ -84,7 +84,7 @@ func TestLinger(t *testing.T) {
 	s := newServer(t)
 	b := newNode(t, Options{URLs: []string{s.url()}, Linger: time.Hour, SyncInterval: time.Hour})
 	b.want("t")
-	b.Drop("t")
+	b.Unsubscribe("t")
 	requests := b.link.nc.Stats().OutMsgs
 	b.want("t")
 	if now := b.link.nc.Stats().OutMsgs; now != requests {
@@ -98,15 +98,15 @@ func TestDropWithoutWant(t *testing.T) {
 	s := newServer(t)
 	b := newNode(t, Options{URLs: []string{s.url()}})
 	b.want("t")
-	b.Drop("t")
+	b.Unsubscribe("t")
 	for _, topic := range []pubsub.Topic{"t", "never"} {
 		func() {
 			defer func() {
 				if recover() == nil {
-					t.Errorf("Drop(%q) without Want does not panic", topic)
+					t.Errorf("Unsubscribe(%q) without Subscribe does not panic", topic)
 				}
 			}()
-			b.Drop(topic)
+			b.Unsubscribe(topic)
 		}()
 	}
 }

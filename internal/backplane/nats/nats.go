@@ -52,7 +52,7 @@ type Options struct {
 	// Wait bounds how long a call waits for NATS if its context does not. Default
 	// 5 s.
 	Wait time.Duration
-	// Linger is how long the interest in a topic outlasts its last Drop. Default
+	// Linger is how long the interest in a topic outlasts its last Unsubscribe. Default
 	// 5 s.
 	Linger time.Duration
 	// Events tells what happens within.

@@ -102,7 +102,7 @@ func newNode(t testing.TB, o Options) *node {
 	return n
 }
 
-func (n *node) delivered(p *pubsub.Parcel) {
+func (n *node) delivered(p *pubsub.PreparedMessage) {
 	if c := n.blocked.Load(); c != nil {
 		<-*c
 	}
@@ -123,8 +123,8 @@ func ctxFor(t testing.TB) context.Context {
 func (n *node) want(topics ...pubsub.Topic) {
 	n.t.Helper()
 	for _, topic := range topics {
-		if err := n.Want(ctxFor(n.t), topic); err != nil {
-			n.t.Fatalf("Want(%q): %v", topic, err)
+		if err := n.Subscribe(ctxFor(n.t), topic); err != nil {
+			n.t.Fatalf("Subscribe(%q): %v", topic, err)
 		}
 	}
 }

@@ -12,7 +12,7 @@ import (
 // helloEvery is how often a node says that it is there.
 const helloEvery = 10 * time.Second
 
-// nodes are the nodes of the broker that this one knows, so that an Ask knows when
+// nodes are the nodes of the broker that this one knows, so that an Gather knows when
 // it has all replies. A node says that it is there when it starts, after each
 // connection and from time to time; it is forgotten when it leaves, or does not reply.
 //

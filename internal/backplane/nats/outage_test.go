@@ -61,9 +61,9 @@ func TestServerAway(t *testing.T) {
 		"Key":       func() error { _, err := b.Key(ctx, "a"); return err },
 		"DeleteKey": func() error { return b.DeleteKey(ctx, "a") },
 		"Send":      func() error { return b.Send(ctx, pubsub.Message{Topic: "t", Published: time.Now()}) },
-		"Want":      func() error { return b.Want(ctx, "another") },
-		"Tell":      func() error { return b.Tell(ctx, pubsub.Control{Kind: "k"}) },
-		"Ask":       func() error { _, err := b.Ask(ctx, pubsub.Control{Kind: "k"}); return err },
+		"Subscribe": func() error { return b.Subscribe(ctx, "another") },
+		"Broadcast": func() error { return b.Broadcast(ctx, pubsub.Control{Kind: "k"}) },
+		"Gather":    func() error { _, err := b.Gather(ctx, pubsub.Control{Kind: "k"}); return err },
 		"Health":    func() error { return b.Health(ctx) },
 	} {
 		if err := call(); !errors.Is(err, pubsub.ErrUnavailable) {
@@ -129,10 +129,10 @@ func TestWaitsForConnection(t *testing.T) {
 		waits = append(waits, b.Put(ctx, retainedMessage("t", fmt.Sprint(i))))
 	}
 	for name, call := range map[string]func() error{
-		"Want":   func() error { return b.Want(ctx, "u") },
-		"Send":   func() error { return b.Send(ctx, pubsub.Message{Topic: "t", Published: time.Now()}) },
-		"PutKey": func() error { return b.PutKey(ctx, pubsub.Key{ID: "a", Value: "v"}) },
-		"Tell":   func() error { return b.Tell(ctx, pubsub.Control{Kind: "k"}) },
+		"Subscribe": func() error { return b.Subscribe(ctx, "u") },
+		"Send":      func() error { return b.Send(ctx, pubsub.Message{Topic: "t", Published: time.Now()}) },
+		"PutKey":    func() error { return b.PutKey(ctx, pubsub.Key{ID: "a", Value: "v"}) },
+		"Broadcast": func() error { return b.Broadcast(ctx, pubsub.Control{Kind: "k"}) },
 	} {
 		wg.Go(func() {
 			if err := call(); err != nil {
@@ -165,7 +165,7 @@ func TestStartBeforeNATS(t *testing.T) {
 	ready, done := make(chan struct{}), make(chan error, 1)
 	run, stop := context.WithCancel(ctxFor(t))
 	go func() {
-		done <- b.Run(run, pubsub.Receiver{Ready: func() { close(ready) }, Deliver: func(*pubsub.Parcel) {}, Control: func(pubsub.Control) []byte { return nil }})
+		done <- b.Run(run, pubsub.Receiver{Ready: func() { close(ready) }, Deliver: func(*pubsub.PreparedMessage) {}, Control: func(pubsub.Control) []byte { return nil }})
 	}()
 	select {
 	case err := <-waiting:

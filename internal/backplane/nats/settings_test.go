@@ -208,7 +208,7 @@ func TestPrefixesKeepApart(t *testing.T) {
 	within, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	a.control = func(pubsub.Control) []byte { return []byte("a") }
-	if replies, err := b.Ask(within, pubsub.Control{Kind: "k"}); err != nil || len(replies) != 0 {
+	if replies, err := b.Gather(within, pubsub.Control{Kind: "k"}); err != nil || len(replies) != 0 {
 		t.Errorf("Ask = %q, %v", replies, err)
 	}
 	if a.count("t") != 1 || b.count("t") != 1 {
