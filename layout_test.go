@@ -38,6 +38,7 @@ var layout = map[string]struct {
 	"internal/backplane/nats":          {level: 1, foreign: []string{"github.com/nats-io/nats.go"}},
 	"internal/backplane/backplanetest": {level: 1},
 	"internal/transfer":                {level: 1},
+	"internal/testkit":                 {level: 1},
 	"internal/session":                 {level: 2, ours: []string{"internal/mqtt"}},
 	"internal/client": {
 		level:   2,
