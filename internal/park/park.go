@@ -1,7 +1,7 @@
-// Package park holds connections that are mostly silent at the lowest cost that
-// the platform allows: on Linux a descriptor and a small struct each, with no
-// goroutine, no buffer and no timer. On other systems there is no lot, and a
-// connection costs a goroutine.
+// Package park holds mostly silent connections at the lowest cost that the platform
+// allows. On Linux a parked connection is a descriptor and a small struct, with no
+// goroutine, no buffer and no timer. On other systems [New] fails, and the caller must
+// hold each connection with a goroutine.
 package park
 
 import (
@@ -10,32 +10,33 @@ import (
 	"time"
 )
 
-// ErrWouldBlock says that there is nothing to be read now.
+// ErrWouldBlock is returned by a read when no bytes have arrived.
 var ErrWouldBlock = errors.New("park: nothing to read")
 
-// Handler is told what happens to a parked connection. The calls come from the
-// lot's goroutines and must not block.
+// Handler receives the events of a parked connection. The lot's goroutines call its
+// methods, which must not block.
 type Handler interface {
-	// Readable says that bytes, or the end, can be read. It is not called again
-	// before [Conn.Resume].
+	// Readable is called when bytes, or the end of the stream, can be read. It is not
+	// called again before [Conn.Resume].
 	Readable()
-	// Writable says that everything that Write had kept has been written, or that
-	// the connection cannot be written to any more.
+	// Writable is called when all bytes that Write had kept have been written, or when
+	// the connection has become unwritable.
 	Writable()
 }
 
 // Options are the settings of a lot.
 type Options struct {
-	// WriteTimeout is how long a peer may acknowledge none of the bytes that are kept for
-	// it before the connection is closed; the handler then reads its end. 0 means for
-	// ever. It may be longer by an eighth, and by no more than two seconds.
+	// WriteTimeout bounds the time in which a peer acknowledges none of the bytes kept
+	// for it. After that the connection is shut down, and the handler reads its end.
+	// The real limit may exceed WriteTimeout by an eighth, and by no more than two
+	// seconds. 0 means no limit.
 	WriteTimeout time.Duration
-	// Pollers is how many goroutines wait for events, eight at most. Default:
+	// Pollers is the number of goroutines that wait for events, at most 8. Default:
 	// GOMAXPROCS.
 	Pollers int
-	// Opened is called when the lot has a descriptor of its own for nc, which it closes
-	// next. Closed is called once that descriptor is closed. Either may be nil. They must
-	// not block.
+	// Opened is called after the lot has duplicated the descriptor of nc and before it
+	// closes nc. Closed is called once the duplicate is closed. Either may be nil.
+	// Neither may block.
 	Opened func(nc net.Conn)
 	Closed func()
 }

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// Lot is not there on this system.
+// Lot is not supported on this system.
 type Lot struct{}
 
 // New returns [errors.ErrUnsupported].
@@ -21,28 +21,28 @@ func (*Lot) Run(context.Context) {}
 // Park returns [errors.ErrUnsupported].
 func (*Lot) Park(*Conn, net.Conn, Handler) ([]byte, error) { return nil, errors.ErrUnsupported }
 
-// Conn is not there on this system.
+// Conn is not supported on this system.
 type Conn struct{}
 
 // Write returns [errors.ErrUnsupported].
 func (*Conn) Write([]byte) (int, error) { return 0, errors.ErrUnsupported }
 
-// Blocked is false.
+// Blocked returns false.
 func (*Conn) Blocked() bool { return false }
 
 // Read returns [errors.ErrUnsupported].
 func (*Conn) Read([]byte) (int, error) { return 0, errors.ErrUnsupported }
 
-// Unacknowledged returns 0: the number is not known on this system.
+// Unacknowledged returns 0, because the number is unknown on this system.
 func Unacknowledged(net.Conn) int { return 0 }
 
 // SetUserTimeout does nothing.
 func SetUserTimeout(net.Conn, time.Duration) {}
 
-// Unread is false.
+// Unread returns false.
 func (*Conn) Unread() bool { return false }
 
-// Unread returns false: unread bytes are not known on this system.
+// Unread returns false, because it is unknown on this system.
 func Unread(net.Conn) bool { return false }
 
 // Resume does nothing.

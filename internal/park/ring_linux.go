@@ -8,44 +8,44 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Ring gathers what is written to many connections, and has the kernel send it all
-// in one call, by io_uring. [NewRing] makes one; one goroutine uses it.
+// Ring collects writes to many connections and sends them all in one system call, by
+// io_uring. [NewRing] makes one. Only one goroutine may use it.
 //
-// Nothing is waited for: a peer that does not take all of it is as much a matter
-// of its connection as with [Conn.Write].
+// A ring does not wait for peers. Bytes that a peer does not take at once are kept by its
+// connection, as with [Conn.Write].
 type Ring struct {
 	// immutable
 	fd     int
-	queues []byte  // both queues' indices and the completions, shared with the kernel
-	sqes   []sqe   // the submissions, likewise
-	cqes   []cqe   // in queues
-	sqTail *uint32 // likewise
+	queues []byte // shared with the kernel: the indices of both queues, and the completions
+	sqes   []sqe  // shared with the kernel: the submissions
+	cqes   []cqe  // in queues, like the indices below
+	sqTail *uint32
 	cqHead *uint32
 	cqTail *uint32
 
-	// owned by the goroutine that uses it
+	// owned by the goroutine that uses the ring
 	sends []send // since the last Flush, in the order of their submissions
-	bytes []byte // of sends; no memory of Go's, which the kernel may not keep
+	bytes []byte // the bytes of sends, in memory that the Go runtime does not manage
 }
 
-// send is what Flush has to do.
+// send is one write that the next Flush submits.
 type send struct {
 	conn *Conn
-	fd   int32 // of conn, which does not close it meanwhile
+	fd   int32 // the descriptor of conn, which stays open until sent is called
 	b    []byte
 }
 
 const (
-	ringSends = 256       // that one Flush does; a power of two
-	ringBytes = 256 << 10 // likewise
-	// ringMax is the most that is gathered for one connection. A larger write costs
-	// so much that a call for itself does not matter.
+	ringSends = 256       // the most writes in one Flush; a power of two
+	ringBytes = 256 << 10 // the most bytes in one Flush
+	// ringMax is the length of the longest write that is collected. Beyond it, the cost of
+	// a system call of its own does not matter.
 	ringMax = 16 << 10
 )
 
-// What follows is of the kernel's include/uapi/linux/io_uring.h.
+// These values and types are those of the kernel's include/uapi/linux/io_uring.h.
 const (
-	setupSubmitAll = 1 << 7 // IORING_SETUP_SUBMIT_ALL, since Linux 5.18: older ones refuse it
+	setupSubmitAll = 1 << 7 // IORING_SETUP_SUBMIT_ALL; kernels before Linux 5.18 refuse it
 	enterGetEvents = 1 << 0 // IORING_ENTER_GETEVENTS
 	opSend         = 26     // IORING_OP_SEND
 	offQueues      = 0      // IORING_OFF_SQ_RING
@@ -87,8 +87,8 @@ type ringParams struct {
 	}
 }
 
-// NewRing returns a ring, which ends with [Ring.Close]. It fails where the kernel
-// is older than Linux 5.18 or lets this process have none.
+// NewRing returns a ring, which the caller must close. It fails if the kernel is older
+// than Linux 5.18 or does not allow io_uring for this process.
 func NewRing() (*Ring, error) {
 	p := ringParams{flags: setupSubmitAll}
 	fd, _, errno := unix.Syscall(unix.SYS_IO_URING_SETUP, ringSends, uintptr(unsafe.Pointer(&p)), 0)
@@ -96,15 +96,15 @@ func NewRing() (*Ring, error) {
 		return nil, os.NewSyscallError("io_uring_setup", errno)
 	}
 	r := &Ring{fd: int(fd), sends: make([]send, 0, ringSends)}
-	if err := r.share(&p); err != nil {
+	if err := r.mmap(&p); err != nil {
 		r.Close()
 		return nil, os.NewSyscallError("mmap", err)
 	}
 	return r, nil
 }
 
-// share maps what the kernel shares, and the memory that is sent from.
-func (r *Ring) share(p *ringParams) (err error) {
+// mmap maps the queues, which the kernel shares, and the memory for the bytes to send.
+func (r *Ring) mmap(p *ringParams) (err error) {
 	const access, shared = unix.PROT_READ | unix.PROT_WRITE, unix.MAP_SHARED | unix.MAP_POPULATE
 	size := max(p.sq.array+p.sqEntries*4, p.cq.cqes+p.cqEntries*uint32(unsafe.Sizeof(cqe{})))
 	if r.queues, err = unix.Mmap(r.fd, offQueues, int(size), access, shared); err != nil {
@@ -118,7 +118,7 @@ func (r *Ring) share(p *ringParams) (err error) {
 	index := func(off uint32) *uint32 { return (*uint32)(unsafe.Pointer(&r.queues[off])) }
 	r.sqTail, r.cqHead, r.cqTail = index(p.sq.tail), index(p.cq.head), index(p.cq.tail)
 	r.cqes = unsafe.Slice((*cqe)(unsafe.Pointer(&r.queues[p.cq.cqes])), p.cqEntries)
-	// Submissions are made in the order in which they lie there.
+	// The kernel takes submissions in the order of sqes.
 	for i, order := uint32(0), unsafe.Slice(index(p.sq.array), p.sqEntries); i < p.sqEntries; i++ {
 		order[i] = i
 	}
@@ -130,7 +130,8 @@ func (r *Ring) share(p *ringParams) (err error) {
 	return nil
 }
 
-// Close gives back what the ring takes. Nothing may be gathered.
+// Close releases the ring's descriptor and memory. It must not be called between Write
+// and Flush.
 func (r *Ring) Close() {
 	if r.bytes != nil {
 		unix.Munmap(r.bytes[:ringBytes])
@@ -144,17 +145,17 @@ func (r *Ring) Close() {
 	unix.Close(r.fd)
 }
 
-// Write is [Conn.Write], but that the next Flush does it, at the latest: an error
-// that it meets is returned by the next Write. r keeps no reference to b. Flush
-// must come before c.Finish.
+// Write is like [Conn.Write], but b is sent by the next Flush at the latest, and an error
+// of that is returned by the next Write to c. r keeps no reference to b. The caller must
+// call Flush before c.Finish.
 func (r *Ring) Write(c *Conn, b []byte) (int, error) {
 	if len(r.sends) == ringSends || len(r.bytes)+len(b) > ringBytes {
 		r.Flush()
 	}
 	c.mu.Lock()
 	if c.queued {
-		// It is one of r's, for one goroutine writes. Two of one connection would not
-		// be in order if the first was sent in part.
+		// c's earlier write is in r, because only one goroutine writes. Two writes of one
+		// connection would get out of order if only a part of the first were sent.
 		c.mu.Unlock()
 		r.Flush()
 		c.mu.Lock()
@@ -170,12 +171,12 @@ func (r *Ring) Write(c *Conn, b []byte) (int, error) {
 	return len(b), nil
 }
 
-// Flush sends what was gathered.
+// Flush sends the collected writes.
 func (r *Ring) Flush() {
 	if len(r.sends) == 0 {
 		return
 	}
-	// Only this goroutine moves the tail, and the kernel has taken all before it.
+	// Only this goroutine moves the tail, and the kernel has consumed everything before it.
 	tail := *r.sqTail
 	for i, s := range r.sends {
 		r.sqes[(tail+uint32(i))%uint32(len(r.sqes))] = sqe{
@@ -194,7 +195,7 @@ func (r *Ring) Flush() {
 		switch errno {
 		case 0:
 			submit -= int(n)
-		case unix.EINTR, unix.EAGAIN, unix.EBUSY: // it is short of memory, say
+		case unix.EINTR, unix.EAGAIN, unix.EBUSY: // for example, short of memory
 		default:
 			panic("park: io_uring_enter: " + errno.Error()) // the descriptor is ours, and open
 		}
@@ -203,8 +204,7 @@ func (r *Ring) Flush() {
 	r.sends, r.bytes = r.sends[:0], r.bytes[:0]
 }
 
-// reap tells the connections what became of their sends, and returns how many are
-// done.
+// reap reports the completed sends to their connections and returns their number.
 func (r *Ring) reap() int {
 	head, tail := *r.cqHead, atomic.LoadUint32(r.cqTail)
 	for i := head; i != tail; i++ {
@@ -216,14 +216,14 @@ func (r *Ring) reap() int {
 	return int(tail - head)
 }
 
-// sent says what became of b, which a ring sent over fd: res is how much of it was
-// taken, or less than 0, an error.
+// sent handles the result of sending b over fd by a ring: res is the number of bytes
+// sent, or a negative errno.
 func (c *Conn) sent(fd int32, b []byte, res int32) {
 	c.mu.Lock()
 	c.queued = false
 	failed := false
 	switch err := unix.Errno(max(0, -res)); {
-	case c.fd < 0: // Close left it to us
+	case c.fd < 0: // Close left the descriptor to the ring
 		c.release(fd)
 	case err != 0 && err != unix.EAGAIN && err != unix.EINTR:
 		failed = true

@@ -12,13 +12,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// newRing returns a ring that lasts as long as the test, which is skipped where the
-// kernel refuses it, as many containers have it do.
+// newRing returns a ring that lasts as long as the test. It skips the test if the kernel
+// refuses io_uring, as in many containers.
 func newRing(t *testing.T) *Ring {
 	t.Helper()
 	r, err := NewRing()
 	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EINVAL) {
-		t.Skip("the kernel lets this process have no ring: ", err)
+		t.Skip("the kernel does not allow io_uring: ", err)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -27,22 +27,7 @@ func newRing(t *testing.T) *Ring {
 	return r
 }
 
-// parked returns a parked connection, and its client's side.
-func parked(t *testing.T, l *Lot) (*Conn, net.Conn, *events) {
-	t.Helper()
-	client, server := pair(t)
-	t.Cleanup(func() { client.Close() })
-	ev := newEvents()
-	c := new(Conn)
-	_, err := l.Park(c, server, ev)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close() })
-	return c, client, ev
-}
-
-// More is written than a ring holds, to more connections than it serves at once.
+// The writes exceed a ring's bytes, and the connections exceed its submissions.
 func TestRingSendsToMany(t *testing.T) {
 	l, r := newLot(t, Options{}), newRing(t)
 	const conns, size = ringSends + 50, 2000
@@ -52,7 +37,7 @@ func TestRingSendsToMany(t *testing.T) {
 	for i := range conns {
 		c, client, _ := parked(t, l)
 		clients = append(clients, client)
-		copy(b, message(i)) // what a caller does with its buffer afterwards is its own business
+		copy(b, message(i)) // the ring must have copied the previous message
 		if n, err := r.Write(c, b); n != size || err != nil {
 			t.Fatal(n, err)
 		}
@@ -65,7 +50,7 @@ func TestRingSendsToMany(t *testing.T) {
 	}
 }
 
-// What is written is in order, whether it is gathered, too large for that, or kept
+// Writes stay in order whether they are collected, too large to be collected, or kept
 // because the peer takes no more.
 func TestRingKeepsTheOrder(t *testing.T) {
 	l, r := newLot(t, Options{WriteTimeout: time.Minute}), newRing(t)
@@ -93,7 +78,7 @@ func TestRingKeepsTheOrder(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(got, sent.Bytes()) {
-		t.Error("what came is not what was sent")
+		t.Error("the peer received other bytes than were sent")
 	}
 	wait(t, "Writable", ev.writable)
 	if c.Blocked() {
@@ -101,8 +86,8 @@ func TestRingKeepsTheOrder(t *testing.T) {
 	}
 }
 
-// A connection is closed while something is gathered for it. Its descriptor is not
-// another's before that has been sent.
+// A connection is closed while a write to it is collected. Its descriptor is not reused
+// before that write has been sent.
 func TestRingAndClose(t *testing.T) {
 	l, r := newLot(t, Options{}), newRing(t)
 	first, client, _ := parked(t, l)
@@ -113,7 +98,7 @@ func TestRingAndClose(t *testing.T) {
 	}
 	second, other, _ := parked(t, l)
 	if second.fd == fd {
-		t.Fatal("the descriptor is another's already")
+		t.Fatal("the descriptor was reused")
 	}
 	if _, err := r.Write(first, []byte("x")); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("Write after Close gave %v", err)

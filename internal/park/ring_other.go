@@ -4,7 +4,7 @@ package park
 
 import "errors"
 
-// Ring is not there on this system.
+// Ring is not supported on this system.
 type Ring struct{}
 
 // NewRing returns [errors.ErrUnsupported].
