@@ -8,55 +8,54 @@ import (
 	"github.com/gobwas/ws"
 )
 
-// DefaultMaxFrame is the limit of a [Decoder] that sets none, in bytes.
+// DefaultMaxFrame is the default of [Decoder.MaxFrame], in bytes.
 const DefaultMaxFrame = 1 << 20
 
-// Decoder reads the frames that a client sends, from bytes that come in any
-// pieces. It keeps the part of a header or of a control frame that has come so
-// far, and nothing of the data. The zero value is ready to use. A Decoder belongs
-// to one goroutine at a time.
+// Decoder decodes a client's frames from a byte stream that arrives in pieces of any
+// length. It buffers incomplete headers and control frames, but never data. The zero value
+// is ready to use. A Decoder must not be used by two goroutines at once.
 type Decoder struct {
-	// MaxFrame is the longest payload of a data frame, in bytes; 0 means
-	// [DefaultMaxFrame]. It is not changed after the first call of Next.
+	// MaxFrame is the maximum payload of a data frame, in bytes. 0 means
+	// [DefaultMaxFrame]. It must not change after the first call of Next.
 	MaxFrame uint32
 
-	left       uint32 // payload bytes of the current frame that are still to come
+	left       uint32 // payload bytes of the current frame that have not arrived
 	control    *[MaxControlPayload]byte
-	controlLen uint8 // filled part of control
+	controlLen uint8 // control[:controlLen] has arrived
 	mask       [4]byte
-	maskPos    uint8  // which byte of mask is next
+	maskPos    uint8  // the index in mask for the next byte
 	op         Opcode // of the current frame
-	fragmented bool   // a fragmented message has begun and not ended
+	fragmented bool   // within a fragmented message
 	ended      bool   // after a close or an error
 	headLen    uint8
-	head       [ws.MaxHeaderSize]byte // head[:headLen] is the part of a header
+	head       [ws.MaxHeaderSize]byte // head[:headLen] is an incomplete header
 }
 
-// Kind says what an [Event] is.
+// Kind is the type of an [Event].
 type Kind uint8
 
 // The kinds of events.
 const (
 	None  Kind = iota // more bytes are needed
 	Data              // a piece of the binary data
-	Ping              // to be answered by a pong with the same payload
-	Pong              // nothing is to be done
-	Close             // to be answered by a close with the same code
+	Ping              // must be answered by a pong with the same payload
+	Pong              // can be ignored
+	Close             // must be answered by a close with the same code
 )
 
-// Event is one thing that a client has sent.
+// Event is a decoded frame, or a piece of one.
 type Event struct {
 	Kind Kind
-	// Payload is the piece of data (never empty), the payload of a ping or pong,
-	// or the reason of a close. It is part of the bytes given to Next or of the
-	// decoder, and valid until its next call.
+	// Payload is the piece of data (never empty), the payload of a ping or pong, or the
+	// reason of a close. It aliases the argument of Next or the decoder, and is valid
+	// until the next call.
 	Payload []byte
-	// Code is the status code of a close; CodeNone if it has none.
+	// Code is the status code of a close, or CodeNone for a close without one.
 	Code Code
 }
 
-// CloseError says that the client broke the protocol, and the status code that
-// the connection is to be closed with (RFC 6455 section 7.1.7).
+// CloseError reports a violation of the protocol, with the status code for closing the
+// connection (RFC 6455 section 7.1.7).
 type CloseError struct {
 	Code Code
 	Text string // for the client
@@ -66,22 +65,21 @@ func (e *CloseError) Error() string {
 	return "websocket: " + e.Text + " (close " + strconv.Itoa(int(e.Code)) + ")"
 }
 
-// Next reads b up to the end of the first event in it and returns how many bytes
-// that took; the next call continues there. All of b has been read if the event
-// is None. Data is unmasked where it stands, in b; it is passed on as it comes,
-// and where frames and messages begin and end is not told.
+// Next decodes b up to the end of its first event, and returns the number of bytes that it
+// has consumed: the next call must continue there. With an event of kind None, all of b has
+// been consumed. Data is unmasked in place, in b, and returned as it arrives, without the
+// boundaries of frames and messages.
 //
-// The error is a [*CloseError]. After an error or a Close event, Next drops all
-// that follows.
+// The error is a [*CloseError]. After an error or a Close event, Next discards its input.
 func (d *Decoder) Next(b []byte) (ev Event, n int, err error) {
 	for n < len(b) {
 		if d.ended {
 			return Event{}, len(b), nil
 		}
 		if d.left == 0 {
-			k, whole := d.fillHeader(b[n:])
+			k, ok := d.fillHeader(b[n:])
 			n += k
-			if !whole {
+			if !ok {
 				return Event{}, n, nil
 			}
 			if err := d.readHeader(); err != nil {
@@ -103,7 +101,7 @@ func (d *Decoder) Next(b []byte) (ev Event, n int, err error) {
 		if d.op.IsData() {
 			return Event{Kind: Data, Payload: piece}, n, nil
 		}
-		if payload, whole := d.fillControl(piece); whole {
+		if payload, ok := d.fillControl(piece); ok {
 			ev, err := d.controlEvent(payload)
 			return ev, n, err
 		}
@@ -111,9 +109,9 @@ func (d *Decoder) Next(b []byte) (ev Event, n int, err error) {
 	return Event{}, n, nil
 }
 
-// fillHeader takes from b what is missing of the header; whole says that it is
-// all there now.
-func (d *Decoder) fillHeader(b []byte) (n int, whole bool) {
+// fillHeader copies the missing bytes of the header from the start of b, and returns their
+// number. It reports whether the header is complete.
+func (d *Decoder) fillHeader(b []byte) (n int, ok bool) {
 	for n < len(b) {
 		want := ws.MinHeaderSize
 		if d.headLen >= ws.MinHeaderSize {
@@ -144,8 +142,7 @@ func headerSize(b byte) int {
 	return n
 }
 
-// readHeader makes the whole header in head that of the current frame (RFC 6455
-// section 5.2).
+// readHeader starts a frame with the complete header in head (RFC 6455 section 5.2).
 func (d *Decoder) readHeader() error {
 	b := d.head[:d.headLen]
 	d.headLen = 0
@@ -165,7 +162,7 @@ func (d *Decoder) readHeader() error {
 	if h.Masked {
 		copy(h.Mask[:], b[len(b)-len(h.Mask):])
 	}
-	// A length of 2^63 or more has become negative, which takes no long header.
+	// A length of 2^63 or more is negative here, so HeaderSize gives a short header.
 	if ws.HeaderSize(h) != len(b) {
 		return &CloseError{CodeProtocolError, "payload length not in its shortest form"}
 	}
@@ -193,9 +190,9 @@ func (d *Decoder) readHeader() error {
 	return nil
 }
 
-// fillControl adds piece to the payload of a control frame; whole says that it is
-// all there now. Only a frame that comes in pieces is copied.
-func (d *Decoder) fillControl(piece []byte) (payload []byte, whole bool) {
+// fillControl adds piece to the payload of a control frame, and reports whether the payload
+// is complete. Only a frame that arrives in several pieces is copied.
+func (d *Decoder) fillControl(piece []byte) (payload []byte, ok bool) {
 	if d.left == 0 && d.controlLen == 0 {
 		return piece, true
 	}
@@ -207,7 +204,7 @@ func (d *Decoder) fillControl(piece []byte) (payload []byte, whole bool) {
 		return nil, false
 	}
 	payload = d.control[:d.controlLen]
-	d.control, d.controlLen = nil, 0 // most connections never need it again
+	d.control, d.controlLen = nil, 0 // because most connections never need it again
 	return payload, true
 }
 
@@ -235,8 +232,8 @@ func (d *Decoder) controlEvent(payload []byte) (Event, error) {
 	return Event{Kind: Close, Code: code, Payload: payload[2:]}, nil
 }
 
-// mayBeReceived reports whether a close frame may carry code (RFC 6455 section
-// 7.4 and the IANA registry, which has added 1012 to 1014).
+// mayBeReceived reports whether a close frame may have the status code c (RFC 6455 section
+// 7.4, and the IANA registry, which has added 1012 to 1014).
 func mayBeReceived(c Code) bool {
 	return 1000 <= c && c <= 1003 || 1007 <= c && c <= 1014 || 3000 <= c && c <= 4999
 }

@@ -29,8 +29,8 @@ func frame(op gobwas.OpCode, fin bool, payload string) []byte {
 
 func join(frames ...[]byte) []byte { return bytes.Join(frames, nil) }
 
-// decode feeds input in pieces that cut chooses (it is told how much is left) and
-// returns what came out as lines of text, adjacent data joined.
+// decode feeds input to d in pieces, whose lengths cut chooses, and returns the events as
+// lines of text, with adjacent data joined.
 func decode(t testing.TB, d *ws.Decoder, input []byte, cut func(left int) int) string {
 	t.Helper()
 	var events []string
@@ -43,7 +43,7 @@ func decode(t testing.TB, d *ws.Decoder, input []byte, cut func(left int) int) s
 	}
 	for len(input) > 0 {
 		k := min(max(cut(len(input)), 1), len(input))
-		piece := bytes.Clone(input[:k]) // as a reused buffer would, it is unmasked in place
+		piece := bytes.Clone(input[:k]) // Next unmasks it in place
 		input = input[k:]
 		for {
 			ev, n, err := d.Next(piece)
@@ -63,7 +63,7 @@ func decode(t testing.TB, d *ws.Decoder, input []byte, cut func(left int) int) s
 			switch ev.Kind {
 			case ws.None:
 				if len(piece) > 0 {
-					t.Fatalf("Next left %d bytes without an event", len(piece))
+					t.Fatalf("Next returned no event, but left %d bytes", len(piece))
 				}
 			case ws.Data:
 				if len(ev.Payload) == 0 {
@@ -192,14 +192,14 @@ func TestMaxFrame(t *testing.T) {
 	} {
 		d := ws.Decoder{MaxFrame: tt.max}
 		header := frame(gobwas.OpBinary, true, string(make([]byte, tt.size)))
-		header = header[:len(header)-tt.size] // the payload need not come
+		header = header[:len(header)-tt.size] // the limit applies before the payload arrives
 		_, _, err := d.Next(header)
 		var ce *ws.CloseError
 		if errors.As(err, &ce) != (tt.want != 0) || ce != nil && ce.Code != tt.want {
 			t.Errorf("limit %d, frame of %d bytes: %v", tt.max, tt.size, err)
 		}
 	}
-	// The limit is one of data frames: control frames have their own.
+	// Control frames have a limit of their own.
 	if got := decode(t, &ws.Decoder{MaxFrame: 10}, frame(gobwas.OpPing, true, "longer than ten"), whole); got != `ping "longer than ten"` {
 		t.Error(got)
 	}
@@ -223,7 +223,7 @@ func TestDecoderAllocatesNothing(t *testing.T) {
 	n := testing.AllocsPerRun(100, func() {
 		copy(buf, input)
 		for b := buf; len(b) > 0; {
-			// Cut within data, never within a control payload.
+			// Split data, but no control payload.
 			ev, n, err := d.Next(b[:min(len(b), 150)])
 			if err != nil {
 				t.Fatal(err)
@@ -242,7 +242,7 @@ func TestDecoderAllocatesNothing(t *testing.T) {
 	}
 }
 
-// reference reads the same bytes with gobwas/ws's own reader and checks.
+// reference decodes input with the reader and the checks of gobwas/ws.
 func reference(input []byte, limit int64) string {
 	var events []string
 	var data []byte
@@ -309,7 +309,7 @@ func reference(input []byte, limit int64) string {
 			case len(payload) == 1:
 				return fail(1002)
 			case code >= 1012 && code <= 1014:
-				// In the IANA registry since; not known to gobwas/ws.
+				// Registered at the IANA after RFC 6455, and unknown to gobwas/ws.
 				if !utf8.ValidString(reason) {
 					return fail(1007)
 				}

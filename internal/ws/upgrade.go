@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// Upgrade is an opening handshake that was found valid.
+// Upgrade is a valid opening handshake.
 type Upgrade struct {
 	// Subprotocol is "mqtt" if the client offers it, else empty.
 	Subprotocol string
@@ -17,22 +17,22 @@ type Upgrade struct {
 	key string // Sec-WebSocket-Key
 }
 
-// UpgradeError says why a request is no opening handshake and what to answer.
+// UpgradeError reports why a request is not a valid opening handshake, and the response
+// to send.
 type UpgradeError struct {
-	// Status is 400, 405 or 426.
+	// Status is the status code of the response: 400, 405 or 426.
 	Status int
-	// Text is for the client.
+	// Text is the reason, for the client.
 	Text string
-	// Header belongs into the answer; nil if there is none. Its keys are
-	// canonical.
+	// Header has the fields to add to the response, by canonical names. It may be nil.
 	Header http.Header
 }
 
 func (e *UpgradeError) Error() string { return "websocket handshake: " + e.Text }
 
-// CheckUpgrade checks an opening handshake by RFC 6455 section 4.2.1. Of the
-// subprotocols offered it chooses mqtt; offering none is fine. Extensions are not
-// looked at. The error is an [*UpgradeError].
+// CheckUpgrade checks an opening handshake (RFC 6455 section 4.2.1). It selects the
+// subprotocol mqtt if the client offers it, and no subprotocol otherwise. It ignores
+// extensions. The error is an [*UpgradeError].
 func CheckUpgrade(r *http.Request) (Upgrade, error) {
 	switch {
 	case r.Method != http.MethodGet:
@@ -50,7 +50,7 @@ func CheckUpgrade(r *http.Request) (Upgrade, error) {
 		return Upgrade{}, &UpgradeError{Status: http.StatusBadRequest, Text: "Invalid 'Sec-WebSocket-Key' header"}
 	}
 	if r.ContentLength != 0 {
-		// The body would be read as frames.
+		// A body would be decoded as frames.
 		return Upgrade{}, &UpgradeError{Status: http.StatusBadRequest, Text: "A WebSocket handshake has no body"}
 	}
 	up := Upgrade{key: keys[0]}
@@ -60,8 +60,8 @@ func CheckUpgrade(r *http.Request) (Upgrade, error) {
 	return up, nil
 }
 
-// upgradeRequired tells what is spoken here (RFC 6455 section 4.4, RFC 9110
-// section 15.5.22).
+// upgradeRequired returns the error for a request that does not ask for this version of
+// the protocol (RFC 6455 section 4.4, RFC 9110 section 15.5.22).
 func upgradeRequired(r *http.Request) *UpgradeError {
 	e := &UpgradeError{http.StatusUpgradeRequired, "Upgrade Required", http.Header{"Sec-Websocket-Version": {"13"}}}
 	if r.ProtoMajor == 1 {
@@ -74,7 +74,7 @@ func upgradeRequired(r *http.Request) *UpgradeError {
 
 // validKey reports whether s is the Base64 of 16 bytes.
 func validKey(s string) bool {
-	var raw [18]byte // what 24 characters decode to at most
+	var raw [18]byte // 24 characters decode to at most so many
 	if len(s) != 24 {
 		return false
 	}
@@ -97,11 +97,12 @@ func hasToken(values []string, token string, equal func(a, b string) bool) bool 
 
 func exactly(a, b string) bool { return a == b }
 
-// lineBreaks keeps the value of a field from beginning another one.
+// lineBreaks prevents the value of a field from starting another field.
 var lineBreaks = strings.NewReplacer("\r", " ", "\n", " ")
 
-// AppendResponse appends the whole response 101 to up (RFC 6455 section 4.2.2),
-// with the fields of header added, whose names are valid. Frames follow it directly.
+// AppendResponse appends the complete response with status 101 that accepts up, with the
+// fields of header (RFC 6455 section 4.2.2). The names in header must be valid. Frames
+// follow the response directly.
 func AppendResponse(dst []byte, up Upgrade, header http.Header) []byte {
 	const guid = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 	accept := sha1.Sum([]byte(up.key + guid))

@@ -16,7 +16,7 @@ import (
 	"pubsub/internal/ws"
 )
 
-// request reads the text of a request as net/http's server does.
+// request parses the text of a request as the server of net/http does.
 func request(t *testing.T, text string) *http.Request {
 	t.Helper()
 	r, err := http.ReadRequest(bufio.NewReader(strings.NewReader(strings.ReplaceAll(text, "\n", "\r\n") + "\r\n\r\n")))
@@ -134,7 +134,7 @@ func TestAppendResponse(t *testing.T) {
 	}
 }
 
-// A client written by others talks to a server made of this package.
+// The client of another library talks to a server made of this package.
 func TestRealClient(t *testing.T) {
 	served := make(chan error, 1)
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -161,7 +161,7 @@ func TestRealClient(t *testing.T) {
 			t.Fatal(err)
 		}
 		var got []byte
-		for len(got) < len(sent) { // what came in pieces is sent back in pieces
+		for len(got) < len(sent) { // the server may echo a message in pieces
 			kind, b, err := c.Read(ctx)
 			if err != nil || kind != websocket.MessageBinary {
 				t.Fatalf("%v, %v", kind, err)
@@ -248,7 +248,7 @@ func FuzzCheckUpgrade(f *testing.F) {
 			}
 			return
 		}
-		// What is accepted gets a response that a client can read.
+		// A client can read the response to every accepted handshake.
 		resp, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(ws.AppendResponse(nil, up, nil))), r)
 		if err != nil || resp.StatusCode != 101 || len(resp.Header.Get("Sec-WebSocket-Accept")) != 28 {
 			t.Fatalf("%v, %v", resp, err)

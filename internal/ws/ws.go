@@ -1,12 +1,11 @@
-// Package ws is the server's side of the WebSocket protocol (RFC 6455) as pure
-// functions: the opening handshake, a decoder for what clients send, and the
-// frames that go back. It does no input or output, so the same code serves a
-// goroutine with a blocking connection and an event loop over raw descriptors.
-// No extension is ever negotiated.
+// Package ws implements the server side of the WebSocket protocol (RFC 6455) as pure
+// functions: the opening handshake, a decoder for clients' frames, and an encoder for the
+// server's. It does no I/O, so the same code serves a goroutine with a blocking connection
+// and an event loop over raw descriptors. It never negotiates an extension.
 //
-// From github.com/gobwas/ws it takes the opcodes and status codes, the rules for
-// frame headers (CheckHeader) and the vectorised unmasking (Cipher). Its readers
-// and upgraders want a connection to read from and are used by the tests only.
+// The opcodes, the status codes, the rules for frame headers (CheckHeader) and the
+// vectorised unmasking (Cipher) are those of github.com/gobwas/ws. The readers and
+// upgraders of that package need a connection to read from, so only the tests use them.
 package ws
 
 import (
@@ -17,7 +16,7 @@ import (
 	"github.com/gobwas/ws"
 )
 
-// Opcode says what a frame is (RFC 6455 section 5.2).
+// Opcode is the type of a frame (RFC 6455 section 5.2).
 type Opcode = ws.OpCode
 
 // The opcodes that a server sends.
@@ -27,11 +26,11 @@ const (
 	OpPong   = ws.OpPong
 )
 
-// Code is the status code of a close (RFC 6455 section 7.4.1).
+// Code is the status code of a close frame (RFC 6455 section 7.4.1).
 type Code = ws.StatusCode
 
-// The status codes that a broker sends, and CodeNone, which stands for a close
-// without one and is never sent.
+// The status codes that a broker sends, and CodeNone, which is never sent: it stands for
+// a close frame without a status code.
 const (
 	CodeNormal         = ws.StatusNormalClosure
 	CodeProtocolError  = ws.StatusProtocolError
@@ -41,7 +40,7 @@ const (
 	CodeTooBig         = ws.StatusMessageTooBig
 )
 
-// MaxControlPayload is the longest payload of a control frame, in bytes (RFC 6455
+// MaxControlPayload is the maximum payload of a control frame, in bytes (RFC 6455
 // section 5.5).
 const MaxControlPayload = ws.MaxControlFramePayloadSize
 
@@ -51,9 +50,9 @@ func HeaderLen(payloadLen int) int {
 	return ws.HeaderSize(ws.Header{Length: int64(payloadLen)})
 }
 
-// AppendHeader appends the header of an unfragmented, unmasked frame, as servers
-// send them (RFC 6455 section 5.2). payloadLen is not negative and, for a control
-// frame, at most [MaxControlPayload].
+// AppendHeader appends the header of an unfragmented, unmasked frame, which is the form
+// that servers send (RFC 6455 section 5.2). payloadLen must not be negative and, for a
+// control frame, not exceed [MaxControlPayload].
 func AppendHeader(dst []byte, op Opcode, payloadLen int) []byte {
 	const fin = 0x80
 	dst = append(dst, fin|byte(op))
@@ -66,16 +65,16 @@ func AppendHeader(dst []byte, op Opcode, payloadLen int) []byte {
 	return binary.BigEndian.AppendUint64(append(dst, 127), uint64(payloadLen))
 }
 
-// AppendPong appends the answer to a ping with that payload (RFC 6455 section
-// 5.5.3). A payload over [MaxControlPayload] is cut there.
+// AppendPong appends the pong that answers a ping with payload (RFC 6455 section 5.5.3).
+// It truncates the payload to [MaxControlPayload].
 func AppendPong(dst, payload []byte) []byte {
 	payload = payload[:min(len(payload), MaxControlPayload)]
 	return append(AppendHeader(dst, OpPong, len(payload)), payload...)
 }
 
-// AppendClose appends a close frame (RFC 6455 section 5.5.1). With [CodeNone] it
-// has no payload; so the code of a received close can be echoed as it is. A
-// reason that does not fit is cut between two characters.
+// AppendClose appends a close frame (RFC 6455 section 5.5.1). With [CodeNone] the frame
+// has no payload, so the code of a received close can be echoed as it is. A reason that
+// does not fit is truncated between two characters.
 func AppendClose(dst []byte, code Code, reason string) []byte {
 	if code == CodeNone {
 		return AppendHeader(dst, OpClose, 0)
