@@ -280,8 +280,8 @@ func exerciseSweep(ctx context.Context, a, b *runningNode) error {
 	if _, err := a.put(ctx, "swept"); err != nil {
 		return err
 	}
-	begun := b.Stats().Sweeps
-	return await(ctx, "a sweep", func() bool { return b.Stats().Sweeps >= begun+2 })
+	begun := b.Stats().Resyncs
+	return await(ctx, "a sweep", func() bool { return b.Stats().Resyncs >= begun+2 })
 }
 
 func exerciseControl(ctx context.Context, a *runningNode) error {

@@ -93,16 +93,16 @@ func (n *node) natsEvents() nats.Events {
 		Waiting:      func(err error) { n.throttle.warn("waiting for NATS", err) },
 		Connected:    func(server string) { n.log.Info("connected to NATS", "server", server) },
 		Disconnected: func(err error) { n.log.Warn("NATS connection lost", "error", err) },
-		Swept: func(why string, count int) {
-			n.log.Debug("retained messages swept", "cause", why, "missed", count)
+		Resynced: func(why string, count int) {
+			n.log.Debug("retained messages resynced", "cause", why, "missed", count)
 		},
-		Generation: func(from, to uint64) {
+		GenerationChanged: func(from, to uint64) {
 			m.generations.Inc()
 			n.log.Warn("stream generation changed", "before", fmt.Sprintf("%016x", from), "now", fmt.Sprintf("%016x", to),
 				"cause", "the stream of retained messages was recreated or restored, or has lost messages")
 		},
-		Made:   func(stream string) { n.log.Info("stream created in NATS", "stream", stream) },
-		Purged: func(stream string) { n.log.Warn("stream purged in NATS", "stream", stream) },
+		StreamCreated: func(stream string) { n.log.Info("stream created in NATS", "stream", stream) },
+		StreamPurged:  func(stream string) { n.log.Warn("stream purged in NATS", "stream", stream) },
 		Fault: func(f *nats.Fault) {
 			m.errors.WithLabelValues(operation(f.Event)).Inc()
 			n.log.Error(f.Event, "stream", f.Stream, "error", f.Err, "action", f.Action)

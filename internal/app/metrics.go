@@ -128,14 +128,14 @@ func (m *metrics) observeNATS(b *nats.Backplane) {
 		}
 		return 0
 	})
-	m.gauge("nats_stream_faults", "Streams in NATS that are missing or cannot be used, 0 to 2.", func() float64 { return float64(b.Stats().Faults) })
-	m.gauge("nats_nodes", "Nodes of the cluster that this one knows, itself included.", func() float64 { return float64(b.Stats().Nodes) })
-	m.gauge("nats_wanted_topics", "Topics that this node has NATS send it, those left lately included.", func() float64 { return float64(b.Stats().Wanted) })
+	m.gauge("nats_stream_faults", "Streams in NATS that are missing or unusable, 0 to 2.", func() float64 { return float64(b.Stats().Faults) })
+	m.gauge("nats_nodes", "Nodes of the cluster that this node knows, including itself.", func() float64 { return float64(b.Stats().Nodes) })
+	m.gauge("nats_subscribed_topics", "Topics that this node is subscribed to in NATS, including those left in the last seconds.", func() float64 { return float64(b.Stats().Subscribed) })
 	m.counter("nats_reconnects_total", "Connections to NATS after the first.", func() float64 { return float64(b.Stats().Reconnects) })
-	m.counter("nats_sweeps_total", "Searches for retained messages that this node was not told of.", func() float64 { return float64(b.Stats().Sweeps) })
-	m.counter("nats_repaired_total", "Retained messages that such a search has found.", func() float64 { return float64(b.Stats().Repaired) })
-	m.counter("nats_slow_total", "Times that NATS dropped messages because this node was slow to take them.", func() float64 { return float64(b.Stats().Slow) })
-	m.counter("nats_publishes_repeated_total", "Retained messages sent to NATS again because no answer came.", func() float64 { return float64(b.Stats().PutsAgain) })
+	m.counter("nats_resyncs_total", "Searches of the stream for retained messages that this node missed.", func() float64 { return float64(b.Stats().Resyncs) })
+	m.counter("nats_missed_messages_total", "Missed retained messages that a search found and delivered.", func() float64 { return float64(b.Stats().Missed) })
+	m.counter("nats_slow_consumer_total", "Times that messages from NATS were dropped because this node was slow to process them.", func() float64 { return float64(b.Stats().SlowConsumer) })
+	m.counter("nats_publish_retries_total", "Retained messages sent to NATS again because no acknowledgement arrived.", func() float64 { return float64(b.Stats().PublishRetries) })
 }
 
 func (m *metrics) handler() http.Handler {

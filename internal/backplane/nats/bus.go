@@ -364,7 +364,7 @@ func (b *bus) controlled(in *natsgo.Msg) {
 			answer = controlNone
 		}
 		if err := in.Respond(appendControl(nil, b.link.node, 0, answer, reply)); err != nil && !passing(err) {
-			b.link.report("reply to a node failed", err)
+			b.link.report("control reply failed", err)
 		}
 	})
 }

@@ -181,11 +181,11 @@ func (l *link) trouble(sub *natsgo.Subscription, err error) {
 	if errors.Is(err, natsgo.ErrConsumerNotActive) {
 		return // the consumer of a watch of keys hears nothing, and the library makes another
 	}
-	event := "NATS reported an error"
+	event := "NATS client failed"
 	if errors.Is(err, natsgo.ErrSlowConsumer) {
 		l.slow.Add(1)
 		l.missed("slow")
-		event = "messages lost because this node is slow"
+		event = "slow consumer"
 	}
 	if sub != nil {
 		err = fmt.Errorf("subscription to %s: %w", sub.Subject, err)

@@ -284,8 +284,8 @@ func (l *link) renew(ctx context.Context, lost bool) error {
 				return err
 			}
 			last = max(last, seq)
-			if purged && l.o.Events.Purged != nil {
-				l.o.Events.Purged(l.names.stream())
+			if purged && l.o.Events.StreamPurged != nil {
+				l.o.Events.StreamPurged(l.names.stream())
 			}
 		}
 		if g != announced {
@@ -300,8 +300,8 @@ func (l *link) renew(ctx context.Context, lost bool) error {
 			continue
 		}
 		if before != g && before != 0 {
-			if l.o.Events.Generation != nil {
-				l.o.Events.Generation(before, g)
+			if l.o.Events.GenerationChanged != nil {
+				l.o.Events.GenerationChanged(before, g)
 			}
 			l.generationChanged()
 		}

@@ -203,7 +203,7 @@ func (g *guard) lookAtRetained() {
 		ctx, cancel := context.WithTimeout(l.life, changeTimeout)
 		defer cancel()
 		if err := l.renew(ctx, false); err != nil && !passing(err) {
-			l.report("new generation failed", err)
+			l.report("generation change failed", err)
 		}
 		l.missed("another stream")
 	case hadFault:

@@ -46,13 +46,13 @@ func (j *journal) all() []string {
 // events are those that j keeps.
 func (j *journal) events() Events {
 	return Events{
-		Fault:        func(f *Fault) { j.add(f.Event, f.Stream) },
-		Recovered:    func(stream string, _ time.Duration) { j.add("mended", stream) },
-		Made:         func(stream string) { j.add("made", stream) },
-		Purged:       func(stream string) { j.add("purged", stream) },
-		KeysReplaced: func(stream string) { j.add("replaced", stream) },
-		Generation:   func(uint64, uint64) { j.add("generation") },
-		Unreadable:   func(kind, name string, _ error) { j.add("unreadable", kind, name) },
+		Fault:             func(f *Fault) { j.add(f.Event, f.Stream) },
+		Recovered:         func(stream string, _ time.Duration) { j.add("mended", stream) },
+		StreamCreated:     func(stream string) { j.add("made", stream) },
+		StreamPurged:      func(stream string) { j.add("purged", stream) },
+		KeysReplaced:      func(stream string) { j.add("replaced", stream) },
+		GenerationChanged: func(uint64, uint64) { j.add("generation") },
+		Unreadable:        func(kind, name string, _ error) { j.add("unreadable", kind, name) },
 	}
 }
 

@@ -228,7 +228,7 @@ func (w *interest) forgetDropped(now time.Time) time.Duration {
 			continue
 		}
 		if err := one.sub.Unsubscribe(); err != nil && w.link.life.Err() == nil && !passing(err) {
-			w.link.report("unsubscribing failed", err)
+			w.link.report("unsubscribe failed", err)
 		}
 		delete(w.topics, t)
 		w.count.Add(-1)

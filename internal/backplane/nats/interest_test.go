@@ -41,7 +41,7 @@ func TestManyTopics(t *testing.T) {
 	if requests > topics/20 {
 		t.Errorf("%d requests for %d topics", requests, topics)
 	}
-	if got := n.Stats().Wanted; got != topics {
+	if got := n.Stats().Subscribed; got != topics {
 		t.Errorf("%d topics are wanted, want %d", got, topics)
 	}
 	for _, i := range []int{0, 1, topics / 2, topics - 1} {
@@ -52,7 +52,7 @@ func TestManyTopics(t *testing.T) {
 		n.Unsubscribe(topic(i))
 	}
 	eventually(t, "that all topics are dropped", func() bool {
-		return n.Stats().Wanted == 0 && s.s.NumSubscriptions() <= subscriptions
+		return n.Stats().Subscribed == 0 && s.s.NumSubscriptions() <= subscriptions
 	})
 }
 
@@ -67,7 +67,7 @@ func TestInterest(t *testing.T) {
 	v := a.put("t", "one")
 	b.ends("t", "one", v)
 	b.Unsubscribe("t")
-	eventually(t, "that the topic is dropped", func() bool { return b.Stats().Wanted == 0 })
+	eventually(t, "that the topic is dropped", func() bool { return b.Stats().Subscribed == 0 })
 	a.put("t", "unheard")
 	b.want("t")
 	v = a.put("t", "two")

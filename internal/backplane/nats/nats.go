@@ -74,16 +74,16 @@ type Events struct {
 	Connected func(server string)
 	// Disconnected follows the loss of the connection.
 	Disconnected func(error)
-	// Swept follows a sweep that has delivered n messages that had been missed; why
+	// Resynced follows a sweep that has delivered n messages that had been missed; why
 	// names its cause.
-	Swept func(why string, n int)
-	// Generation follows a change of the stream's generation, which means that the
+	Resynced func(why string, n int)
+	// GenerationChanged follows a change of the stream's generation, which means that the
 	// stream was made anew, or restored, or has lost messages.
-	Generation func(from, to uint64)
-	// Purged reports that somebody has purged the stream of retained messages.
-	Purged func(stream string)
-	// Made reports that this node has created a stream.
-	Made func(stream string)
+	GenerationChanged func(from, to uint64)
+	// StreamPurged reports that somebody has purged the stream of retained messages.
+	StreamPurged func(stream string)
+	// StreamCreated reports that this node has created a stream.
+	StreamCreated func(stream string)
 	// Fault reports a fault of a stream when it is noticed, and once a minute while it
 	// lasts. Recovered reports its end.
 	Fault     func(*Fault)
@@ -103,15 +103,15 @@ type Events struct {
 
 // Stats are figures of a [Backplane].
 type Stats struct {
-	Connected  bool
-	Wanted     int    // topics that this node is told of, those that linger included
-	Nodes      int    // nodes of the broker that this one knows, itself included
-	Reconnects uint64 // since Open
-	Sweeps     uint64
-	Repaired   uint64 // messages that sweeps have delivered
-	Slow       uint64 // times that messages were lost because this node was slow
-	PutsAgain  uint64 // retained messages that were sent to NATS again
-	Faults     int    // streams in NATS that are missing or cannot be used
+	Connected      bool
+	Subscribed     int    // topics subscribed to in NATS, including those that linger
+	Nodes          int    // nodes that this node knows, including itself
+	Reconnects     uint64 // connections after the first
+	Resyncs        uint64 // completed searches for missed messages
+	Missed         uint64 // missed messages that a resync delivered
+	SlowConsumer   uint64 // times that messages were dropped because this node was slow
+	PublishRetries uint64 // retained messages sent again, for lack of an acknowledgement
+	Faults         int    // streams that are missing or unusable, 0 to 2
 }
 
 // Backplane is a [pubsub.Backplane] over NATS. Make it with [Open].
@@ -223,15 +223,15 @@ func (l *link) healthy(ctx context.Context) error {
 // Stats returns the figures of now, without waiting for anything.
 func (b *Backplane) Stats() Stats {
 	return Stats{
-		Connected:  b.link.isUp(),
-		Wanted:     int(b.bus.interest.count.Load()),
-		Nodes:      b.bus.nodes.count(),
-		Reconnects: b.link.reconnects.Load(),
-		Sweeps:     b.link.sweeps.Load(),
-		Repaired:   b.link.repaired.Load(),
-		Slow:       b.link.slow.Load(),
-		PutsAgain:  b.link.putsAgain.Load(),
-		Faults:     b.link.faultCount(),
+		Connected:      b.link.isUp(),
+		Subscribed:     int(b.bus.interest.count.Load()),
+		Nodes:          b.bus.nodes.count(),
+		Reconnects:     b.link.reconnects.Load(),
+		Resyncs:        b.link.sweeps.Load(),
+		Missed:         b.link.repaired.Load(),
+		SlowConsumer:   b.link.slow.Load(),
+		PublishRetries: b.link.putsAgain.Load(),
+		Faults:         b.link.faultCount(),
 	}
 }
 

@@ -46,8 +46,8 @@ type node struct {
 func newNode(t testing.TB, o Options) *node {
 	t.Helper()
 	n := &node{t: t, got: map[pubsub.Topic][]pubsub.Message{}}
-	events := o.Events.Swept
-	o.Events.Swept = func(why string, repaired int) {
+	events := o.Events.Resynced
+	o.Events.Resynced = func(why string, repaired int) {
 		if n.bus.sweeper.stale == 0 {
 			n.swept.Store(&why)
 		}

@@ -112,7 +112,7 @@ func (n *nodes) run(ctx context.Context) {
 // say is tell for what nobody has to hear.
 func (n *nodes) say(kind string) {
 	if err := n.tell("", kind, nil); err != nil && !passing(err) {
-		n.link.report("hello to other nodes failed", err)
+		n.link.report("hello failed", err)
 	}
 }
 

@@ -111,7 +111,7 @@ func TestStatsDoNotWait(t *testing.T) {
 		case <-done: // and so would Stats be, had it waited for the same
 			return false
 		case <-time.After(100 * time.Millisecond):
-			return stats.Wanted == 1 && !stats.Connected
+			return stats.Subscribed == 1 && !stats.Connected
 		}
 	})
 }
@@ -217,7 +217,7 @@ func TestAcknowledgementLost(t *testing.T) {
 	if err != nil || v.Seq != first.Seq+1 {
 		t.Fatalf("Put = %v, %v, want the number after %v", v, err, first)
 	}
-	if a.Stats().PutsAgain == 0 {
+	if a.Stats().PublishRetries == 0 {
 		t.Error("nothing was sent again")
 	}
 	w := a.put("t", "three")
@@ -340,7 +340,7 @@ func TestStreamDeleted(t *testing.T) {
 	changed := make(chan [2]uint64, 10)
 	a := newNode(t, Options{URLs: []string{s.url()}, Wait: patience})
 	b := newNode(t, Options{URLs: []string{s.url()}, SyncInterval: 100 * time.Millisecond,
-		Events: Events{Generation: func(from, to uint64) { changed <- [2]uint64{from, to} }}})
+		Events: Events{GenerationChanged: func(from, to uint64) { changed <- [2]uint64{from, to} }}})
 	b.want("t")
 	var old pubsub.Version
 	for i := range 10 {

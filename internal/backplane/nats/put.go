@@ -330,7 +330,7 @@ func (p *puts) check(now time.Time, all bool) (more bool) {
 	if ready && p.inbox == "" && failed == nil {
 		inbox := l.nc.NewRespInbox()
 		if _, err := l.nc.Subscribe(inbox+".*", p.acknowledged); err != nil {
-			l.report("subscribing to acknowledgements failed", err)
+			l.report("acknowledgement subscription failed", err)
 			return true
 		}
 		p.inbox = inbox
@@ -458,6 +458,6 @@ func (l *link) announce(one *put, v pubsub.Version) {
 	m.Data = one.msg.Data
 	m.Header.Set(headerSequence, strconv.FormatUint(v.Seq, 10))
 	if err := l.nc.PublishMsg(m); err != nil {
-		l.report("announcing a stored message failed", err)
+		l.report("announcement failed", err)
 	}
 }

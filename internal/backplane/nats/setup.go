@@ -128,8 +128,8 @@ func (l *link) makeStream(ctx context.Context, c jetstream.StreamConfig) (*jetst
 	case errors.Is(err, jetstream.ErrStreamNameAlreadyInUse):
 	case err != nil:
 		return nil, fmt.Errorf("cannot make stream %s: %w", c.Name, err)
-	case l.o.Events.Made != nil:
-		l.o.Events.Made(c.Name)
+	case l.o.Events.StreamCreated != nil:
+		l.o.Events.StreamCreated(c.Name)
 	}
 	info, err := l.infoOf(ctx, c.Name)
 	if err != nil {

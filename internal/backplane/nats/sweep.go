@@ -131,7 +131,7 @@ func (s *sweeper) run(ctx context.Context) {
 			// Trouble may be transient, such as the election of a leader; the guard
 			// reports it if it lasts.
 			if s.link.fault(s.link.names.stream()) == nil && !passing(err) {
-				s.link.report("sweep failed", err)
+				s.link.report("resync failed", err)
 			}
 			again.Reset(sweepAgain)
 		case s.stale > 0 && s.stale <= staleTimes:
@@ -142,8 +142,8 @@ func (s *sweeper) run(ctx context.Context) {
 		if err == nil {
 			s.link.sweeps.Add(1)
 			s.link.repaired.Add(uint64(n))
-			if s.link.o.Events.Swept != nil {
-				s.link.o.Events.Swept(why, n)
+			if s.link.o.Events.Resynced != nil {
+				s.link.o.Events.Resynced(why, n)
 			}
 		}
 	}

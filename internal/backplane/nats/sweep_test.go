@@ -71,11 +71,11 @@ func TestGapStartsSweep(t *testing.T) {
 		v = a.put("quiet", "missed")
 		a.put("busy", "missed")
 	})
-	before := b.Stats().Sweeps
+	before := b.Stats().Resyncs
 	a.put("busy", "two")
 	b.ends("busy", "two", pubsub.Version{})
 	b.ends("quiet", "missed", v)
-	if b.Stats().Sweeps == before {
+	if b.Stats().Resyncs == before {
 		t.Error("there was no sweep")
 	}
 	b.neverBack()
@@ -114,7 +114,7 @@ func TestSlowNode(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	eventually(t, "that the node is slow", func() bool { return b.Stats().Slow > 0 })
+	eventually(t, "that the node is slow", func() bool { return b.Stats().SlowConsumer > 0 })
 	w := a.put("t", "lost")
 	b.blocked.Store(nil)
 	close(release)
@@ -193,7 +193,7 @@ func TestSecondLookAfterConnection(t *testing.T) {
 	p := newProxy(t, s)
 	a := newNode(t, Options{URLs: []string{s.url()}})
 	swept, stored := make(chan struct{}, 1), make(chan struct{})
-	b := newNode(t, Options{URLs: []string{p.url()}, SyncInterval: time.Hour, Events: Events{Swept: func(why string, _ int) {
+	b := newNode(t, Options{URLs: []string{p.url()}, SyncInterval: time.Hour, Events: Events{Resynced: func(why string, _ int) {
 		if why == "connected" { // the sweeper stands still until the message is stored
 			kick(swept)
 			<-stored
