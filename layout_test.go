@@ -33,8 +33,9 @@ var layout = map[string]struct {
 	"internal/park":                    {level: 1, foreign: []string{"golang.org/x/sys"}},
 	"internal/ws":                      {level: 1, foreign: []string{"github.com/gobwas/ws"}},
 	"internal/token":                   {level: 1, foreign: []string{"github.com/golang-jwt/jwt/v5"}},
+	"internal/rlimit":                  {level: 0},
 	"internal/config":                  {level: 1, foreign: []string{"go.yaml.in/yaml/v3"}},
-	"internal/backplane/local":         {level: 1, foreign: []string{"github.com/cockroachdb/pebble/v2"}},
+	"internal/backplane/local":         {level: 1, ours: []string{"internal/rlimit"}, foreign: []string{"github.com/cockroachdb/pebble/v2"}},
 	"internal/backplane/nats":          {level: 1, foreign: []string{"github.com/nats-io/nats.go"}},
 	"internal/backplane/backplanetest": {level: 1},
 	"internal/transfer":                {level: 1},
@@ -53,7 +54,7 @@ var layout = map[string]struct {
 	"internal/app": {
 		level: 4,
 		ours: []string{"internal/backplane/local", "internal/backplane/nats", "internal/config", "internal/hub", "internal/park",
-			"internal/server", "internal/token"},
+			"internal/rlimit", "internal/server", "internal/token"},
 		foreign: []string{"github.com/prometheus/client_golang"},
 	},
 	"cmd/pubsub": {

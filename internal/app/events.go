@@ -127,7 +127,7 @@ func (n *node) unreadable(kind, name string, err error) {
 // storeEvents log what the store has to say.
 func (n *node) storeEvents() local.Events {
 	return local.Events{
-		Swept:      func(count, bytes int64) { n.log.Debug("expired messages removed", "messages", count, "bytes", bytes) },
+		Expired:    func(count, bytes int64) { n.log.Debug("expired messages removed", "messages", count, "bytes", bytes) },
 		Unreadable: n.unreadable,
 		Exposed: func(path string, mode fs.FileMode) {
 			n.log.Warn("data directory exposed", "path", path, "mode", mode.String(),

@@ -88,13 +88,13 @@ func TestErrorsAreCounted(t *testing.T) {
 			n.serverEvents().Failed("key watch failed", err)
 			n.natsEvents().Error("NATS connection failed", err)
 		}
-		n.storeEvents().Error("store sweep failed", err)
+		n.storeEvents().Error("store expiry failed", err)
 		n.storeEvents().Fatal(err)
 		time.Sleep(2 * time.Second)
 		n.serverEvents().Failed("key watch failed", err)
 		page := httptest.NewRecorder()
 		n.metrics.handler().ServeHTTP(page, httptest.NewRequest("GET", "/metrics", nil))
-		for _, line := range []string{`{op="key_watch"} 4`, `{op="nats_connection"} 3`, `{op="store_sweep"} 1`, `{op="store_write"} 1`} {
+		for _, line := range []string{`{op="key_watch"} 4`, `{op="nats_connection"} 3`, `{op="store_expiry"} 1`, `{op="store_write"} 1`} {
 			if !strings.Contains(page.Body.String(), "\npubsub_errors_total"+line+"\n") {
 				t.Errorf("no metric pubsub_errors_total%s", line)
 			}
@@ -104,7 +104,7 @@ func TestErrorsAreCounted(t *testing.T) {
 			`level=ERROR msg="key watch failed" error="out of luck" unlogged_before=0` + "\n",
 			`level=ERROR msg="key watch failed" error="out of luck" unlogged_before=2` + "\n",
 			`level=ERROR msg="NATS connection failed" error="out of luck" unlogged_before=0` + "\n",
-			`level=ERROR msg="store sweep failed" error="out of luck" unlogged_before=0` + "\n",
+			`level=ERROR msg="store expiry failed" error="out of luck" unlogged_before=0` + "\n",
 		} {
 			if !strings.Contains(text, line) {
 				t.Errorf("no line %q in\n%s", line, text)

@@ -114,8 +114,8 @@ func (m *metrics) observeLocal(b *local.Backplane) {
 	m.gauge("retained_bytes", "Size of the retained messages.", func() float64 { return float64(b.Stats().RetainedBytes) })
 	m.gauge("retained_markers", "Markers of topics cleared lately.", func() float64 { return float64(b.Stats().Markers) })
 	m.gauge("signing_keys", "Signing keys.", func() float64 { return float64(b.Stats().Keys) })
-	m.counter("retained_swept_total", "Expired messages and old markers removed.", func() float64 { return float64(b.Stats().Swept) })
-	m.counter("retained_swept_bytes_total", "Size of what was removed.", func() float64 { return float64(b.Stats().SweptBytes) })
+	m.counter("retained_swept_total", "Expired messages and old markers removed.", func() float64 { return float64(b.Stats().Expired) })
+	m.counter("retained_swept_bytes_total", "Size of what was removed.", func() float64 { return float64(b.Stats().ExpiredBytes) })
 	m.gauge("disk_free_bytes", "Free space on the data directory's disk, -1 if there is none.", func() float64 { return float64(b.Stats().DiskFree) })
 }
 

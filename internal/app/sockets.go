@@ -4,6 +4,7 @@ import (
 	"math"
 
 	"pubsub/internal/config"
+	"pubsub/internal/rlimit"
 )
 
 // reservedDescriptors is how many descriptors clients leave for all other uses: the
@@ -15,7 +16,7 @@ func maxSockets(cfg *config.Config) int {
 	if cfg.MaxSockets != 0 {
 		return cfg.MaxSockets
 	}
-	limit, ok := descriptorLimit()
+	limit, ok := rlimit.Descriptors()
 	if !ok {
 		return 0
 	}
@@ -31,7 +32,7 @@ func socketsWithin(limit uint64) int {
 // maxOpsSockets returns the bound on the connections of the ops listener: 16 to 64. They
 // come out of the reserve that max-sockets leaves, so operators can connect at any time.
 func maxOpsSockets() int {
-	limit, ok := descriptorLimit()
+	limit, ok := rlimit.Descriptors()
 	if !ok {
 		return 64
 	}
@@ -40,7 +41,7 @@ func maxOpsSockets() int {
 
 // warnOfSockets warns if clients may take all descriptors of the process.
 func (n *node) warnOfSockets(cfg *config.Config) {
-	limit, ok := descriptorLimit()
+	limit, ok := rlimit.Descriptors()
 	if !ok || cfg.MaxSockets <= socketsWithin(limit) {
 		return
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"pubsub/internal/config"
+	"pubsub/internal/rlimit"
 )
 
 // "max-sockets (default 0: what the process's descriptor limit leaves beside a reserve
@@ -23,7 +24,7 @@ func TestMaxSocketsByDefault(t *testing.T) {
 			t.Errorf("of %d descriptors %d are for clients, not %d", limit, got, want)
 		}
 	}
-	limit, ok := descriptorLimit()
+	limit, ok := rlimit.Descriptors()
 	if got := maxSockets(&config.Config{}); ok && (got < 1 || uint64(got) >= limit) || !ok && got != 0 {
 		t.Errorf("%d of %d descriptors, %v", got, limit, ok)
 	}
@@ -34,7 +35,7 @@ func TestMaxSocketsByDefault(t *testing.T) {
 
 // A bound that takes the broker's own descriptors causes a warning.
 func TestMaxSocketsIsTooHigh(t *testing.T) {
-	limit, ok := descriptorLimit()
+	limit, ok := rlimit.Descriptors()
 	if !ok || limit > math.MaxInt32 {
 		t.Skip("there is no limit on descriptors")
 	}

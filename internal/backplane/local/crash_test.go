@@ -155,7 +155,7 @@ func crashAtRandom(t *testing.T, rng *rand.Rand, fs *vfs.MemFS, b *Backplane, h 
 					h.keys[id] = true
 					h.mu.Unlock()
 				case 1: // it finds nothing that has ended
-					if err := b.sweep(ctx, time.Now()); err != nil {
+					if err := b.expire(ctx, time.Now()); err != nil {
 						t.Error(err)
 					}
 				}

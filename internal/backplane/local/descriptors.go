@@ -5,6 +5,8 @@ import (
 	"os"
 	"sync"
 	"syscall"
+
+	"pubsub/internal/rlimit"
 )
 
 const (
@@ -33,8 +35,8 @@ type descriptors struct {
 // newDescriptors reserves the descriptors that the store needs.
 func newDescriptors() *descriptors {
 	d := &descriptors{budget: maxTables + otherFiles}
-	if limit := descriptorLimit(); limit > 0 {
-		d.budget = min(d.budget, limit/3)
+	if limit, ok := rlimit.Descriptors(); ok {
+		d.budget = int(min(uint64(d.budget), limit/3))
 	}
 	d.balance()
 	return d

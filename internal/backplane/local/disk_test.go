@@ -216,7 +216,7 @@ func TestFilledByOthers(t *testing.T) {
 			"a clear":   func() error { _, err := b.Put(t.Context(), message("t/1", ""))(); return err }(),
 			"PutKey":    b.PutKey(t.Context(), pubsub.Key{ID: "new", Value: "v"}),
 			"DeleteKey": b.DeleteKey(t.Context(), "k"),
-			"a sweep":   b.sweep(t.Context(), time.Now()),
+			"a sweep":   b.expire(t.Context(), time.Now()),
 			"Health":    b.Health(t.Context()),
 		} {
 			if !errors.Is(err, ErrDiskFull) || !strings.Contains(err.Error(), "/data") {
@@ -227,10 +227,10 @@ func TestFilledByOthers(t *testing.T) {
 			t.Errorf("%d writes were tried", n)
 		}
 		room(8 << 20)
-		if err := b.sweep(t.Context(), time.Now()); err != nil {
+		if err := b.expire(t.Context(), time.Now()); err != nil {
 			t.Error(err)
 		}
-		if s := b.Stats(); s.Swept != 1000 || s.Keys != 1 {
+		if s := b.Stats(); s.Expired != 1000 || s.Keys != 1 {
 			t.Errorf("Stats = %+v, want 1000 messages swept and one key", s)
 		}
 		if err := b.Close(); err != nil {

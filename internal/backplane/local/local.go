@@ -53,9 +53,9 @@ type Options struct {
 	// keys and the engine. 0 is 64 MiB. On a disk so small that this is more
 	// than an eighth of it, it is an eighth.
 	DiskReserve int64
-	// SweepInterval is the time between two sweeps of expired messages. 0 is 10
+	// ExpireInterval is the time between two sweeps of expired messages. 0 is 10
 	// seconds.
-	SweepInterval time.Duration
+	ExpireInterval time.Duration
 	// Now tells the time by which messages expire; nil is [time.Now].
 	Now func() time.Time
 	// Events tells what happens within.
@@ -65,9 +65,9 @@ type Options struct {
 // Events are calls about what happens within a backplane, for logs and metrics.
 // Each may be nil; they may overlap; none may block or call the backplane.
 type Events struct {
-	// Swept follows a sweep that has removed n messages and markers of clears,
+	// Expired follows a sweep that has removed n messages and markers of clears,
 	// which took up so many bytes.
-	Swept func(n, bytes int64)
+	Expired func(n, bytes int64)
 	// Unreadable reports, at Open, a record that this release cannot read. All other
 	// records work. kind is key, and name the key's id.
 	Unreadable func(kind, name string, err error)
@@ -98,10 +98,10 @@ type Stats struct {
 	Markers int64
 	// Keys is how many signing keys there are.
 	Keys int
-	// Swept is how many messages and markers sweeps have removed since Open.
-	Swept int64
-	// SweptBytes is what they took up.
-	SweptBytes int64
+	// Expired is how many messages and markers sweeps have removed since Open.
+	Expired int64
+	// ExpiredBytes is what they took up.
+	ExpiredBytes int64
 	// DiskFree is how many bytes are free on the disk; -1 if that is unknown, as
 	// it is in memory.
 	DiskFree int64
@@ -132,8 +132,8 @@ func Open(o Options) (*Backplane, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	if o.SweepInterval <= 0 {
-		o.SweepInterval = 10 * time.Second
+	if o.ExpireInterval <= 0 {
+		o.ExpireInterval = 10 * time.Second
 	}
 	if o.DiskReserve <= 0 {
 		o.DiskReserve = 64 << 20
@@ -158,7 +158,7 @@ func Open(o Options) (*Backplane, error) {
 			o.Events.Unreadable("key", pubsub.Printable(id), err)
 		}
 	}
-	s.startSweeping(o.SweepInterval)
+	s.startExpiring(o.ExpireInterval)
 	return b, nil
 }
 
@@ -189,8 +189,8 @@ func (b *Backplane) Stats() Stats {
 		RetainedBytes: b.store.figures.retainedBytes.Load(),
 		Markers:       b.store.figures.markers.Load(),
 		Keys:          b.keyring.count(),
-		Swept:         b.store.swept.Load(),
-		SweptBytes:    b.store.sweptBytes.Load(),
+		Expired:       b.store.expired.Load(),
+		ExpiredBytes:  b.store.expiredBytes.Load(),
 		DiskFree:      b.engine.disk.free(),
 		DiskReserve:   b.engine.disk.reserve,
 	}
@@ -207,7 +207,7 @@ func (b *Backplane) Close() error {
 		done := make(chan error, 1)
 		go func() {
 			b.engine.shut()
-			b.store.stopSweeping()
+			b.store.stopExpiring()
 			b.bus.drain()
 			done <- b.engine.close()
 		}()

@@ -21,9 +21,9 @@ import (
 const (
 	prefixKey     = 'k'
 	prefixMessage = 'm'
-	prefixSweep   = 'x'
+	prefixExpiry  = 'x'
 
-	sweepHead = 1 + 8 // bytes of a sweep key before the topic
+	expiryHead = 1 + 8 // bytes of a sweep key before the topic
 )
 
 var (
@@ -220,21 +220,21 @@ func appendMessageKey(dst []byte, t pubsub.Topic) []byte {
 	return append(append(dst, prefixMessage), t...)
 }
 
-// appendSweepKey appends the key that says when the record of t, whose head is
+// appendExpiryKey appends the key that says when the record of t, whose head is
 // h, is to be swept; ok is false if it never is. The time is rounded up to the
 // second: what is swept has ended.
-func appendSweepKey(dst []byte, h *recordHead, t pubsub.Topic) (key []byte, ok bool) {
+func appendExpiryKey(dst []byte, h *recordHead, t pubsub.Topic) (key []byte, ok bool) {
 	at, ok := h.ends()
 	if !ok {
 		return dst, false
 	}
-	return append(appendSweepTime(dst, at.Add(time.Second-1)), t...), true
+	return append(appendExpiryTime(dst, at.Add(time.Second-1)), t...), true
 }
 
-// appendSweepTime appends the beginning of the sweep keys of the second that at
+// appendExpiryTime appends the beginning of the sweep keys of the second that at
 // is in.
-func appendSweepTime(dst []byte, at time.Time) []byte {
-	return binary.BigEndian.AppendUint64(append(dst, prefixSweep), uint64(at.Unix())^(1<<63))
+func appendExpiryTime(dst []byte, at time.Time) []byte {
+	return binary.BigEndian.AppendUint64(append(dst, prefixExpiry), uint64(at.Unix())^(1<<63))
 }
 
 // appendKey appends the record of a signing key to dst:

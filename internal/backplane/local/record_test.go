@@ -32,7 +32,7 @@ func TestRecordLayout(t *testing.T) {
 		}
 	}
 	h := recordHead{published: at, hasTTL: true, ttl: 60}
-	if key, ok := appendSweepKey(nil, &h, "t"); !ok || string(key) != "x\x80\x00\x00\x00\x65\x53\xf1\x3dt" {
+	if key, ok := appendExpiryKey(nil, &h, "t"); !ok || string(key) != "x\x80\x00\x00\x00\x65\x53\xf1\x3dt" {
 		t.Errorf("sweep key %q, %v", key, ok)
 	}
 	key := pubsub.Key{ID: "id", Value: "v", Created: at}
@@ -41,12 +41,12 @@ func TestRecordLayout(t *testing.T) {
 	}
 }
 
-// TestSweepKeyOrder checks that sweep keys are in the order of time, before 1970
+// TestExpiryKeyOrder checks that sweep keys are in the order of time, before 1970
 // too.
-func TestSweepKeyOrder(t *testing.T) {
+func TestExpiryKeyOrder(t *testing.T) {
 	var prev []byte
 	for _, sec := range []int64{-62135596800, -1, 0, 1, 1_700_000_000, 1 << 40} {
-		key := appendSweepTime(nil, time.Unix(sec, 0))
+		key := appendExpiryTime(nil, time.Unix(sec, 0))
 		if bytes.Compare(prev, key) >= 0 {
 			t.Errorf("the key of %d is not after the one before", sec)
 		}

@@ -106,7 +106,7 @@ func scan(db *pebble.DB) (c contents, err error) {
 			}
 			newest = max(newest, h.seq)
 			c.figures.count(&h, len(key)+len(value), 1)
-		case key[0] != prefixSweep:
+		case key[0] != prefixExpiry:
 			return c, fmt.Errorf("%w: a key begins with %#x; use a later release", ErrNewerFormat, key[0])
 		}
 		records++

@@ -131,7 +131,7 @@ func TestFrozen(t *testing.T) {
 			if err := b.PutKey(ctx, pubsub.Key{ID: "new", Value: "v"}); !errors.Is(err, pubsub.ErrUnavailable) {
 				t.Errorf("PutKey on a frozen disk: %v", err)
 			}
-			if err := b.sweep(ctx, time.Now().Add(48*time.Hour)); err != nil && !errors.Is(err, pubsub.ErrUnavailable) {
+			if err := b.expire(ctx, time.Now().Add(48*time.Hour)); err != nil && !errors.Is(err, pubsub.ErrUnavailable) {
 				t.Errorf("a sweep on a frozen disk: %v", err)
 			}
 			if _, ok, err := b.Last(ctx, "before", pubsub.Version{}); !ok || err != nil {

@@ -64,7 +64,7 @@ func TestStats(t *testing.T) {
 		t.Fatal(err)
 	}
 	want(3, 1)
-	if err := b.sweep(t.Context(), time.Now().Add(2*time.Minute)); err != nil {
+	if err := b.expire(t.Context(), time.Now().Add(2*time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	want(2, 1)

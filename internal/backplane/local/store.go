@@ -40,14 +40,14 @@ type store struct {
 	log        *committer
 	generation uint64
 	now        func() time.Time
-	onSwept    func(n, bytes int64)
+	onExpired  func(n, bytes int64)
 	seed       maphash.Seed
-	sweeper    sweeper
+	expirer    expirer
 
 	stripes [stripes]stripe
 
-	figures           *figures
-	swept, sweptBytes atomic.Int64
+	figures               *figures
+	expired, expiredBytes atomic.Int64
 }
 
 // newStore returns the store of what was found in the database; a new one gets a
@@ -59,7 +59,7 @@ func newStore(e *engine, o Options, found contents) (*store, error) {
 		log:        e.log,
 		generation: found.generation,
 		now:        o.Now,
-		onSwept:    o.Events.Swept,
+		onExpired:  o.Events.Expired,
 		seed:       maphash.MakeSeed(),
 		figures:    found.figures,
 	}
@@ -143,7 +143,7 @@ func (s *store) put(ctx context.Context, m *pubsub.Message) (*write, error) {
 	defer s.engine.leave()
 	h := headOf(m)
 	size := recordSize(m, &h)
-	if err := s.engine.disk.take(int64(2*sweepHead+3*len(m.Topic)+size), s.engine.disk.forMessages()); err != nil {
+	if err := s.engine.disk.take(int64(2*expiryHead+3*len(m.Topic)+size), s.engine.disk.forMessages()); err != nil {
 		return nil, err
 	}
 	p := s.stripe(m.Topic)
@@ -177,13 +177,13 @@ func (s *store) fill(w *write, p *stripe, m *pubsub.Message, h *recordHead, size
 		return nil, err
 	}
 	if oldSize > 0 {
-		if key, ok := appendSweepKey(w.key[keySize:], &old, m.Topic); ok {
+		if key, ok := appendExpiryKey(w.key[keySize:], &old, m.Topic); ok {
 			if err := w.batch.Delete(key, nil); err != nil {
 				return nil, err
 			}
 		}
 	}
-	if key, ok := appendSweepKey(w.key[keySize:], h, m.Topic); ok {
+	if key, ok := appendExpiryKey(w.key[keySize:], h, m.Topic); ok {
 		if err := w.batch.Set(key, nil, nil); err != nil {
 			return nil, err
 		}

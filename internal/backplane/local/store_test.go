@@ -141,7 +141,7 @@ func TestNumbersAreNotGivenTwice(t *testing.T) {
 			}
 			last = v.Seq
 		}
-		if err := b.sweep(t.Context(), time.Now().Add(time.Minute)); err != nil {
+		if err := b.expire(t.Context(), time.Now().Add(time.Minute)); err != nil {
 			t.Fatal(err)
 		}
 		if err := b.Close(); err != nil {

@@ -11,15 +11,15 @@ import (
 	"pubsub"
 )
 
-// TestSweep follows messages and a marker through their ends, by a clock of its
+// TestExpiry follows messages and a marker through their ends, by a clock of its
 // own.
-func TestSweep(t *testing.T) {
+func TestExpiry(t *testing.T) {
 	start := time.Date(2026, 1, 1, 12, 0, 0, 500_000_000, time.UTC)
 	var now atomic.Int64 // since start
 	var swept, sweptBytes int64
 	b := open(t, Options{InMemory: true,
 		Now:    func() time.Time { return start.Add(time.Duration(now.Load())) },
-		Events: Events{Swept: func(n, bytes int64) { swept += n; sweptBytes += bytes }},
+		Events: Events{Expired: func(n, bytes int64) { swept += n; sweptBytes += bytes }},
 	})
 	defer b.Close()
 	ctx := t.Context()
@@ -34,7 +34,7 @@ func TestSweep(t *testing.T) {
 	at := func(passed time.Duration, retained, markers int64) {
 		t.Helper()
 		now.Store(int64(passed))
-		if err := b.sweep(ctx, b.now()); err != nil {
+		if err := b.expire(ctx, b.now()); err != nil {
 			t.Fatal(err)
 		}
 		if s := b.Stats(); s.Retained != retained || s.Markers != markers {
@@ -76,7 +76,7 @@ func TestSweep(t *testing.T) {
 		t.Errorf("Last of a clear after its time: ok %v, error %v", ok, err)
 	}
 	at(24*time.Hour+time.Second, 2, 0)
-	if s := b.Stats(); s.Swept != 5 || s.SweptBytes != sweptBytes || swept != 5 {
+	if s := b.Stats(); s.Expired != 5 || s.ExpiredBytes != sweptBytes || swept != 5 {
 		t.Errorf("Stats = %+v, the events said %d messages of %d bytes, want 5", s, swept, sweptBytes)
 	}
 	it, err := b.db.NewIter(nil)
@@ -93,10 +93,10 @@ func TestSweep(t *testing.T) {
 	}
 }
 
-// TestSweepManyAndRace sweeps many batches of messages that end while they are
+// TestExpireManyWhilePublishing removes many batches of messages that end while they are
 // being overwritten by ones which do not: no newer message is lost.
-func TestSweepManyAndRace(t *testing.T) {
-	const topics = 5 * sweepBatch
+func TestExpireManyWhilePublishing(t *testing.T) {
+	const topics = 5 * expiryBatch
 	b := open(t, Options{InMemory: true})
 	defer b.Close()
 	ctx := t.Context()
@@ -127,7 +127,7 @@ func TestSweepManyAndRace(t *testing.T) {
 	}
 	for range 2 {
 		wg.Go(func() {
-			if err := b.sweep(ctx, time.Now()); err != nil {
+			if err := b.expire(ctx, time.Now()); err != nil {
 				t.Error(err)
 			}
 		})
@@ -139,15 +139,15 @@ func TestSweepManyAndRace(t *testing.T) {
 			t.Errorf("%q: %q, ok %v, error %v, want ok %v", topic(i), m.Data, ok, err, stays)
 		}
 	}
-	if s := b.Stats(); s.Retained != topics/2 || s.Swept < topics/2 {
+	if s := b.Stats(); s.Retained != topics/2 || s.Expired < topics/2 {
 		t.Errorf("Stats = %+v, want %d messages and at least as many swept", s, topics/2)
 	}
 	checkStats(t, b)
 }
 
-// TestPutAfterSweep checks that a put does not take for there what was put before it
+// TestPutAfterExpiry checks that a put does not take for there what was put before it
 // and has been swept since.
-func TestPutAfterSweep(t *testing.T) {
+func TestPutAfterExpiry(t *testing.T) {
 	b := open(t, Options{InMemory: true})
 	defer b.Close()
 	for range 3 {
@@ -160,22 +160,22 @@ func TestPutAfterSweep(t *testing.T) {
 			t.Errorf("Stats = %+v, want one message", s)
 		}
 		checkStats(t, b)
-		if err := b.sweep(t.Context(), time.Now().Add(2*time.Minute)); err != nil {
+		if err := b.expire(t.Context(), time.Now().Add(2*time.Minute)); err != nil {
 			t.Fatal(err)
 		}
 		checkStats(t, b)
 	}
-	if s := b.Stats(); s.Swept != 3 {
+	if s := b.Stats(); s.Expired != 3 {
 		t.Errorf("Stats = %+v, want three messages swept", s)
 	}
 }
 
-// TestSweeperRuns checks that the sweeper works by itself, every interval.
-func TestSweeperRuns(t *testing.T) {
+// TestExpiresAtIntervals checks that the sweeper works by itself, every interval.
+func TestExpiresAtIntervals(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		swept := make(chan int64, 10)
-		b := open(t, Options{InMemory: true, SweepInterval: time.Minute, Events: Events{
-			Swept: func(n, _ int64) { swept <- n },
+		b := open(t, Options{InMemory: true, ExpireInterval: time.Minute, Events: Events{
+			Expired: func(n, _ int64) { swept <- n },
 		}})
 		start := time.Now()
 		m := message("t", "x")

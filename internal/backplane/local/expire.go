@@ -12,20 +12,20 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 )
 
-// sweepBatch is how many sweep keys are read at a time. No lock is held for
+// expiryBatch is how many sweep keys are read at a time. No lock is held for
 // longer than one of them takes.
-const sweepBatch = 256
+const expiryBatch = 256
 
-// sweeper is the goroutine that sweeps.
-type sweeper struct {
+// expirer is the goroutine that sweeps.
+type expirer struct {
 	cancel context.CancelFunc
 	done   sync.WaitGroup
 }
 
-func (s *store) startSweeping(every time.Duration) {
+func (s *store) startExpiring(every time.Duration) {
 	ctx, cancel := context.WithCancel(context.Background())
-	s.sweeper.cancel = cancel
-	s.sweeper.done.Go(func() {
+	s.expirer.cancel = cancel
+	s.expirer.done.Go(func() {
 		tick := time.NewTicker(every)
 		defer tick.Stop()
 		for {
@@ -33,39 +33,39 @@ func (s *store) startSweeping(every time.Duration) {
 			case <-ctx.Done():
 				return
 			case <-tick.C:
-				if err := s.sweep(ctx, s.now()); err != nil && ctx.Err() == nil {
-					s.engine.report("store sweep failed", err)
+				if err := s.expire(ctx, s.now()); err != nil && ctx.Err() == nil {
+					s.engine.report("store expiry failed", err)
 				}
 			}
 		}
 	})
 }
 
-func (s *store) stopSweeping() {
-	s.sweeper.cancel()
-	s.sweeper.done.Wait()
+func (s *store) stopExpiring() {
+	s.expirer.cancel()
+	s.expirer.done.Wait()
 }
 
-// sweep removes the records that have ended by now, until ctx is done. It stops with
+// expire removes the records that have ended by now, until ctx is done. It stops with
 // [ErrDiskFull] if there is no room for a compaction, because only a compaction frees the
 // space of removed records. Nobody sees ended records either way.
-func (s *store) sweep(ctx context.Context, now time.Time) error {
+func (s *store) expire(ctx context.Context, now time.Time) error {
 	var n, size int64
 	defer func() {
-		s.swept.Add(n)
-		s.sweptBytes.Add(size)
-		if n > 0 && s.onSwept != nil {
-			s.onSwept(n, size)
+		s.expired.Add(n)
+		s.expiredBytes.Add(size)
+		if n > 0 && s.onExpired != nil {
+			s.onExpired(n, size)
 		}
 	}()
-	from := []byte{prefixSweep}
+	from := []byte{prefixExpiry}
 	for ctx.Err() == nil {
 		due, err := s.due(from, now)
 		if err != nil || len(due) == 0 {
 			return err
 		}
 		for _, key := range due {
-			k, err := s.sweepOne(key)
+			k, err := s.expireOne(key)
 			if err != nil {
 				return err
 			}
@@ -90,24 +90,24 @@ func (s *store) sweep(ctx context.Context, now time.Time) error {
 func (s *store) due(from []byte, now time.Time) ([][]byte, error) {
 	it, err := s.db.NewIter(&pebble.IterOptions{
 		LowerBound: from,
-		UpperBound: appendSweepTime(nil, now.Add(time.Second)),
+		UpperBound: appendExpiryTime(nil, now.Add(time.Second)),
 	})
 	if err != nil {
 		return nil, damaged(err)
 	}
 	var keys [][]byte
-	for it.First(); it.Valid() && len(keys) < sweepBatch; it.Next() {
+	for it.First(); it.Valid() && len(keys) < expiryBatch; it.Next() {
 		keys = append(keys, bytes.Clone(it.Key()))
 	}
 	return keys, damaged(errors.Join(it.Error(), it.Close()))
 }
 
-// sweepOne removes the record that a sweep key names, unless a newer one has
+// expireOne removes the record that a sweep key names, unless a newer one has
 // taken its place, and the sweep key. It returns the bytes that the record took
 // up; 0 if it was not removed. Nobody waits for the removal to be durable: what
 // a crash brings back is swept again.
-func (s *store) sweepOne(key []byte) (size int, err error) {
-	topic := pubsub.Topic(key[sweepHead:])
+func (s *store) expireOne(key []byte) (size int, err error) {
+	topic := pubsub.Topic(key[expiryHead:])
 	if err := s.engine.disk.take(int64(2*len(key)), s.engine.disk.forCompactions()); err != nil {
 		return 0, err
 	}
@@ -125,7 +125,7 @@ func (s *store) sweepOne(key []byte) (size int, err error) {
 	w := s.log.newWrite()
 	w.lazy = true
 	err = w.batch.Delete(key, nil)
-	own, ok := appendSweepKey(nil, &h, topic)
+	own, ok := appendExpiryKey(nil, &h, topic)
 	if remove := valueSize > 0 && ok && bytes.Equal(own, key); remove {
 		err = errors.Join(err, w.batch.Delete(record, nil))
 		size = len(record) + valueSize

@@ -1,0 +1,2 @@
+// Package rlimit reads the limits that the operating system sets on this process.
+package rlimit
