@@ -40,7 +40,6 @@ var layout = map[string]struct {
 	"internal/backplane/backplanetest": {level: 1},
 	"internal/testkit":                 {level: 1},
 	"internal/transfer":                {level: 1},
-	"internal/testkit":                 {level: 1},
 	"internal/session":                 {level: 2, ours: []string{"internal/mqtt"}},
 	"internal/testkit/wire":            {level: 2, ours: []string{"internal/mqtt", "internal/testkit"}},
 	"internal/client": {
@@ -80,12 +79,21 @@ var layout = map[string]struct {
 		ours:    []string{"bench/internal/load", "bench/internal/report", "bench/process", "internal/mqtt", "internal/token"},
 		foreign: []string{"golang.org/x/sys"},
 	},
-	"test/attack":   {level: 6},
-	"test/e2e":      {level: 6},
-	"test/fault":    {level: 6},
-	"test/scenario": {level: 6},
-	"test/soak":     {level: 6, ours: []string{"bench/process", "internal/mqtt", "internal/token"}},
-	"test/summary":  {level: 6},
+	"test/attack": {level: 6},
+	"test/e2e":    {level: 6},
+	"test/fault":  {level: 6},
+	"test/scenario": {
+		level:   6,
+		ours:    []string{"internal/app", "internal/config", "internal/mqtt", "internal/testkit", "internal/testkit/wire"},
+		foreign: []string{"github.com/nats-io/nats-server/v2", "github.com/nats-io/nats.go", "go.uber.org/goleak"},
+	},
+	"test/scenario/cluster":  {level: 7},
+	"test/scenario/nats":     {level: 7},
+	"test/scenario/parked":   {level: 7},
+	"test/scenario/portable": {level: 7},
+	"test/scenario/uring":    {level: 7},
+	"test/soak":              {level: 6, ours: []string{"bench/process", "internal/mqtt", "internal/token"}},
+	"test/summary":           {level: 6},
 }
 
 // pkg is what the files of a directory say.
