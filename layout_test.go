@@ -78,12 +78,21 @@ var layout = map[string]struct {
 		ours:    []string{"bench/internal/load", "bench/internal/report", "bench/process", "internal/mqtt", "internal/token"},
 		foreign: []string{"golang.org/x/sys"},
 	},
-	"test/attack":   {level: 6},
-	"test/e2e":      {level: 6},
-	"test/fault":    {level: 6},
-	"test/scenario": {level: 6},
-	"test/soak":     {level: 6, ours: []string{"bench/process", "internal/mqtt", "internal/token"}},
-	"test/summary":  {level: 6},
+	"test/attack": {level: 6},
+	"test/e2e":    {level: 6},
+	"test/fault":  {level: 6},
+	"test/scenario": {
+		level:   6,
+		ours:    []string{"internal/app", "internal/config", "internal/mqtt", "internal/testkit"},
+		foreign: []string{"github.com/nats-io/nats-server/v2", "github.com/nats-io/nats.go", "go.uber.org/goleak"},
+	},
+	"test/scenario/cluster":  {level: 7},
+	"test/scenario/nats":     {level: 7},
+	"test/scenario/parked":   {level: 7},
+	"test/scenario/portable": {level: 7},
+	"test/scenario/uring":    {level: 7},
+	"test/soak":              {level: 6, ours: []string{"bench/process", "internal/mqtt", "internal/token"}},
+	"test/summary":           {level: 6},
 }
 
 // pkg is what the files of a directory say.

@@ -1,0 +1,226 @@
+package scenario
+
+import (
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"pubsub/internal/config"
+	"pubsub/internal/mqtt"
+)
+
+// ready waits until /readyz answers with a status, and a body that begins with body.
+func (n *node) ready(status int, body string) {
+	n.t.Helper()
+	var got *http.Response
+	var text string
+	if !within(func() bool {
+		got, text = n.do("GET", "http://"+n.ops+"/readyz", nil, "")
+		return got.StatusCode == status && strings.HasPrefix(text, body)
+	}) {
+		n.t.Fatalf("/readyz: %s %q, not %d %q", got.Status, text, status, body)
+	}
+}
+
+// healthy checks that the process answers, whatever else does.
+func (n *node) healthy() {
+	n.t.Helper()
+	if resp, body := n.do("GET", "http://"+n.ops+"/healthz", nil, ""); resp.StatusCode != 200 || body != "ok\n" {
+		n.t.Errorf("/healthz: %s %q", resp.Status, body)
+	}
+}
+
+// refuses sends requests at the same time. To subscribe is refused by an event, all
+// else with "Backplane unavailable", and all are told when to come back.
+func (n *node) refuses(requests ...[2]string) {
+	n.t.Helper()
+	var wg sync.WaitGroup
+	for _, r := range requests {
+		wg.Go(func() {
+			resp, body, err := n.request(r[0], n.url(r[1]), asAdmin(), "x")
+			if err != nil {
+				n.t.Errorf("%q: %v", r, err)
+				return
+			}
+			after := resp.Header.Get("Retry-After")
+			wait, _ := strconv.Atoi(after)
+			ok := resp.StatusCode == 503 && body == "Backplane unavailable\n" && wait >= 1 && wait <= 60
+			if r[0] == "GET" && strings.HasPrefix(r[1], "/events") {
+				event, whole := strings.CutSuffix(body, "\n")
+				ok = resp.StatusCode == 200 && whole && isError(event, "internal-server-error", "Failed to read message from storage")
+			}
+			if !ok {
+				n.t.Errorf("%q: %s %q, to come back after %q", r, resp.Status, body, after)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// message returns the next event that is no keep-alive.
+func (c *sseClient) message() event {
+	c.t.Helper()
+	for {
+		if e := c.next(); e.raw != "event: keep-alive\ndata: \n" {
+			return e
+		}
+	}
+}
+
+// While NATS is away, streams stay open with keep-alives, publishing is refused
+// with 503 and Retry-After, or dropped and counted (MQTT), who subscribes is told
+// to come back, /readyz is 503; it all heals by itself, and nobody has to come
+// back.
+func TestClusterWhileNATSIsAway(t *testing.T) {
+	t.Parallel()
+	s := startNATS(t)
+	nodes := cluster(t, s, 2, func(c *config.Config) { c.SSEKeepAlive = 200 * time.Millisecond })
+	a, b := nodes[0], nodes[1]
+	d, plain, m := b.adminEvents("topic", "t", "durable", "1"), b.adminEvents("topic", "t"), b.adminClient("t")
+	p := b.adminClient()
+	expect := func(data, version string) {
+		t.Helper()
+		if e := d.message(); e.data != data || e.id != "t:"+version {
+			t.Fatalf("durable: %q, not %q of version %s", e.raw, data, version)
+		}
+		if e := plain.message(); e.data != data {
+			t.Fatalf("plain: %q, not %q", e.raw, data)
+		}
+		m.expect("t", data)
+	}
+	expect("before", a.publish("t", "before", "retain=true"))
+	connected := b.metric("pubsub_connections_total")
+	if got := b.metric("pubsub_nats_connected"); got != 1 {
+		t.Errorf("pubsub_nats_connected is %v", got)
+	}
+
+	s.stop()
+	for _, n := range nodes {
+		n.ready(503, "backplane unavailable: ")
+		n.healthy()
+	}
+	if got := b.metric("pubsub_nats_connected"); got != 0 {
+		t.Errorf("pubsub_nats_connected is %v", got)
+	}
+	const dropped = `pubsub_publishes_dropped_total{reason="backplane"}`
+	before := b.metric(dropped)
+	p.publish("t", "plain, lost", false)
+	p.publish("t", "retained, lost", true)
+	p.publish("u", "plain, lost", false)
+	p.ping() // it is not kept waiting
+	m.ping()
+	b.refuses([][2]string{
+		{"GET", "/events?topic=t&durable=1"}, // which is wanted already
+		{"GET", "/events?topic=new&durable=1"}, {"GET", "/events?topic=new"},
+		{"POST", "/events?topic=t"}, {"POST", "/events?topic=t&retain=true"}, {"POST", "/events?topic=u"},
+		{"POST", "/admin/keys"}, {"GET", "/admin/keys"}, {"DELETE", "/admin/keys/" + b.key.ID},
+		{"GET", "/admin/topics"}, {"DELETE", "/admin/topics/t/retained"},
+	}...)
+	if !within(func() bool { return b.metric(dropped) == before+3 }) {
+		t.Errorf("%v publishes are counted as dropped, not 3", b.metric(dropped)-before)
+	}
+	for _, c := range []*sseClient{d, plain} {
+		if e := c.next(); e.raw != "event: keep-alive\ndata: \n" {
+			t.Errorf("while NATS is away: %q", e.raw)
+		}
+	}
+	if log := b.log.String(); !strings.Contains(log, `level=WARN msg="NATS connection lost"`) {
+		t.Error("the log says nothing of the lost connection")
+	}
+
+	s.start(t)
+	for _, n := range nodes {
+		n.ready(200, "ready\n")
+	}
+	expect("after", a.publish("t", "after", "retain=true"))
+	p.publish("t", "by MQTT", false)
+	for _, c := range []*sseClient{d, plain} {
+		if e := c.message(); e.data != "by MQTT" {
+			t.Errorf("%q", e.raw)
+		}
+	}
+	m.expect("t", "by MQTT")
+	if got := b.metric("pubsub_connections_total"); got != connected {
+		t.Errorf("%v connections were made meanwhile", got-connected)
+	}
+	if got := b.metric("pubsub_nats_reconnects_total"); got < 1 {
+		t.Errorf("%v reconnects", got)
+	}
+}
+
+// A client that publishes by MQTT while NATS is away is served as always: what it
+// sends is dropped in time, however much that is.
+func TestClusterMQTTPublisherWhileNATSIsAway(t *testing.T) {
+	t.Parallel()
+	s := startNATS(t)
+	n := cluster(t, s, 1)[0]
+	p := n.adminClient()
+	s.stop()
+	n.ready(503, "backplane unavailable: ")
+	const many = 2000
+	var ps []mqtt.Packet
+	for i := range many {
+		ps = append(ps, &mqtt.Publish{Topic: "t", Payload: []byte(strconv.Itoa(i)), Retain: i%2 == 0})
+	}
+	go p.conn.Write(appendFrame(nil, 0x80|opBinary, appendPackets(nil, ps...)))
+	s.start(t)
+	n.ready(200, "ready\n")
+	accepted := func() float64 { return n.metric(`pubsub_messages_published_total{retain="`) }
+	const dropped = `pubsub_publishes_dropped_total{reason="backplane"}`
+	if !within(func() bool { return accepted()+n.metric(dropped) == many }) {
+		t.Fatalf("of %d messages %v are accepted and %v dropped", many, accepted(), n.metric(dropped))
+	}
+	p.ping()
+}
+
+// A node that is started while NATS is away says so and answers: healthy, not
+// ready, and 503 to who publishes. It is ready when NATS is there.
+func TestClusterStartsBeforeNATS(t *testing.T) {
+	t.Parallel()
+	s, err := newNATS(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.stop)
+	n := launch(t, ownBroker(s))
+	n.healthy()
+	n.ready(503, "signing keys not known yet: the broker has not been set up in NATS yet\n")
+	n.refuses([][2]string{
+		{"POST", "/events?topic=t"}, {"POST", "/events?topic=t&retain=1"}, {"POST", "/admin/keys"}, {"GET", "/admin/topics"}, {"GET", "/events?topic=t"},
+	}...)
+	// So with a token, whose key is not known yet.
+	token := signingKey{"0123456789abcdef", "value"}.token(nil, []string{"t"}, nil)
+	if resp, body := n.do("POST", n.url("/events?topic=t"), map[string]string{"Authorization": "Bearer " + token}, "x"); resp.StatusCode != 503 || body != "Backplane unavailable\n" {
+		t.Errorf("with a token: %s %q", resp.Status, body)
+	}
+	log := n.log.String()
+	if !strings.Contains(log, `level=WARN msg="waiting for NATS" error="cannot connect to NATS: `) || strings.Contains(log, "cluster ready") {
+		t.Errorf("the log: %s", log)
+	}
+	if lines := strings.Count(log, "waiting for NATS"); lines > 3 {
+		t.Errorf("%d lines say that the node waits for NATS", lines)
+	}
+
+	s.start(t)
+	n.ready(200, "ready\n")
+	n.key = n.newKey()
+	v := n.publish("t", "x", "retain=true")
+	n.events("topic", "t", "durable", "1", "auth", n.token("t")).expect("event: message\nid: t:" + v + "\ndata: x\n")
+	if !strings.Contains(n.log.String(), `msg="cluster ready"`) {
+		t.Error("the log does not say that it is ready")
+	}
+}
+
+// A node that waits for NATS ends when it is told to.
+func TestClusterEndsBeforeNATS(t *testing.T) {
+	t.Parallel()
+	s, err := newNATS(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := launch(t, ownBroker(s))
+	n.stop()
+}

@@ -1,0 +1,397 @@
+package scenario
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"pubsub/internal/config"
+	"pubsub/internal/mqtt"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// cluster starts nodes that are one broker on a NATS server, and ready. All have the
+// first one's key.
+func cluster(t testing.TB, s *natsServer, count int, settings ...func(*config.Config)) []*node {
+	t.Helper()
+	settings = append([]func(*config.Config){ownBroker(s)}, settings...)
+	nodes := []*node{start(t, settings...)}
+	for len(nodes) < count {
+		n := launch(t, settings...)
+		n.key = nodes[0].key
+		nodes = append(nodes, n)
+	}
+	for _, n := range nodes {
+		n.ready(200, "ready\n")
+	}
+	return nodes
+}
+
+// Whatever is published on one node reaches the subscribers of the others, by
+// either protocol, with all that travels with it.
+func TestClusterDelivery(t *testing.T) {
+	nodes := cluster(t, shared(), 3)
+	a, b, c := nodes[0], nodes[1], nodes[2]
+	s, d, m := b.adminEvents("topic", "t"), b.adminEvents("topic", "t", "durable", "1"), c.adminClient("t")
+	p := a.adminClient()
+	check := func(data, version string) {
+		t.Helper()
+		s.expect("event: message\ndata: " + data + "\n")
+		if version == "" {
+			d.expect("event: message\ndata: " + data + "\n")
+		} else if e := d.next(); e.data != data || !strings.HasPrefix(e.id, "t:"+version) {
+			t.Fatalf("durable: %q, not %q of version %s", e.raw, data, version)
+		}
+		m.expect("t", data)
+	}
+	a.publish("t", "plain")
+	check("plain", "")
+	check("kept", a.publish("t", "kept", "retain=true"))
+	check("kept for a while", c.publish("t", "kept for a while", "retain=true", "ttl=60"))
+	p.publish("t", "plain, by MQTT", false)
+	check("plain, by MQTT", "")
+	kept := mqtt.Publish{Topic: "t", Payload: []byte("kept, by MQTT"), Retain: true, Properties: properties}
+	p.send(&kept)
+	s.expect("event: message\ndata: kept, by MQTT\n")
+	if e := d.next(); e.data != "kept, by MQTT" || !e.hasID {
+		t.Fatalf("durable: %q", e.raw)
+	}
+	if got := m.expect("t", "kept, by MQTT"); string(got.Properties) != string(properties) {
+		t.Errorf("properties: % x", got.Properties)
+	}
+	if got := b.adminClient("t").expect("t", "kept, by MQTT"); string(got.Properties) != string(properties) || !got.Retain {
+		t.Errorf("properties of the retained copy: % x, retain %v", got.Properties, got.Retain)
+	}
+
+	// A will of one node's client is published for all.
+	w := b.connect(b.token("t"), mqtt.Connect{Will: &mqtt.Will{Topic: "t", Payload: []byte("will")}})
+	w.conn.Close()
+	check("will", "")
+}
+
+// A durable subscriber goes on at another node where it was, and learns there of a
+// clear.
+func TestClusterResume(t *testing.T) {
+	nodes := cluster(t, shared(), 2)
+	a, b := nodes[0], nodes[1]
+	old := a.publish("t", "old", "retain=true")
+	gone := a.publish("gone", "x", "retain=true")
+	now := b.publish("t", "now", "retain=true")
+	a.do("DELETE", a.url("/admin/topics/gone/retained"), asAdmin(), "")
+	c := b.adminEvents("topic", "t", "topic", "gone", "durable", "1", "lastEventId", "t:"+old+",gone:"+gone)
+	if e := c.next(); e.data != "" || !strings.HasPrefix(e.id, "gone:") {
+		t.Errorf("the clear: %q", e.raw)
+	}
+	e := c.next()
+	if e.data != "now" || !strings.HasSuffix(e.id, ",t:"+now) {
+		t.Errorf("%q", e.raw)
+	}
+	for _, n := range nodes {
+		c := n.adminEvents("topic", "t", "topic", "gone", "durable", "1", "lastEventId", e.id)
+		n.publish("t", "next")
+		c.expect("event: message\ndata: next\n")
+	}
+}
+
+// "What is published after a client has seen it, reaches it": a retained message
+// from another node, however soon, when a topic is new on a node.
+func TestClusterNothingIsLostAfterTheSubscription(t *testing.T) {
+	nodes := cluster(t, shared(), 2)
+	forEachTransport(t, func(t *testing.T, m transport) {
+		for i := range 50 {
+			topic := fmt.Sprint(m.name, i)
+			s := m.subscribe(nodes[0], "", topic)
+			nodes[1].publish(topic, topic, "retain=true")
+			if got := s.next(); got != topic {
+				t.Fatalf("%q", got)
+			}
+			s.leave()
+		}
+	})
+}
+
+// "A second connection of the same one takes over": on another node, too. "Other
+// owners' live side by side."
+func TestClusterTakeOver(t *testing.T) {
+	nodes := cluster(t, shared(), 2)
+	a, b := nodes[0], nodes[1]
+	first := a.connect(a.token("t"), mqtt.Connect{ClientID: "c"})
+	other := a.connect(a.key.token(nil, nil, claims{"sub": "other"}), mqtt.Connect{ClientID: "c"})
+	second := b.connect(b.token("t"), mqtt.Connect{ClientID: "c"})
+	first.ended(mqtt.SessionTakenOver, 1000)
+	third := a.connect(a.token("t"), mqtt.Connect{ClientID: "c"})
+	second.ended(mqtt.SessionTakenOver, 1000)
+	other.ping()
+	third.ping()
+}
+
+// Of two connections that were made while their nodes did not hear of each other, the
+// later one stays, whichever node it is on.
+func TestClusterTakeOverWhileNATSIsAway(t *testing.T) {
+	t.Parallel()
+	s := startNATS(t)
+	nodes := cluster(t, s, 2)
+	a, b := nodes[0], nodes[1]
+	first := a.connect(a.token("t"), mqtt.Connect{ClientID: "c"})
+	alone := a.connect(a.token("t"), mqtt.Connect{ClientID: "alone"})
+	s.stop()
+	for _, n := range nodes {
+		n.ready(503, "backplane unavailable: ")
+	}
+	second := b.connect(b.token("t"), mqtt.Connect{ClientID: "c"})
+	s.start(t)
+	first.ended(mqtt.SessionTakenOver, 1000)
+	alone.ping()
+	second.ping()
+}
+
+// A key that one node has made is good at once on the others. "Deleting a key ends
+// what it admitted, on every node that is connected, within 5 s": the one time that
+// the contract gives for something that takes none.
+func TestClusterKeys(t *testing.T) {
+	nodes := cluster(t, shared(), 2)
+	a, b := nodes[0], nodes[1]
+	forEachTransport(t, func(t *testing.T, m transport) {
+		key := a.newKey()
+		token := key.token([]string{"t"}, []string{"t"}, nil)
+		here, there := m.subscribe(a, token, "t"), m.subscribe(b, token, "t")
+		stays := m.subscribe(b, "", "t")
+		b.publish("t", "x")
+		for _, s := range []subscriber{here, there, stays} {
+			if got := s.next(); got != "x" {
+				t.Fatalf("%q", got)
+			}
+		}
+		a.deleteKey(key)
+		deleted := time.Now()
+		here.ends(revoked)
+		there.ends(revoked)
+		if took := time.Since(deleted); took > 5*time.Second {
+			t.Errorf("all have ended after %v", took)
+		}
+		for _, n := range nodes {
+			resp, body := n.do("POST", n.url("/events?topic=t"), map[string]string{"Authorization": "Bearer " + token}, "y")
+			if resp.StatusCode != 403 || body != "Invalid token\n" {
+				t.Errorf("with the deleted key: %s %q", resp.Status, body)
+			}
+		}
+		a.publish("t", "z")
+		if got := stays.next(); got != "z" {
+			t.Fatalf("%q", got)
+		}
+		stays.leave()
+	})
+}
+
+// GET /admin/topics is "cluster-wide, in byte order: every topic that has
+// subscribers or a retained message", page by page, and the same on every node.
+func TestClusterTopics(t *testing.T) {
+	nodes := cluster(t, shared(), 3)
+	version := nodes[0].publish("b", "kept", "retain=true")
+	var leaving []subscriber
+	for i, n := range nodes {
+		for range i + 1 {
+			n.adminEvents("topic", "a", "topic", "b")
+		}
+		leaving = append(leaving, subscribeMQTT(n, "", "a", fmt.Sprint("only ", i)))
+	}
+	type page struct {
+		Topics []struct {
+			Topic, Version string
+			Subscribers    int
+		}
+		Next string
+	}
+	list := func(n *node) (found []string) {
+		for after := ""; ; {
+			resp, body := n.do("GET", n.url("/admin/topics?limit=2&after="+url.QueryEscape(after)), asAdmin(), "")
+			var p page
+			if err := json.Unmarshal([]byte(body), &p); err != nil || resp.StatusCode != 200 || len(p.Topics) > 2 {
+				t.Fatalf("%s %q: %v", resp.Status, body, err)
+			}
+			for _, e := range p.Topics {
+				found = append(found, fmt.Sprintf("%s %d %s", e.Topic, e.Subscribers, e.Version))
+			}
+			if after = p.Next; after == "" {
+				return found
+			}
+		}
+	}
+	check := func(want ...string) {
+		t.Helper()
+		for i, n := range nodes {
+			var got []string
+			// A node that has just come is known a moment later, and so is who has left.
+			if !within(func() bool { got = list(n); return strings.Join(got, ",") == strings.Join(want, ",") }) {
+				t.Errorf("node %d lists %q, not %q", i, got, want)
+			}
+		}
+	}
+	check("a 9 ", "b 6 "+version, "only 0 1 ", "only 1 1 ", "only 2 1 ")
+	for _, s := range leaving {
+		s.leave()
+	}
+	check("a 6 ", "b 6 "+version)
+	// A node that stops is asked no more.
+	nodes[2].stop()
+	nodes = nodes[:2]
+	check("a 3 ", "b 3 "+version)
+}
+
+// jetStream returns a connection to a NATS server, as an operator has it.
+func jetStream(t testing.TB, s *natsServer) (*nats.Conn, jetstream.JetStream) {
+	t.Helper()
+	nc, err := nats.Connect(s.url())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return nc, js
+}
+
+// prefix is how the names of a node's broker begin in NATS.
+func (n *node) prefix() string { return n.next.Load().NATSPrefix }
+
+// The stream of retained messages is deleted under nodes that run: /readyz is 503 at
+// once and 200 within 15 s, publishing is refused meanwhile, the log says why, streams
+// stay, and what is published afterwards reaches them, of another generation.
+func TestClusterStreamLost(t *testing.T) {
+	t.Parallel()
+	s := startNATS(t)
+	nodes := cluster(t, s, 2)
+	a, b := nodes[0], nodes[1]
+	old := a.publish("t", "old", "retain=true")
+	c := b.adminEvents("topic", "t", "durable", "1")
+	c.expect("event: message\nid: t:" + old + "\ndata: old\n")
+	_, js := jetStream(t, s)
+	stream := a.prefix() + "_retained"
+	began := time.Now()
+	if err := js.DeleteStream(t.Context(), stream); err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range nodes {
+		n.ready(503, "backplane unavailable: stream "+stream+": missing in NATS\n")
+	}
+	asked := time.Now()
+	got, body := a.do("POST", a.url("/events?topic=t&retain=true"), asAdmin(), "refused")
+	if got.StatusCode != 503 || body != "Backplane unavailable\n" || time.Since(asked) > 2*time.Second {
+		t.Errorf("a retained publish: %s %q after %v", got.Status, body, time.Since(asked))
+	}
+	for _, n := range nodes {
+		n.ready(200, "ready\n")
+		if log := n.log.String(); !strings.Contains(log, `level=ERROR msg="stream missing in NATS" stream=`+stream) {
+			t.Errorf("the log does not say what is missing: %s", log)
+		}
+	}
+	if took := time.Since(began); took > 15*time.Second {
+		t.Errorf("ready after %v", took)
+	}
+	now := a.publish("t", "new", "retain=true")
+	if e := c.next(); e.data != "new" || e.id != "t:"+now || now[:16] == old[:16] {
+		t.Errorf("%q, want the version %s, of another generation than %s", e.raw, now, old)
+	}
+	d := a.adminEvents("topic", "t", "durable", "1", "lastEventId", "t:"+old)
+	d.expect("event: message\nid: t:" + now + "\ndata: new\n")
+}
+
+// The bucket of signing keys is deleted under nodes that run: /readyz is 503 until it
+// is back, tokens of known keys go on, and keys can be neither made nor deleted.
+func TestClusterKeyBucketLost(t *testing.T) {
+	t.Parallel()
+	s := startNATS(t)
+	nodes := cluster(t, s, 2)
+	a, b := nodes[0], nodes[1]
+	c := b.events("topic", "t", "auth", b.token("t"))
+	nc, js := jetStream(t, s)
+	bucket := "KV_" + a.prefix() + "_keys"
+	info, err := js.Stream(t.Context(), bucket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept, err := info.GetLastMsgForSubject(t.Context(), "$KV."+a.prefix()+"_keys.>")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := js.DeleteStream(t.Context(), bucket); err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range nodes {
+		n.ready(503, "backplane unavailable: stream "+bucket+": missing in NATS\n")
+	}
+	for _, request := range [][2]string{{"GET", "/admin/keys"}, {"POST", "/admin/keys"}, {"DELETE", "/admin/keys/x"}} {
+		asked := time.Now()
+		if got, body := a.do(request[0], a.url(request[1]), asAdmin(), ""); got.StatusCode != 503 || time.Since(asked) > 2*time.Second {
+			t.Errorf("%s %s: %s %q after %v", request[0], request[1], got.Status, body, time.Since(asked))
+		}
+	}
+	a.publish("t", "goes on", "retain=true")
+	c.expect("event: message\ndata: goes on\n")
+	b.events("topic", "t", "auth", b.token("t"))
+	if log := b.log.String(); !strings.Contains(log, `level=ERROR msg="key bucket missing in NATS" stream=`+bucket) {
+		t.Errorf("the log does not say what is missing: %s", log)
+	}
+	if _, err := js.Stream(t.Context(), bucket); !errors.Is(err, jetstream.ErrStreamNotFound) {
+		t.Errorf("the bucket was made anew: %v", err)
+	}
+
+	// An operator restores it.
+	restored := info.CachedInfo().Config
+	if _, err := js.CreateStream(t.Context(), restored); err != nil {
+		t.Fatal(err)
+	}
+	if err := nc.Publish(kept.Subject, kept.Data); err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range nodes {
+		n.ready(200, "ready\n")
+		if got, body := n.do("GET", n.url("/admin/keys"), asAdmin(), ""); got.StatusCode != 200 || !strings.Contains(body, a.key.ID) {
+			t.Errorf("GET /admin/keys: %s %q", got.Status, body)
+		}
+	}
+}
+
+// What a client sends costs NATS no more than a little beside the content, however
+// long its client identifier is.
+func TestClusterSendsNoClientIdentifiers(t *testing.T) {
+	t.Parallel()
+	s := startNATS(t)
+	n := cluster(t, s, 1)[0]
+	nc, _ := jetStream(t, s)
+	heard, err := nc.SubscribeSync(">")
+	if err == nil {
+		err = nc.Flush()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := n.connect(n.token("t"), mqtt.Connect{ClientID: strings.Repeat("c", 1000)})
+	m.subscribe("t")
+	const content = "7 bytes"
+	m.publish("t", content, false)
+	m.expect("t", content)
+	m.publish("t", content, true)
+	m.expect("t", content)
+	for retained := false; !retained; {
+		in, err := heard.NextMsg(patience)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.HasPrefix(in.Subject, n.prefix()+".") || strings.HasPrefix(in.Subject, n.prefix()+".i.") {
+			continue // NATS itself, and what it answers
+		}
+		if len(in.Data) > 100 || strings.Contains(string(in.Data), "ccc") {
+			t.Errorf("on %s are sent %d bytes: %q", in.Subject, len(in.Data), in.Data)
+		}
+		retained = strings.HasPrefix(in.Subject, n.prefix()+".l.") && in.Header.Get("Nats-Sequence") != ""
+	}
+}

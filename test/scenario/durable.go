@@ -1,0 +1,360 @@
+package scenario
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"pubsub"
+	"pubsub/internal/config"
+)
+
+func parseVersion(t *testing.T, s string) pubsub.Version {
+	t.Helper()
+	v, err := pubsub.ParseVersion(s)
+	if err != nil || v.String() != s {
+		t.Fatalf("version %q: %v", s, err)
+	}
+	return v
+}
+
+// "First, for each topic in byte order, the retained message, if there is one …
+// Then each retained publish is an event with an id; a publish that is not retained
+// is one without." The id names what was delivered, cumulatively.
+func TestDurableStream(t *testing.T) {
+	n := start(t)
+	vb := n.publish("b", "b1", "retain=true")
+	va := n.publish("a", "a1", "retain=true")
+	c := n.adminEvents("topic", "b", "topic", "c", "topic", "a", "durable", "true")
+	c.expect("event: message\nid: a:" + va + "\ndata: a1\n")
+	c.expect("event: message\nid: a:" + va + ",b:" + vb + "\ndata: b1\n")
+	n.publish("c", "plain")
+	c.expect("event: message\ndata: plain\n")
+	vc := n.publish("c", "c1", "retain=true")
+	c.expect("event: message\nid: a:" + va + ",b:" + vb + ",c:" + vc + "\ndata: c1\n")
+	va2 := n.publish("a", "\xff", "retain=true")
+	c.expect("event: message-base64\nid: a:" + va2 + ",b:" + vb + ",c:" + vc + "\ndata: /w==\n")
+
+	// VERSION is GENERATION-SEQ; within a generation a later publish has a greater
+	// seq.
+	v1, v2 := parseVersion(t, va), parseVersion(t, va2)
+	if v1.Generation != v2.Generation || v2.Seq <= v1.Seq {
+		t.Errorf("%s, then %s", va, va2)
+	}
+}
+
+// "Subscribers that are not durable receive both kinds and never an id"; lastEventId
+// and Last-Event-ID "are ignored unless durable".
+func TestPlainSubscriberSeesRetainedPublishes(t *testing.T) {
+	n := start(t)
+	old := n.publish("t", "before", "retain=true")
+	n.publish("t", "newer", "retain=true")
+	byParam := n.adminEvents("topic", "t", "lastEventId", "t:"+old)
+	byHeader := get(t, dial(t, n.addr), "/events?topic=t&durable=false", "Fastly-Key: "+adminToken, "Last-Event-ID: t:"+old)
+	byHeader.opened()
+	n.publish("t", "kept", "retain=true")
+	n.publish("t", "plain")
+	for _, c := range []*sseClient{byParam, byHeader} {
+		c.expect("event: message\ndata: kept\n")
+		c.expect("event: message\ndata: plain\n")
+	}
+}
+
+// What a durable subscriber is given that comes back with a Last-Event-ID.
+func TestDurableResume(t *testing.T) {
+	n := start(t)
+	old := n.publish("t", "old", "retain=true")
+	now := n.publish("t", "now", "retain=true")
+	v := parseVersion(t, now)
+	ahead := pubsub.Version{Generation: v.Generation, Seq: v.Seq + 1000}.String()
+	other := pubsub.Version{Generation: v.Generation + 1, Seq: v.Seq}.String()
+	otherAhead := pubsub.Version{Generation: v.Generation + 1, Seq: v.Seq + 1000}.String()
+	const nothing, current = false, true
+	for _, tt := range []struct {
+		name, param, header string
+		want                bool
+	}{
+		{"none", "", "", current},
+		{"older", "t:" + old, "", current},
+		{"the same", "t:" + now, "", nothing},
+		{"the same, in the header", "", "t:" + now, nothing},
+		{"older, in the header", "", "t:" + old, current},
+		{"the parameter wins", "t:" + now, "t:" + old, nothing},
+		{"the parameter wins, though it is older", "t:" + old, "t:" + now, current},
+		{"another generation", "t:" + other, "", current},
+		{"another generation, greater seq", "t:" + otherAhead, "", current},
+		{"ahead of the store", "t:" + ahead, "", current},
+		{"malformed", "nonsense", "", current},
+		{"malformed version", "t:zz-1", "", current},
+		{"no seq", "t:" + now[:16], "", current},
+		{"negative seq", "t:" + now[:17] + "-1", "", current},
+		{"huge seq", "t:" + now[:17] + "99999999999999999999999", "", current},
+		{"commas and colons", ",,:,::,t:,", "", current},
+		{"another topic", "u:" + now, "", current},
+		{"among other topics and malformed parts", "u:" + old + ",%%%,x:y:z,t:" + now + ",v", "", nothing},
+		{"escaped more than needed", "%74:" + now, "", nothing},
+		{"very long", strings.Repeat("x:"+now+",", 500) + "t:" + now, "", nothing},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			pairs := []string{"topic", "t", "durable", "true", "auth", n.token("t")}
+			if tt.param != "" {
+				pairs = append(pairs, "lastEventId", tt.param)
+			}
+			var header []string
+			if tt.header != "" {
+				header = []string{"Last-Event-ID: " + tt.header}
+			}
+			c := get(t, dial(t, n.addr), "/events"+query(pairs...), header...)
+			c.opened()
+			if tt.want == current {
+				c.expect("event: message\nid: t:" + now + "\ndata: now\n")
+			}
+			n.publish("t", "next")
+			c.expect("event: message\ndata: next\n")
+		})
+	}
+	t.Run("empty lastEventId leaves it to the header", func(t *testing.T) {
+		c := get(t, dial(t, n.addr), "/events?topic=t&durable=1&lastEventId=&auth="+n.token("t"), "Last-Event-ID: t:"+now)
+		c.opened()
+		n.publish("t", "next")
+		c.expect("event: message\ndata: next\n")
+	})
+	t.Run("an empty header leaves it to another one", func(t *testing.T) {
+		c := get(t, dial(t, n.addr), "/events?topic=t&durable=1&auth="+n.token("t"), "Last-Event-ID:", "Last-Event-ID: t:"+now)
+		c.opened()
+		n.publish("t", "next")
+		c.expect("event: message\ndata: next\n")
+	})
+}
+
+// "the original's space-padded hex is read too".
+func TestDurableResumeWithSpacePaddedHex(t *testing.T) {
+	// Until a generation begins with a zero: one in 16 does, for a store of its own.
+	for range 500 {
+		n := start(t)
+		v := n.publish("t", "now", "retain=true")
+		trimmed := strings.TrimLeft(v[:16], "0")
+		if len(trimmed) == 16 {
+			n.stop()
+			continue
+		}
+		c := n.adminEvents("topic", "t", "durable", "1", "lastEventId", "t:"+fmt.Sprintf("%16s", trimmed)+v[16:])
+		n.publish("t", "next")
+		c.expect("event: message\ndata: next\n")
+		return
+	}
+	t.Fatal("no generation begins with a zero")
+}
+
+// In an id "%, ,, : and space of a topic are percent-encoded, upper-case hex", and
+// the client that gives it back is understood.
+func TestDurableTopicsThatNeedEscaping(t *testing.T) {
+	n := start(t)
+	topics := []string{"a:b", "a,b", "a%3Ab", "a b", "ü/€", "😀"}
+	escaped := map[string]string{
+		"a:b": "a%3Ab", "a,b": "a%2Cb", "a%3Ab": "a%253Ab", "a b": "a%20b", "ü/€": "%C3%BC/%E2%82%AC", "😀": "%F0%9F%98%80",
+	}
+	sorted := []string{"a b", "a%3Ab", "a,b", "a:b", "ü/€", "😀"}
+	pairs := []string{"durable", "true"}
+	for _, topic := range topics {
+		pairs = append(pairs, "topic", topic)
+	}
+	c := n.adminEvents(pairs...)
+	versions := make(map[string]string)
+	id := ""
+	for _, topic := range topics {
+		versions[topic] = n.publish(topic, "to "+topic, "retain=true")
+		parts := []string{}
+		for _, s := range sorted {
+			if v := versions[s]; v != "" {
+				name := s
+				if e, ok := escaped[s]; ok {
+					name = e
+				}
+				parts = append(parts, name+":"+v)
+			}
+		}
+		id = strings.Join(parts, ",")
+		c.expect("event: message\nid: " + id + "\ndata: to " + topic + "\n")
+	}
+	// As it stands, and as it was before: with what is beyond ASCII raw.
+	raw := strings.NewReplacer("%C3%BC", "ü", "%E2%82%AC", "€", "%F0%9F%98%80", "😀").Replace(id)
+	older := n.adminEvents(append(pairs, "lastEventId", raw)...)
+	again := n.adminEvents(append(pairs, "lastEventId", id)...)
+	n.publish(topics[0], "next")
+	older.expect("event: message\ndata: next\n")
+	again.expect("event: message\ndata: next\n")
+	last := n.publish(topics[0], "kept", "retain=true")
+	again.expect("event: message\nid: " + strings.Replace(id, versions[topics[0]], last, 1) + "\ndata: kept\n")
+}
+
+// The id names "every topic of which a version was delivered on this stream or
+// given by Last-Event-ID"; one that counts as none was not given, and one of a
+// topic that is not subscribed to is ignored.
+func TestIDNamesWhatWasGiven(t *testing.T) {
+	n := start(t)
+	va := n.publish("a", "a", "retain=true")
+	vb := n.publish("b", "b", "retain=true")
+	v := parseVersion(t, vb)
+	ahead := pubsub.Version{Generation: v.Generation, Seq: v.Seq + 1000}.String()
+	other := pubsub.Version{Generation: v.Generation ^ 1, Seq: 1}.String()
+	c := n.adminEvents("topic", "a", "topic", "b", "topic", "c", "topic", "d", "durable", "1",
+		"lastEventId", "a:"+va+",b:"+vb+",c:"+ahead+",d:"+other+",e:"+va)
+	vb2 := n.publish("b", "b2", "retain=true")
+	c.expect("event: message\nid: a:" + va + ",b:" + vb2 + "\ndata: b2\n")
+	vc := n.publish("c", "c", "retain=true")
+	c.expect("event: message\nid: a:" + va + ",b:" + vb2 + ",c:" + vc + "\ndata: c\n")
+}
+
+// "A retained message of zero bytes clears the topic's retained message … and is
+// delivered live as an empty message. A clear is itself the newest value for 24 h: a
+// durable SSE subscriber that resumes with an older version gets it, as an empty
+// message; one that comes without a version gets nothing. The same goes for ttl=0."
+func TestClears(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		// clear returns what live subscribers get.
+		clear func(n *node) string
+	}{
+		{"zero bytes over HTTP", func(n *node) string { n.publish("t", "", "retain=true"); return "" }},
+		{"zero bytes over MQTT", func(n *node) string { n.adminClient().publish("t", "", true); return "" }},
+		{"ttl=0", func(n *node) string { n.publish("t", "last words", "retain=true", "ttl=0"); return "last words" }},
+		{"DELETE", func(n *node) string {
+			if resp, body := n.do("DELETE", n.url("/admin/topics/t/retained"), asAdmin(), ""); resp.StatusCode != 204 {
+				n.t.Fatalf("%s %s", resp.Status, body)
+			}
+			return ""
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			n := start(t)
+			old := n.publish("t", "old", "retain=true")
+			plain := n.adminEvents("topic", "t")
+			live := n.adminEvents("topic", "t", "durable", "1")
+			live.expect("event: message\nid: t:" + old + "\ndata: old\n")
+			mqtt := n.adminClient("t")
+			mqtt.expect("t", "old")
+
+			data := tt.clear(n)
+			plain.expect("event: message\ndata: " + data + "\n")
+			e := live.next()
+			cleared := strings.TrimPrefix(e.id, "t:")
+			if a, b := parseVersion(t, old), parseVersion(t, cleared); b.Seq <= a.Seq || a.Generation != b.Generation {
+				t.Errorf("cleared as %s after %s", cleared, old)
+			}
+			if e.raw != "event: message\nid: t:"+cleared+"\ndata: "+data+"\n" {
+				t.Errorf("live: %q", e.raw)
+			}
+			mqtt.expect("t", data)
+
+			resuming := n.adminEvents("topic", "t", "durable", "1", "lastEventId", "t:"+old)
+			resuming.expect("event: message\nid: t:" + cleared + "\ndata: \n")
+			same := n.adminEvents("topic", "t", "durable", "1", "lastEventId", "t:"+cleared)
+			fresh := n.adminEvents("topic", "t", "durable", "1")
+			second := n.adminClient("t")
+			n.publish("t", "next")
+			for _, c := range []*sseClient{resuming, same, fresh} {
+				c.expect("event: message\ndata: next\n")
+			}
+			second.expect("t", "next")
+		})
+	}
+}
+
+// "the retained message, if there is one that has not expired": after its ttl it is
+// gone for everybody who comes.
+func TestTTL(t *testing.T) {
+	t.Parallel()
+	n := start(t)
+	before := n.publish("t", "older", "retain=true")
+	v := n.publish("t", "short", "retain=true", "ttl=2")
+	n.publish("long", "long", "retain=true", "ttl=4294967295")
+	c := n.adminEvents("topic", "t", "durable", "1")
+	if e := c.next(); e.raw != "event: message\nid: t:"+v+"\ndata: short\n" {
+		t.Errorf("%q", e.raw)
+	}
+	time.Sleep(2100 * time.Millisecond) // the life of the message, counted by the node
+	fresh := n.adminEvents("topic", "t", "topic", "long", "durable", "1")
+	if e := fresh.next(); e.data != "long" {
+		t.Errorf("%q", e.raw)
+	}
+	resuming := n.adminEvents("topic", "t", "durable", "1", "lastEventId", "t:"+before)
+	m := n.adminClient("t")
+	n.publish("t", "next")
+	fresh.expect("event: message\ndata: next\n")
+	resuming.expect("event: message\ndata: next\n")
+	m.expect("t", "next")
+}
+
+// "A generation names one life of the store, restarts included": after a restart a
+// durable subscriber goes on where it was; with another store it gets the current
+// value, whatever it had.
+func TestRestart(t *testing.T) {
+	dir := t.TempDir()
+	onDisk := func(c *config.Config) { c.InMemory, c.DataDir = false, dir }
+	first := start(t, onDisk)
+	old := first.publish("t", "old", "retain=true")
+	now := first.publish("t", "now", "retain=true")
+	gone := first.publish("gone", "x", "retain=true")
+	first.publish("gone", "", "retain=true")
+	first.stop()
+
+	second := start(t, onDisk)
+	c := second.adminEvents("topic", "t", "durable", "1", "lastEventId", "t:"+now)
+	later := second.publish("t", "later", "retain=true")
+	c.expect("event: message\nid: t:" + later + "\ndata: later\n")
+	if a, b := parseVersion(t, now), parseVersion(t, later); a.Generation != b.Generation || b.Seq <= a.Seq {
+		t.Errorf("%s, and after the restart %s", now, later)
+	}
+	c = second.adminEvents("topic", "t", "topic", "gone", "durable", "1", "lastEventId", "t:"+old+",gone:"+gone)
+	if e := c.next(); e.data != "" || !strings.HasPrefix(e.id, "gone:") {
+		t.Errorf("the clear: %q", e.raw)
+	}
+	if e := c.next(); e.data != "later" {
+		t.Errorf("%q", e.raw)
+	}
+	// The key is kept, too.
+	second.events("topic", "t", "auth", first.token("t"))
+	second.stop()
+
+	third := start(t)
+	v := third.publish("t", "elsewhere", "retain=true")
+	c = third.adminEvents("topic", "t", "durable", "1", "lastEventId", "t:"+later)
+	c.expect("event: message\nid: t:" + v + "\ndata: elsewhere\n")
+}
+
+// "No durable event is older than one already delivered for that topic on that
+// stream", while many publish at once.
+func TestDurableVersionsNeverStepBack(t *testing.T) {
+	n := start(t)
+	c := n.adminEvents("topic", "t", "durable", "1")
+	const publishers, each = 8, 40
+	done := make(chan pubsub.Version, publishers)
+	for i := range publishers {
+		go func() {
+			var last pubsub.Version
+			defer func() { done <- last }()
+			for k := range each {
+				v, err := pubsub.ParseVersion(n.publish("t", fmt.Sprint(i, k), "retain=true"))
+				if err != nil || last.Seq >= v.Seq {
+					t.Errorf("version %v after %v: %v", v, last, err)
+				}
+				last = v
+			}
+		}()
+	}
+	var newest pubsub.Version
+	for range publishers {
+		if v := <-done; v.Newer(newest) {
+			newest = v
+		}
+	}
+	for last := (pubsub.Version{}); last != newest; {
+		v := parseVersion(t, strings.TrimPrefix(c.next().id, "t:"))
+		if !v.Newer(last) {
+			t.Fatalf("%v after %v", v, last)
+		}
+		last = v
+	}
+}

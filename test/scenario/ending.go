@@ -1,0 +1,311 @@
+package scenario
+
+import (
+	"bufio"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"testing"
+	"time"
+
+	"pubsub/internal/config"
+	"pubsub/internal/mqtt"
+)
+
+// refusesToken fails the test unless a new stream, session and POST with the token
+// all read Invalid token.
+func (n *node) refusesToken(token, topic string) {
+	n.t.Helper()
+	c := get(n.t, dial(n.t, n.addr), "/events"+query("topic", topic, "auth", token), lastRequest)
+	c.refused("forbidden", "Invalid token")
+	c.ends()
+	m := n.upgrade()
+	m.frame(0x80|opBinary, connectWith(token))
+	m.ended(mqtt.NotAuthorized, 1000)
+	m.conn.Close()
+	resp, body := n.do("POST", n.url("/events"+query("topic", topic)), map[string]string{"Authorization": "Bearer " + token}, "x")
+	if resp.StatusCode != 403 || body != "Invalid token\n" {
+		n.t.Errorf("POST: %s %q", resp.Status, body)
+	}
+}
+
+// lastMoment is when a token with the claims of expiring ends, leeway included.
+func lastMoment(c claims) time.Time { return time.Unix(c["exp"].(int64)+30, 0) }
+
+// "A stream or session ends at exp + leeway: SSE with a stream-error, condition
+// token-expired; MQTT with DISCONNECT 0x87."
+func TestTokenExpires(t *testing.T) {
+	t.Parallel()
+	forEachTransport(t, func(t *testing.T, m transport) {
+		n := start(t)
+		stays := m.subscribe(n, n.token("t"), "t")
+		// It has passed its exp already, and lives on the leeway.
+		end := expiring(time.Second)
+		token := n.key.token([]string{"t"}, []string{"t"}, end)
+		s := m.subscribe(n, token, "t")
+		n.publish("t", "before")
+		for _, s := range []subscriber{s, stays} {
+			if got := s.next(); got != "before" {
+				t.Fatalf("%q", got)
+			}
+		}
+		s.ends(expired)
+		if early := time.Until(lastMoment(end)); early > 0 {
+			t.Errorf("ended %v too early", early)
+		}
+		n.refusesToken(token, "t")
+		n.publish("t", "after")
+		if got := stays.next(); got != "after" {
+			t.Errorf("to the other: %q", got)
+		}
+	})
+}
+
+// "enforce-expiry: false keeps the original's behaviour": what the token admitted
+// stays, though the token is good for nothing new.
+func TestTokenExpiryIsNotEnforced(t *testing.T) {
+	t.Parallel()
+	forEachTransport(t, func(t *testing.T, m transport) {
+		n := start(t, func(c *config.Config) { c.EnforceExpiry = false })
+		end := expiring(time.Second)
+		token := n.key.token([]string{"t"}, []string{"t"}, end)
+		s := m.subscribe(n, token, "t")
+		// Nothing is to happen, so there is nothing to wait for but the time: of the
+		// expiry, and of the hub's wheel.
+		time.Sleep(time.Until(lastMoment(end)) + 300*time.Millisecond)
+		n.refusesToken(token, "t")
+		n.publish("t", "after")
+		if got := s.next(); got != "after" {
+			t.Errorf("%q", got)
+		}
+	})
+}
+
+// "Deleting a key ends what it admitted": SSE token-revoked, MQTT 0x87. What other
+// keys and the admin token admitted stays.
+func TestKeyIsDeleted(t *testing.T) {
+	forEachTransport(t, func(t *testing.T, m transport) {
+		n := start(t)
+		k := n.newKey()
+		token := k.token([]string{"t", "u"}, []string{"t"}, nil)
+		gone := []subscriber{m.subscribe(n, token, "t"), m.subscribe(n, token, "u"), m.subscribe(n, k.token([]string{"t"}, nil, claims{"sub": "x"}), "t")}
+		stay := []subscriber{m.subscribe(n, n.token("t"), "t"), mqttSubscriber{n.adminClient("t")}, sseSubscriber{n.adminEvents("topic", "t")}}
+		n.deleteKey(k)
+		n.refusesToken(token, "t")
+		n.publish("t", "after")
+		for _, s := range gone {
+			s.ends(revoked)
+			s.leave()
+		}
+		for _, s := range stay {
+			if got := s.next(); got != "after" {
+				t.Errorf("to one who stays: %q", got)
+			}
+		}
+		if !within(func() bool { return n.metric("pubsub_connections{") == 3 }) {
+			t.Errorf("%v connections, want 3", n.metric("pubsub_connections{"))
+		}
+	})
+}
+
+// "SIGTERM and SIGINT drain: /readyz turns 503, nothing new is accepted (POST and
+// upgrades: 503 Shutting down), streams close spread over --drain-timeout, then
+// exit". A stream ends "after a keep-alive event that holds a retry: field … of 1 to
+// 10 s; a new GET /events gets just that, with 200"; "Draining: DISCONNECT 0x8B";
+// "wills are not published when the server drains".
+func TestDrain(t *testing.T) {
+	t.Parallel()
+	forEachTransport(t, func(t *testing.T, m transport) {
+		const streams, spread = 20, time.Second
+		dir := t.TempDir()
+		stored := func(c *config.Config) { c.InMemory, c.DataDir = false, dir }
+		n := start(t, stored, func(c *config.Config) { c.DrainTimeout = spread })
+		var ss []subscriber
+		for range streams {
+			ss = append(ss, m.subscribe(n, n.token("t", "will"), "t", "will"))
+		}
+		n.connect(n.token("will"), mqtt.Connect{Will: &mqtt.Will{Topic: "will", Payload: []byte("x"), Retain: true}})
+		// One that has nothing to say holds nobody up, nor does one that keeps its
+		// side open: while it does, the node drains.
+		n.upgrade()
+
+		began := time.Now()
+		n.cancel()
+		if !within(func() bool {
+			resp, body := n.do("GET", "http://"+n.ops+"/readyz", nil, "")
+			return resp.StatusCode == 503 && body == "shutting down\n"
+		}) {
+			t.Fatal("/readyz does not turn 503")
+		}
+		c := get(t, dial(t, n.addr), "/events"+query("topic", "t", "auth", n.token("t")), lastRequest)
+		if c.status != "HTTP/1.1 200 OK" || c.header.Get("Content-Type") != "text/event-stream" {
+			t.Errorf("GET /events: %s %v", c.status, c.header)
+		}
+		c.drained()
+		c.ends()
+		up := get(t, dial(t, n.addr), "/mqtt", "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: "+wsKey)
+		resp, body := n.do("POST", n.url("/events?topic=t"), asAdmin(), "x")
+		if up.status != "HTTP/1.1 503 Service Unavailable" || resp.StatusCode != 503 || body != "Shutting down\n" {
+			t.Errorf("upgrade: %s; POST: %s %q", up.status, resp.Status, body)
+		}
+		for _, h := range []http.Header{http.Header(up.header), resp.Header} {
+			if s, err := strconv.Atoi(h.Get("Retry-After")); err != nil || s < 1 || s > 10 {
+				t.Errorf("Retry-After: %q", h.Get("Retry-After"))
+			}
+		}
+
+		for _, s := range ss {
+			s.ends(drained)
+			s.leave()
+		}
+		if took := time.Since(began); took < spread/2 {
+			t.Errorf("all have ended within %v of %v", took, spread)
+		}
+		n.stop() // fails the test unless the node ends, without error
+
+		again := start(t, stored)
+		d := again.adminEvents("topic", "will", "topic", "end", "durable", "true") // what is retained would come first
+		again.publish("end", "of the test")
+		d.expect("event: message\ndata: of the test\n")
+	})
+}
+
+// "spread over --drain-timeout (default 10 s; at once where there are none)".
+func TestDrainOfNobody(t *testing.T) {
+	n := start(t, func(c *config.Config) { c.DrainTimeout = time.Hour })
+	c := n.adminEvents("topic", "t")
+	m := n.adminClient("t")
+	c.conn.Close()
+	m.conn.Close()
+	if !within(func() bool { return n.metric("pubsub_connections{") == 0 }) {
+		t.Fatal("connections are left")
+	}
+	n.stop()
+}
+
+// Draining, the node takes nothing new, but what is to go may go: a key is deleted,
+// and a retained message. When the last client has gone by itself it ends, whatever
+// of --drain-timeout is left.
+func TestDrainServesDeletions(t *testing.T) {
+	n := start(t, func(c *config.Config) { c.DrainTimeout = time.Hour })
+	n.publish("t", "x", "retain=true")
+	clients := []net.Conn{n.adminEvents("topic", "t").conn, n.adminClient("t").conn, n.adminEvents("topic", "t").conn}
+	n.cancel()
+	if !within(func() bool { status, _, _ := n.post("t", "y"); return status == 503 }) {
+		t.Fatal("the node does not drain")
+	}
+	n.deleteKey(n.key)
+	if resp, body := n.do("DELETE", n.url("/admin/topics/t/retained"), asAdmin(), ""); resp.StatusCode != 204 {
+		t.Errorf("clearing: %s %q", resp.Status, body)
+	}
+	if resp, body := n.do("POST", n.url("/admin/keys"), asAdmin(), ""); resp.StatusCode != 503 || body != "Shutting down\n" {
+		t.Errorf("creating a key: %s %q", resp.Status, body)
+	}
+	for _, c := range clients {
+		c.Close()
+	}
+	n.stop()
+}
+
+// Who reads nothing holds up neither the drain of the others nor the exit.
+func TestDrainOfOneWhoDoesNotRead(t *testing.T) {
+	t.Parallel()
+	forEachTransport(t, func(t *testing.T, m transport) {
+		n := start(t)
+		s := m.subscribe(n, n.token("t"), "t")
+		n.stalled(m, "ballast")
+		n.cancel()
+		s.ends(drained)
+		s.leave()
+		n.stop()
+	})
+}
+
+// "streams close …, then exit": half the head of a request holds up nobody, a message
+// of which half is there is still taken, and who never sends the rest is not waited
+// for as long as a body may take otherwise.
+func TestDrainOfOneWhoIsSending(t *testing.T) {
+	t.Parallel()
+	n := start(t)
+	half := func(request string) *bufio.Reader {
+		c := dial(t, n.addr)
+		if _, err := io.WriteString(c, request); err != nil {
+			t.Fatal(err)
+		}
+		return bufio.NewReader(c)
+	}
+	head := request("POST", "/events?topic=t&retain=true", asAdminLine, "Content-Length: 4", "Expect: 100-continue")
+	halfHead, never := half("GET / HTTP/1.1\r\nHost: bro"), half(head)
+	sender := dial(t, n.addr)
+	io.WriteString(sender, head)
+	answer := bufio.NewReader(sender)
+	for _, r := range []*bufio.Reader{never, answer} {
+		// The node has begun to read the body.
+		if line, err := r.ReadString('\n'); err != nil || line != "HTTP/1.1 100 Continue\r\n" {
+			t.Fatalf("%q, %v", line, err)
+		}
+		r.ReadString('\n')
+	}
+	io.WriteString(sender, "da")
+	n.cancel()
+	if got := readAll(t, halfHead); got != "" { // it is closed when all who read are gone
+		t.Errorf("half a head is answered with %q", got)
+	}
+	io.WriteString(sender, "ta")
+	if got := readAll(t, answer); status(got) != "200 OK" || content(got) != "Published\n" {
+		t.Errorf("the message that was under way: %q", got)
+	}
+	began := time.Now()
+	n.stop()
+	if took := time.Since(began); took > patience/2 {
+		t.Errorf("the node ends %v later", took)
+	}
+}
+
+// What a client sends behind its request means nothing, and one that goes on sending is
+// closed after 16 KB in all, however slowly they come.
+func TestStreamOfOneWhoGoesOnSending(t *testing.T) {
+	t.Parallel()
+	const piece, most = 1000, 16 << 10
+	check := func(t *testing.T, n *node, s *sseClient, w io.Writer) {
+		sent := 0
+		b := make([]byte, piece)
+		for ; sent+piece < most; sent += piece {
+			if _, err := w.Write(b); err != nil {
+				t.Fatalf("after %d bytes: %v", sent, err)
+			}
+			n.publish("t", "x") // pieces come one by one
+			s.expect("event: message\ndata: x\n")
+		}
+		go func() { // it may be closed before all is sent
+			w.Write(b)
+			w.Write(b)
+		}()
+		if !within(func() bool { return n.metric("pubsub_connections{") == 0 }) {
+			t.Error("it is not closed")
+		}
+		if _, err := io.ReadAll(s.r); err == nil {
+			t.Error("its stream looks complete")
+		}
+	}
+	t.Run("plain", func(t *testing.T) {
+		n := start(t)
+		s := n.adminEvents("topic", "t")
+		check(t, n, s, s.conn)
+	})
+	t.Run("TLS", func(t *testing.T) {
+		n := startTLS(t)
+		c := n.dial()
+		s := get(t, c, "/events?topic=t", asAdminLine)
+		s.opened()
+		check(t, n.node, s, c)
+	})
+	t.Run("HTTP/2", func(t *testing.T) {
+		n := startTLS(t)
+		body, w := io.Pipe()
+		defer w.Close()
+		s := n.http2(0).send(body, "topic", "t")
+		check(t, n.node, s, w)
+	})
+}

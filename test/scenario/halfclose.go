@@ -1,0 +1,79 @@
+package scenario
+
+import (
+	"crypto/tls"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+
+	"pubsub/internal/mqtt"
+)
+
+// A client that shuts down its sending side after its request has made no mistake, and
+// the node has not failed: the client gets its stream, or is closed silently; its publish
+// is accepted. Nothing is logged as an error.
+func TestSendingSideIsShut(t *testing.T) {
+	plain, encrypted := start(t), startTLS(t)
+	subscribe := mqtt.Subscribe{PacketID: 1, Filters: []mqtt.Filter{{Topic: "t"}}}
+	for _, transport := range []struct {
+		name string
+		n    *node
+		dial func() (net.Conn, error)
+	}{
+		{"plain", plain, func() (net.Conn, error) { return net.Dial("tcp", plain.addr) }},
+		{"TLS", encrypted.node, func() (net.Conn, error) {
+			return tls.Dial("tcp", encrypted.addr, &tls.Config{InsecureSkipVerify: true})
+		}},
+	} {
+		n := transport.n
+		stranger := signingKey{"nobody", "x"}.token([]string{"t"}, nil, nil)
+		hello := appendFrame(nil, 0x80|opBinary, appendPackets(nil,
+			&mqtt.Connect{Password: []byte(adminToken), HasPassword: true}, &subscribe))
+		upgrade := request("GET", "/mqtt", "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: "+wsKey)
+		for _, c := range []struct {
+			name, request string
+			ok            func(answer string) bool
+		}{
+			{"stream", request("GET", "/events?topic=t", asAdminLine), silentOr("event: stream-open\n")},
+			{"durable stream", request("GET", "/events?topic=t&durable=1", asAdminLine), silentOr("event: stream-open\n")},
+			{"unknown key", request("GET", "/events?topic=t&auth="+stranger), silentOr(`"Invalid token"`)},
+			{"publication", request("POST", "/events?topic=t", asAdminLine, "Content-Length: 1") + "x",
+				func(answer string) bool { return strings.HasSuffix(answer, "Published\n") }},
+			{"WebSocket", upgrade + string(hello), silentOr("HTTP/1.1 101 ")},
+		} {
+			t.Run(transport.name+" "+c.name, func(t *testing.T) {
+				var wg sync.WaitGroup
+				for range 8 {
+					wg.Go(func() {
+						for range 10 {
+							conn, err := transport.dial()
+							if err != nil {
+								t.Error(err)
+								return
+							}
+							deadline(conn)
+							io.WriteString(conn, c.request)
+							conn.(interface{ CloseWrite() error }).CloseWrite()
+							answer, err := io.ReadAll(conn)
+							if err != nil && !isEnd(err) || !c.ok(string(answer)) {
+								t.Errorf("%q, %v", answer, err)
+							}
+							conn.Close()
+						}
+					})
+				}
+				wg.Wait()
+			})
+		}
+		if log := n.log.String(); strings.Contains(log, "level=ERROR") || strings.Contains(log, "level=WARN") || strings.Contains(log, "internal-server-error") {
+			t.Errorf("%s: something has failed", transport.name)
+		}
+	}
+}
+
+// silentOr reports whether an answer is none, or holds mark.
+func silentOr(mark string) func(answer string) bool {
+	return func(answer string) bool { return answer == "" || strings.Contains(answer, mark) }
+}

@@ -1,0 +1,628 @@
+package scenario
+
+import (
+	"bufio"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"pubsub/internal/config"
+	"pubsub/internal/mqtt"
+)
+
+// siege is a node that is attacked while bystanders, a stream and an MQTT session,
+// get a message every few milliseconds.
+type siege struct {
+	*node
+	t *testing.T
+
+	published  atomic.Int64
+	seen       [2]atomic.Int64 // by the stream and by the session
+	stop       chan struct{}
+	stopped    sync.WaitGroup
+	goroutines int // of the whole process before the first attack
+}
+
+const heartbeats = "heartbeats"
+
+func besiege(t *testing.T, settings ...func(*config.Config)) *siege {
+	t.Helper()
+	// What the log says is kept in the heap that is measured.
+	quiet := func(c *config.Config) { c.LogLevel = "error" }
+	s := &siege{t: t, node: start(t, append(settings, quiet)...), stop: make(chan struct{})}
+	stream, session, publisher := s.adminEvents("topic", heartbeats), s.adminClient(heartbeats), s.adminClient()
+	s.stopped.Go(func() {
+		for tick := time.Tick(3 * time.Millisecond); ; {
+			select {
+			case <-s.stop:
+				return
+			case <-tick:
+			}
+			p := mqtt.Publish{Topic: heartbeats, Payload: strconv.AppendInt(nil, s.published.Load()+1, 10)}
+			deadline(publisher.conn)
+			if _, err := publisher.conn.Write(appendFrame(nil, 0x80|opBinary, p.Append(nil))); err != nil {
+				t.Errorf("the publisher of heartbeats: %v", err)
+				return
+			}
+			s.published.Add(1)
+		}
+	})
+	s.watch(0, func() (string, error) {
+		e, err := stream.read()
+		if err == nil && e.raw != "event: message\ndata: "+e.data+"\n" {
+			err = fmt.Errorf("the event %q", e.raw)
+		}
+		return e.data, err
+	})
+	s.watch(1, func() (string, error) {
+		p, err := session.read()
+		if err != nil {
+			return "", err
+		}
+		pub, ok := p.(*mqtt.Publish)
+		if !ok {
+			return "", fmt.Errorf("%s %+v", p.Type(), p)
+		}
+		return string(pub.Payload), nil
+	})
+	t.Cleanup(func() {
+		close(s.stop)
+		stream.conn.Close()
+		session.conn.Close()
+		s.stopped.Wait()
+	})
+	// The first retained message has a node of a cluster subscribe, for good, to the
+	// acknowledgements of all.
+	s.node.publish("first", "x", "retain=true")
+	s.beats(10)
+	s.http.CloseIdleConnections()
+	s.goroutines = runtime.NumGoroutine()
+	return s
+}
+
+// watch reads the heartbeats of a bystander: each, in order, and nothing else.
+func (s *siege) watch(who int, next func() (string, error)) {
+	s.stopped.Go(func() {
+		for i := int64(1); ; i++ {
+			got, err := next()
+			select {
+			case <-s.stop:
+				return
+			default:
+			}
+			if want := strconv.FormatInt(i, 10); err != nil || got != want {
+				s.t.Errorf("bystander %d: instead of heartbeat %s comes %q, %v", who, want, got, err)
+				return
+			}
+			s.seen[who].Store(i)
+		}
+	})
+}
+
+// beats waits until all bystanders have got what was published until now, and
+// more heartbeats after it.
+func (s *siege) beats(more int64) {
+	s.t.Helper()
+	target := s.published.Load() + more
+	if !within(func() bool { return s.seen[0].Load() >= target && s.seen[1].Load() >= target }) {
+		s.t.Fatalf("of %d heartbeats, %d published, %d reached the stream and %d the session", target, s.published.Load(), s.seen[0].Load(), s.seen[1].Load())
+	}
+}
+
+// attack runs f. What the heap holds, of the attackers too, must not grow by more
+// than bound bytes meanwhile, a few MB of which are for garbage that is made while
+// it is measured; in the end all that the attack began is gone, and
+// the bystanders have noticed nothing.
+func (s *siege) attack(name string, bound int64, f func(t *testing.T)) {
+	s.t.Helper()
+	// On a loaded machine garbage and requests that are half served pile up. What
+	// these attacks could cost without a limit is another order of magnitude.
+	bound *= 6
+	before := heap()
+	var most int64
+	done, sampled := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(sampled)
+		for tick := time.Tick(40 * time.Millisecond); ; {
+			most = max(most, heap()-before)
+			select {
+			case <-done:
+				return
+			case <-tick:
+			}
+		}
+	}()
+	from := s.published.Load()
+	s.t.Run(name, f) // whose clean-up closes its connections
+	s.beats(5)
+	close(done)
+	<-sampled
+	s.t.Logf("%s: %d KB of at most %d, over %d heartbeats", name, most>>10, bound>>10, s.published.Load()-from)
+	if most > bound {
+		s.t.Errorf("%s: %d bytes were held, more than %d", name, most, bound)
+	}
+	if !within(func() bool { return s.metric("pubsub_connections{") == 3 && s.metric("pubsub_subscriptions") == 2 }) {
+		s.t.Errorf("%s: %v connections and %v subscriptions are left", name, s.metric("pubsub_connections{"), s.metric("pubsub_subscriptions"))
+	}
+	if l := s.log.String(); strings.Contains(l, "level=ERROR") {
+		s.t.Errorf("%s: what attackers do is no error of the node's:\n%.1000s", name, l)
+	}
+	s.http.CloseIdleConnections()
+	if !within(func() bool { return runtime.NumGoroutine() <= s.goroutines }) {
+		s.t.Errorf("%s: %d goroutines, and %d before", name, runtime.NumGoroutine(), s.goroutines)
+	}
+}
+
+// each runs f count times, some at a time.
+func each(count int, f func(i int)) {
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range 16 {
+		wg.Go(func() {
+			for i := next.Add(1); i <= int64(count); i = next.Add(1) {
+				f(int(i))
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// exchange sends b over a connection of its own, with then what more says, and
+// returns what comes back before the server ends the connection. That it is ended
+// by a reset, or before all was sent, is no error: the server need not read what it
+// refuses.
+func exchange(t *testing.T, addr string, b []byte, more ...func(net.Conn)) string {
+	t.Helper()
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Error(err)
+		return ""
+	}
+	defer c.Close()
+	deadline(c)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer c.Close() // before the wait: who still sends is not waited for
+	wg.Go(func() {
+		if _, err := c.Write(b); err != nil {
+			return
+		}
+		for _, f := range more {
+			f(c)
+		}
+	})
+	got, err := io.ReadAll(c)
+	if err != nil && !isEnd(err) {
+		t.Errorf("after %.60q comes %.100q, and then %v", b, got, err)
+	}
+	return string(got)
+}
+
+func closeWrite(c net.Conn) { c.(*net.TCPConn).CloseWrite() }
+
+// status returns the status line of a response without the version.
+func status(response string) string {
+	line, _, _ := strings.Cut(response, "\r\n")
+	return strings.TrimPrefix(strings.TrimPrefix(line, "HTTP/1.1 "), "HTTP/1.0 ")
+}
+
+// content returns what follows the head of a response.
+func content(response string) string {
+	_, b, _ := strings.Cut(response, "\r\n\r\n")
+	return b
+}
+
+// refusal is the body of a refused stream, without its wait.
+func refusal(condition, text string) string {
+	return "event: stream-error\ndata: {\"condition\":\"" + condition + "\",\"text\":\"" + text + "\"}\n\n"
+}
+
+// request makes the head of an HTTP/1.1 request.
+func request(method, target string, header ...string) string {
+	return method + " " + target + " HTTP/1.1\r\nHost: broker\r\n" + strings.Join(append(header, "", ""), "\r\n")
+}
+
+const (
+	asAdminLine = "Fastly-Key: " + adminToken
+	lastRequest = "Connection: close"
+)
+
+func randomBytes(r *rand.Rand, n int) []byte {
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = byte(r.Uint32())
+	}
+	return b
+}
+
+func TestHostileBytes(t *testing.T) {
+	s := besiege(t)
+	listeners := map[string]string{"the public listener": s.addr, "the ops listener": s.ops}
+	for where, addr := range listeners {
+		s.attack("random bytes at "+where, 8<<20, func(t *testing.T) {
+			each(300, func(i int) {
+				r := newRand(uint64(i))
+				b := randomBytes(r, 1+r.IntN(8<<10))
+				switch i % 3 {
+				case 1:
+					b = append([]byte("GET /"), b...)
+				case 2:
+					b = append([]byte("GET /events?topic=t HTTP/1.1\r\n"), b...)
+				}
+				got := exchange(t, addr, b, closeWrite)
+				if got != "" && status(got)[0] != '4' {
+					t.Errorf("connection %d: %.200q", i, got)
+				}
+			})
+		})
+		s.attack("TLS at "+where, 4<<20, func(t *testing.T) {
+			each(100, func(i int) {
+				c, err := net.Dial("tcp", addr)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer c.Close()
+				deadline(c)
+				err = tls.Client(c, &tls.Config{InsecureSkipVerify: true}).Handshake()
+				if bad := (tls.RecordHeaderError{}); !errors.As(err, &bad) || string(bad.RecordHeader[:]) != "HTTP/" {
+					t.Errorf("ClientHello is answered with %v", err)
+				}
+			})
+		})
+		s.attack("HTTP/2 without TLS at "+where, 4<<20, func(t *testing.T) {
+			each(50, func(int) {
+				got := exchange(t, addr, []byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00"), closeWrite)
+				if got == "" || status(got)[0] != '4' && status(got)[0] != '5' {
+					t.Errorf("%q", got)
+				}
+			})
+		})
+	}
+}
+
+func TestHostileSlowness(t *testing.T) {
+	s := besiege(t, func(c *config.Config) { c.HandshakeTimeout = 300 * time.Millisecond })
+	drip := func(b string) func(net.Conn) {
+		return func(c net.Conn) {
+			for {
+				for i := range len(b) {
+					if _, err := c.Write([]byte(b[i : i+1])); err != nil {
+						return
+					}
+					time.Sleep(10 * time.Millisecond) // slow, as the attack is
+				}
+			}
+		}
+	}
+	for where, addr := range map[string]string{"the public listener": s.addr, "the ops listener": s.ops} {
+		s.attack("headers that are never whole at "+where, 8<<20, func(t *testing.T) {
+			var wg sync.WaitGroup
+			for i := range 120 {
+				wg.Go(func() {
+					var got string
+					switch i % 4 {
+					case 0:
+						got = exchange(t, addr, nil)
+					case 1:
+						got = exchange(t, addr, []byte("GET /events?topic=t HTTP/1.1\r\nHost: broker\r\nX: "))
+					case 2:
+						got = exchange(t, addr, []byte("GET / HTTP/1.1\r\n"), drip("X: y\r\n"))
+					case 3: // after a request that is answered
+						got = exchange(t, addr, []byte(request("HEAD", "/healthz")+"GET / HTTP/1.1\r\nX: "))
+						_, got, _ = strings.Cut(got, "\r\n\r\n")
+					}
+					// net/http says nothing if time is up, but takes a line that
+					// was cut short for malformed.
+					if got != "" && status(got) != "400 Bad Request" {
+						t.Errorf("case %d is answered with %.200q", i%4, got)
+					}
+				})
+			}
+			wg.Wait()
+		})
+	}
+	s.attack("streams whose clients close their side at once", 8<<20, func(t *testing.T) {
+		each(100, func(int) {
+			got := exchange(t, s.addr, []byte(request("GET", "/events?topic=t", asAdminLine)), closeWrite)
+			if got != "" && status(got) != "200 OK" {
+				t.Errorf("%.200q", got)
+			}
+		})
+	})
+}
+
+// Clients that go at any moment, by a reset or not, leave nothing behind.
+func TestHostileComingAndGoing(t *testing.T) {
+	s := besiege(t)
+	upgrade := request("GET", "/mqtt", "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: "+wsKey)
+	subscribe := mqtt.Subscribe{PacketID: 1, Filters: []mqtt.Filter{{Topic: "t"}, {Topic: "u"}}}
+	scripts := []string{
+		request("GET", "/events?topic=t&topic=u&durable=true", asAdminLine),
+		upgrade + string(appendFrame(nil, 0x80|opBinary, subscribe.Append(connectWith(adminToken)))),
+		request("POST", "/events?topic=t&retain=true", asAdminLine, "Content-Length: 500") + strings.Repeat("x", 500),
+		request("GET", "/admin/topics", asAdminLine),
+	}
+	s.attack("2,000 connections", 8<<20, func(t *testing.T) {
+		each(2000, func(i int) {
+			r := newRand(uint64(i))
+			c, err := net.Dial("tcp", s.addr)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer c.Close()
+			script := scripts[r.IntN(len(scripts))]
+			if r.IntN(2) == 0 {
+				script = script[:r.IntN(len(script))]
+			}
+			// A failure is the server's to end the connection, which it may.
+			io.WriteString(c, script)
+			switch r.IntN(3) {
+			case 0:
+				c.(*net.TCPConn).SetLinger(0)
+			case 1:
+				closeWrite(c)
+			}
+			// What comes by then is read, and the rest not.
+			c.SetReadDeadline(time.Now().Add(time.Duration(r.IntN(10_000)) * time.Microsecond))
+			io.CopyN(io.Discard, c, r.Int64N(600))
+		})
+	})
+}
+
+func TestHostileRequestHeads(t *testing.T) {
+	s := besiege(t)
+	head := func(target string, header ...string) []byte {
+		return []byte(request("GET", target, append(header, lastRequest)...))
+	}
+	const tooLarge = "431 Request Header Fields Too Large"
+	// 6 MB of it are the requests themselves.
+	s.attack("headers of 1 MB", 12<<20, func(t *testing.T) {
+		filler := strings.Repeat("x", 1<<20)
+		for name, b := range map[string][]byte{
+			"one field":   head("/events?topic=t", "X: "+filler),
+			"many fields": head("/events?topic=t", strings.Repeat("X: y\r\n", 1<<20/6)+"X: y"),
+			"the query":   head("/events?topic=" + filler),
+			"a token":     head("/events?topic=t&auth=" + filler),
+			"the method":  append([]byte(filler), head("/")...),
+			// 10,000 topics do not fit into 64 KiB.
+			"10,000 topics": head("/events?topic=a" + strings.Repeat("&topic=a", 9999)),
+		} {
+			for range 3 {
+				if got := exchange(t, s.addr, b); got != "" && status(got) != tooLarge {
+					t.Errorf("%s: %.200q", name, got)
+				}
+			}
+		}
+	})
+	// "Request headers: 64 KiB in all".
+	s.attack("headers as long as they may be, and a byte longer", 4<<20, func(t *testing.T) {
+		for over, want := range []string{"200 OK", tooLarge} {
+			empty := len(head("/", "X: "))
+			b := head("/", "X: "+strings.Repeat("x", 64<<10-empty+over))
+			if got := status(exchange(t, s.addr, b)); got != want {
+				t.Errorf("%d bytes: %q", len(b), got)
+			}
+		}
+	})
+	s.attack("thousands of topics", 8<<20, func(t *testing.T) {
+		var q strings.Builder
+		for i := range 5000 {
+			fmt.Fprintf(&q, "&topic=%04d", i)
+		}
+		each(30, func(int) {
+			got := content(exchange(t, s.addr, head("/events?"+q.String()[1:], asAdminLine)))
+			if withoutWaits(got) != refusal("bad-request", "Too many topics") {
+				t.Errorf("different ones: %.200q", got)
+			}
+		})
+		// "duplicates count once"
+		c := get(t, dial(t, s.addr), "/events?topic=t"+strings.Repeat("&topic=t", 7000), asAdminLine)
+		c.opened()
+		s.publish("t", "once")
+		c.expect("event: message\ndata: once\n")
+	})
+	// 16 at a time, each five times 60 KB on the client's side and as much on the
+	// server's.
+	s.attack("queries of rubbish", 16<<20, func(t *testing.T) {
+		each(30, func(i int) {
+			r := newRand(uint64(i))
+			b := make([]byte, 60_000)
+			for k := range b {
+				const alphabet = "&&==%%++;?/.,:@!$'()*~|^`{}[]<>\"\\09afAFzZ\x80\xff\xc3"
+				b[k] = alphabet[r.IntN(len(alphabet))]
+			}
+			for _, tt := range []struct{ request, want string }{
+				{request("GET", "/events?"+string(b), asAdminLine, lastRequest), refusal("bad-request", "Missing 'topic' parameter")},
+				{request("POST", "/events?"+string(b), asAdminLine, lastRequest), "Missing 'topic' param\n"},
+				{request("POST", "/events?topic=t&"+string(b), asAdminLine, lastRequest), "Published\n"},
+			} {
+				if got := content(exchange(t, s.addr, []byte(tt.request))); withoutWaits(got) != tt.want {
+					t.Errorf("query %d: %.40q is answered with %.200q", i, tt.request, got)
+				}
+			}
+		})
+	})
+}
+
+// "an id of ten long topics reaches 31 KB", and the client that comes back with it
+// has the topics in its query as well.
+func TestLongestLastEventID(t *testing.T) {
+	s := besiege(t)
+	s.attack("an id of ten topics of 1,024 bytes", 8<<20, func(t *testing.T) {
+		var pairs []string
+		for i := range 10 {
+			topic := strings.Repeat("%", 1023) + strconv.Itoa(i)
+			s.publish(topic, "first", "retain=true")
+			pairs = append(pairs, "topic", topic)
+		}
+		target := "/events" + query(append(pairs, "durable", "true")...)
+		c := get(t, dial(t, s.addr), target, asAdminLine)
+		c.opened()
+		var id string
+		for range 10 {
+			id = c.next().id
+		}
+		if len(id) < 30_000 {
+			t.Fatalf("an id of %d bytes", len(id))
+		}
+		s.publish(pairs[19], "second", "retain=true")
+		again := get(t, dial(t, s.addr), target, asAdminLine, "Last-Event-ID: "+id)
+		again.opened()
+		if e := again.next(); e.data != "second" || len(e.id) < 30_000 {
+			t.Errorf("resumed with %q, an id of %d bytes", e.data, len(e.id))
+		}
+	})
+}
+
+// Every refusal reads "Invalid token", however many there are.
+func TestHostileTokens(t *testing.T) {
+	s := besiege(t)
+	long := s.key.token([]string{"t"}, []string{"t"}, claims{"x": strings.Repeat("x", 6700)})
+	tokens := map[string]func(r *rand.Rand) string{
+		"unknown kids": func(r *rand.Rand) string {
+			return signingKey{fmt.Sprintf("%x", randomBytes(r, 1+r.IntN(1000))), s.key.Value}.token([]string{"t"}, []string{"t"}, nil)
+		},
+		"bad signatures": func(r *rand.Rand) string {
+			return signingKey{s.key.ID, fmt.Sprint(r.Uint64())}.token([]string{"t"}, []string{"t"}, nil)
+		},
+		"9 KB": func(*rand.Rand) string { return long },
+	}
+	if len(long) < 9000 {
+		t.Fatalf("the long token has %d bytes", len(long))
+	}
+	for name, token := range tokens {
+		s.attack(name, 8<<20, func(t *testing.T) {
+			refuse := func(r *rand.Rand, count int) {
+				c, err := net.Dial("tcp", s.addr)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer c.Close()
+				in := bufio.NewReader(c)
+				for i := range count {
+					deadline(c)
+					method, target, header := "GET", "/events?topic=t&auth="+token(r), "X: y"
+					want := refusal("forbidden", "Invalid token")
+					switch i % 3 {
+					case 1:
+						target, header = "/events?topic=t", "Authorization: Bearer "+token(r)
+					case 2:
+						method, target, header = "POST", "/events?topic=t", "Authorization: Bearer "+token(r)
+						want = "Invalid token\n"
+					}
+					io.WriteString(c, request(method, target, header))
+					resp, err := http.ReadResponse(in, nil)
+					if err != nil {
+						t.Errorf("%s: %v", method, err)
+						return
+					}
+					body, err := io.ReadAll(resp.Body)
+					if withoutWaits(string(body)) != want || err != nil {
+						t.Errorf("%s: %s %.200q, %v", method, resp.Status, body, err)
+						return
+					}
+				}
+			}
+			var wg sync.WaitGroup
+			for i := range 4 {
+				wg.Go(func() { refuse(newRand(uint64(i)), 300) })
+			}
+			r := newRand(4)
+			for range 50 {
+				m := upgradeOn(t, dial(t, s.addr))
+				m.frame(0x80|opBinary, connectWith(token(r)))
+				m.ended(mqtt.NotAuthorized, 1000)
+				m.conn.Close()
+			}
+			wg.Wait()
+		})
+	}
+}
+
+func TestHostileBodies(t *testing.T) {
+	s := besiege(t)
+	const tooLong = "Message size exceeds 32512 bytes maximum\n"
+	post := func(header ...string) []byte {
+		return []byte(request("POST", "/events?topic=t", append(header, asAdminLine)...))
+	}
+	s.attack("chunked bodies without end", 8<<20, func(t *testing.T) {
+		each(40, func(i int) {
+			chunk := fmt.Appendf(nil, "1000\r\n%s\r\n", strings.Repeat("x", 4096))
+			if i%2 == 0 {
+				chunk = []byte(strings.Repeat("1\r\nx\r\n", 500))
+			}
+			got := exchange(t, s.addr, post("Transfer-Encoding: chunked"), func(c net.Conn) {
+				for {
+					if _, err := c.Write(chunk); err != nil {
+						return
+					}
+				}
+			})
+			// The answer may be lost to the reset that a client gets who sends on.
+			if got != "" && (status(got) != "400 Bad Request" || content(got) != tooLong) {
+				t.Errorf("%.300q", got)
+			}
+		})
+	})
+	s.attack("chunk sizes and extensions that are too large", 8<<20, func(t *testing.T) {
+		each(20, func(i int) {
+			b := "ffffffffffffffff\r\n"
+			if i%2 == 0 {
+				b = "1;" + strings.Repeat("x", 64<<10) + "\r\nx\r\n0\r\n\r\n"
+			}
+			if got := exchange(t, s.addr, append(post("Transfer-Encoding: chunked"), b...), closeWrite); got != "" && status(got) != "400 Bad Request" {
+				t.Errorf("%.300q", got)
+			}
+		})
+	})
+	s.attack("1 GB announced", 8<<20, func(t *testing.T) {
+		each(40, func(i int) {
+			var more []string
+			if i%2 == 0 {
+				more = []string{"Expect: 100-continue"} // "never more than the limit is read"
+			}
+			got := exchange(t, s.addr, post(append(more, "Content-Length: 1073741824")...))
+			if status(got) != "400 Bad Request" || content(got) != tooLong {
+				t.Errorf("%.300q", got)
+			}
+		})
+	})
+	// What is announced, if it may be, is what a body costs: 200 of 32 KB, and
+	// 16 KB for each connection with its request.
+	s.attack("slow bodies", 16<<20, func(t *testing.T) {
+		var cs []net.Conn
+		for range 200 {
+			c := dial(t, s.addr)
+			c.Write(append(post("Content-Length: 32512", lastRequest), "x"...))
+			cs = append(cs, c)
+		}
+		for range 20 {
+			s.beats(1)
+			for _, c := range cs {
+				c.Write([]byte("x"))
+			}
+		}
+		// One that gets there is published like any other.
+		stream := get(t, dial(t, s.addr), "/events?topic=t", asAdminLine)
+		stream.opened()
+		io.WriteString(cs[0], strings.Repeat("x", 32512-21))
+		if got := readAll(t, cs[0]); content(got) != "Published\n" {
+			t.Errorf("%q", got)
+		}
+		stream.expect("event: message\ndata: " + strings.Repeat("x", 32512) + "\n")
+	})
+}

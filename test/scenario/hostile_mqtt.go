@@ -1,0 +1,298 @@
+package scenario
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"pubsub/internal/config"
+	"pubsub/internal/mqtt"
+)
+
+func (s *siege) session(t *testing.T) *mqttClient {
+	m := upgradeOn(t, dial(t, s.addr))
+	m.connect(adminToken, mqtt.Connect{})
+	return m
+}
+
+func TestHostileFrames(t *testing.T) {
+	s := besiege(t)
+	for _, tt := range []struct {
+		name  string
+		bytes []byte
+		code  int
+	}{
+		{"a frame of 2^63 bytes", []byte{0x82, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4}, 1002},
+		{"a frame of 2^64-1 bytes", []byte("\x82\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\x02\x03\x04"), 1002},
+		{"a frame of 2^62 bytes", []byte{0x82, 0xff, 0x40, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4}, 1009},
+		{"a ping of 126 bytes", appendFrame(nil, 0x80|opPing, make([]byte, 126)), 1002},
+		{"a ping of 2^62 bytes", []byte{0x89, 0xff, 0x40, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4}, 1002},
+		{"a frame without mask", []byte{0x82, 2, 0xc0, 0}, 1002},
+	} {
+		s.attack(tt.name, 4<<20, func(t *testing.T) {
+			for i := range 40 {
+				m := upgradeOn(t, dial(t, s.addr))
+				if i%2 == 0 {
+					m.connect(adminToken, mqtt.Connect{})
+				}
+				m.raw(tt.bytes)
+				m.closes(tt.code)
+			}
+		})
+	}
+	for name, begin := range map[string]func(*mqttClient){
+		"random bytes after the upgrade": func(*mqttClient) {},
+		"random bytes after CONNECT":     func(m *mqttClient) { m.connect(adminToken, mqtt.Connect{}) },
+		"random bytes within a frame":    func(m *mqttClient) { m.raw([]byte{0x82, 0xfe, 0xff, 0xff, 1, 2, 3, 4}) },
+		"random bytes within a frame after CONNECT": func(m *mqttClient) {
+			m.connect(adminToken, mqtt.Connect{})
+			m.raw([]byte{0x82, 0xfe, 0xff, 0xff, 1, 2, 3, 4})
+		},
+	} {
+		s.attack(name, 8<<20, func(t *testing.T) {
+			for i := range 150 {
+				r := newRand(uint64(i))
+				m := upgradeOn(t, dial(t, s.addr))
+				begin(m)
+				// The server may end the connection while this is sent.
+				m.conn.Write(randomBytes(r, 1+r.IntN(4096)))
+				closeWrite(m.conn)
+				deadline(m.conn)
+				if _, err := io.Copy(io.Discard, m.r); err != nil && !isEnd(err) {
+					t.Fatalf("connection %d: %v", i, err)
+				}
+				m.conn.Close()
+			}
+		})
+	}
+}
+
+func TestHostilePackets(t *testing.T) {
+	s := besiege(t)
+	claims := func(first byte) []byte { return []byte{first, 0xff, 0xff, 0xff, 0x7f} } // 268,435,455 bytes
+	filler := make([]byte, 30_000)
+	for _, tt := range []struct {
+		name      string
+		connected bool
+		packet    []byte
+		reason    mqtt.ReasonCode // none if it is 0
+		code      int
+	}{
+		{"PUBLISH of 268 MB as the first", false, claims(0x30), 0, 1002},
+		{"CONNECT of 268 MB", false, claims(0x10), mqtt.PacketTooLarge, 1000},
+		{"PUBLISH of 268 MB", true, claims(0x30), mqtt.PacketTooLarge, 1000},
+		{"SUBSCRIBE of 268 MB", true, claims(0x82), mqtt.PacketTooLarge, 1000},
+		{"a second CONNECT of 268 MB", true, claims(0x10), mqtt.ProtocolError, 1002},
+	} {
+		s.attack(tt.name, 4<<20, func(t *testing.T) {
+			for i := range 40 {
+				m := upgradeOn(t, dial(t, s.addr))
+				if tt.connected {
+					m.connect(adminToken, mqtt.Connect{})
+				}
+				packet := tt.packet
+				if i%2 == 0 { // the server closes while more is on its way
+					packet = append(packet[:len(packet):len(packet)], filler...)
+				}
+				m.frame(0x80|opBinary, packet)
+				if tt.reason == 0 {
+					m.closes(tt.code)
+				} else {
+					m.ended(tt.reason, tt.code)
+				}
+			}
+		})
+	}
+	s.attack("SUBSCRIBE of all filters that a packet holds", 12<<20, func(t *testing.T) {
+		var fs []mqtt.Filter
+		for i := range 5000 {
+			fs = append(fs, mqtt.Filter{Topic: string(rune('a'+i%26)) + string(rune('0'+i/26%10)) + string(rune(0x4e00+i/260))})
+		}
+		m := s.session(t)
+		for range 5 {
+			for _, half := range [][]mqtt.Filter{fs[:2500], fs[2500:]} {
+				for i, r := range m.subscribeWith(0, half...) {
+					if r != mqtt.Success {
+						t.Fatalf("filter %d: %s", i, r)
+					}
+				}
+			}
+		}
+	})
+}
+
+// "CONNECT is first, whole within 10 s; anything else: WebSocket close 1002".
+func TestHostileConnects(t *testing.T) {
+	s := besiege(t, func(c *config.Config) { c.HandshakeTimeout = 400 * time.Millisecond })
+	long := append([]byte{0x10, 0xbc, 0xff, 0x01}, make([]byte, 32_000)...) // of 32,704 bytes
+	drip := func(frame func(i int) []byte) func(*mqttClient) {
+		return func(m *mqttClient) {
+			for i := 0; ; i++ {
+				if _, err := m.conn.Write(frame(i)); err != nil {
+					return
+				}
+				time.Sleep(10 * time.Millisecond) // slow, as the attack is
+			}
+		}
+	}
+	connect := connectWith(strings.Repeat("x", 4000))
+	for name, send := range map[string]func(*mqttClient){
+		"nothing comes":       func(*mqttClient) {},
+		"half a frame header": func(m *mqttClient) { m.conn.Write([]byte{0x82, 0xff, 0}) },
+		"32,000 bytes of one": func(m *mqttClient) { m.conn.Write(appendFrame(nil, 0x80|opBinary, long)) },
+		"a byte at a time": drip(func(i int) []byte {
+			return appendFrame(nil, 0x80|opBinary, connect[i:i+1])
+		}),
+		"pings instead":           drip(func(int) []byte { return appendFrame(nil, 0x80|opPing, nil) }),
+		"empty fragments for one": drip(func(i int) []byte { return appendFrame(nil, [2]byte{opBinary, opContinuation}[min(i, 1)], nil) }),
+	} {
+		// 60 times 32 KB, twice at most as it grows.
+		s.attack("CONNECT that is never whole: "+name, 8<<20, func(t *testing.T) {
+			var wg sync.WaitGroup
+			for range 60 {
+				m := upgradeOn(t, dial(t, s.addr))
+				wg.Go(func() { send(m) })
+				wg.Go(func() {
+					for {
+						op, payload, err := m.readFrame()
+						switch {
+						case op == opPong && err == nil:
+							continue
+						case op != opClose || err != nil || len(payload) < 2 || payload[0] != 1002>>8 || payload[1] != 1002&0xff:
+							t.Errorf("instead of a close with 1002: opcode %d, % x, %v", op, payload, err)
+						}
+						m.conn.Close() // and whoever still sends sees it
+						return
+					}
+				})
+			}
+			wg.Wait()
+		})
+	}
+}
+
+// deaf connects with the smallest receive buffer, so that little is taken for a
+// client that does not read. It has it from the start: were the window taken back
+// from data under way, the kernel would drop that data with the acknowledgements
+// it carries, and the client could send no more either.
+func deaf(t *testing.T, addr string) net.Conn {
+	d := net.Dialer{Control: func(_, _ string, c syscall.RawConn) (err error) {
+		return errors.Join(c.Control(func(fd uintptr) {
+			err = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, 4096)
+		}), err)
+	}}
+	c, err := d.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	deadline(c)
+	return c
+}
+
+const retained = "retained"
+
+// sayings are what a client that does not read sends again and again.
+func sayings() map[string][]byte {
+	// Each brings the message that is retained once more.
+	sub := mqtt.Subscribe{PacketID: 1, Filters: []mqtt.Filter{{Topic: retained}}}
+	return map[string][]byte{
+		"PINGREQ":   appendFrame(nil, 0x80|opBinary, []byte(strings.Repeat("\xc0\x00", 8000))),
+		"SUBSCRIBE": []byte(strings.Repeat(string(appendFrame(nil, 0x80|opBinary, sub.Append(nil))), 20)),
+		"ping":      []byte(strings.Repeat(string(appendFrame(nil, 0x80|opPing, make([]byte, 125))), 100)),
+	}
+}
+
+// sayOn sends b until nothing has been taken of it for that long, or sending fails.
+// It gives up if more is taken than the kernel can hold.
+func sayOn(c net.Conn, b []byte, nothing time.Duration) error {
+	for sent := 0; sent < 128<<20; {
+		c.SetWriteDeadline(time.Now().Add(nothing))
+		n, err := c.Write(b)
+		sent += n
+		if err != nil && (n == 0 || !errors.Is(err, os.ErrDeadlineExceeded)) {
+			return err
+		}
+	}
+	return errors.New("all is taken from a client that reads nothing")
+}
+
+// talkers runs sayOn for each saying, count times, and fails the test unless it
+// ends so.
+func (s *siege) talkers(t *testing.T, count int, nothing time.Duration, ends func(error) bool) {
+	s.publish(retained, strings.Repeat("x", 32_512), "retain=true")
+	var wg sync.WaitGroup
+	for name, b := range sayings() {
+		for range count {
+			m := upgradeOn(t, deaf(t, s.addr))
+			m.connect(adminToken, mqtt.Connect{})
+			wg.Go(func() {
+				if err := sayOn(m.conn, b, nothing); !ends(err) {
+					t.Errorf("%s: %v", name, err)
+				}
+			})
+		}
+	}
+	wg.Wait()
+}
+
+// A client that asks and does not read is not read from.
+func TestHostileClientsThatDoNotRead(t *testing.T) {
+	s := besiege(t, func(c *config.Config) { c.WriteTimeout = time.Hour })
+	// 64 KiB of answers wait for each of 6, and as much again is being written; the
+	// rest is garbage, of which each SUBSCRIBE makes twice what is retained. Were
+	// all answers kept, they would be 8,000 times that.
+	s.attack("PINGREQ, SUBSCRIBE and ping", 24<<20, func(t *testing.T) {
+		s.talkers(t, 2, 500*time.Millisecond, func(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) })
+	})
+}
+
+// "A subscriber that takes no byte for write-timeout is closed."
+func TestHostileClientsThatDoNotReadAreClosed(t *testing.T) {
+	s := besiege(t, func(c *config.Config) {
+		c.WriteTimeout = 300 * time.Millisecond
+		c.SubscriberBuffer = 64 << 10
+	})
+	s.attack("PINGREQ, SUBSCRIBE and ping", 24<<20, func(t *testing.T) { s.talkers(t, 2, patience, isEnd) })
+	message := strings.Repeat("x", 32_512)
+	// busy publishes until all that do not read have been closed; of the
+	// connections that are left three are the siege's own, and one is the
+	// publisher's.
+	busy := func(t *testing.T) {
+		publisher := s.session(t)
+		if !within(func() bool {
+			for range 50 {
+				publisher.publish("busy", message, false)
+				publisher.ping()
+			}
+			return s.metric("pubsub_connections{") == 4
+		}) {
+			t.Errorf("%v connections are left", s.metric("pubsub_connections{"))
+		}
+	}
+	// All share one log of subscriber-buffer, and each has as much as that under
+	// way, as event or packet, and 16 KB to gather it.
+	const clients = 20
+	const bound = 2<<20 + clients*3*64<<10
+	s.attack("streams that are not read", bound, func(t *testing.T) {
+		for range clients {
+			c := deaf(t, s.addr)
+			get(t, c, "/events?topic=busy", asAdminLine).opened()
+		}
+		busy(t)
+	})
+	s.attack("sessions that are not read", bound, func(t *testing.T) {
+		for range clients {
+			m := upgradeOn(t, deaf(t, s.addr))
+			m.connect(adminToken, mqtt.Connect{})
+			m.subscribe("busy")
+		}
+		busy(t)
+	})
+}

@@ -1,0 +1,323 @@
+package scenario
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"testing"
+
+	"pubsub/internal/config"
+	"pubsub/internal/mqtt"
+)
+
+// connections waits until the node has that many connections, of strangers too.
+func (n *node) connections(t *testing.T, want float64) {
+	t.Helper()
+	if !within(func() bool { return n.metric("pubsub_connections{") == want }) {
+		t.Fatalf("%v connections, want %v", n.metric("pubsub_connections{"), want)
+	}
+}
+
+// max-connections: "too-many-connections; MQTT CONNACK 0x97". Streams and sessions
+// count together, what was refused does not count, and a place is free again once
+// its holder has gone.
+func TestMaxConnections(t *testing.T) {
+	forEachTransport(t, func(t *testing.T, m transport) {
+		n := start(t, func(c *config.Config) { c.MaxConnections = 2 })
+		token := n.token("t")
+		ss := []subscriber{transports[0].subscribe(n, token, "t"), transports[1].subscribe(n, token, "t")}
+		for range 3 {
+			m.refused(n, token, "t")
+			n.connections(t, 2)
+		}
+		// "Checks run: topics, other parameters, credentials, permissions, limits".
+		n.refusesToken(signingKey{"nobody", "x"}.token([]string{"t"}, nil, nil), "t")
+		n.getEvents("topic", "u", "auth", token).refused("forbidden", "Cannot subscribe to topic: u")
+		for i, s := range ss {
+			s.leave()
+			n.connections(t, 1)
+			ss[i] = m.subscribe(n, token, "t")
+			m.refused(n, token, "t")
+			n.connections(t, 2)
+		}
+		n.publish("t", "x") // is not a connection
+		for _, s := range ss {
+			if got := s.next(); got != "x" {
+				t.Errorf("%q", got)
+			}
+		}
+	})
+}
+
+// "A second connection of the same one takes over", though there is no place for
+// another client: a device that has lost its network comes back.
+func TestTakeOverAtMaxConnections(t *testing.T) {
+	n := start(t, func(c *config.Config) { c.MaxConnections, c.MaxConnectionsPerIP = 1, 1 })
+	token := n.token("t")
+	last := n.connect(token, mqtt.Connect{ClientID: "device"})
+	for range 3 {
+		next := n.connect(token, mqtt.Connect{ClientID: "device"})
+		last.ended(mqtt.SessionTakenOver, 1000)
+		last.conn.Close()
+		n.connections(t, 1)
+		last = next
+	}
+	other := n.upgrade()
+	other.send(&mqtt.Connect{ClientID: "another", Password: []byte(token), HasPassword: true})
+	other.ended(mqtt.QuotaExceeded, 1000)
+	other.conn.Close()
+	last.ping()
+	last.conn.Close()
+	n.connections(t, 0)
+	n.connect(token, mqtt.Connect{ClientID: "another"}).ping()
+}
+
+func refusesUpgrade(t *testing.T, n *node, header ...string) {
+	t.Helper()
+	header = append(header, "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: "+wsKey)
+	c := get(t, dial(t, n.addr), "/mqtt", header...)
+	length, err := strconv.Atoi(c.header.Get("Content-Length"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	body := make([]byte, length)
+	if _, err := io.ReadFull(c.r, body); err != nil {
+		t.Fatal(err)
+	}
+	if c.status != "HTTP/1.1 503 Service Unavailable" || string(body) != "Too many connections\n" {
+		t.Errorf("%s %q", c.status, body)
+	}
+	if s, err := strconv.Atoi(c.header.Get("Retry-After")); err != nil || s < 1 {
+		t.Errorf("Retry-After: %q", c.header.Get("Retry-After"))
+	}
+}
+
+// "503 before the upgrade where the token is not read yet": whoever has not shown a
+// token can keep others of its kind out, and nobody else.
+func TestMaxConnectionsOfStrangers(t *testing.T) {
+	n := start(t, func(c *config.Config) { c.MaxConnections = 2 })
+	token := n.token("t")
+	strangers := []*mqttClient{n.upgrade(), n.upgrade()}
+	refusesUpgrade(t, n)
+	subscribeSSE(n, token, "t")
+	// One becomes a client: there is a place for a stranger again.
+	strangers[0].connect(token, mqtt.Connect{})
+	next := n.upgrade()
+	refusesUpgrade(t, n)
+	// The next finds the places of clients taken.
+	next.send(&mqtt.Connect{Password: []byte(token), HasPassword: true})
+	next.ended(mqtt.QuotaExceeded, 1000)
+	next.conn.Close()
+	strangers[1].conn.Close()
+	n.connections(t, 2)
+	n.upgrade()
+	n.upgrade()
+	refusesUpgrade(t, n)
+}
+
+// origin is a way in which a client's address is told.
+type origin struct {
+	name  string
+	first func(a netip.Addr) []byte // what the connection begins with
+	lines func(a netip.Addr) []string
+}
+
+var origins = []origin{
+	{"X-Forwarded-For", nil, func(a netip.Addr) []string { return []string{"X-Forwarded-For: 203.0.113.1, " + a.String()} }},
+	{"PROXY protocol version 1", func(a netip.Addr) []byte {
+		family := "TCP4"
+		if a.Is6() {
+			family = "TCP6"
+		}
+		return fmt.Appendf(nil, "PROXY %s %s %s 5000 7676\r\n", family, a, a)
+	}, nil},
+	{"PROXY protocol version 2", func(a netip.Addr) []byte {
+		b := append([]byte("\r\n\r\n\x00\r\nQUIT\n"), 0x21, 0x11)
+		if a.Is6() {
+			b[13] = 0x21
+		}
+		b = binary.BigEndian.AppendUint16(b, uint16(2*a.BitLen()/8+4))
+		b = append(append(b, a.AsSlice()...), a.AsSlice()...)
+		return append(b, 0x13, 0x88, 0x1d, 0xfc)
+	}, nil},
+}
+
+// dialAs connects as the client of address a whom a proxy on this machine speaks
+// for, and returns the header lines that go with it.
+func (o *origin) dialAs(n *node, a netip.Addr) (net.Conn, []string) {
+	n.t.Helper()
+	conn := dial(n.t, n.addr)
+	var lines []string
+	if o.first != nil {
+		if _, err := conn.Write(o.first(a)); err != nil {
+			n.t.Fatal(err)
+		}
+	}
+	if o.lines != nil {
+		lines = o.lines(a)
+	}
+	return conn, lines
+}
+
+// max-connections-per-ip, for clients whose address a trusted proxy tells
+// ("trusted-proxies: CIDRs whose X-Forwarded-For and PROXY protocol v1/v2 headers
+// are believed"), and for those whose proxy is not trusted.
+func TestMaxConnectionsPerIP(t *testing.T) {
+	alice, bob := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")
+	for _, o := range origins {
+		t.Run(o.name, func(t *testing.T) {
+			n := start(t, func(c *config.Config) {
+				c.MaxConnectionsPerIP = 2
+				c.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+			})
+			token := n.token("t")
+			stream := func(a netip.Addr) *sseClient {
+				t.Helper()
+				conn, lines := o.dialAs(n, a)
+				return get(t, conn, "/events?topic=t&auth="+token, lines...)
+			}
+			session := func(a netip.Addr) *mqttClient {
+				t.Helper()
+				conn, lines := o.dialAs(n, a)
+				return upgradeOn(t, conn, lines...)
+			}
+			refused := func(a netip.Addr) {
+				t.Helper()
+				if e := stream(a).next(); e.data != `{"condition":"too-many-connections","text":"Too many connections"}` {
+					t.Errorf("%q", e.raw)
+				}
+				m := session(a)
+				m.send(&mqtt.Connect{Password: []byte(token), HasPassword: true})
+				m.ended(mqtt.QuotaExceeded, 1000)
+				m.conn.Close()
+			}
+			for _, a := range []netip.Addr{alice, bob} {
+				s, m := stream(a), session(a)
+				s.opened()
+				m.connect(token, mqtt.Connect{})
+				m.subscribe("t")
+				refused(a)
+				n.publish("t", "x")
+				s.expect("event: message\ndata: x\n")
+				m.expect("t", "x")
+			}
+			n.connections(t, 4)
+
+			// Strangers are as many, and the same for all that is not believed.
+			first := session(alice)
+			session(alice)
+			conn, lines := o.dialAs(n, alice)
+			lines = append(lines, "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: "+wsKey)
+			if c := get(t, conn, "/mqtt", lines...); c.status != "HTTP/1.1 503 Service Unavailable" {
+				t.Error(c.status)
+			}
+			session(bob)
+			first.conn.Close()
+		})
+	}
+	t.Run("nobody is trusted", func(t *testing.T) {
+		n := start(t, func(c *config.Config) { c.MaxConnectionsPerIP = 2 })
+		token := n.token("t")
+		for i, want := range []string{"", "", `{"condition":"too-many-connections","text":"Too many connections"}`} {
+			c := get(t, dial(t, n.addr), "/events?topic=t&auth="+token, fmt.Sprintf("X-Forwarded-For: 192.0.2.%d", i))
+			if e := c.next(); e.data != want {
+				t.Errorf("client %d: %q", i, e.raw)
+			}
+		}
+	})
+}
+
+// A place of an address is free again once its holder has gone.
+func TestMaxConnectionsPerIPGivesBack(t *testing.T) {
+	forEachTransport(t, func(t *testing.T, m transport) {
+		n := start(t, func(c *config.Config) { c.MaxConnectionsPerIP = 1 })
+		token := n.token("t")
+		for range 3 {
+			s := m.subscribe(n, token, "t")
+			m.refused(n, token, "t")
+			s.leave()
+			n.connections(t, 0)
+		}
+	})
+}
+
+// publish-rate: "messages a second on a node, with a burst of one second's worth, per
+// kid and sub …; not for the admin token; 429; MQTT: dropped and counted". MQTT and
+// HTTP draw on one allowance.
+func TestPublishRate(t *testing.T) {
+	const rate, messages = 3, 300
+	n := start(t, func(c *config.Config) { c.PublishRate = rate })
+	watch := n.adminClient("t")
+	who := func(sub string) string { return n.key.token(nil, []string{"t"}, claims{"sub": sub}) }
+	p := n.connect(who("a"), mqtt.Connect{})
+	var ps []mqtt.Packet
+	for i := range messages {
+		ps = append(ps, &mqtt.Publish{Topic: "t", Payload: strconv.AppendInt(nil, int64(i), 10)})
+	}
+	p.send(ps...)
+	p.ping() // dropped messages do not end the session, and all have been taken
+
+	post := func(token string) *http.Response {
+		t.Helper()
+		resp, body := n.do("POST", n.url("/events?topic=t"), map[string]string{"Authorization": "Bearer " + token}, "posted")
+		if want := map[int]string{200: "Published\n", 429: "Too many requests\n"}[resp.StatusCode]; body != want || want == "" {
+			t.Fatalf("%s %q", resp.Status, body)
+		}
+		return resp
+	}
+	var resp *http.Response
+	posted := 0
+	if !within(func() bool { resp = post(who("a")); posted++; return resp.StatusCode == 429 }) {
+		t.Fatal("the rate is not limited over HTTP")
+	}
+	if s, err := strconv.Atoi(resp.Header.Get("Retry-After")); err != nil || s != 1 {
+		t.Errorf("Retry-After: %q", resp.Header.Get("Retry-After"))
+	}
+	posted-- // the last was refused
+	for range rate {
+		if resp := post(who("b")); resp.StatusCode != 200 { // its burst is its own
+			t.Errorf("another publisher: %s", resp.Status)
+		}
+		posted++
+	}
+	n.publish("t", "end")
+
+	var got int
+	for i := -1; ; {
+		s := string(watch.publication().Payload)
+		if s == "end" {
+			break
+		}
+		if s == "posted" {
+			posted--
+			continue
+		}
+		k, err := strconv.Atoi(s)
+		if err != nil || k <= i || got < rate && k != got {
+			t.Fatalf("after %d messages, the last of them %d, comes %q", got, i, s)
+		}
+		i = k
+		got++
+	}
+	if posted != 0 {
+		t.Errorf("%d messages that were answered with 200 have not come", posted)
+	}
+	dropped := n.metric(`pubsub_publishes_dropped_total{reason="rate-limit"}`)
+	if got < rate || got == messages || got+int(dropped) != messages {
+		t.Errorf("%d messages have come and %v were dropped of %d", got, dropped, messages)
+	}
+	// Of the administrator nothing is dropped.
+	admin := n.adminClient()
+	admin.send(ps...)
+	for i := range messages {
+		watch.expect("t", strconv.Itoa(i))
+	}
+	for range 2 * rate {
+		n.publish("t", "x")
+		watch.expect("t", "x")
+	}
+}

@@ -1,0 +1,163 @@
+package scenario
+
+import "testing"
+
+// All lists the scenarios that every mode runs.
+var All = []func(t *testing.T){
+	// backlog.go
+	TestSubscriberBuffer,
+	TestBacklogMemory,
+	// delivery.go
+	TestNothingIsLostAfterTheSubscription,
+	TestEveryPublicationReachesBothProtocols,
+	TestOrderOfOnePublisher,
+	TestPipelinedRetainedPublishesKeepTheirOrder,
+	TestOrderOfPosts,
+	TestTopicsAreOpaque,
+	TestWhoLeavesIsForgotten,
+	// durable.go
+	TestDurableStream,
+	TestPlainSubscriberSeesRetainedPublishes,
+	TestDurableResume,
+	TestDurableResumeWithSpacePaddedHex,
+	TestDurableTopicsThatNeedEscaping,
+	TestIDNamesWhatWasGiven,
+	TestClears,
+	TestTTL,
+	TestRestart,
+	TestDurableVersionsNeverStepBack,
+	// ending.go
+	TestTokenExpires,
+	TestTokenExpiryIsNotEnforced,
+	TestKeyIsDeleted,
+	TestDrain,
+	TestDrainOfNobody,
+	TestDrainServesDeletions,
+	TestDrainOfOneWhoDoesNotRead,
+	TestDrainOfOneWhoIsSending,
+	TestStreamOfOneWhoGoesOnSending,
+	// framing.go
+	TestStreamFraming,
+	TestRefusalFraming,
+	TestCutStreamHasNoLastChunk,
+	// halfclose.go
+	TestSendingSideIsShut,
+	// hostile.go
+	TestHostileBytes,
+	TestHostileSlowness,
+	TestHostileComingAndGoing,
+	TestHostileRequestHeads,
+	TestLongestLastEventID,
+	TestHostileTokens,
+	TestHostileBodies,
+	// hostile_mqtt.go
+	TestHostileFrames,
+	TestHostilePackets,
+	TestHostileConnects,
+	TestHostileClientsThatDoNotRead,
+	TestHostileClientsThatDoNotReadAreClosed,
+	// http2.go
+	TestSilentHTTP2StreamStays,
+	TestHTTP2StreamEndsWhole,
+	TestHTTP2Requests,
+	TestHTTP2RequestHeaders,
+	// limits.go
+	TestMaxConnections,
+	TestTakeOverAtMaxConnections,
+	TestMaxConnectionsOfStrangers,
+	TestMaxConnectionsPerIP,
+	TestMaxConnectionsPerIPGivesBack,
+	TestPublishRate,
+	// mqttconnect.go
+	TestAnythingButConnectFirst,
+	TestConnectMustBeWholeInTime,
+	TestConnectRefusals,
+	TestConnack,
+	TestConnackSaysTheMaximumPacketSize,
+	TestUserNameIsIgnored,
+	TestTakeOver,
+	TestKeepAlive,
+	TestFaultsAfterConnack,
+	TestDisconnect,
+	TestSubprotocol,
+	TestPacketsAnywhereInFrames,
+	TestWebSocket,
+	TestWebSocketKeepAlive,
+	// mqttdelivery.go
+	TestSubackAnswersEveryFilter,
+	TestUnsubscribe,
+	TestNoLocal,
+	TestRetainAsPublished,
+	TestRetainHandling,
+	TestSubscriptionIdentifier,
+	TestPropertiesTravelUnaltered,
+	TestMessageExpiry,
+	TestPublishWithoutTheRight,
+	TestMaximumPacketSizeOfTheClient,
+	// reload.go
+	TestReloadOfCertificate,
+	TestReloadOfLimits,
+	TestReloadSaysWhatNeedsARestart,
+	// resume.go
+	TestFirstIDNamesWhatWasGiven,
+	TestLargeRetainedMessagesOfAStream,
+	// sockets.go
+	TestMaxSockets,
+	TestMaxSocketsAllBusy,
+	TestMaxSocketsTLS,
+	TestOpsAtMaxSockets,
+	TestReloadOfMaxSockets,
+	TestMaxConnectionsPerIPCountsSockets,
+	TestIdleTimeout,
+	TestHeaderFields,
+	TestHTTPToTLS,
+	// sse.go
+	TestStreamHead,
+	TestHeadOfEventsIsNoStream,
+	TestStreamRefusals,
+	TestStreamCredentials,
+	TestTokenRefusals,
+	TestRequireExp,
+	TestMessageEvents,
+	TestEnvelope,
+	TestKeepAliveEvent,
+	TestBytesAfterTheRequestMeanNothing,
+	// stalled.go
+	TestStalledReader,
+	TestStalledReaderIsClosed,
+	// tls.go
+	TestHTTP2Streams,
+	TestHTTP2StreamThatIsNotRead,
+	TestSlowReaderIsNotClosed,
+	TestTLS,
+	// will.go
+	TestWill,
+	TestWillIsAMessageOfItsClient,
+	TestWillTopics,
+}
+
+// InProcess lists the scenarios that measure a process without a NATS server: every mode but
+// that of NATS runs them.
+var InProcess = []func(t *testing.T){TestChurn, TestMemory, TestSubscribeToManyLargeRetained}
+
+// Clusters lists the scenarios of several nodes over NATS. They run in one mode.
+var Clusters = []func(t *testing.T){
+	// away.go
+	TestClusterWhileNATSIsAway,
+	TestClusterMQTTPublisherWhileNATSIsAway,
+	TestClusterStartsBeforeNATS,
+	TestClusterEndsBeforeNATS,
+	// cluster.go
+	TestClusterDelivery,
+	TestClusterResume,
+	TestClusterNothingIsLostAfterTheSubscription,
+	TestClusterTakeOver,
+	TestClusterTakeOverWhileNATSIsAway,
+	TestClusterKeys,
+	TestClusterTopics,
+	TestClusterStreamLost,
+	TestClusterKeyBucketLost,
+	TestClusterSendsNoClientIdentifiers,
+	// rolling.go
+	TestClusterRollingRestart,
+}

@@ -1,0 +1,353 @@
+package scenario
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"runtime"
+	"strings"
+	"testing"
+
+	"pubsub/internal/config"
+	"pubsub/internal/mqtt"
+)
+
+// TestMemory measures each row of ARCHITECTURE.md's table "What bounds memory" that a
+// client can fill, with the worst content that the row allows: a subtest bears the
+// name of its row. What is compared are bytes of live memory, which no load changes.
+// The clients are in the same process, so that each of them takes 1 or 2 KiB of it.
+func TestMemory(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector takes memory of its own, and has sync.Pool forget things")
+	}
+	t.Run("unread messages", memoryOfUnread)
+	t.Run("stream that takes nothing", memoryOfStreams)
+	t.Run("ids of a stream that takes nothing", memoryOfIDs)
+	t.Run("session that takes nothing", memoryOfSessions)
+	t.Run("answers that are not taken", memoryOfAnswers)
+	t.Run("packet in parts", memoryOfPackets)
+	t.Run("body in parts", memoryOfBodies)
+	t.Run("will", memoryOfWills)
+	t.Run("subscription", memoryOfSubscriptions)
+	t.Run("connection without a stream or session", memoryOfConnections)
+}
+
+const (
+	longest = 32512 // the default of max-message-size
+	// worst is how long the encoding of a byte is at most: a control character's in an
+	// envelope, or a newline's.
+	worst = 7
+)
+
+// around is what a connection takes beside what it is measured for, the client's side
+// of it included. The portable holder has two goroutines for it and, while one of them
+// waits for the client to read, a writer.
+func around() int64 {
+	if mode.Holder == "portable" {
+		return 48 << 10
+	}
+	return 16 << 10
+}
+
+// live is how much memory is in use once all garbage is gone.
+func live() int64 {
+	runtime.GC() // what pools keep goes with the second collection
+	runtime.GC()
+	var s runtime.MemStats
+	runtime.ReadMemStats(&s)
+	return int64(s.HeapAlloc + s.StackInuse)
+}
+
+// each returns how much memory each of the clients takes that open opens: when
+// nothing more happens on the node.
+func (n *node) each(clients int, open func(i int)) int64 {
+	n.t.Helper()
+	n.quiet()
+	before := live()
+	for i := range clients {
+		open(i)
+	}
+	n.quiet()
+	return (live() - before) / int64(clients)
+}
+
+// quiet returns when nothing more is delivered.
+func (n *node) quiet() {
+	n.t.Helper()
+	last, same := -1.0, 0
+	if !within(func() bool {
+		now := n.metric("pubsub_messages_delivered_total") + n.metric("pubsub_connections{") + n.metric("pubsub_subscriptions")
+		if same++; now != last {
+			last, same = now, 0
+		}
+		return same == 5
+	}) {
+		n.t.Fatal("the node does not come to rest")
+	}
+}
+
+// atMost fails the test if each of what takes more than most bytes.
+func atMost(t *testing.T, what string, got, most int64) {
+	t.Helper()
+	t.Logf("%d bytes for each %s, at most %d", got, what, most)
+	if got > most {
+		t.Errorf("each %s takes %d bytes, more than %d", what, got, most)
+	}
+}
+
+// deaf sends bytes over a connection of its own, of which nothing is read.
+func (n *node) deaf(request string) net.Conn {
+	n.t.Helper()
+	c := dial(n.t, n.addr)
+	c.SetReadBuffer(4 << 10)
+	if _, err := io.WriteString(c, request); err != nil {
+		n.t.Fatal(err)
+	}
+	return c
+}
+
+// deafEvents begins a stream of which nothing is read.
+func (n *node) deafEvents(pairs ...string) net.Conn {
+	n.t.Helper()
+	return n.deaf("GET /events" + query(pairs...) + " HTTP/1.1\r\nHost: broker\r\nFastly-Key: " + adminToken + "\r\n\r\n")
+}
+
+// webSocket is the request for one.
+const webSocket = "GET /mqtt HTTP/1.1\r\nHost: broker\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + wsKey + "\r\n\r\n"
+
+// deafClient opens a session of which nothing is read, and sends packets.
+func (n *node) deafClient(c mqtt.Connect, ps ...mqtt.Packet) net.Conn {
+	n.t.Helper()
+	c.Password, c.HasPassword = []byte(adminToken), true
+	ps = append([]mqtt.Packet{&c}, ps...)
+	return n.deaf(webSocket + string(appendFrame(nil, 0x80|opBinary, appendPackets(nil, ps...))))
+}
+
+// quietNode has no limits of time that a test would meet.
+func quietNode(t *testing.T, settings ...func(*config.Config)) *node {
+	return start(t, append(settings, func(c *config.Config) {
+		c.WriteTimeout, c.LogLevel = 4*patience, "error"
+	})...)
+}
+
+func memoryOfUnread(t *testing.T) {
+	const limit = 8 << 20
+	for _, c := range []struct {
+		name, topic, data string
+		count             int // of messages, so that they take several times the limit
+	}{
+		{"one byte, long topics", strings.Repeat(":", 1000), "x", 2500},
+		{"one byte, long topics to be escaped", strings.Repeat(`"`, 1000), "x", 2500},
+		{"newlines", "t", strings.Repeat("\n", longest), 60},
+		{"control characters", "t", strings.Repeat("\x01", longest), 60},
+		{"short newlines", "t", strings.Repeat("\n", 50), 20_000},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			n := quietNode(t, func(c *config.Config) { c.BacklogMemory, c.SubscriberBuffer = limit, 1<<30 })
+			topics := []string{"ballast"}
+			for i := range 4 {
+				topics = append(topics, fmt.Sprint(c.topic, i))
+			}
+			s := n.stalled(transports[0], topics...)
+			defer runtime.KeepAlive(s)
+			// Those who read have every encoding made.
+			for _, topic := range topics[1:] {
+				for _, params := range [][]string{{}, {"durable", "true"}, {"envelope", "true"}, {"durable", "true", "envelope", "true"}} {
+					fast := n.adminEvents(append(params, "topic", topic)...)
+					go io.Copy(io.Discard, fast.conn)
+				}
+				fast := n.adminClient(topic)
+				go io.Copy(io.Discard, fast.conn)
+			}
+			p := n.adminClient()
+			n.quiet()
+			before := live()
+			for i := range c.count {
+				p.publish(topics[1+i%4], c.data, i%8 < 4)
+			}
+			p.ping()
+			n.quiet()
+			more := live() - before
+			t.Logf("%d KiB, the node counts %v", more>>10, int(n.metric("pubsub_backlog_bytes"))>>10)
+			if more > limit*3/2 {
+				t.Errorf("%d KiB of memory for what is unread, backlog-memory is %d KiB", more>>10, limit>>10)
+			}
+			if more < limit/4 {
+				t.Errorf("%d KiB: too little is unread", more>>10)
+			}
+		})
+	}
+}
+
+// retainWorst makes topics that retain what takes most when it is encoded.
+func (n *node) retainWorst(count int) (topics []string) {
+	n.t.Helper()
+	for i := range count {
+		topic := fmt.Sprint("t", i)
+		n.publish(topic, strings.Repeat("\x01", longest), "retain=true")
+		topics = append(topics, topic)
+	}
+	return topics
+}
+
+func memoryOfStreams(t *testing.T) {
+	n := quietNode(t)
+	pairs := []string{"durable", "true", "envelope", "true"}
+	for _, topic := range n.retainWorst(10) {
+		pairs = append(pairs, "topic", topic)
+	}
+	n.deafEvents(pairs...) // what all share
+	got := n.each(20, func(int) { n.deafEvents(pairs...) })
+	atMost(t, "stream", got, 16<<10+worst*longest+around())
+}
+
+func memoryOfIDs(t *testing.T) {
+	n := quietNode(t)
+	pairs := []string{"durable", "true"}
+	var topics []string
+	for i := range 10 {
+		topic := fmt.Sprint(strings.Repeat(":", 1000), i)
+		n.publish(topic, "abc", "retain=true") // an id names each
+		topics = append(topics, topic)
+		pairs = append(pairs, "topic", topic)
+	}
+	p := n.adminClient()
+	const longestID = 10 * (3*1000 + 40)
+	got := n.each(20, func(i int) {
+		n.deafEvents(pairs...)
+		if i == 19 {
+			n.quiet()
+			for j := range 300 {
+				p.publish(topics[j%10], "abc", true)
+			}
+			p.ping()
+		}
+	})
+	// 300 messages of it would be 9 MB.
+	atMost(t, "stream", got, (16<<10+longestID)*3/2+around()) // memory that grows has room left
+}
+
+func memoryOfSessions(t *testing.T) {
+	n := quietNode(t)
+	sub := mqtt.Subscribe{PacketID: 1}
+	for _, topic := range n.retainWorst(30) {
+		sub.Filters = append(sub.Filters, mqtt.Filter{Topic: topic})
+	}
+	// With a Subscription Identifier each packet has a head of its own.
+	sub.SubscriptionID = 1
+	n.deafClient(mqtt.Connect{}, &sub)
+	got := n.each(20, func(int) { n.deafClient(mqtt.Connect{}, &sub) })
+	atMost(t, "session", got, 16<<10+longest+1024+around())
+}
+
+func memoryOfAnswers(t *testing.T) {
+	const answers = 16 << 10
+	n := quietNode(t)
+	// The most that a client can have answered for what it sends: pings, each of which
+	// takes as long an answer. What the sockets hold is as much as the client can send.
+	flood := func(c net.Conn, b []byte) {
+		done := make(chan struct{})
+		t.Cleanup(func() { c.Close(); <-done })
+		go func() {
+			defer close(done)
+			for range 64 << 20 / len(b) {
+				if _, err := c.Write(b); err != nil {
+					return
+				}
+			}
+		}()
+	}
+	ping := appendFrame(nil, 0x80|opPing, make([]byte, 125))
+	pings := []byte(strings.Repeat(string(ping), 64))
+	got := n.each(20, func(i int) {
+		c := n.deafClient(mqtt.Connect{})
+		if i == 19 {
+			n.quiet()
+		}
+		flood(c, pings)
+		if i == 19 {
+			n.still()
+		}
+	})
+	// Twice: what is to be written, and what the socket has not taken of that; then
+	// what is being read and its goroutine; and the client's own.
+	atMost(t, "session", got, 2*answers+16<<10+8<<10+around()+8<<10)
+}
+
+// still returns when the process takes no more memory.
+func (n *node) still() {
+	n.t.Helper()
+	last, same := int64(-1), 0
+	if !within(func() bool {
+		now := live() >> 16
+		if same++; now != last {
+			last, same = now, 0
+		}
+		return same == 10
+	}) {
+		n.t.Fatal("the process does not come to rest")
+	}
+}
+
+func memoryOfPackets(t *testing.T) {
+	n := quietNode(t)
+	packet := appendPackets(nil, &mqtt.Publish{Topic: "t", Payload: make([]byte, longest)})
+	got := n.each(50, func(int) {
+		c := n.deafClient(mqtt.Connect{})
+		const step = 1000 // as it grows bit by bit, its memory may be more than it
+		for b := appendFrame(nil, 0x80|opBinary, packet); len(b) > step; b = b[step:] {
+			if _, err := c.Write(b[:step]); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+	atMost(t, "session", got, longest*5/4+around())
+}
+
+func memoryOfBodies(t *testing.T) {
+	n := quietNode(t)
+	request := func(sent int) string {
+		return fmt.Sprintf("POST /events?topic=t HTTP/1.1\r\nHost: broker\r\nAuthorization: Bearer %s\r\nContent-Length: %d\r\n\r\n%s",
+			adminToken, longest, strings.Repeat("x", sent))
+	}
+	// A connection of HTTP takes that much while a request is served.
+	const http = 24 << 10
+	announced := n.each(50, func(int) { n.deaf(request(0)) })
+	atMost(t, "body that is only announced", announced, http+8<<10)
+	sent := n.each(50, func(int) { n.deaf(request(longest - 1)) })
+	atMost(t, "body without its last byte", sent, http+longest+8<<10)
+}
+
+func memoryOfWills(t *testing.T) {
+	n := quietNode(t)
+	const name = 1000
+	got := n.each(50, func(i int) {
+		n.deafClient(mqtt.Connect{
+			ClientID: fmt.Sprint(strings.Repeat("c", name), i),
+			Will:     &mqtt.Will{Topic: strings.Repeat("t", 1024), Payload: make([]byte, longest-2000)},
+		})
+	})
+	atMost(t, "session", got, longest+256+2*name+around())
+}
+
+func memoryOfSubscriptions(t *testing.T) {
+	n := quietNode(t)
+	const topics, atOnce = 2000, 20
+	got := n.each(1, func(int) {
+		c := n.deafClient(mqtt.Connect{})
+		for i := range topics / atOnce {
+			sub := mqtt.Subscribe{PacketID: uint16(i + 1)}
+			for j := range atOnce {
+				sub.Filters = append(sub.Filters, mqtt.Filter{Topic: fmt.Sprintf("%s%4d", strings.Repeat("t", 1020), i*atOnce+j)})
+			}
+			if _, err := c.Write(appendFrame(nil, 0x80|opBinary, appendPackets(nil, &sub))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if !within(func() bool { return n.metric("pubsub_subscriptions") == topics }) {
+			t.Fatalf("%v subscriptions", n.metric("pubsub_subscriptions"))
+		}
+	})
+	const cursor, topic, inMap = 80, 208, 200 // the map's and the client's lists have room left
+	atMost(t, "topic of its own", got/topics, 1024+cursor+topic+inMap)
+}

@@ -1,0 +1,487 @@
+package scenario
+
+import (
+	"bytes"
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	"pubsub/internal/config"
+	"pubsub/internal/mqtt"
+)
+
+// rawPacket is a packet of that first byte; it must be short.
+func rawPacket(first byte, body ...string) []byte {
+	b := strings.Join(body, "")
+	if len(b) > 127 {
+		panic("too long")
+	}
+	return append([]byte{first, byte(len(b))}, b...)
+}
+
+// "CONNECT is first, whole within 10 s; anything else: WebSocket close 1002 and no
+// MQTT packet."
+func TestAnythingButConnectFirst(t *testing.T) {
+	n := start(t)
+	for name, b := range map[string][]byte{
+		"PINGREQ":      {0xc0, 0},
+		"SUBSCRIBE":    (&mqtt.Subscribe{PacketID: 1, Filters: []mqtt.Filter{{Topic: "t"}}}).Append(nil),
+		"PUBLISH":      (&mqtt.Publish{Topic: "t"}).Append(nil),
+		"DISCONNECT":   {0xe0, 0},
+		"type 0":       {0, 0},
+		"AUTH":         {0xf0, 0},
+		"CONNACK":      {0x20, 3, 0, 0, 0},
+		"HTTP":         []byte("GET / HTTP/1.1\r\n\r\n"),
+		"too long":     {0x30, 0xff, 0xff, 0xff, 0x7f},
+		"endless":      {0x30, 0xff, 0xff, 0xff, 0xff, 0x7f},
+		"with CONNECT": append([]byte{0xc0, 0}, connectWith(adminToken)...),
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := n.upgrade()
+			m.frame(0x80|opBinary, b)
+			m.closes(1002)
+		})
+	}
+}
+
+func TestConnectMustBeWholeInTime(t *testing.T) {
+	t.Parallel()
+	n := start(t, func(c *config.Config) { c.HandshakeTimeout = 200 * time.Millisecond })
+	for name, b := range map[string][]byte{
+		"nothing":         nil,
+		"half of CONNECT": connectWith(adminToken)[:10],
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := n.upgrade()
+			if b != nil {
+				m.frame(0x80|opBinary, b)
+			}
+			m.closes(1002)
+		})
+	}
+	// Whoever is connected is not concerned.
+	m := n.adminClient("t")
+	time.Sleep(400 * time.Millisecond)
+	m.ping()
+}
+
+// Every answer to a CONNECT that is refused, with the close code that follows.
+func TestConnectRefusals(t *testing.T) {
+	n := start(t)
+	const name, v5 = "\x00\x04MQTT", "\x05"
+	password := "\x00\x01x"
+	for _, tt := range []struct {
+		name   string
+		packet []byte
+		reason mqtt.ReasonCode
+		code   int
+	}{
+		{"version 6", rawPacket(0x10, name, "\x06\x02\x00\x00\x00\x00\x00"), 0x84, 1000},
+		{"version 255", rawPacket(0x10, name, "\xff"), 0x84, 1000},
+		{"unknown protocol", rawPacket(0x10, "\x00\x04HTTP", v5, "\x02\x00\x00\x00\x00\x00"), 0x84, 1000},
+		{"reserved flag", rawPacket(0x10, name, v5, "\x03\x00\x00\x00\x00\x00"), 0x81, 1002},
+		{"flags in the fixed header", rawPacket(0x11, name, v5, "\x02\x00\x00\x00\x00\x00"), 0x81, 1002},
+		{"cut short", rawPacket(0x10, name, v5, "\x42\x00\x00\x00\x00\x00"), 0x81, 1002},
+		{"bytes left over", rawPacket(0x10, name, v5, "\x42\x00\x00\x00\x00\x00", password, "x"), 0x81, 1002},
+		{"invalid UTF-8 in the client identifier", rawPacket(0x10, name, v5, "\x42\x00\x00\x00\x00\x01\xff", password), 0x81, 1002},
+		{"U+0000 in the client identifier", rawPacket(0x10, name, v5, "\x42\x00\x00\x00\x00\x01\x00", password), 0x81, 1002},
+		{"length of five bytes", []byte{0x10, 0xff, 0xff, 0xff, 0xff, 0x01}, 0x81, 1002},
+		{"a property twice", rawPacket(0x10, name, v5, "\x42\x00\x00\x0a\x11\x00\x00\x00\x01\x11\x00\x00\x00\x01\x00\x00", password), 0x82, 1002},
+		{"Receive Maximum 0", rawPacket(0x10, name, v5, "\x42\x00\x00\x03\x21\x00\x00\x00\x00", password), 0x82, 1002},
+		{"will QoS without a will", rawPacket(0x10, name, v5, "\x4a\x00\x00\x00\x00\x00", password), 0x82, 1002},
+		{"above the maximum packet size", append([]byte{0x10, 0x81, 0x80, 0x02}, name...), 0x95, 1000},
+		{"no password", rawPacket(0x10, name, v5, "\x02\x00\x00\x00\x00\x00"), 0x87, 1000},
+		{"empty password", rawPacket(0x10, name, v5, "\x42\x00\x00\x00\x00\x00\x00\x00"), 0x87, 1000},
+		{"user name alone", rawPacket(0x10, name, v5, "\x82\x00\x00\x00\x00\x00", password), 0x87, 1000},
+		{"bad token", rawPacket(0x10, name, v5, "\x42\x00\x00\x00\x00\x00", password), 0x87, 1000},
+		{"authentication method", rawPacket(0x10, name, v5, "\x42\x00\x00\x04\x15\x00\x01x\x00\x00", password), 0x8C, 1000},
+		{"client identifier of 1,025 bytes", (&mqtt.Connect{ClientID: strings.Repeat("c", 1025), Password: []byte(adminToken), HasPassword: true}).Append(nil), 0x85, 1000},
+		{"will QoS 2", rawPacket(0x10, name, v5, "\x56\x00\x00\x00\x00\x00\x00\x00\x01t\x00\x00", password), 0x9B, 1000},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			m := n.upgrade()
+			m.frame(0x80|opBinary, tt.packet)
+			m.ended(tt.reason, tt.code)
+		})
+	}
+	// "Version below 5 (MQIsdp too): 20 02 00 01, close."
+	for name, packet := range map[string][]byte{
+		"3.1.1": rawPacket(0x10, name, "\x04\x02\x00\x3c\x00\x01c"),
+		"3.1":   rawPacket(0x10, "\x00\x06MQIsdp\x03\x02\x00\x3c\x00\x01c"),
+		"1":     rawPacket(0x10, name, "\x01"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := n.upgrade()
+			m.frame(0x80|opBinary, packet)
+			op, b, err := m.readFrame()
+			if op != opBinary || !bytes.Equal(b, []byte{0x20, 2, 0, 1}) || err != nil {
+				t.Fatalf("opcode %d, % x, %v", op, b, err)
+			}
+			m.closes(1000)
+		})
+	}
+}
+
+// The properties of CONNACK, and Session Present 0.
+func TestConnack(t *testing.T) {
+	n := start(t, func(c *config.Config) { c.MaxKeepAlive = 10 * time.Second })
+	for _, tt := range []struct {
+		name     string
+		c        mqtt.Connect
+		lowered  bool
+		assigned bool
+	}{
+		{"nothing asked for", mqtt.Connect{ClientID: "c", KeepAlive: 5}, false, false},
+		{"the longest client identifier", mqtt.Connect{ClientID: strings.Repeat("c", 1024), KeepAlive: 5}, false, false},
+		{"a session that outlives, a long keep-alive", mqtt.Connect{ClientID: "c", KeepAlive: 60, SessionExpiry: 100}, true, false},
+		{"no identifier, no keep-alive", mqtt.Connect{CleanStart: true}, true, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			m := n.upgrade()
+			got := *m.connect(adminToken, tt.c)
+			if assigned := got.AssignedClientID != ""; assigned != tt.assigned {
+				t.Errorf("assigned client identifier %q", got.AssignedClientID)
+			}
+			if got.SessionPresent || got.MaximumQoS != 1 || !got.QoSLimited || got.ReceiveMaximum != 256 || got.NoRetain || got.MaximumPacketSize != 32768 ||
+				!got.NoWildcards || got.NoSubscriptionIDs || !got.NoShared || got.TopicAliasMaximum != 0 || got.SessionExpiry != 0 {
+				t.Errorf("%+v", got)
+			}
+			if tt.c.SessionExpiry > 0 && !got.HasSessionExpiry {
+				t.Error("the session expiry that was asked for is not lowered")
+			}
+			if got.HasServerKeepAlive != tt.lowered || tt.lowered && got.ServerKeepAlive != 10 {
+				t.Errorf("server keep-alive %v %d", got.HasServerKeepAlive, got.ServerKeepAlive)
+			}
+		})
+	}
+	a, b := n.upgrade().connect(adminToken, mqtt.Connect{}), n.upgrade().connect(adminToken, mqtt.Connect{})
+	if a.AssignedClientID == b.AssignedClientID {
+		t.Errorf("%q is assigned twice", a.AssignedClientID)
+	}
+}
+
+// "Maximum Packet Size max-message-size + 256".
+func TestConnackSaysTheMaximumPacketSize(t *testing.T) {
+	n := start(t, func(c *config.Config) { c.MaxMessageSize = 1000 })
+	if ack := n.upgrade().connect(adminToken, mqtt.Connect{}); ack.MaximumPacketSize != 1256 {
+		t.Errorf("%d", ack.MaximumPacketSize)
+	}
+}
+
+// "the password of CONNECT; the user name is ignored".
+func TestUserNameIsIgnored(t *testing.T) {
+	n := start(t)
+	n.connect(n.token("t"), mqtt.Connect{UserName: "anybody", HasUserName: true}).subscribe("t")
+}
+
+// "A client identifier belongs to the key that signed the token and its sub. A second
+// connection of the same one takes over: the older gets DISCONNECT 0x8E. Other
+// owners' live side by side."
+func TestTakeOver(t *testing.T) {
+	n := start(t)
+	other := n.newKey()
+	rights := []string{"t"}
+	tokens := map[string]string{
+		"key":                   n.token("t"),
+		"key, subject a":        n.key.token(rights, rights, claims{"sub": "a"}),
+		"key, subject b":        n.key.token(rights, rights, claims{"sub": "b"}),
+		"other key":             other.token(rights, rights, nil),
+		"other key, subject a":  other.token(rights, rights, claims{"sub": "a"}),
+		"the administrator":     adminToken,
+		"subject with a client": n.key.token(rights, rights, claims{"sub": "a:c"}),
+	}
+	first := make(map[string]*mqttClient)
+	for name, token := range tokens {
+		first[name] = n.connect(token, mqtt.Connect{ClientID: "c"})
+	}
+	n.connect(n.token("t"), mqtt.Connect{ClientID: "C"}).ping()
+	for _, m := range first {
+		m.ping()
+	}
+	for name, token := range tokens {
+		second := n.connect(token, mqtt.Connect{ClientID: "c"})
+		first[name].ended(mqtt.SessionTakenOver, 1000)
+		delete(first, name)
+		for _, m := range first {
+			m.ping()
+		}
+		second.ping()
+	}
+	// A different token of the same key and subject is the same owner.
+	last := n.connect(n.key.token(rights, rights, claims{"iat": 1}), mqtt.Connect{ClientID: "x"})
+	n.connect(n.key.token(nil, nil, claims{"iat": 2}), mqtt.Connect{ClientID: "x"}).ping()
+	last.ended(mqtt.SessionTakenOver, 1000)
+}
+
+// "Keep-alive: no packet in 1.5 × the interval: DISCONNECT 0x8D."
+func TestKeepAlive(t *testing.T) {
+	t.Parallel()
+	n := start(t)
+	begun := time.Now()
+	silent := n.connect(adminToken, mqtt.Connect{KeepAlive: 1})
+	alive := n.connect(adminToken, mqtt.Connect{KeepAlive: 1})
+	never := n.connect(adminToken, mqtt.Connect{})
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for {
+			select {
+			case <-stop:
+				return
+			case <-time.After(200 * time.Millisecond):
+				alive.conn.Write(appendFrame(nil, 0x80|opBinary, []byte{0xc0, 0}))
+			}
+		}
+	}()
+	// A WebSocket ping is no packet.
+	silent.frame(0x80|opPing, nil)
+	if op, _, err := silent.readFrame(); op != opPong || err != nil {
+		t.Errorf("opcode %d, %v", op, err)
+	}
+	silent.ended(mqtt.KeepAliveTimeout, 1000)
+	if d := time.Since(begun); d < 1500*time.Millisecond {
+		t.Errorf("after %v already", d)
+	}
+	close(stop)
+	<-stopped
+	never.ping()
+	alive.send(&mqtt.Disconnect{})
+	for {
+		p, err := alive.read()
+		if err != nil {
+			if c, ok := err.(closed); !ok || c.code != 1000 {
+				t.Errorf("the one that was alive: %v", err)
+			}
+			return
+		}
+		if p.Type() != mqtt.TypePingresp {
+			t.Fatalf("the one that was alive got %s %+v", p.Type(), p)
+		}
+	}
+}
+
+// "a second CONNECT 0x82", and what else ends a session.
+func TestFaultsAfterConnack(t *testing.T) {
+	n := start(t)
+	long := strings.Repeat("x", 32513)
+	for _, tt := range []struct {
+		name   string
+		packet []byte
+		reason mqtt.ReasonCode
+		code   int
+	}{
+		{"second CONNECT", connectWith(adminToken), 0x82, 1002},
+		{"CONNACK", []byte{0x20, 3, 0, 0, 0}, 0x82, 1002},
+		{"PUBACK", []byte{0x40, 2, 0, 1}, 0x82, 1002},
+		{"PUBREC", []byte{0x50, 2, 0, 1}, 0x82, 1002},
+		{"PUBCOMP", []byte{0x70, 2, 0, 1}, 0x82, 1002},
+		{"PUBREL", []byte{0x62, 2, 0, 1}, 0x82, 1002},
+		{"SUBACK", []byte{0x90, 4, 0, 1, 0, 0}, 0x82, 1002},
+		{"PINGRESP", []byte{0xd0, 0}, 0x82, 1002},
+		{"AUTH", []byte{0xf0, 0}, 0x82, 1002},
+		{"type 0", []byte{0, 0}, 0x81, 1002},
+		{"length of five bytes", []byte{0x30, 0xff, 0xff, 0xff, 0xff, 0x01}, 0x81, 1002},
+		{"PINGREQ with flags", []byte{0xc1, 0}, 0x81, 1002},
+		{"DISCONNECT that prolongs the session", rawPacket(0xe0, "\x00\x05\x11\x00\x00\x00\x01"), 0x82, 1002},
+
+		{"SUBSCRIBE without filters", rawPacket(0x82, "\x00\x01\x00"), 0x82, 1002},
+		{"SUBSCRIBE with packet identifier 0", rawPacket(0x82, "\x00\x00\x00\x00\x01t\x00"), 0x82, 1002},
+		{"SUBSCRIBE with U+0000", rawPacket(0x82, "\x00\x01\x00\x00\x01\x00\x00"), 0x81, 1002},
+		{"SUBSCRIBE with invalid UTF-8", rawPacket(0x82, "\x00\x01\x00\x00\x01\xff\x00"), 0x81, 1002},
+		{"SUBSCRIBE with reserved options", rawPacket(0x82, "\x00\x01\x00\x00\x01t\x80"), 0x81, 1002},
+		{"SUBSCRIBE with QoS 3", rawPacket(0x82, "\x00\x01\x00\x00\x01t\x03"), 0x82, 1002},
+		{"SUBSCRIBE with retain handling 3", rawPacket(0x82, "\x00\x01\x00\x00\x01t\x30"), 0x82, 1002},
+		{"SUBSCRIBE with subscription identifier 0", rawPacket(0x82, "\x00\x01\x02\x0b\x00\x00\x01t\x00"), 0x82, 1002},
+		{"UNSUBSCRIBE without filters", rawPacket(0xa2, "\x00\x01\x00"), 0x82, 1002},
+
+		{"PUBLISH QoS 1 with packet identifier 0", rawPacket(0x32, "\x00\x01t\x00\x00\x00x"), 0x82, 1002},
+		{"PUBLISH QoS 1 to +", rawPacket(0x32, "\x00\x03a/+\x00\x01\x00x"), 0x90, 1000},
+		{"PUBLISH QoS 2", rawPacket(0x34, "\x00\x01t\x00\x01\x00x"), 0x9B, 1000},
+		{"PUBLISH QoS 3", rawPacket(0x36, "\x00\x01t\x00\x01\x00x"), 0x81, 1002},
+		{"PUBLISH with a topic alias", rawPacket(0x30, "\x00\x01t\x03\x23\x00\x01x"), 0x94, 1000},
+		{"PUBLISH with a topic alias alone", rawPacket(0x30, "\x00\x00\x03\x23\x00\x01x"), 0x94, 1000},
+		{"PUBLISH without a topic", rawPacket(0x30, "\x00\x00\x00x"), 0x82, 1002},
+		{"PUBLISH to +", rawPacket(0x30, "\x00\x03a/+\x00x"), 0x90, 1000},
+		{"PUBLISH to #", rawPacket(0x30, "\x00\x01#\x00x"), 0x90, 1000},
+		{"PUBLISH to a control character", rawPacket(0x30, "\x00\x02a\x01\x00x"), 0x90, 1000},
+		{"PUBLISH to U+FEFF", rawPacket(0x30, "\x00\x03\xef\xbb\xbf\x00x"), 0x90, 1000},
+		{"PUBLISH to 1,025 bytes", (&mqtt.Publish{Topic: long[:1025]}).Append(nil), 0x90, 1000},
+		{"PUBLISH to U+0000", rawPacket(0x30, "\x00\x01\x00\x00x"), 0x81, 1002},
+		{"PUBLISH to invalid UTF-8", rawPacket(0x30, "\x00\x01\xff\x00x"), 0x81, 1002},
+		{"PUBLISH with a subscription identifier", rawPacket(0x30, "\x00\x01t\x02\x0b\x01x"), 0x82, 1002},
+		{"PUBLISH of a message above the maximum", (&mqtt.Publish{Topic: "t", Payload: []byte(long)}).Append(nil), 0x95, 1000},
+		{"PUBLISH above the maximum packet size", (&mqtt.Publish{Topic: "t", Payload: []byte(long + long[:1000])}).Append(nil), 0x95, 1000},
+		{"packet that claims 268 MB", []byte{0x30, 0xff, 0xff, 0xff, 0x7f}, 0x95, 1000},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			m := n.adminClient()
+			m.frame(0x80|opBinary, tt.packet)
+			m.ended(tt.reason, tt.code)
+		})
+	}
+}
+
+// A DISCONNECT of the client ends the connection with a close frame.
+func TestDisconnect(t *testing.T) {
+	n := start(t)
+	m := n.adminClient()
+	m.send(&mqtt.Disconnect{})
+	m.closes(1000)
+}
+
+// "Subprotocol mqtt is chosen if offered and not required."
+func TestSubprotocol(t *testing.T) {
+	n := start(t)
+	for _, tt := range []struct {
+		offered string
+		want    string
+	}{
+		{"", ""},
+		{"Sec-WebSocket-Protocol: mqtt", "mqtt"},
+		{"Sec-WebSocket-Protocol: foo, mqtt , bar", "mqtt"},
+		{"Sec-WebSocket-Protocol: mqttv3.1", ""},
+	} {
+		var header []string
+		if tt.offered != "" {
+			header = append(header, tt.offered)
+		}
+		m := n.upgrade(header...)
+		if got := m.header.Get("Sec-Websocket-Protocol"); got != tt.want {
+			t.Errorf("%q: %q", tt.offered, got)
+		}
+		m.connect(adminToken, mqtt.Connect{})
+	}
+}
+
+// "MQTT packets may start and end anywhere in frames; a frame may hold many."
+func TestPacketsAnywhereInFrames(t *testing.T) {
+	n := start(t)
+	sub := mqtt.Subscribe{PacketID: 1, Filters: []mqtt.Filter{{Topic: "t"}}}
+	long := strings.Repeat("x", 32000)
+	pub := mqtt.Publish{Topic: "t", Payload: []byte(long)}
+	packets := append(connectWith(adminToken), appendPackets(nil, &sub, &mqtt.Pingreq{}, &pub, &mqtt.Pingreq{})...)
+	check := func(t *testing.T, m *mqttClient) {
+		if ack, ok := m.next().(*mqtt.Connack); !ok || ack.Reason != 0 {
+			t.Fatalf("%+v", ack)
+		}
+		if ack, ok := m.next().(*mqtt.Suback); !ok || len(ack.Reasons) != 1 {
+			t.Fatalf("%+v", ack)
+		}
+		// The message may pass the second PINGRESP.
+		pings, messages := 0, 0
+		for pings < 2 || messages < 1 {
+			switch p := m.next().(type) {
+			case *mqtt.Pingresp:
+				pings++
+			case *mqtt.Publish:
+				if messages++; string(p.Payload) != long {
+					t.Fatalf("%.100q", p.Payload)
+				}
+			default:
+				t.Fatalf("%s", p.Type())
+			}
+		}
+	}
+	for name, frames := range map[string]func() []byte{
+		"all in one frame": func() []byte { return appendFrame(nil, 0x80|opBinary, packets) },
+		"frames of one byte": func() (b []byte) {
+			for i := range packets {
+				b = appendFrame(b, 0x80|opBinary, packets[i:i+1])
+			}
+			return b
+		},
+		"frames of 7 bytes, empty ones between": func() (b []byte) {
+			for p := packets; len(p) > 0; {
+				k := min(7, len(p))
+				b = appendFrame(appendFrame(b, 0x80|opBinary, p[:k]), 0x80|opBinary, nil)
+				p = p[k:]
+			}
+			return b
+		},
+		"one message in fragments, control frames between": func() []byte {
+			b := appendFrame(nil, opBinary, packets[:5])
+			b = appendFrame(b, 0x80|opPong, []byte("unasked"))
+			b = appendFrame(b, opContinuation, packets[5:100])
+			b = appendFrame(b, opContinuation, nil)
+			return appendFrame(b, 0x80|opContinuation, packets[100:])
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := n.upgrade()
+			go m.conn.Write(frames())
+			check(t, m)
+		})
+	}
+	t.Run("bytes one by one", func(t *testing.T) {
+		m := n.upgrade()
+		for _, c := range appendFrame(nil, 0x80|opBinary, packets[:120]) {
+			m.raw([]byte{c})
+		}
+		m.frame(0x80|opBinary, packets[120:])
+		check(t, m)
+	})
+	t.Run("together with the request", func(t *testing.T) {
+		conn := dial(t, n.addr)
+		io.WriteString(conn, "GET /mqtt HTTP/1.1\r\nHost: broker\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: "+wsKey+"\r\n\r\n"+
+			string(appendFrame(nil, 0x80|opBinary, packets)))
+		check(t, &mqttClient{t: t, conn: conn, r: skipHead(t, conn)})
+	})
+}
+
+// "RFC 6455 in full", and the close codes for what is not.
+func TestWebSocket(t *testing.T) {
+	n := start(t)
+	t.Run("ping", func(t *testing.T) {
+		m := n.upgrade() // before CONNECT, too
+		for _, payload := range []string{"", "hello", strings.Repeat("x", 125)} {
+			m.frame(0x80|opPing, []byte(payload))
+			if op, b, err := m.readFrame(); op != opPong || string(b) != payload || err != nil {
+				t.Fatalf("opcode %d, %q, %v", op, b, err)
+			}
+		}
+		m.frame(0x80|opPong, []byte("unasked"))
+		m.connect(adminToken, mqtt.Connect{})
+	})
+	for name, tt := range map[string]struct {
+		bytes []byte
+		code  int
+	}{
+		"text frame":             {appendFrame(nil, 0x80|opText, []byte("hello")), 1003},
+		"unmasked frame":         {[]byte{0x82, 2, 0xc0, 0}, 1002},
+		"reserved bit":           {appendFrame(nil, 0xc0|opBinary, []byte{0xc0, 0}), 1002},
+		"reserved opcode":        {appendFrame(nil, 0x83, nil), 1002},
+		"fragmented ping":        {appendFrame(nil, opPing, nil), 1002},
+		"long ping":              {appendFrame(nil, 0x80|opPing, make([]byte, 126)), 1002},
+		"stray continuation":     {appendFrame(nil, 0x80|opContinuation, []byte{0xc0, 0}), 1002},
+		"message in a message":   {appendFrame(appendFrame(nil, opBinary, []byte{0xc0}), 0x80|opBinary, []byte{0}), 1002},
+		"close of one byte":      {appendFrame(nil, 0x80|opClose, []byte{3}), 1002},
+		"close with 1005":        {appendFrame(nil, 0x80|opClose, []byte{0x03, 0xed}), 1002},
+		"close, reason no UTF-8": {appendFrame(nil, 0x80|opClose, []byte{0x03, 0xe8, 0xff}), 1007},
+		"close with 1000":        {appendFrame(nil, 0x80|opClose, []byte{0x03, 0xe8}), 1000},
+		"close with 1001":        {appendFrame(nil, 0x80|opClose, []byte("\x03\xe9bye")), 1001},
+		"close with 4000":        {appendFrame(nil, 0x80|opClose, []byte{0x0f, 0xa0}), 4000},
+		"close without code":     {appendFrame(nil, 0x80|opClose, nil), 1005},
+		"2^63 bytes":             {[]byte{0x82, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4}, 1002},
+		"2^62 bytes":             {[]byte{0x82, 0xff, 0x40, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4}, 1009},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := n.adminClient()
+			m.raw(tt.bytes)
+			m.closes(tt.code)
+		})
+	}
+}
+
+// "After 25 s (ws-keep-alive) without a frame sent, an empty binary frame."
+func TestWebSocketKeepAlive(t *testing.T) {
+	t.Parallel()
+	n := start(t, func(c *config.Config) { c.WSKeepAlive = 150 * time.Millisecond })
+	m := n.adminClient()
+	for range 3 {
+		if op, b, err := m.readFrame(); op != opBinary || len(b) != 0 || err != nil {
+			t.Fatalf("opcode %d, %q, %v", op, b, err)
+		}
+	}
+	m.ping()
+}

@@ -1,0 +1,392 @@
+package scenario
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"pubsub/internal/config"
+	"pubsub/internal/mqtt"
+)
+
+// "every filter in the packet is answered, in order … by the first that applies".
+func TestSubackAnswersEveryFilter(t *testing.T) {
+	n := start(t)
+	m := n.connect(n.token("t", "$SYS/x", "a+b"), mqtt.Connect{})
+	n.publish("t", "kept", "retain=true")
+	filters := []struct {
+		filter string
+		qos    byte
+		want   mqtt.ReasonCode
+	}{
+		{"t", 0, 0x00},
+		{"", 0, 0x8F},
+		{"a\x01", 0, 0x8F},
+		{"\ufeff", 0, 0x8F},
+		{strings.Repeat("x", 1025), 0, 0x8F},
+		{"a+b", 0, 0x8F},
+		{"#/a", 0, 0x8F},
+		{"$share/g/t", 0, 0x9E},
+		{"$share/g/+", 0, 0x9E},
+		{"$share/", 0, 0x9E},
+		{"$share/g/\x7f", 0, 0x8F},
+		{"+", 0, 0xA2},
+		{"#", 0, 0xA2},
+		{"a/+/b/#", 0, 0xA2},
+		{"secret", 0, 0x87},
+		{"T", 0, 0x87},
+		{"$SYS/x", 1, 0x00},
+		{"t", 2, 0x00},
+		{"$SYS/y", 0, 0x87},
+	}
+	var fs []mqtt.Filter
+	var want []mqtt.ReasonCode
+	for _, f := range filters {
+		fs = append(fs, mqtt.Filter{Topic: f.filter, QoS: f.qos})
+		want = append(want, f.want)
+	}
+	if got := m.subscribeWith(0, fs...); !slices.Equal(got, want) {
+		t.Fatalf("got  %v\nwant %v", got, want)
+	}
+	m.expect("t", "kept") // SUBACK came first, and it comes once
+	m.ping()
+	n.publish("t", "live")
+	m.expect("t", "live")
+}
+
+// "UNSUBACK (type 11), per filter 0x00 or 0x11", and silence afterwards.
+func TestUnsubscribe(t *testing.T) {
+	n := start(t)
+	m := n.adminClient("a", "b")
+	m.send(&mqtt.Unsubscribe{PacketID: 7, Filters: []string{"a", "never", "a", "", "#", "$share/g/b"}})
+	ack, ok := m.next().(*mqtt.Unsuback)
+	if want := []mqtt.ReasonCode{0, 0x11, 0x11, 0x11, 0x11, 0x11}; !ok || ack.PacketID != 7 || !slices.Equal(ack.Reasons, want) {
+		t.Fatalf("%+v", ack)
+	}
+	n.publish("a", "x")
+	n.publish("b", "y")
+	m.expect("b", "y")
+	m.subscribe("a")
+	n.publish("a", "z")
+	m.expect("a", "z")
+}
+
+// "No Local": what the client itself has published does not come back; what others
+// publish, and what it is not set for, does.
+func TestNoLocal(t *testing.T) {
+	n := start(t)
+	m := n.connect(adminToken, mqtt.Connect{ClientID: "me"})
+	m.subscribeWith(0, mqtt.Filter{Topic: "nl", NoLocal: true}, mqtt.Filter{Topic: "all"})
+	other := n.adminClient()
+	for _, retain := range []bool{false, true} {
+		m.publish("nl", "own", retain)
+		m.publish("all", "own", retain)
+		m.expect("all", "own")
+		other.publish("nl", "other's", retain)
+		m.expect("nl", "other's")
+		n.publish("nl", "HTTP", fmt.Sprintf("retain=%v", retain))
+		m.expect("nl", "HTTP")
+	}
+	// The same identifier of another owner is another client.
+	namesake := n.connect(n.token("nl"), mqtt.Connect{ClientID: "me"})
+	namesake.publish("nl", "namesake", false)
+	m.expect("nl", "namesake")
+	// Its own retained message is not sent either when it subscribes.
+	m.publish("nl2", "own", true)
+	m.subscribeWith(0, mqtt.Filter{Topic: "nl2", NoLocal: true})
+	m.ping()
+	// Without the option again.
+	m.subscribeWith(0, mqtt.Filter{Topic: "nl", RetainHandling: 2})
+	m.publish("nl", "own again", false)
+	m.expect("nl", "own again")
+}
+
+// "live retained publishes carry RETAIN as Retain As Published says"; what was
+// retained before carries it always.
+func TestRetainAsPublished(t *testing.T) {
+	n := start(t)
+	n.publish("rap", "first", "retain=1")
+	n.publish("t", "first", "retain=1")
+	m := n.adminClient()
+	m.subscribeWith(0, mqtt.Filter{Topic: "rap", RetainAsPublished: true}, mqtt.Filter{Topic: "t"})
+	for range 2 {
+		if p := m.publication(); !p.Retain || string(p.Payload) != "first" {
+			t.Errorf("what was retained: %+v", p)
+		}
+	}
+	p := n.adminClient()
+	for _, retain := range []bool{true, false} {
+		p.publish("rap", "live", retain)
+		p.publish("t", "live", retain)
+		for range 2 {
+			if got := m.publication(); string(got.Payload) != "live" || got.Retain != (retain && got.Topic == "rap") {
+				t.Errorf("published with retain %v: %+v", retain, got)
+			}
+		}
+	}
+}
+
+// "Retain Handling 0/1/2", of a new subscription and of one that exists.
+func TestRetainHandling(t *testing.T) {
+	n := start(t)
+	n.publish("t", "kept", "retain=1")
+	for handling, want := range [][]bool{{true, true, true}, {true, false, true}, {false, false, false}} {
+		m := n.adminClient()
+		f := mqtt.Filter{Topic: "t", RetainHandling: byte(handling)}
+		for i, what := range []string{"new", "exists", "new again"} {
+			if what == "new again" {
+				m.send(&mqtt.Unsubscribe{PacketID: 9, Filters: []string{"t"}})
+				m.next()
+			}
+			if r := m.subscribeWith(0, f); r[0] != 0 {
+				t.Fatal(r)
+			}
+			if want[i] {
+				if p := m.expect("t", "kept"); !p.Retain {
+					t.Errorf("without RETAIN: %+v", p)
+				}
+			}
+			m.ping()
+		}
+		// Live messages come in any case.
+		n.publish("t", "kept", "retain=1")
+		m.expect("t", "kept")
+	}
+}
+
+// The Subscription Identifier stands in what is delivered, retained or live; a
+// later SUBSCRIBE replaces it, one without takes it away.
+func TestSubscriptionIdentifier(t *testing.T) {
+	n := start(t)
+	n.publish("t", "kept", "retain=1")
+	m := n.adminClient()
+	for _, id := range []uint32{1, 268_435_455, 0, 300} {
+		var want []uint32
+		if id > 0 {
+			want = []uint32{id}
+		}
+		m.subscribeWith(id, mqtt.Filter{Topic: "t"})
+		if p := m.expect("t", "kept"); !slices.Equal(p.SubscriptionIDs, want) || !p.Retain {
+			t.Errorf("retained, with %d: %+v", id, p)
+		}
+		n.publish("t", "live")
+		if p := m.expect("t", "live"); !slices.Equal(p.SubscriptionIDs, want) || p.Retain {
+			t.Errorf("live, with %d: %+v", id, p)
+		}
+	}
+	// Two topics, each with its own.
+	m.subscribeWith(5, mqtt.Filter{Topic: "u"})
+	n.publish("u", "x")
+	if p := m.expect("u", "x"); !slices.Equal(p.SubscriptionIDs, []uint32{5}) {
+		t.Errorf("%+v", p)
+	}
+	n.publish("t", "x")
+	if p := m.expect("t", "x"); !slices.Equal(p.SubscriptionIDs, []uint32{300}) {
+		t.Errorf("%+v", p)
+	}
+}
+
+// properties are one of each kind that travels with a message, user properties in
+// an order of their own, one of them twice.
+var properties = []byte("\x26\x00\x01b\x00\x01z" + "\x01\x01" + "\x03\x00\x0atext/plain" + "\x26\x00\x01a\x00\x00" +
+	"\x08\x00\x05reply" + "\x09\x00\x03\x00\xff\x01" + "\x26\x00\x01b\x00\x01z")
+
+// "Payload format, content type, response topic, correlation data and user
+// properties travel unaltered to MQTT subscribers, with the retained copy too", and
+// over a restart.
+func TestPropertiesTravelUnaltered(t *testing.T) {
+	dir := t.TempDir()
+	onDisk := func(c *config.Config) { c.InMemory, c.DataDir = false, dir }
+	n := start(t, onDisk)
+	m := n.adminClient("t", "plain")
+	m.subscribeWith(9, mqtt.Filter{Topic: "with id"})
+	p := n.adminClient()
+	check := func(m *mqttClient, topic string) {
+		t.Helper()
+		if got := m.expect(topic, "x"); !bytes.Equal(got.Properties, properties) {
+			t.Errorf("properties of %q: % x", topic, got.Properties)
+		}
+	}
+	for _, topic := range []string{"t", "plain", "with id"} {
+		p.send(&mqtt.Publish{Topic: topic, Payload: []byte("x"), Retain: topic == "t", Properties: properties})
+		check(m, topic)
+	}
+	check(n.adminClient("t"), "t")
+	n.stop()
+	n = start(t, onDisk)
+	check(n.adminClient("t"), "t")
+	// A later message has none of them.
+	n.publish("t", "x", "retain=1")
+	if got := n.adminClient("t").expect("t", "x"); len(got.Properties) > 0 {
+		t.Errorf("% x", got.Properties)
+	}
+}
+
+// "message expiry is reduced by the time waited; an expired message is not
+// delivered". "Without retain, ttl is the expiry that MQTT subscribers see." With
+// ttl=0: "with expiry 0".
+func TestMessageExpiry(t *testing.T) {
+	t.Parallel()
+	n := start(t)
+	m := n.adminClient("t")
+	id := n.adminClient()
+	id.subscribeWith(3, mqtt.Filter{Topic: "t"})
+	p := n.adminClient()
+	for _, tt := range []struct {
+		publish func()
+		want    uint32
+	}{
+		{func() { n.publish("t", "x", "ttl=100") }, 100},
+		{func() { n.publish("t", "x", "ttl=0") }, 0},
+		{func() { n.publish("t", "x", "ttl=0", "retain=true") }, 0},
+		{func() { n.publish("t", "x", "ttl=4294967295", "retain=true") }, 4294967295},
+		{func() { p.send(&mqtt.Publish{Topic: "t", Payload: []byte("x"), HasExpiry: true, Expiry: 5}) }, 5},
+		{func() {
+			p.send(&mqtt.Publish{Topic: "t", Payload: []byte("x"), HasExpiry: true, Expiry: 5, Retain: true})
+		}, 5},
+	} {
+		tt.publish()
+		for _, m := range []*mqttClient{m, id} {
+			got := m.expect("t", "x")
+			if !got.HasExpiry || got.Expiry > tt.want || tt.want-got.Expiry > 1 {
+				t.Errorf("expiry %v %d, not %d", got.HasExpiry, got.Expiry, tt.want)
+			}
+		}
+	}
+	p.send(&mqtt.Publish{Topic: "short", Payload: []byte("x"), HasExpiry: true, Expiry: 1, Retain: true})
+	p.ping()
+	time.Sleep(1100 * time.Millisecond) // the life of the message, counted by the node
+	late := n.adminClient("t", "short")
+	if got := late.expect("t", "x"); !got.HasExpiry || got.Expiry > 4 {
+		t.Errorf("after a second: %v %d", got.HasExpiry, got.Expiry)
+	}
+	late.ping()
+	n.publish("t", "x")
+	if got := late.expect("t", "x"); got.HasExpiry {
+		t.Errorf("%+v", got)
+	}
+}
+
+// "To a $ topic, or without the right: dropped, counted, logged at debug level; the
+// connection stays."
+func TestPublishWithoutTheRight(t *testing.T) {
+	n := start(t)
+	watch := n.adminClient("$SYS/x", "secret", "t")
+	m := n.connect(n.token("t", "$SYS/x"), mqtt.Connect{})
+	m.publish("$SYS/x", "x", false)
+	m.publish("secret", "x", false)
+	m.publish("secret", "x", true)
+	m.publish("t", "allowed", false)
+	watch.expect("t", "allowed")
+	m.ping()
+	admin := n.adminClient()
+	admin.publish("$SYS/x", "x", true)
+	admin.ping()
+	watch.ping()
+	if got := n.metric("pubsub_publishes_dropped_total{"); got != 4 {
+		t.Errorf("%v dropped", got)
+	}
+	for _, reason := range []string{"reserved-topic", "not-authorized"} {
+		if !strings.Contains(n.log.String(), `level=DEBUG msg="publish dropped" reason=`+reason) {
+			t.Errorf("not logged: %s", reason)
+		}
+	}
+}
+
+// A client is not sent what is above its Maximum Packet Size.
+func TestMaximumPacketSizeOfTheClient(t *testing.T) {
+	n := start(t)
+	n.publish("t", strings.Repeat("x", 200), "retain=1")
+	m := n.connect(adminToken, mqtt.Connect{MaximumPacketSize: 100})
+	m.subscribe("t")
+	// PUBLISH: 2 bytes of header, 3 of topic, 1 of properties.
+	fits, tooLong := strings.Repeat("y", 94), strings.Repeat("y", 95)
+	for _, data := range []string{tooLong, fits, tooLong} {
+		n.publish("t", data)
+		n.publish("t", data, "ttl=9") // its head is its own
+	}
+	m.expect("t", fits)
+	n.publish("t", strings.Repeat("z", 89), "ttl=9")
+	m.expect("t", strings.Repeat("z", 89))
+	n.publish("t", strings.Repeat("z", 90), "ttl=9")
+	n.publish("t", "end")
+	m.expect("t", "end")
+	if got := n.metric(`pubsub_deliveries_dropped_total{reason="packet-too-large"}`); got != 7 {
+		t.Errorf("%v deliveries are counted as too large, not 7", got)
+	}
+}
+
+// SUBACK comes before what the topics retain, and all of it comes: 3,000 topics
+// with messages of the largest size, to a client that does not read for a while,
+// without their waiting in memory.
+func TestSubscribeToManyLargeRetained(t *testing.T) {
+	const topics = 3000
+	dir, err := os.MkdirTemp("", "scenario")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	n := start(t, func(c *config.Config) { c.InMemory, c.DataDir, c.WriteTimeout = false, dir, patience })
+	p := n.adminClient()
+	filler := strings.Repeat("x", 32000)
+	sub := mqtt.Subscribe{PacketID: 1}
+	for i := range topics {
+		name := fmt.Sprint(i)
+		p.publish(name, name+" "+filler, true)
+		sub.Filters = append(sub.Filters, mqtt.Filter{Topic: name})
+	}
+	const accepted = `pubsub_messages_published_total{retain="true"`
+	if !within(func() bool { return n.metric(accepted) == topics }) {
+		t.Fatalf("%v messages retained", n.metric(accepted))
+	}
+	// The first time fills the store's cache of blocks, which then is part of what
+	// there is anyway.
+	read := func(look func()) {
+		m := n.adminClient()
+		m.send(&sub)
+		ack, ok := m.next().(*mqtt.Suback)
+		if !ok || len(ack.Reasons) != topics {
+			t.Fatalf("%+v", ack)
+		}
+		for i, r := range ack.Reasons {
+			if r != mqtt.Success {
+				t.Fatalf("topic %d: %s", i, r)
+			}
+		}
+		look()
+		got := make(map[string]bool)
+		for i := range topics {
+			pub := m.publication()
+			if string(pub.Payload) != pub.Topic+" "+filler || !pub.Retain || got[pub.Topic] {
+				t.Fatalf("%q: %.100q, retain %v, twice %v", pub.Topic, pub.Payload, pub.Retain, got[pub.Topic])
+			}
+			got[pub.Topic] = true
+			if i%1000 == 0 {
+				look()
+			}
+		}
+		m.ping()
+		m.send(&mqtt.Disconnect{})
+		m.closes(1000)
+	}
+	read(func() {})
+	before, most := heap(), int64(0)
+	read(func() { most = max(most, heap()-before) })
+	t.Logf("%d MB for %d MB", most>>20, topics*32000>>20)
+	if most > 24<<20 {
+		t.Errorf("%d bytes were held for a client that did not read", most)
+	}
+}
+
+// heap is how many bytes of the heap are in use, garbage excluded.
+func heap() int64 {
+	runtime.GC()
+	var s runtime.MemStats
+	runtime.ReadMemStats(&s)
+	return int64(s.HeapAlloc)
+}

@@ -1,0 +1,317 @@
+package scenario
+
+import (
+	"bytes"
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"pubsub/internal/app"
+	"pubsub/internal/config"
+)
+
+const adminToken = "admin-token-of-the-tests"
+
+// node is a broker node that runs in this process.
+type node struct {
+	t         testing.TB
+	addr, ops string
+	key       signingKey
+	log       *nodeLog
+
+	http   *http.Client
+	reload chan struct{}
+	next   atomic.Pointer[config.Config]
+
+	cancel context.CancelFunc
+	ended  chan struct{}
+	err    error // of app.Run, once ended is closed
+}
+
+type signingKey struct{ ID, Value string }
+
+// start starts a node, in memory unless a setting says otherwise, and has it
+// stopped at the end of the test. Its clients are sent away at once.
+func start(t testing.TB, settings ...func(*config.Config)) *node {
+	t.Helper()
+	n := launch(t, settings...)
+	if cfg := n.next.Load(); cfg.Admin && cfg.TLSCert == "" {
+		n.key = n.newKey()
+	}
+	return n
+}
+
+// launch is start without a key, for nodes that cannot make one yet.
+func launch(t testing.TB, settings ...func(*config.Config)) *node {
+	t.Helper()
+	cfg := config.Default()
+	cfg.Listen, cfg.OpsListen = "127.0.0.1:0", "127.0.0.1:0"
+	cfg.InMemory = true
+	cfg.AdminToken = adminToken
+	cfg.DrainTimeout = 0
+	cfg.LogLevel = "debug"
+	cfg.Holder, cfg.IO = mode.Holder, mode.IO
+	for _, set := range settings {
+		set(cfg)
+	}
+	if mode.NATS && cfg.NATS == nil {
+		toNATS(cfg)
+	}
+	if err := cfg.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	n := &node{t: t, log: newNodeLog(), reload: make(chan struct{}), ended: make(chan struct{}),
+		http: &http.Client{Transport: &http.Transport{}, Timeout: patience}}
+	n.next.Store(cfg)
+	ctx, cancel := context.WithCancel(context.Background())
+	n.cancel = cancel
+	listening := make(chan struct{})
+	go func() {
+		defer close(n.ended)
+		n.err = app.Run(ctx, cfg, app.Options{
+			Stdout: io.Discard, Stderr: n.log.Output, Version: "test",
+			Reload:       n.reload,
+			ConfigReload: func() (*config.Config, error) { return n.next.Load(), nil },
+			Listening: func(public, ops net.Addr) {
+				n.addr = public.String()
+				if ops != nil {
+					n.ops = ops.String()
+				}
+				close(listening)
+			},
+		})
+	}()
+	select {
+	case <-listening:
+	case <-n.ended:
+		t.Fatalf("the node did not start: %v", n.err)
+	}
+	t.Cleanup(func() {
+		n.stop()
+		if t.Failed() {
+			t.Logf("log of the node:\n%s", n.log.tail(4000))
+		}
+	})
+	return n
+}
+
+// stop has the node drain, and waits for its end.
+func (n *node) stop() {
+	n.t.Helper()
+	n.cancel()
+	n.http.CloseIdleConnections()
+	select {
+	case <-n.ended:
+	case <-time.After(patience):
+		n.t.Fatal("the node does not end")
+	}
+	if n.err != nil {
+		n.t.Errorf("the node ended with %v", n.err)
+	}
+}
+
+// change has the node reload its settings.
+func (n *node) change(set func(*config.Config)) {
+	cfg := *n.next.Load()
+	set(&cfg)
+	n.next.Store(&cfg)
+	n.reload <- struct{}{}
+	// A second one is taken only when the first is done.
+	n.reload <- struct{}{}
+}
+
+func (n *node) url(path string) string {
+	if n.next.Load().TLSCert != "" {
+		return "https://" + n.addr + path
+	}
+	return "http://" + n.addr + path
+}
+
+// do sends a request to the node and returns the response with its body.
+func (n *node) do(method, url string, header map[string]string, body string) (*http.Response, string) {
+	n.t.Helper()
+	resp, answer, err := n.request(method, url, header, body)
+	if err != nil {
+		n.t.Fatalf("%s %s: %v", method, url, err)
+	}
+	return resp, answer
+}
+
+// request is do for goroutines that are not the test's.
+func (n *node) request(method, url string, header map[string]string, body string) (*http.Response, string, error) {
+	r, err := http.NewRequest(method, url, strings.NewReader(body))
+	if err != nil {
+		return nil, "", err
+	}
+	for k, v := range header {
+		r.Header.Set(k, v)
+	}
+	resp, err := n.http.Do(r)
+	if err != nil {
+		return nil, "", err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	return resp, string(b), err
+}
+
+func asAdmin() map[string]string { return map[string]string{"Fastly-Key": adminToken} }
+
+func (n *node) newKey() (k signingKey) {
+	n.t.Helper()
+	resp, body := n.do("POST", n.url("/admin/keys"), asAdmin(), "")
+	if err := json.Unmarshal([]byte(body), &k); err != nil || resp.StatusCode != 200 {
+		n.t.Fatalf("creating a key: %s %s", resp.Status, body)
+	}
+	return k
+}
+
+func (n *node) deleteKey(k signingKey) {
+	n.t.Helper()
+	if resp, body := n.do("DELETE", n.url("/admin/keys/"+k.ID), asAdmin(), ""); resp.StatusCode != 204 {
+		n.t.Fatalf("deleting a key: %s %s", resp.Status, body)
+	}
+}
+
+// publish posts a message as the administrator, with more parameters of the query
+// if given, and returns the version that the response names.
+func (n *node) publish(topic, data string, params ...string) (version string) {
+	n.t.Helper()
+	status, version, body := n.post(topic, data, params...)
+	if status != 200 || body != "Published\n" {
+		n.t.Fatalf("publishing: %d %q", status, body)
+	}
+	return version
+}
+
+func (n *node) post(topic, data string, params ...string) (status int, version, body string) {
+	n.t.Helper()
+	q := "topic=" + url.QueryEscape(topic)
+	for _, p := range params {
+		q += "&" + p
+	}
+	resp, body := n.do("POST", n.url("/events?"+q), asAdmin(), data)
+	return resp.StatusCode, resp.Header.Get("Pubsub-Version"), body
+}
+
+// metric returns the sum of the samples of a metric whose line begins with prefix.
+func (n *node) metric(prefix string) (sum float64) {
+	n.t.Helper()
+	_, body := n.do("GET", "http://"+n.ops+"/metrics", nil, "")
+	for line := range strings.Lines(body) {
+		if strings.HasPrefix(line, prefix) {
+			var v float64
+			if _, err := fmt.Sscan(line[strings.LastIndexByte(line, ' ')+1:], &v); err != nil {
+				n.t.Fatalf("metric %q: %v", line, err)
+			}
+			sum += v
+		}
+	}
+	return sum
+}
+
+// claims are the claims of a token beside the topics.
+type claims map[string]any
+
+// token signs, with the node's key, a token that reads and writes topics.
+func (n *node) token(topics ...string) string { return n.key.token(topics, topics, nil) }
+
+// token signs a token, by RFC 7515 and 7518 and nothing else.
+func (k signingKey) token(read, write []string, more claims) string {
+	payload := claims{}
+	if read != nil {
+		payload["x-fastly-read"] = read
+	}
+	if write != nil {
+		payload["x-fastly-write"] = write
+	}
+	for name, v := range more {
+		payload[name] = v
+	}
+	return k.sign(map[string]any{"alg": "HS256", "typ": "JWT", "kid": k.ID}, payload)
+}
+
+func (k signingKey) sign(header, payload any) string {
+	signed := part(header) + "." + part(payload)
+	mac := hmac.New(sha256.New, []byte(k.Value))
+	io.WriteString(mac, signed)
+	return signed + "." + base64.RawURLEncoding.EncodeToString(mac.Sum(nil))
+}
+
+func part(v any) string {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic(err)
+	}
+	return base64.RawURLEncoding.EncodeToString(b)
+}
+
+// expiring returns the claims of a token whose life, leeway included, ends after d
+// or up to a second later: such a token has expired already, by less than the
+// leeway.
+func expiring(d time.Duration) claims {
+	return claims{"exp": time.Now().Add(d-30*time.Second).Unix() + 1}
+}
+
+// nodeLog is a log that the test may read.
+type nodeLog struct {
+	*app.Output // so that what has been logged can be waited for
+	b           lockedBuffer
+}
+
+func newNodeLog() *nodeLog {
+	l := new(nodeLog)
+	l.Output = app.NewOutput(&l.b)
+	return l
+}
+
+func (l *nodeLog) String() string {
+	l.Flush()
+	return l.b.String()
+}
+
+func (l *nodeLog) tail(n int) string {
+	s := l.String()
+	return s[max(0, len(s)-n):]
+}
+
+// lockedBuffer is a buffer for several goroutines.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(b)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// within reports whether something came true before patience ended, for what can
+// only be asked for.
+func within(what func() bool) bool {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		if what() {
+			return true
+		}
+	}
+	return false
+}

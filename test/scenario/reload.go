@@ -1,0 +1,193 @@
+package scenario
+
+import (
+	"crypto/tls"
+	"math/big"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"pubsub/internal/config"
+)
+
+// serial returns the serial number of the certificate that a new client is shown.
+func (n *tlsNode) serial() *big.Int {
+	n.t.Helper()
+	return n.dial().ConnectionState().PeerCertificates[0].SerialNumber
+}
+
+// "SIGHUP reloads certificates": new connections see the new one, and not one of
+// those that are there ends. A certificate that cannot be read changes nothing.
+func TestReloadOfCertificate(t *testing.T) {
+	n := startTLS(t)
+	clients := []func(topic, data string){}
+	for range 5 {
+		s, h, m := n.events("topic", "t"), n.http2(0).events("topic", "t"), n.session("t")
+		for _, s := range []*sseClient{s, h} {
+			clients = append(clients, func(_, data string) {
+				t.Helper()
+				s.expect("event: message\ndata: " + data + "\n")
+			})
+		}
+		clients = append(clients, func(topic, data string) {
+			t.Helper()
+			m.expect(topic, data)
+		})
+	}
+	check := func(data string, serial int64) {
+		t.Helper()
+		n.publish("t", data)
+		for _, c := range clients {
+			c("t", data)
+		}
+		// Nobody has gone, and nobody has come back.
+		if now, ever := n.metric("pubsub_connections{"), n.metric("pubsub_connections_total"); now != 15 || ever != 15 {
+			t.Errorf("%v connections now, %v ever", now, ever)
+		}
+		if got := n.serial(); got.Cmp(big.NewInt(serial)) != 0 {
+			t.Errorf("certificate %v is shown, not %d", got, serial)
+		}
+	}
+	check("before", 1)
+	n.writeCertificate(t, 2)
+	check("not told yet", 1)
+	n.change(func(*config.Config) {})
+	check("after", 2)
+
+	// Not a certificate.
+	if err := os.WriteFile(n.certFile, []byte("nonsense"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	n.change(func(*config.Config) {})
+	check("nonsense", 2)
+	if log := n.log.String(); !strings.Contains(log, `msg="certificate reload failed"`) {
+		t.Error("the log says nothing of the certificate that cannot be read")
+	}
+
+	// Other files, with other names.
+	n.certFile, n.keyFile = n.certFile+".new", n.keyFile+".new"
+	n.writeCertificate(t, 3)
+	n.change(func(c *config.Config) { c.TLSCert, c.TLSKey = n.certFile, n.keyFile })
+	check("other files", 3)
+}
+
+// "SIGHUP reloads … allowed origins and limits": without a connection's end, and
+// both ways.
+func TestReloadOfLimits(t *testing.T) {
+	n := start(t)
+	token := n.token("t")
+	s, m := n.events("topic", "t", "auth", token), n.adminClient("t")
+	origin := func(want, upgrade string) {
+		t.Helper()
+		header := []string{"Origin: https://app.example"}
+		c := get(t, dial(t, n.addr), "/", header...)
+		if got := c.header.Get("Access-Control-Allow-Origin"); got != want {
+			t.Errorf("Access-Control-Allow-Origin is %q, not %q", got, want)
+		}
+		header = append(header, "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: "+wsKey)
+		c = get(t, dial(t, n.addr), "/mqtt", header...)
+		if !strings.HasPrefix(c.status, "HTTP/1.1 "+upgrade) {
+			t.Errorf("upgrade: %s, not %s", c.status, upgrade)
+		}
+		c.conn.Close()
+		n.connections(t, 2)
+	}
+	live := func(data string) {
+		t.Helper()
+		n.publish("t", data)
+		s.expect("event: message\ndata: " + data + "\n")
+		m.expect("t", data)
+	}
+	origin("*", "101")
+	n.change(func(c *config.Config) { c.AllowedOrigins = []string{"https://other.example"} })
+	origin("", "403")
+	live("other origins")
+	n.change(func(c *config.Config) {
+		c.AllowedOrigins = append(c.AllowedOrigins, "https://app.example")
+	})
+	origin("https://app.example", "101")
+	n.change(func(c *config.Config) { c.AllowedOrigins = nil })
+	origin("*", "101")
+
+	// Fewer than there are: they stay, and no more come.
+	n.change(func(c *config.Config) { c.MaxConnections = 1 })
+	for _, mode := range transports {
+		mode.refused(n, token, "t")
+		n.connections(t, 2)
+	}
+	live("fewer connections")
+	n.change(func(c *config.Config) { c.MaxConnections, c.MaxConnectionsPerIP = 0, 1 })
+	one := n.events("topic", "t", "auth", token)
+	refusedSSE(n, token, "t")
+	one.conn.Close()
+	n.connections(t, 2)
+	n.change(func(c *config.Config) { c.MaxConnectionsPerIP, c.PublishRate = 0, 1 })
+	post := func() int {
+		resp, _ := n.do("POST", n.url("/events?topic=u"), map[string]string{"Authorization": "Bearer " + n.token("u")}, "x")
+		return resp.StatusCode
+	}
+	if !within(func() bool { return post() == 429 }) {
+		t.Error("publish-rate is not taken up")
+	}
+	n.change(func(c *config.Config) { c.PublishRate = 0 })
+	for range 20 {
+		if got := post(); got != 200 {
+			t.Fatalf("without a limit: %d", got)
+		}
+	}
+	live("the end")
+}
+
+// "SIGHUP reloads … log level …, and logs which other changed keys need a restart".
+// What needs one stays as it was.
+func TestReloadSaysWhatNeedsARestart(t *testing.T) {
+	n := start(t, func(c *config.Config) { c.LogLevel = "warn" })
+	refuse := func() {
+		c := get(t, dial(t, n.addr), "/events?topic=t&auth=nonsense", lastRequest)
+		c.next()
+		c.ends()
+	}
+	const debugLine = "level=DEBUG msg=\"token refused\""
+	refuse()
+	if log := n.log.String(); log != "" {
+		t.Errorf("at level warn the log says %q", log)
+	}
+	n.change(func(c *config.Config) { c.LogLevel = "debug" })
+	refuse()
+	log := n.log.String()
+	if !strings.Contains(log, debugLine) {
+		t.Error("no debug lines")
+	}
+	if strings.Contains(log, "restart") {
+		t.Errorf("the log level needs no restart: %s", log)
+	}
+	n.change(func(c *config.Config) {
+		c.LogLevel = "info"
+		c.SSE = false
+		c.MaxMessageSize = 100
+		c.WriteTimeout = time.Minute
+		c.AdminToken = "another-token"
+		c.TLSCert, c.TLSKey = "cert.pem", "key.pem" // it does not speak TLS yet
+		c.MaxConnections = 5
+	})
+	log = n.log.String()[len(log):]
+	for _, name := range []string{"sse", "max-message-size", "write-timeout", "admin-token", "tls-cert", "tls-key"} {
+		if i := strings.Index(log, "need a restart"); i < 0 || !strings.Contains(log[i:], name) {
+			t.Errorf("of %s the log says nothing: %s", name, log)
+		}
+	}
+	if i := strings.Index(log, "need a restart"); i >= 0 && strings.Contains(log[i:strings.IndexByte(log[i:], '\n')+i], "max-connections") {
+		t.Error("max-connections needs no restart")
+	}
+	if strings.Contains(log, "another-token") || strings.Contains(log, adminToken) {
+		t.Error("the log shows an admin token")
+	}
+	n.change(func(c *config.Config) { c.TLSCert, c.TLSKey = "", "" })
+	n.publish("t", strings.Repeat("x", 200))
+	n.adminEvents("topic", "t")
+	if conn, err := tls.Dial("tcp", n.addr, &tls.Config{InsecureSkipVerify: true}); err == nil {
+		conn.Close()
+		t.Error("the node speaks TLS")
+	}
+}

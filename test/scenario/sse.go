@@ -1,0 +1,290 @@
+package scenario
+
+import (
+	"encoding/base64"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"pubsub/internal/config"
+)
+
+// "Always HTTP 200", with these headers; "on HTTP/1.1 a stream is chunked", and ends
+// its connection. The first event is stream-open.
+func TestStreamHead(t *testing.T) {
+	n := start(t)
+	c := n.getEvents("topic", "t", "auth", n.token("t"))
+	if c.status != "HTTP/1.1 200 OK" {
+		t.Errorf("status %q", c.status)
+	}
+	for name, want := range map[string][]string{
+		"Content-Type":                 {"text/event-stream"},
+		"Cache-Control":                {"no-store, no-transform"},
+		"X-Accel-Buffering":            {"no"},
+		"Connection":                   {"close"},
+		"Access-Control-Allow-Origin":  {"*"},
+		"Access-Control-Allow-Methods": {"OPTIONS, HEAD, GET, POST, PUT, DELETE"},
+		"Access-Control-Allow-Headers": {"Authorization, Content-Type, Last-Event-ID, Fastly-Key, Cache-Control, X-Requested-With, traceparent, tracestate"},
+		"Transfer-Encoding":            {"chunked"},
+		"Content-Length":               nil,
+	} {
+		if got := c.header.Values(name); !slices.Equal(got, want) {
+			t.Errorf("%s: %q, not %q", name, got, want)
+		}
+	}
+	if _, err := http.ParseTime(c.header.Get("Date")); err != nil {
+		t.Errorf("Date: %v", err)
+	}
+	c.opened()
+}
+
+// "HEAD works wherever GET does and is no stream."
+func TestHeadOfEventsIsNoStream(t *testing.T) {
+	n := start(t)
+	conn := dial(t, n.addr)
+	io.WriteString(conn, "HEAD /events?topic=t HTTP/1.1\r\nHost: broker\r\nConnection: close\r\n\r\n")
+	got := readAll(t, conn)
+	for _, want := range []string{"HTTP/1.1 200 OK\r\n", "\r\nContent-Type: text/event-stream\r\n", "\r\nCache-Control: no-store, no-transform\r\n"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %q in %q", want, got)
+		}
+	}
+	if !strings.HasSuffix(got, "\r\n\r\n") || strings.Count(got, "\r\n\r\n") != 1 {
+		t.Errorf("a body follows: %q", got)
+	}
+}
+
+// Every row of the table of refusals, each "one event and the end of the body",
+// byte for byte, and the order of the checks: what comes later is wrong, too.
+func TestStreamRefusals(t *testing.T) {
+	n := start(t)
+	token := n.token("t", "u", "é")
+	eleven := ""
+	for i := range 11 {
+		eleven += fmt.Sprintf("&topic=t%d", i)
+	}
+	long := strings.Repeat("x", 1025)
+	for _, tt := range []struct {
+		name, query     string
+		header          []string
+		condition, text string
+	}{
+		{"no topic", "", nil, "bad-request", "Missing 'topic' parameter"},
+		{"no topic, bad flag, bad token", "?durable=x&auth=x", nil, "bad-request", "Missing 'topic' parameter"},
+		{"topic without a value", "?topic", nil, "bad-request", "Invalid topic: "},
+		{"empty topic", "?topic=&auth=" + token, nil, "bad-request", "Invalid topic: "},
+		{"11 topics", "?auth=" + token + eleven, nil, "bad-request", "Too many topics"},
+		{"11 topics, one invalid", "?topic=" + eleven, nil, "bad-request", "Too many topics"},
+		{"plus", "?topic=a%2Bb&auth=" + token, nil, "bad-request", "Invalid topic: a+b"},
+		{"hash", "?topic=a/%23", nil, "bad-request", "Invalid topic: a/#"},
+		{"control characters", "?topic=a%00b%1F%7F%C2%85%0A", nil, "bad-request", "Invalid topic: a\ufffdb\ufffd\ufffd\ufffd\ufffd"},
+		{"U+FEFF", "?topic=%EF%BB%BF", nil, "bad-request", "Invalid topic: \ufeff"},
+		{"not UTF-8", "?topic=a%FF", nil, "bad-request", "Invalid topic: a\ufffd"},
+		{"bad escape", "?topic=a%2", nil, "bad-request", "Invalid topic: a%2"},
+		{"1,025 bytes", "?topic=" + long, nil, "bad-request", "Invalid topic: " + long[:64] + "…"},
+		{"quotes in a topic", "?topic=%22%5C%2B", nil, "bad-request", `Invalid topic: "\+`},
+		{"first of the invalid in byte order", "?topic=z%2B&topic=b%23&topic=c%2B&topic=a", nil, "bad-request", "Invalid topic: b#"},
+		{"topic before flag", "?topic=%2B&durable=x", nil, "bad-request", "Invalid topic: +"},
+
+		{"durable", "?topic=t&durable=yes", nil, "bad-request", "Invalid 'durable' param"},
+		{"durable in another case", "?topic=t&durable=True", nil, "bad-request", "Invalid 'durable' param"},
+		{"envelope", "?topic=t&envelope=2&auth=x", nil, "bad-request", "Invalid 'envelope' param"},
+		{"bad escape in auth", "?topic=t&auth=%zz", nil, "bad-request", "Invalid 'auth' param"},
+
+		{"no credentials", "?topic=t", nil, "bad-request", "Missing 'Authorization' header or 'auth' parameter"},
+		{"empty credentials", "?topic=t&auth=", []string{"Authorization:"}, "bad-request", "Missing 'Authorization' header or 'auth' parameter"},
+		{"only a wrong Fastly-Key", "?topic=t", []string{"Fastly-Key: wrong"}, "bad-request", "Missing 'Authorization' header or 'auth' parameter"},
+		{"scheme alone", "?topic=t", []string{"Authorization: Bearer"}, "bad-request", "Invalid 'Authorization' header"},
+		{"no scheme", "?topic=t", []string{"Authorization: " + token}, "bad-request", "Invalid 'Authorization' header"},
+		{"another scheme", "?topic=t", []string{"Authorization: Basic dDp0"}, "bad-request", "Unsupported authorization scheme: Basic"},
+		{"bad token", "?topic=t&auth=x", nil, "forbidden", "Invalid token"},
+		{"bad token in the header", "?topic=t", []string{"Authorization: Bearer x"}, "forbidden", "Invalid token"},
+		{"the query wins", "?topic=t&auth=x", []string{"Authorization: Bearer " + token}, "forbidden", "Invalid token"},
+		{"admin token in the query", "?topic=t&auth=" + adminToken, nil, "forbidden", "Invalid token"},
+		{"token before permission", "?topic=secret&auth=x", nil, "forbidden", "Invalid token"},
+
+		{"topic not granted", "?topic=v&auth=" + token, nil, "forbidden", "Cannot subscribe to topic: v"},
+		{"first of those not granted in byte order", "?topic=t&topic=z&topic=w&topic=u&auth=" + token, nil, "forbidden", "Cannot subscribe to topic: w"},
+		{"matched exactly", "?topic=T&auth=" + token, nil, "forbidden", "Cannot subscribe to topic: T"},
+		{"long topic", "?topic=" + long[:1024] + "&auth=" + token, nil, "forbidden", "Cannot subscribe to topic: " + long[:64] + "…"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c := get(t, dial(t, n.addr), "/events"+tt.query, append(tt.header, "Connection: close")...)
+			if c.status != "HTTP/1.1 200 OK" || c.header.Get("Content-Type") != "text/event-stream" ||
+				c.header.Get("Cache-Control") != "no-store, no-transform" || c.header.Get("X-Accel-Buffering") != "no" {
+				t.Errorf("%s %v", c.status, c.header)
+			}
+			quoted := strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(tt.text)
+			c.refused(tt.condition, quoted)
+			c.ends()
+		})
+	}
+}
+
+// What the same request needs to be accepted.
+func TestStreamCredentials(t *testing.T) {
+	n := start(t)
+	token := n.token("t")
+	ten := "?auth=" + n.token("t0", "t1", "t2", "t3", "t4", "t5", "t6", "t7", "t8", "t9")
+	for i := range 30 {
+		ten += fmt.Sprintf("&topic=t%d", i%10)
+	}
+	for _, tt := range []struct {
+		name, query string
+		header      []string
+	}{
+		{"query", "?topic=t&auth=" + token, nil},
+		{"header", "?topic=t", []string{"Authorization: Bearer " + token}},
+		{"scheme in another case, empty auth", "?topic=t&auth=", []string{"Authorization: bEARER " + token}},
+		{"query before a bad header", "?topic=t&auth=" + token, []string{"Authorization: Basic x"}},
+		{"wrong Fastly-Key is ignored", "?topic=t&auth=" + token, []string{"Fastly-Key: wrong"}},
+		{"admin token as Fastly-Key", "?topic=anything", []string{"Fastly-Key: " + adminToken}},
+		{"admin token as bearer", "?topic=anything", []string{"Authorization: Bearer " + adminToken}},
+		{"reserved topic", "?topic=$SYS/x", []string{"Fastly-Key: " + adminToken}},
+		{"10 topics, each three times", ten, nil},
+		{"flags", "?topic=t&durable=1&envelope=0&auth=" + token, nil},
+		{"bad cursor", "?topic=t&durable=true&lastEventId=%zz&auth=" + token, nil},
+		{"unknown parameter", "?topic=t&foo=bar&auth=" + token, nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			get(t, dial(t, n.addr), "/events"+tt.query, tt.header...).opened()
+		})
+	}
+}
+
+// "Every refusal, an unknown kid included, reads Invalid token."
+func TestTokenRefusals(t *testing.T) {
+	n := start(t)
+	now := time.Now().Unix()
+	k := n.key
+	header := map[string]any{"alg": "HS256", "typ": "JWT", "kid": k.ID}
+	with := func(name string, v any) map[string]any {
+		h := map[string]any{}
+		for k, v := range header {
+			h[k] = v
+		}
+		h[name] = v
+		return h
+	}
+	rights := claims{"x-fastly-read": []string{"t"}}
+	good := k.sign(header, rights)
+	for name, token := range map[string]string{
+		"unknown kid":            signingKey{"nobody", k.Value}.token([]string{"t"}, nil, nil),
+		"no kid":                 k.sign(map[string]any{"alg": "HS256"}, rights),
+		"another secret":         signingKey{k.ID, k.Value + "x"}.token([]string{"t"}, nil, nil),
+		"alg none":               k.sign(with("alg", "none"), rights),
+		"alg none, unsigned":     part(with("alg", "none")) + "." + part(rights) + ".",
+		"alg HS512":              k.sign(with("alg", "HS512"), rights),
+		"crit":                   k.sign(with("crit", []string{"exp"}), rights),
+		"over 8 KiB":             k.token([]string{"t", strings.Repeat("x", 8<<10)}, nil, nil),
+		"expired":                k.token([]string{"t"}, nil, claims{"exp": now - 40}),
+		"not yet valid":          k.token([]string{"t"}, nil, claims{"nbf": now + 60}),
+		"rights of another kind": k.sign(header, claims{"x-fastly-read": "t"}),
+		"tampered":               good[:len(good)-4] + "AAAA",
+		"two parts":              strings.Join(strings.Split(good, ".")[:2], "."),
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := n.getEvents("topic", "t", "auth", token)
+			c.refused("forbidden", "Invalid token")
+			m := n.upgrade()
+			m.frame(0x80|opBinary, connectWith(token))
+			m.ended(0x87, 1000)
+			if resp, body := n.do("POST", n.url("/events?topic=t"), map[string]string{"Authorization": "Bearer " + token}, "x"); resp.StatusCode != 403 || body != "Invalid token\n" {
+				t.Errorf("POST: %s %q", resp.Status, body)
+			}
+		})
+	}
+	// "exp and nbf have 30 s of leeway".
+	for _, more := range []claims{{"exp": now - 20}, {"nbf": now + 20}, {"exp": now + 60, "nbf": now - 60}} {
+		n.events("topic", "t", "auth", k.token([]string{"t"}, nil, more))
+	}
+}
+
+// "a token without exp is accepted unless require-exp".
+func TestRequireExp(t *testing.T) {
+	n := start(t, func(c *config.Config) { c.RequireExp = true })
+	n.getEvents("topic", "t", "auth", n.token("t")).refused("forbidden", "Invalid token")
+	n.events("topic", "t", "auth", n.key.token([]string{"t"}, nil, claims{"exp": time.Now().Unix() + 60}))
+}
+
+// Valid UTF-8 is "one data: line per line of the content; CR LF and a lone CR end a
+// line as LF does"; "anything else is message-base64: standard Base64 on one data:
+// line".
+func TestMessageEvents(t *testing.T) {
+	n := start(t)
+	c := n.adminEvents("topic", "t")
+	all := make([]byte, 256)
+	for i := range all {
+		all[i] = byte(i)
+	}
+	for _, tt := range []struct{ data, want string }{
+		{"hello world", "event: message\ndata: hello world\n"},
+		{"", "event: message\ndata: \n"},
+		{" leading", "event: message\ndata:  leading\n"},
+		{"a\nb\r\nc\rd", "event: message\ndata: a\ndata: b\ndata: c\ndata: d\n"},
+		{"\n", "event: message\ndata: \ndata: \n"},
+		{"\r\r", "event: message\ndata: \ndata: \ndata: \n"},
+		{"x\rid: 1\r\revent: forged\rdata: y", "event: message\ndata: x\ndata: id: 1\ndata: \ndata: event: forged\ndata: data: y\n"},
+		{"{\"text\":\"hello\"}", "event: message\ndata: {\"text\":\"hello\"}\n"},
+		{"\x00\u0085\u2028é", "event: message\ndata: \x00\u0085\u2028é\n"},
+		{"\xff", "event: message-base64\ndata: /w==\n"},
+		{"text\r\n\xc3", "event: message-base64\ndata: dGV4dA0Kww==\n"},
+		{string(all), "event: message-base64\ndata: " + base64.StdEncoding.EncodeToString(all) + "\n"},
+	} {
+		n.publish("t", tt.data)
+		c.expect(tt.want)
+	}
+}
+
+// "With envelope=true the data is one line of JSON that says where a message came
+// from … The content is exact, CR included."
+func TestEnvelope(t *testing.T) {
+	n := start(t)
+	one := n.adminEvents("topic", "t", "envelope", "true")
+	durable := n.adminEvents("topic", "t", "topic", "u,", "envelope", "1", "durable", "1")
+	n.publish("t", "a\r\n\"é\"\rb")
+	want := "event: message\ndata: {\"topic\":\"t\",\"data\":\"a\\r\\n\\\"é\\\"\\rb\"}\n"
+	one.expect(want)
+	durable.expect(want)
+	n.publish("t", "\xff")
+	want = "event: message\ndata: {\"topic\":\"t\",\"base64\":\"/w==\"}\n"
+	one.expect(want)
+	durable.expect(want)
+	v := n.publish("t", "kept", "retain=true")
+	one.expect("event: message\ndata: {\"topic\":\"t\",\"data\":\"kept\",\"version\":\"" + v + "\"}\n")
+	durable.expect("event: message\nid: t:" + v + "\ndata: {\"topic\":\"t\",\"data\":\"kept\",\"version\":\"" + v + "\"}\n")
+	w := n.publish("u,", "", "retain=true")
+	durable.expect("event: message\nid: t:" + v + ",u%2C:" + w + "\ndata: {\"topic\":\"u,\",\"data\":\"\",\"version\":\"" + w + "\"}\n")
+	again := n.adminEvents("topic", "t", "envelope", "1", "durable", "1")
+	again.expect("event: message\nid: t:" + v + "\ndata: {\"topic\":\"t\",\"data\":\"kept\",\"version\":\"" + v + "\"}\n")
+}
+
+// "After 25 s (sse-keep-alive) without a byte: event: keep-alive, empty data."
+func TestKeepAliveEvent(t *testing.T) {
+	t.Parallel()
+	n := start(t, func(c *config.Config) { c.SSEKeepAlive = 150 * time.Millisecond })
+	c := n.adminEvents("topic", "t")
+	for range 3 {
+		c.expect("event: keep-alive\ndata: \n")
+	}
+	n.publish("t", "x")
+	for e := c.next(); e.raw != "event: message\ndata: x\n"; e = c.next() {
+		if e.raw != "event: keep-alive\ndata: \n" {
+			t.Fatalf("%q", e.raw)
+		}
+	}
+	c.expect("event: keep-alive\ndata: \n")
+}
+
+// What a client sends after its request means nothing.
+func TestBytesAfterTheRequestMeanNothing(t *testing.T) {
+	n := start(t)
+	c := n.adminEvents("topic", "t")
+	io.WriteString(c.conn, "GET / HTTP/1.1\r\nHost: broker\r\n\r\n")
+	n.publish("t", "x")
+	c.expect("event: message\ndata: x\n")
+}

@@ -1,0 +1,286 @@
+package scenario
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"pubsub/internal/config"
+	"pubsub/internal/mqtt"
+)
+
+// ballast is how long a message is that fills the socket of one who does not read.
+const ballast = 4 << 10
+
+// stalled opens a connection that reads nothing after its subscription to topics,
+// the first of which is to fill its socket. It must be the node's only subscriber
+// of that topic; it comes back when nothing more goes to it. An SSE stream is
+// durable.
+func (n *node) stalled(m transport, topics ...string) (s stalledReader) {
+	n.t.Helper()
+	if m.name == "SSE" {
+		pairs := []string{"durable", "true"}
+		for _, t := range topics {
+			pairs = append(pairs, "topic", t)
+		}
+		s.c = n.adminEvents(pairs...)
+	} else {
+		s.m = n.adminClient(topics...)
+	}
+	p := n.adminClient()
+	// Little at a time, so that all of it goes to the socket while that takes any.
+	delivered := -1.0
+	for end, idle := time.Now().Add(patience), 0; idle < 3; {
+		if time.Now().After(end) {
+			n.t.Fatal("the socket of one who does not read takes everything")
+		}
+		for range 32 {
+			n.pour(p, topics[0], 2)
+			s.published += 2
+		}
+		now := n.metric("pubsub_messages_delivered_total")
+		if idle++; now != delivered {
+			delivered, idle = now, 0
+		}
+	}
+	p.conn.Close()
+	return s
+}
+
+// pour publishes that many messages that only fill buffers, and returns when the
+// node has taken them.
+func (n *node) pour(p *mqttClient, topic string, count int) {
+	n.t.Helper()
+	var ps []mqtt.Packet
+	for range count {
+		ps = append(ps, &mqtt.Publish{Topic: topic, Payload: []byte(strings.Repeat("x", ballast))})
+	}
+	p.send(ps...)
+	p.ping()
+}
+
+// stalledReader is a client that has stopped to read; one of c and m is there.
+type stalledReader struct {
+	c         *sseClient
+	m         *mqttClient
+	published int // messages of ballast, so far
+}
+
+// numbered makes the content of the message number i of a topic.
+func numbered(topic string, i int, retain bool, size int) string {
+	s := fmt.Sprintf("%s %d %t ", topic, i, retain)
+	return s + strings.Repeat("x", max(0, size-len(s)))
+}
+
+// nextOrError returns the content of the next message, for goroutines that are not
+// the test's.
+func nextOrError(s subscriber) (string, error) {
+	if s, ok := s.(sseSubscriber); ok {
+		e, err := s.c.read()
+		return e.data, err
+	}
+	p, err := s.(mqttSubscriber).m.read()
+	if err != nil {
+		return "", err
+	}
+	pub, ok := p.(*mqtt.Publish)
+	if !ok {
+		return "", fmt.Errorf("not a PUBLISH: %s %+v", p.Type(), p)
+	}
+	return string(pub.Payload), nil
+}
+
+// One stalled reader beside a thousand fast ones on the same two topics. "No
+// subscriber can slow another, or a publisher, down": the fast ones lose nothing.
+// The stalled one "loses the oldest of them first", is told how many (SSE), and "a
+// slow reader may miss older retained values of a topic, never the newest". "No
+// durable event is older than one already delivered"; MQTT: "never one older than
+// the subscriber has had, and after an overload the newest".
+func TestStalledReader(t *testing.T) {
+	const (
+		readers  = 1000
+		buffer   = 8 << 10
+		size     = 1 << 10
+		rounds   = 3
+		batch    = 4                          // messages of each topic in a round: less than the buffer
+		flood    = 4096                       // messages of ballast that only the stalled one would have
+		heapMore = flood * ballast / 4        // far less than keeping them would take
+		lost     = rounds*batch*size > buffer // of each topic
+	)
+	if !lost {
+		t.Fatal("too little is published")
+	}
+	forEachTransport(t, func(t *testing.T, m transport) {
+		n := start(t, func(c *config.Config) {
+			c.SubscriberBuffer = buffer
+			c.WriteTimeout = 4 * patience
+			c.LogLevel = "error"
+		})
+		topics := []string{"a", "b"}
+		s := n.stalled(m, "ballast", "a", "b")
+
+		var got atomic.Int64
+		var failed atomic.Bool
+		var wg sync.WaitGroup
+		token := n.token(topics...)
+		for i := range readers {
+			r := m.subscribe(n, token, topics...)
+			wg.Go(func() {
+				next := map[string]int{}
+				for range rounds*batch*len(topics) + len(topics) {
+					var topic string
+					var k int
+					data, err := nextOrError(r)
+					if err == nil {
+						_, err = fmt.Sscan(data, &topic, &k)
+					}
+					if err != nil || k != next[topic] {
+						if !failed.Swap(true) { // one is enough to say it
+							t.Errorf("reader %d: number %d of topic %s follows %d (%v)", i, k, topic, next[topic]-1, err)
+						}
+						return
+					}
+					next[topic]++
+					got.Add(1)
+				}
+			})
+		}
+		p := n.adminClient()
+		heap() // what pools keep goes with the second collection
+		before := heap()
+		for s.published < flood {
+			n.pour(p, "ballast", 128)
+			s.published += 128
+		}
+		plain, newest, count := s.published, map[string]int{}, 0
+		// All have what was published before the next is.
+		await := func() {
+			if !within(func() bool { return got.Load() == int64(count*readers) || failed.Load() }) || failed.Load() {
+				failed.Store(true) // the end of the connections is no news
+				t.Fatalf("%d of %d messages have come to the fast readers", got.Load(), count*readers)
+			}
+		}
+		for round := range rounds {
+			for _, topic := range topics {
+				for k := range batch {
+					i := round*batch + k
+					// The newest value of a is among what the stalled reader loses, that of
+					// b among what is left to it.
+					retain := k%2 == 1 && (round == 0 || topic == "b")
+					p.publish(topic, numbered(topic, i, retain, size), retain)
+					if retain {
+						newest[topic] = i
+					} else {
+						plain++
+					}
+					count++
+					if mode.NATS { // where plain and retained ones have no order among them
+						await()
+					}
+				}
+			}
+			await()
+		}
+		heap()
+		if more := heap() - before; more > heapMore {
+			t.Errorf("%d KiB of heap for one who does not read, at most %d are allowed", more>>10, heapMore>>10)
+		}
+		ends := append([]string{"ballast"}, topics...)
+		for _, topic := range ends {
+			p.publish(topic, numbered(topic, rounds*batch, false, 0), false)
+			plain++
+		}
+		count += len(topics)
+		await()
+		wg.Wait()
+
+		// It reads again.
+		last, retained := map[string]int{}, map[string]int{}
+		received, dropped := 0, 0
+		take := func(data string) {
+			received++
+			var topic string
+			var i int
+			var retain bool
+			if _, err := fmt.Sscan(data, &topic, &i, &retain); err != nil {
+				return // ballast
+			}
+			if before, ok := last[topic]; ok && i <= before {
+				t.Errorf("of topic %s comes %d after %d", topic, i, before)
+			}
+			last[topic] = i
+			if retain {
+				received--
+				retained[topic] = i
+			}
+		}
+		for last["a"]+last["b"]+last["ballast"] < 3*rounds*batch {
+			if s.m != nil {
+				take(string(s.m.publication().Payload))
+				continue
+			}
+			switch e := s.c.next(); e.name {
+			case "message":
+				take(e.data)
+			case "messages-dropped":
+				c, err := strconv.Atoi(strings.TrimSuffix(strings.TrimPrefix(e.data, `{"count":`), "}"))
+				if err != nil || c < 1 {
+					t.Fatalf("%q", e.raw)
+				}
+				dropped += c
+			default:
+				t.Fatalf("%q", e.raw)
+			}
+		}
+		for _, topic := range topics {
+			if retained[topic] != newest[topic] {
+				t.Errorf("the newest retained value of %s is number %d, and not %d", topic, retained[topic], newest[topic])
+			}
+		}
+		if received >= plain {
+			t.Errorf("nothing was lost: the reader was not slow")
+		}
+		if s.c != nil && received+dropped != plain {
+			t.Errorf("%d plain messages received and %d dropped are not the %d that were published", received, dropped, plain)
+		}
+		// What has come is all: it is as any other reader now.
+		n.publish("a", "next")
+		if s.m != nil {
+			s.m.expect("a", "next")
+		} else {
+			s.c.expect("event: message\ndata: next\n")
+		}
+		if got := n.metric("pubsub_messages_dropped_total"); got != float64(plain-received) {
+			t.Errorf("%v messages counted as dropped, want %d", got, plain-received)
+		}
+	})
+}
+
+// "A subscriber that takes no byte for write-timeout (default 30 s) is closed."
+func TestStalledReaderIsClosed(t *testing.T) {
+	t.Parallel()
+	forEachTransport(t, func(t *testing.T, m transport) {
+		n := start(t, func(c *config.Config) { c.WriteTimeout = 500 * time.Millisecond })
+		fast := m.subscribe(n, n.token("t"), "t")
+		n.stalled(m, "ballast", "t")
+		for i := 0; ; i++ {
+			n.publish("t", strconv.Itoa(i))
+			if got := fast.next(); got != strconv.Itoa(i) {
+				t.Fatalf("to the fast reader comes %q, not %d", got, i)
+			}
+			if n.metric("pubsub_connections{") == 1 {
+				break
+			}
+			if i == 5000 {
+				t.Fatal("the stalled reader is still there")
+			}
+		}
+		if got := n.metric("pubsub_subscriptions"); got != 1 {
+			t.Errorf("%v subscriptions", got)
+		}
+	})
+}

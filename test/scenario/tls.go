@@ -1,0 +1,348 @@
+package scenario
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"net/http"
+	"net/textproto"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"pubsub/internal/config"
+	"pubsub/internal/mqtt"
+)
+
+// tlsNode is a node that speaks TLS, with what its clients need to trust it.
+type tlsNode struct {
+	*node
+	certFile, keyFile string
+	roots             *x509.CertPool
+}
+
+// startTLS starts a node with a certificate of its own.
+func startTLS(t testing.TB, settings ...func(*config.Config)) *tlsNode {
+	t.Helper()
+	dir := t.TempDir()
+	n := &tlsNode{certFile: filepath.Join(dir, "cert.pem"), keyFile: filepath.Join(dir, "key.pem"), roots: x509.NewCertPool()}
+	n.writeCertificate(t, 1)
+	withCert := func(c *config.Config) { c.TLSCert, c.TLSKey = n.certFile, n.keyFile }
+	n.node = start(t, append(settings, withCert)...)
+	n.http.Transport = &http.Transport{TLSClientConfig: n.client(), ForceAttemptHTTP2: true}
+	n.key = n.newKey()
+	return n
+}
+
+// writeCertificate makes a certificate with that serial number, which n's clients
+// trust from now on.
+func (n *tlsNode) writeCertificate(t testing.TB, serial int64) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(serial),
+		Subject:      pkix.Name{CommonName: fmt.Sprint("scenario ", serial)},
+		NotBefore:    time.Now().Add(-time.Hour),
+		NotAfter:     time.Now().Add(time.Hour),
+		IPAddresses:  []net.IP{net.IPv4(127, 0, 0, 1)},
+		IsCA:         true, BasicConstraintsValid: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.roots.AddCert(cert)
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range []struct {
+		path, kind string
+		der        []byte
+	}{{n.certFile, "CERTIFICATE", der}, {n.keyFile, "PRIVATE KEY", private}} {
+		if err := os.WriteFile(f.path, pem.EncodeToMemory(&pem.Block{Type: f.kind, Bytes: f.der}), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// client returns the TLS settings of a client that offers those protocols.
+func (n *tlsNode) client(protocols ...string) *tls.Config {
+	return &tls.Config{RootCAs: n.roots, NextProtos: protocols}
+}
+
+// dial connects for HTTP/1.1.
+func (n *tlsNode) dial() *tls.Conn {
+	n.t.Helper()
+	c := tls.Client(dial(n.t, n.addr), &tls.Config{RootCAs: n.roots, ServerName: "127.0.0.1", NextProtos: []string{"http/1.1"}})
+	if err := c.Handshake(); err != nil {
+		n.t.Fatal(err)
+	}
+	return c
+}
+
+// events begins a stream over TLS and HTTP/1.1.
+func (n *tlsNode) events(pairs ...string) *sseClient {
+	n.t.Helper()
+	c := get(n.t, n.dial(), "/events"+query(pairs...), asAdminLine)
+	c.opened()
+	return c
+}
+
+// session opens an MQTT session over wss.
+func (n *tlsNode) session(topics ...string) *mqttClient {
+	n.t.Helper()
+	m := upgradeOn(n.t, n.dial(), "Sec-WebSocket-Protocol: mqtt")
+	if got := m.header.Get("Sec-Websocket-Protocol"); got != "mqtt" {
+		n.t.Errorf("the subprotocol is %q", got)
+	}
+	m.connect(adminToken, mqtt.Connect{})
+	if len(topics) > 0 {
+		m.subscribe(topics...)
+	}
+	return m
+}
+
+// http2 is a client whose streams share connections.
+type http2 struct {
+	n         *tlsNode
+	transport *http.Transport
+	dialled   atomic.Int64
+}
+
+// http2 returns a client that takes so much of a stream before it is read.
+func (n *tlsNode) http2(window int) *http2 {
+	c := &http2{n: n}
+	c.transport = &http.Transport{
+		TLSClientConfig:   n.client("h2"),
+		ForceAttemptHTTP2: true,
+		HTTP2:             &http.HTTP2Config{MaxReceiveBufferPerStream: window},
+		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			c.dialled.Add(1)
+			return new(net.Dialer).DialContext(ctx, network, addr)
+		},
+	}
+	n.t.Cleanup(c.transport.CloseIdleConnections)
+	return c
+}
+
+// bodyConn is the body of a response as a connection of which sseClient asks only
+// deadlines: patience bounds the whole stream.
+type bodyConn struct {
+	net.Conn
+	cancel context.CancelFunc
+}
+
+func (bodyConn) SetDeadline(time.Time) error { return nil }
+
+func (b bodyConn) Close() error { b.cancel(); return nil }
+
+// events begins a stream, with the administrator's token.
+func (c *http2) events(pairs ...string) *sseClient {
+	c.n.t.Helper()
+	return c.send(nil, pairs...)
+}
+
+// send is events with a request that has a body.
+func (c *http2) send(body io.Reader, pairs ...string) *sseClient {
+	t := c.n.t
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	t.Cleanup(cancel)
+	r, err := http.NewRequestWithContext(ctx, "GET", c.n.url("/events"+query(pairs...)), body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Fastly-Key", adminToken)
+	resp, err := c.transport.RoundTrip(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { resp.Body.Close() })
+	if resp.ProtoMajor != 2 || resp.StatusCode != 200 || resp.Header.Get("Content-Type") != "text/event-stream" || resp.Header["Connection"] != nil {
+		t.Fatalf("%s %s %v", resp.Proto, resp.Status, resp.Header)
+	}
+	s := &sseClient{t: t, conn: bodyConn{cancel: cancel}, r: bufio.NewReader(resp.Body), status: resp.Status, header: textproto.MIMEHeader(resp.Header)}
+	s.opened()
+	return s
+}
+
+// Twenty streams share a connection, and each gets what is its own; one whose
+// client cancels it is forgotten, and the others go on.
+func TestHTTP2Streams(t *testing.T) {
+	const streams = 20
+	n := startTLS(t)
+	c := n.http2(0)
+	topic := func(i int) string { return fmt.Sprint("t", i) }
+	var ss []*sseClient
+	for i := range streams {
+		ss = append(ss, c.events("topic", topic(i), "topic", "all"))
+	}
+	check := func(ss []*sseClient, from int) {
+		t.Helper()
+		n.publish("all", "to all")
+		for i := range ss {
+			n.publish(topic(from+i), "to "+topic(from+i))
+		}
+		for i, s := range ss {
+			s.expect("event: message\ndata: to all\n")
+			s.expect("event: message\ndata: to " + topic(from+i) + "\n")
+		}
+	}
+	check(ss, 0)
+	if got := c.dialled.Load(); got != 1 {
+		t.Errorf("%d connections", got)
+	}
+	for i := range 5 {
+		ss[i].conn.Close()
+	}
+	if !within(func() bool {
+		return n.metric("pubsub_connections{") == streams-5 && n.metric("pubsub_subscriptions") == 2*(streams-5)
+	}) {
+		t.Errorf("%v connections with %v subscriptions are left", n.metric("pubsub_connections{"), n.metric("pubsub_subscriptions"))
+	}
+	check(ss[5:], 5)
+	// The server's end of a stream is the end of the body, not of the connection.
+	k := n.newKey()
+	s := c.events("topic", "t", "auth", k.token([]string{"t"}, nil, nil))
+	s.conn.Close()
+	n.deleteKey(k)
+	check(ss[5:], 5)
+}
+
+// "No subscriber can slow another down": not on its own connection either. One
+// "that takes no byte for write-timeout is closed", and only its stream.
+func TestHTTP2StreamThatIsNotRead(t *testing.T) {
+	t.Parallel()
+	// Long enough that a busy machine does not make a reader one that takes nothing.
+	n := startTLS(t, func(c *config.Config) { c.WriteTimeout = 2 * time.Second })
+	c := n.http2(64 << 10)
+	stalled := c.events("topic", "t")
+	fast := []*sseClient{c.events("topic", "t"), c.events("topic", "t")}
+	data := strings.Repeat("x", 16<<10)
+	for i := 0; ; i++ {
+		n.publish("t", data)
+		for _, s := range fast {
+			s.expect("event: message\ndata: " + data + "\n")
+		}
+		if n.metric("pubsub_connections{") == 2 {
+			break
+		}
+		if i == 5000 {
+			t.Fatal("the stream that is not read is still there")
+		}
+	}
+	if b, err := io.ReadAll(stalled.r); err == nil && len(b) > 256<<10 {
+		t.Errorf("%d bytes were waiting", len(b))
+	}
+	n.publish("t", "end")
+	for _, s := range fast {
+		s.expect("event: message\ndata: end\n")
+	}
+	if got := c.dialled.Load(); got != 1 {
+		t.Errorf("%d connections", got)
+	}
+}
+
+// Who reads, if slowly, "takes a byte" all the time, and is not closed: one message
+// may take longer than write-timeout.
+func TestSlowReaderIsNotClosed(t *testing.T) {
+	t.Parallel()
+	// The timeout is long enough that a busy machine does not look like a reader who
+	// takes nothing; all 32 pieces take twice as long.
+	const timeout, size, piece = 2 * time.Second, 4 << 20, 128 << 10
+	large := func(c *config.Config) {
+		c.WriteTimeout = timeout
+		c.MaxMessageSize = size
+		c.SubscriberBuffer = 2 * size
+		c.LogLevel = "error"
+	}
+	read := func(t *testing.T, n *node, s *sseClient) {
+		data := bytes.Repeat([]byte("x"), size)
+		n.publish("t", string(data))
+		began := time.Now()
+		want := append(append([]byte("event: message\ndata: "), data...), "\n\n"...)
+		got := make([]byte, 0, len(want))
+		for b := make([]byte, piece); len(got) < len(want); {
+			k, err := io.ReadFull(s.r, b[:min(piece, len(want)-len(got))])
+			got = append(got, b[:k]...)
+			if err != nil {
+				t.Fatalf("after %d of %d bytes and %v: %v", len(got), len(want), time.Since(began), err)
+			}
+			time.Sleep(timeout / 16) // a slow reader, not synchronisation
+		}
+		if !bytes.Equal(got, want) {
+			t.Error("another message")
+		}
+		n.publish("t", "next")
+		s.expect("event: message\ndata: next\n")
+	}
+	t.Run("HTTP/1.1", func(t *testing.T) {
+		t.Parallel()
+		n := start(t, large)
+		read(t, n, n.adminEvents("topic", "t"))
+	})
+	t.Run("TLS", func(t *testing.T) {
+		t.Parallel()
+		n := startTLS(t, large)
+		read(t, n.node, n.events("topic", "t"))
+	})
+	t.Run("HTTP/2", func(t *testing.T) {
+		t.Parallel()
+		n := startTLS(t, large)
+		read(t, n.node, n.http2(64<<10).events("topic", "t"))
+	})
+}
+
+// A stream and a session over TLS are as without it, their ends too.
+func TestTLS(t *testing.T) {
+	n := startTLS(t)
+	k := n.newKey()
+	s := get(t, n.dial(), "/events?topic=t&durable=true&auth="+k.token([]string{"t"}, nil, nil))
+	if s.status != "HTTP/1.1 200 OK" || s.header.Get("Connection") != "close" || s.header.Get("Transfer-Encoding") != "chunked" {
+		t.Errorf("%s %v", s.status, s.header)
+	}
+	s.opened()
+	m := upgradeOn(t, n.dial())
+	m.connect(k.token([]string{"t"}, []string{"t"}, nil), mqtt.Connect{})
+	m.subscribe("t")
+	admin := n.session("t")
+	m.publish("t", "from a session", false)
+	s.expect("event: message\ndata: from a session\n")
+	v := n.publish("t", "posted", "retain=true")
+	s.expect("event: message\nid: t:" + v + "\ndata: posted\n")
+	for _, m := range []*mqttClient{m, admin} {
+		m.expect("t", "from a session")
+		m.expect("t", "posted")
+		m.ping()
+	}
+	n.deleteKey(k)
+	sseSubscriber{s}.ends(revoked) // the end is told as TLS tells it
+	mqttSubscriber{m}.ends(revoked)
+	admin.ping()
+	h := n.http2(0).events("topic", "t")
+	n.cancel()
+	sseSubscriber{h}.ends(drained)
+	mqttSubscriber{admin}.ends(drained)
+}

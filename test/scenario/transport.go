@@ -1,0 +1,137 @@
+package scenario
+
+import (
+	"errors"
+	"io"
+	"strings"
+	"testing"
+
+	"pubsub/internal/mqtt"
+)
+
+// subscriber is what scenarios over all transports ask of a client.
+type subscriber interface {
+	// next returns the content of the next message.
+	next() string
+	// ends fails the test unless what comes next is the end for that reason.
+	ends(ending)
+	// leave ends the connection from the client's side.
+	leave()
+}
+
+// ending is why a server ends a stream or session.
+type ending int
+
+const (
+	expired ending = iota
+	revoked
+	drained
+)
+
+// mode is a transport; see TestMain for the holders.
+type transport struct {
+	name string
+	// subscribe subscribes with a token, or as the administrator if it is empty.
+	subscribe func(n *node, token string, topics ...string) subscriber
+	// refused tries what is refused for too many connections.
+	refused func(n *node, token, topic string)
+}
+
+var transports = []transport{
+	{"SSE", subscribeSSE, refusedSSE},
+	{"MQTT", subscribeMQTT, refusedMQTT},
+}
+
+func forEachTransport(t *testing.T, f func(t *testing.T, m transport)) {
+	for _, m := range transports {
+		t.Run(m.name, func(t *testing.T) { f(t, m) })
+	}
+}
+
+type sseSubscriber struct{ c *sseClient }
+
+func subscribeSSE(n *node, token string, topics ...string) subscriber {
+	n.t.Helper()
+	if token == "" {
+		token = n.key.token(topics, nil, nil)
+	}
+	pairs := []string{"auth", token}
+	for _, t := range topics {
+		pairs = append(pairs, "topic", t)
+	}
+	return sseSubscriber{n.events(pairs...)}
+}
+
+func (s sseSubscriber) next() string {
+	s.c.t.Helper()
+	e := s.c.next()
+	if e.name != "message" || e.hasID {
+		s.c.t.Fatalf("not a message without id: %q", e.raw)
+	}
+	return e.data
+}
+
+func (s sseSubscriber) ends(why ending) {
+	s.c.t.Helper()
+	switch why {
+	case expired:
+		s.c.refused("token-expired", "Token expired")
+	case revoked:
+		s.c.refused("token-revoked", "Token revoked")
+	case drained:
+		s.c.drained()
+	}
+	s.c.ends()
+}
+
+func (s sseSubscriber) leave() { s.c.conn.Close() }
+
+func refusedSSE(n *node, token, topic string) {
+	n.t.Helper()
+	c := get(n.t, dial(n.t, n.addr), "/events"+query("topic", topic, "auth", token), "Connection: close")
+	c.refused("too-many-connections", "Too many connections")
+	c.ends()
+}
+
+type mqttSubscriber struct{ m *mqttClient }
+
+func subscribeMQTT(n *node, token string, topics ...string) subscriber {
+	n.t.Helper()
+	if token == "" {
+		token = adminToken
+	}
+	m := n.connect(token, mqtt.Connect{})
+	m.subscribe(topics...)
+	return mqttSubscriber{m}
+}
+
+func (s mqttSubscriber) next() string {
+	s.m.t.Helper()
+	return string(s.m.publication().Payload)
+}
+
+func (s mqttSubscriber) ends(why ending) {
+	s.m.t.Helper()
+	switch why {
+	case expired, revoked:
+		s.m.ended(mqtt.NotAuthorized, 1000)
+	case drained:
+		s.m.ended(mqtt.ServerShuttingDown, 1000)
+	}
+}
+
+func (s mqttSubscriber) leave() { s.m.conn.Close() }
+
+func refusedMQTT(n *node, token, _ string) {
+	n.t.Helper()
+	m := n.upgrade()
+	m.send(&mqtt.Connect{Password: []byte(token), HasPassword: true})
+	m.ended(mqtt.QuotaExceeded, 1000)
+	m.conn.Close()
+}
+
+// isEnd reports whether err says that the other side ended the connection, whole
+// or by a reset.
+func isEnd(err error) bool {
+	return errors.Is(err, io.EOF) || err != nil && (strings.Contains(err.Error(), "reset by peer") || strings.Contains(err.Error(), "broken pipe"))
+}

@@ -1,0 +1,16 @@
+// Package uring_test runs the scenarios with parked connections that are written to by io_uring.
+package uring_test
+
+import (
+	"testing"
+
+	"pubsub/test/scenario"
+)
+
+func TestMain(m *testing.M) {
+	scenario.Main(m, scenario.Mode{Holder: "auto", IO: "uring"})
+}
+
+func TestScenarios(t *testing.T) { scenario.Run(t, scenario.All...) }
+
+func TestInProcess(t *testing.T) { scenario.Run(t, scenario.InProcess...) }
