@@ -134,7 +134,6 @@ func TestClusterTakeOver(t *testing.T) {
 // Of two connections that were made while their nodes did not hear of each other, the
 // later one stays, whichever node it is on.
 func TestClusterTakeOverWhileNATSIsAway(t *testing.T) {
-	t.Parallel()
 	s := startNATS(t)
 	nodes := cluster(t, s, 2)
 	a, b := nodes[0], nodes[1]
@@ -266,7 +265,6 @@ func (n *node) prefix() string { return n.next.Load().NATSPrefix }
 // once and 200 within 15 s, publishing is refused meanwhile, the log says why, streams
 // stay, and what is published afterwards reaches them, of another generation.
 func TestClusterStreamLost(t *testing.T) {
-	t.Parallel()
 	s := startNATS(t)
 	nodes := cluster(t, s, 2)
 	a, b := nodes[0], nodes[1]
@@ -307,7 +305,6 @@ func TestClusterStreamLost(t *testing.T) {
 // The bucket of signing keys is deleted under nodes that run: /readyz is 503 until it
 // is back, tokens of known keys go on, and keys can be neither made nor deleted.
 func TestClusterKeyBucketLost(t *testing.T) {
-	t.Parallel()
 	s := startNATS(t)
 	nodes := cluster(t, s, 2)
 	a, b := nodes[0], nodes[1]
@@ -363,7 +360,6 @@ func TestClusterKeyBucketLost(t *testing.T) {
 // What a client sends costs NATS no more than a little beside the content, however
 // long its client identifier is.
 func TestClusterSendsNoClientIdentifiers(t *testing.T) {
-	t.Parallel()
 	s := startNATS(t)
 	n := cluster(t, s, 1)[0]
 	nc, _ := jetStream(t, s)

@@ -16,7 +16,6 @@ import (
 // publish all the time: nothing begun after stream-open or SUBACK is missing, and
 // nothing is missing in between.
 func TestNothingIsLostAfterTheSubscription(t *testing.T) {
-	t.Parallel()
 	mixed := func(i int64) bool { return i%3 == 0 }
 	if !mode.NATS {
 		forEachTransport(t, func(t *testing.T, m transport) { nothingIsLost(t, m, mixed) })
@@ -122,7 +121,6 @@ func TestEveryPublicationReachesBothProtocols(t *testing.T) {
 // published", retained ones among plain ones, however fast they come. Of retained
 // values some may be missing that another publisher's have replaced meanwhile.
 func TestOrderOfOnePublisher(t *testing.T) {
-	t.Parallel()
 	forEachTransport(t, func(t *testing.T, m transport) {
 		n := start(t)
 		const publishers, messages = 4, 240

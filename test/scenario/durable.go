@@ -265,7 +265,6 @@ func TestClears(t *testing.T) {
 // "the retained message, if there is one that has not expired": after its ttl it is
 // gone for everybody who comes.
 func TestTTL(t *testing.T) {
-	t.Parallel()
 	n := start(t)
 	before := n.publish("t", "older", "retain=true")
 	v := n.publish("t", "short", "retain=true", "ttl=2")

@@ -36,7 +36,6 @@ func lastMoment(c claims) time.Time { return time.Unix(c["exp"].(int64)+30, 0) }
 // "A stream or session ends at exp + leeway: SSE with a stream-error, condition
 // token-expired; MQTT with DISCONNECT 0x87."
 func TestTokenExpires(t *testing.T) {
-	t.Parallel()
 	forEachTransport(t, func(t *testing.T, m transport) {
 		n := start(t)
 		stays := m.subscribe(n, n.token("t"), "t")
@@ -65,7 +64,6 @@ func TestTokenExpires(t *testing.T) {
 // "enforce-expiry: false keeps the original's behaviour": what the token admitted
 // stays, though the token is good for nothing new.
 func TestTokenExpiryIsNotEnforced(t *testing.T) {
-	t.Parallel()
 	forEachTransport(t, func(t *testing.T, m transport) {
 		n := start(t, func(c *config.Config) { c.EnforceExpiry = false })
 		end := expiring(time.Second)
@@ -115,7 +113,6 @@ func TestKeyIsDeleted(t *testing.T) {
 // 10 s; a new GET /events gets just that, with 200"; "Draining: DISCONNECT 0x8B";
 // "wills are not published when the server drains".
 func TestDrain(t *testing.T) {
-	t.Parallel()
 	forEachTransport(t, func(t *testing.T, m transport) {
 		const streams, spread = 20, time.Second
 		dir := t.TempDir()
@@ -210,7 +207,6 @@ func TestDrainServesDeletions(t *testing.T) {
 
 // Who reads nothing holds up neither the drain of the others nor the exit.
 func TestDrainOfOneWhoDoesNotRead(t *testing.T) {
-	t.Parallel()
 	forEachTransport(t, func(t *testing.T, m transport) {
 		n := start(t)
 		s := m.subscribe(n, n.token("t"), "t")
@@ -226,7 +222,6 @@ func TestDrainOfOneWhoDoesNotRead(t *testing.T) {
 // of which half is there is still taken, and who never sends the rest is not waited
 // for as long as a body may take otherwise.
 func TestDrainOfOneWhoIsSending(t *testing.T) {
-	t.Parallel()
 	n := start(t)
 	half := func(request string) *bufio.Reader {
 		c := dial(t, n.addr)
@@ -266,7 +261,6 @@ func TestDrainOfOneWhoIsSending(t *testing.T) {
 // What a client sends behind its request means nothing, and one that goes on sending is
 // closed after 16 KB in all, however slowly they come.
 func TestStreamOfOneWhoGoesOnSending(t *testing.T) {
-	t.Parallel()
 	const piece, most = 1000, 16 << 10
 	check := func(t *testing.T, n *node, s *sseClient, w io.Writer) {
 		sent := 0

@@ -2,7 +2,7 @@ package scenario
 
 import "testing"
 
-// All lists the scenarios that every mode runs.
+// All lists the scenarios that every mode runs, several at a time.
 var All = []func(t *testing.T){
 	// backlog.go
 	TestSubscriberBuffer,
@@ -42,20 +42,6 @@ var All = []func(t *testing.T){
 	TestCutStreamHasNoLastChunk,
 	// halfclose.go
 	TestSendingSideIsShut,
-	// hostile.go
-	TestHostileBytes,
-	TestHostileSlowness,
-	TestHostileComingAndGoing,
-	TestHostileRequestHeads,
-	TestLongestLastEventID,
-	TestHostileTokens,
-	TestHostileBodies,
-	// hostile_mqtt.go
-	TestHostileFrames,
-	TestHostilePackets,
-	TestHostileConnects,
-	TestHostileClientsThatDoNotRead,
-	TestHostileClientsThatDoNotReadAreClosed,
 	// http2.go
 	TestSilentHTTP2StreamStays,
 	TestHTTP2StreamEndsWhole,
@@ -123,7 +109,6 @@ var All = []func(t *testing.T){
 	TestKeepAliveEvent,
 	TestBytesAfterTheRequestMeanNothing,
 	// stalled.go
-	TestStalledReader,
 	TestStalledReaderIsClosed,
 	// tls.go
 	TestHTTP2Streams,
@@ -136,11 +121,40 @@ var All = []func(t *testing.T){
 	TestWillTopics,
 }
 
-// InProcess lists the scenarios that measure a process without a NATS server: every mode but
-// that of NATS runs them.
-var InProcess = []func(t *testing.T){TestChurn, TestMemory, TestSubscribeToManyLargeRetained}
+// Measured lists the scenarios that every mode runs one at a time, because they measure the whole
+// process.
+var Measured = []func(t *testing.T){
+	// hostile.go
+	TestHostileBytes,
+	TestHostileSlowness,
+	TestHostileComingAndGoing,
+	TestHostileRequestHeads,
+	TestLongestLastEventID,
+	TestHostileTokens,
+	TestHostileBodies,
+	// hostile_mqtt.go
+	TestHostileFrames,
+	TestHostilePackets,
+	TestHostileConnects,
+	TestHostileClientsThatDoNotRead,
+	TestHostileClientsThatDoNotReadAreClosed,
+	// stalled.go
+	TestStalledReader,
+}
 
-// Clusters lists the scenarios of several nodes over NATS. They run in one mode.
+// MeasuredWithoutNATS lists those whose process must not run a NATS server, which has memory,
+// goroutines and descriptors of its own.
+var MeasuredWithoutNATS = []func(t *testing.T){
+	// churn.go
+	TestChurn,
+	// memory.go
+	TestMemory,
+	// mqttdelivery.go
+	TestSubscribeToManyLargeRetained,
+}
+
+// Clusters lists the scenarios of several nodes over NATS. They run in a mode of their own, several
+// at a time.
 var Clusters = []func(t *testing.T){
 	// away.go
 	TestClusterWhileNATSIsAway,

@@ -46,7 +46,6 @@ func TestAnythingButConnectFirst(t *testing.T) {
 }
 
 func TestConnectMustBeWholeInTime(t *testing.T) {
-	t.Parallel()
 	n := start(t, func(c *config.Config) { c.HandshakeTimeout = 200 * time.Millisecond })
 	for name, b := range map[string][]byte{
 		"nothing":         nil,
@@ -216,7 +215,6 @@ func TestTakeOver(t *testing.T) {
 
 // "Keep-alive: no packet in 1.5 × the interval: DISCONNECT 0x8D."
 func TestKeepAlive(t *testing.T) {
-	t.Parallel()
 	n := start(t)
 	begun := time.Now()
 	silent := n.connect(adminToken, mqtt.Connect{KeepAlive: 1})
@@ -475,7 +473,6 @@ func TestWebSocket(t *testing.T) {
 
 // "After 25 s (ws-keep-alive) without a frame sent, an empty binary frame."
 func TestWebSocketKeepAlive(t *testing.T) {
-	t.Parallel()
 	n := start(t, func(c *config.Config) { c.WSKeepAlive = 150 * time.Millisecond })
 	m := n.adminClient()
 	for range 3 {

@@ -231,7 +231,6 @@ func TestPropertiesTravelUnaltered(t *testing.T) {
 // delivered". "Without retain, ttl is the expiry that MQTT subscribers see." With
 // ttl=0: "with expiry 0".
 func TestMessageExpiry(t *testing.T) {
-	t.Parallel()
 	n := start(t)
 	m := n.adminClient("t")
 	id := n.adminClient()

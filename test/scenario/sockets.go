@@ -343,7 +343,6 @@ func testSocketsPerIP(t *testing.T, n *node, other net.Conn, dial func() net.Con
 // "A kept-alive connection without a request is closed after idle-timeout", over
 // HTTP/1.1 and HTTP/2; a stream is not.
 func TestIdleTimeout(t *testing.T) {
-	t.Parallel()
 	const timeout = 300 * time.Millisecond
 	n := startTLS(t, func(c *config.Config) { c.IdleTimeout = timeout })
 	stream, client := n.events("topic", "t"), n.http2(0)

@@ -265,7 +265,6 @@ func TestEnvelope(t *testing.T) {
 
 // "After 25 s (sse-keep-alive) without a byte: event: keep-alive, empty data."
 func TestKeepAliveEvent(t *testing.T) {
-	t.Parallel()
 	n := start(t, func(c *config.Config) { c.SSEKeepAlive = 150 * time.Millisecond })
 	c := n.adminEvents("topic", "t")
 	for range 3 {

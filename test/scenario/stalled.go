@@ -262,7 +262,6 @@ func TestStalledReader(t *testing.T) {
 
 // "A subscriber that takes no byte for write-timeout (default 30 s) is closed."
 func TestStalledReaderIsClosed(t *testing.T) {
-	t.Parallel()
 	forEachTransport(t, func(t *testing.T, m transport) {
 		n := start(t, func(c *config.Config) { c.WriteTimeout = 500 * time.Millisecond })
 		fast := m.subscribe(n, n.token("t"), "t")

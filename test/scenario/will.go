@@ -12,7 +12,6 @@ import (
 // without DISCONNECT 0x00, if its token still has the right (not after its expiry or
 // its key's deletion)".
 func TestWill(t *testing.T) {
-	t.Parallel()
 	for _, tt := range []struct {
 		name  string
 		token func(n *node) string
