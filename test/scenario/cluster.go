@@ -157,11 +157,12 @@ func TestClusterKeys(t *testing.T) {
 	nodes := cluster(t, shared(), 2)
 	a, b := nodes[0], nodes[1]
 	forEachTransport(t, func(t *testing.T, m transport) {
+		topic := m.name
 		key := a.newKey()
-		token := key.token([]string{"t"}, []string{"t"}, nil)
-		here, there := m.subscribe(a, token, "t"), m.subscribe(b, token, "t")
-		stays := m.subscribe(b, "", "t")
-		b.publish("t", "x")
+		token := key.token([]string{topic}, []string{topic}, nil)
+		here, there := m.subscribe(a, token, topic), m.subscribe(b, token, topic)
+		stays := m.subscribe(b, "", topic)
+		b.publish(topic, "x")
 		for _, s := range []subscriber{here, there, stays} {
 			if got := s.next(); got != "x" {
 				t.Fatalf("%q", got)
@@ -175,12 +176,12 @@ func TestClusterKeys(t *testing.T) {
 			t.Errorf("all have ended after %v", took)
 		}
 		for _, n := range nodes {
-			resp, body := n.do("POST", n.url("/events?topic=t"), map[string]string{"Authorization": "Bearer " + token}, "y")
+			resp, body := n.do("POST", n.url("/events?topic="+topic), map[string]string{"Authorization": "Bearer " + token}, "y")
 			if resp.StatusCode != 403 || body != "Invalid token\n" {
 				t.Errorf("with the deleted key: %s %q", resp.Status, body)
 			}
 		}
-		a.publish("t", "z")
+		a.publish(topic, "z")
 		if got := stays.next(); got != "z" {
 			t.Fatalf("%q", got)
 		}

@@ -207,7 +207,7 @@ func TestOpsAtMaxSockets(t *testing.T) {
 	n := start(t, func(c *config.Config) { c.MaxSockets = 1 })
 	n.adminEvents("topic", "t")
 	first := dial(t, n.ops)
-	for range 40 {
+	for range 80 { // the bound is 64 at most
 		if _, err := dial(t, n.ops).Write([]byte("GET /met")); err != nil {
 			t.Fatal(err)
 		}

@@ -37,6 +37,7 @@ func TestWill(t *testing.T) {
 		{"key deleted", nil, func(n *node, m *mqttClient) { n.deleteKey(n.key); m.ended(mqtt.NotAuthorized, 1000) }, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			n := start(t)
 			watch := n.adminClient("will", "end")
 			stream := n.adminEvents("topic", "will", "topic", "end")
