@@ -42,36 +42,36 @@ func TestClusterDelivery(t *testing.T) {
 	p := a.adminClient()
 	check := func(data, version string) {
 		t.Helper()
-		s.expect("event: message\ndata: " + data + "\n")
+		s.Expect("event: message\ndata: " + data + "\n")
 		if version == "" {
-			d.expect("event: message\ndata: " + data + "\n")
-		} else if e := d.next(); e.data != data || !strings.HasPrefix(e.id, "t:"+version) {
-			t.Fatalf("durable: %q, not %q of version %s", e.raw, data, version)
+			d.Expect("event: message\ndata: " + data + "\n")
+		} else if e := d.Next(); e.Data != data || !strings.HasPrefix(e.ID, "t:"+version) {
+			t.Fatalf("durable: %q, not %q of version %s", e.Raw, data, version)
 		}
-		m.expect("t", data)
+		m.Expect("t", data)
 	}
 	a.publish("t", "plain")
 	check("plain", "")
 	check("kept", a.publish("t", "kept", "retain=true"))
 	check("kept for a while", c.publish("t", "kept for a while", "retain=true", "ttl=60"))
-	p.publish("t", "plain, by MQTT", false)
+	p.Publish("t", "plain, by MQTT", false)
 	check("plain, by MQTT", "")
 	kept := mqtt.Publish{Topic: "t", Payload: []byte("kept, by MQTT"), Retain: true, Properties: properties}
-	p.send(&kept)
-	s.expect("event: message\ndata: kept, by MQTT\n")
-	if e := d.next(); e.data != "kept, by MQTT" || !e.hasID {
-		t.Fatalf("durable: %q", e.raw)
+	p.Send(&kept)
+	s.Expect("event: message\ndata: kept, by MQTT\n")
+	if e := d.Next(); e.Data != "kept, by MQTT" || !e.HasID {
+		t.Fatalf("durable: %q", e.Raw)
 	}
-	if got := m.expect("t", "kept, by MQTT"); string(got.Properties) != string(properties) {
+	if got := m.Expect("t", "kept, by MQTT"); string(got.Properties) != string(properties) {
 		t.Errorf("properties: % x", got.Properties)
 	}
-	if got := b.adminClient("t").expect("t", "kept, by MQTT"); string(got.Properties) != string(properties) || !got.Retain {
+	if got := b.adminClient("t").Expect("t", "kept, by MQTT"); string(got.Properties) != string(properties) || !got.Retain {
 		t.Errorf("properties of the retained copy: % x, retain %v", got.Properties, got.Retain)
 	}
 
 	// A will of one node's client is published for all.
 	w := b.connect(b.token("t"), mqtt.Connect{Will: &mqtt.Will{Topic: "t", Payload: []byte("will")}})
-	w.conn.Close()
+	w.Conn.Close()
 	check("will", "")
 }
 
@@ -85,17 +85,17 @@ func TestClusterResume(t *testing.T) {
 	now := b.publish("t", "now", "retain=true")
 	a.do("DELETE", a.url("/admin/topics/gone/retained"), asAdmin(), "")
 	c := b.adminEvents("topic", "t", "topic", "gone", "durable", "1", "lastEventId", "t:"+old+",gone:"+gone)
-	if e := c.next(); e.data != "" || !strings.HasPrefix(e.id, "gone:") {
-		t.Errorf("the clear: %q", e.raw)
+	if e := c.Next(); e.Data != "" || !strings.HasPrefix(e.ID, "gone:") {
+		t.Errorf("the clear: %q", e.Raw)
 	}
-	e := c.next()
-	if e.data != "now" || !strings.HasSuffix(e.id, ",t:"+now) {
-		t.Errorf("%q", e.raw)
+	e := c.Next()
+	if e.Data != "now" || !strings.HasSuffix(e.ID, ",t:"+now) {
+		t.Errorf("%q", e.Raw)
 	}
 	for _, n := range nodes {
-		c := n.adminEvents("topic", "t", "topic", "gone", "durable", "1", "lastEventId", e.id)
+		c := n.adminEvents("topic", "t", "topic", "gone", "durable", "1", "lastEventId", e.ID)
 		n.publish("t", "next")
-		c.expect("event: message\ndata: next\n")
+		c.Expect("event: message\ndata: next\n")
 	}
 }
 
@@ -124,11 +124,11 @@ func TestClusterTakeOver(t *testing.T) {
 	first := a.connect(a.token("t"), mqtt.Connect{ClientID: "c"})
 	other := a.connect(a.key.token(nil, nil, claims{"sub": "other"}), mqtt.Connect{ClientID: "c"})
 	second := b.connect(b.token("t"), mqtt.Connect{ClientID: "c"})
-	first.ended(mqtt.SessionTakenOver, 1000)
+	first.ExpectEnd(mqtt.SessionTakenOver, 1000)
 	third := a.connect(a.token("t"), mqtt.Connect{ClientID: "c"})
-	second.ended(mqtt.SessionTakenOver, 1000)
-	other.ping()
-	third.ping()
+	second.ExpectEnd(mqtt.SessionTakenOver, 1000)
+	other.Ping()
+	third.Ping()
 }
 
 // Of two connections that were made while their nodes did not hear of each other, the
@@ -145,9 +145,9 @@ func TestClusterTakeOverWhileNATSIsAway(t *testing.T) {
 	}
 	second := b.connect(b.token("t"), mqtt.Connect{ClientID: "c"})
 	s.start(t)
-	first.ended(mqtt.SessionTakenOver, 1000)
-	alone.ping()
-	second.ping()
+	first.ExpectEnd(mqtt.SessionTakenOver, 1000)
+	alone.Ping()
+	second.Ping()
 }
 
 // A key that one node has made is good at once on the others. "Deleting a key ends
@@ -271,7 +271,7 @@ func TestClusterStreamLost(t *testing.T) {
 	a, b := nodes[0], nodes[1]
 	old := a.publish("t", "old", "retain=true")
 	c := b.adminEvents("topic", "t", "durable", "1")
-	c.expect("event: message\nid: t:" + old + "\ndata: old\n")
+	c.Expect("event: message\nid: t:" + old + "\ndata: old\n")
 	_, js := jetStream(t, s)
 	stream := a.prefix() + "_retained"
 	began := time.Now()
@@ -296,11 +296,11 @@ func TestClusterStreamLost(t *testing.T) {
 		t.Errorf("ready after %v", took)
 	}
 	now := a.publish("t", "new", "retain=true")
-	if e := c.next(); e.data != "new" || e.id != "t:"+now || now[:16] == old[:16] {
-		t.Errorf("%q, want the version %s, of another generation than %s", e.raw, now, old)
+	if e := c.Next(); e.Data != "new" || e.ID != "t:"+now || now[:16] == old[:16] {
+		t.Errorf("%q, want the version %s, of another generation than %s", e.Raw, now, old)
 	}
 	d := a.adminEvents("topic", "t", "durable", "1", "lastEventId", "t:"+old)
-	d.expect("event: message\nid: t:" + now + "\ndata: new\n")
+	d.Expect("event: message\nid: t:" + now + "\ndata: new\n")
 }
 
 // The bucket of signing keys is deleted under nodes that run: /readyz is 503 until it
@@ -333,7 +333,7 @@ func TestClusterKeyBucketLost(t *testing.T) {
 		}
 	}
 	a.publish("t", "goes on", "retain=true")
-	c.expect("event: message\ndata: goes on\n")
+	c.Expect("event: message\ndata: goes on\n")
 	b.events("topic", "t", "auth", b.token("t"))
 	if log := b.log.String(); !strings.Contains(log, `level=ERROR msg="key bucket missing in NATS" stream=`+bucket) {
 		t.Errorf("the log does not say what is missing: %s", log)
@@ -372,12 +372,12 @@ func TestClusterSendsNoClientIdentifiers(t *testing.T) {
 		t.Fatal(err)
 	}
 	m := n.connect(n.token("t"), mqtt.Connect{ClientID: strings.Repeat("c", 1000)})
-	m.subscribe("t")
+	m.Subscribe("t")
 	const content = "7 bytes"
-	m.publish("t", content, false)
-	m.expect("t", content)
-	m.publish("t", content, true)
-	m.expect("t", content)
+	m.Publish("t", content, false)
+	m.Expect("t", content)
+	m.Publish("t", content, true)
+	m.Expect("t", content)
 	for retained := false; !retained; {
 		in, err := heard.NextMsg(patience)
 		if err != nil {

@@ -11,20 +11,21 @@ import (
 
 	"pubsub/internal/config"
 	"pubsub/internal/mqtt"
+	"pubsub/internal/testkit/wire"
 )
 
 // refusesToken fails the test unless a new stream, session and POST with the token
 // all read Invalid token.
 func (n *node) refusesToken(token, topic string) {
 	n.t.Helper()
-	c := get(n.t, dial(n.t, n.addr), "/events"+query("topic", topic, "auth", token), lastRequest)
-	c.refused("forbidden", "Invalid token")
-	c.ends()
+	c := wire.Get(n.t, dial(n.t, n.addr), "/events"+wire.Query("topic", topic, "auth", token), lastRequest)
+	c.ExpectError("forbidden", "Invalid token")
+	c.ExpectEnd()
 	m := n.upgrade()
-	m.frame(0x80|opBinary, connectWith(token))
-	m.ended(mqtt.NotAuthorized, 1000)
-	m.conn.Close()
-	resp, body := n.do("POST", n.url("/events"+query("topic", topic)), map[string]string{"Authorization": "Bearer " + token}, "x")
+	m.WriteFrame(wire.FIN|wire.OpBinary, connectWith(token))
+	m.ExpectEnd(mqtt.NotAuthorized, 1000)
+	m.Conn.Close()
+	resp, body := n.do("POST", n.url("/events"+wire.Query("topic", topic)), map[string]string{"Authorization": "Bearer " + token}, "x")
 	if resp.StatusCode != 403 || body != "Invalid token\n" {
 		n.t.Errorf("POST: %s %q", resp.Status, body)
 	}
@@ -135,18 +136,18 @@ func TestDrain(t *testing.T) {
 		}) {
 			t.Fatal("/readyz does not turn 503")
 		}
-		c := get(t, dial(t, n.addr), "/events"+query("topic", "t", "auth", n.token("t")), lastRequest)
-		if c.status != "HTTP/1.1 200 OK" || c.header.Get("Content-Type") != "text/event-stream" {
-			t.Errorf("GET /events: %s %v", c.status, c.header)
+		c := wire.Get(t, dial(t, n.addr), "/events"+wire.Query("topic", "t", "auth", n.token("t")), lastRequest)
+		if c.Status != "HTTP/1.1 200 OK" || c.Header.Get("Content-Type") != "text/event-stream" {
+			t.Errorf("GET /events: %s %v", c.Status, c.Header)
 		}
-		c.drained()
-		c.ends()
-		up := get(t, dial(t, n.addr), "/mqtt", "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: "+wsKey)
+		c.ExpectDrain()
+		c.ExpectEnd()
+		up := wire.Get(t, dial(t, n.addr), "/mqtt", wire.UpgradeHeader()...)
 		resp, body := n.do("POST", n.url("/events?topic=t"), asAdmin(), "x")
-		if up.status != "HTTP/1.1 503 Service Unavailable" || resp.StatusCode != 503 || body != "Shutting down\n" {
-			t.Errorf("upgrade: %s; POST: %s %q", up.status, resp.Status, body)
+		if up.Status != "HTTP/1.1 503 Service Unavailable" || resp.StatusCode != 503 || body != "Shutting down\n" {
+			t.Errorf("upgrade: %s; POST: %s %q", up.Status, resp.Status, body)
 		}
-		for _, h := range []http.Header{http.Header(up.header), resp.Header} {
+		for _, h := range []http.Header{http.Header(up.Header), resp.Header} {
 			if s, err := strconv.Atoi(h.Get("Retry-After")); err != nil || s < 1 || s > 10 {
 				t.Errorf("Retry-After: %q", h.Get("Retry-After"))
 			}
@@ -164,7 +165,7 @@ func TestDrain(t *testing.T) {
 		again := start(t, stored)
 		d := again.adminEvents("topic", "will", "topic", "end", "durable", "true") // what is retained would come first
 		again.publish("end", "of the test")
-		d.expect("event: message\ndata: of the test\n")
+		d.Expect("event: message\ndata: of the test\n")
 	})
 }
 
@@ -173,8 +174,8 @@ func TestDrainOfNobody(t *testing.T) {
 	n := start(t, func(c *config.Config) { c.DrainTimeout = time.Hour })
 	c := n.adminEvents("topic", "t")
 	m := n.adminClient("t")
-	c.conn.Close()
-	m.conn.Close()
+	c.Conn.Close()
+	m.Conn.Close()
 	if !within(func() bool { return n.metric("pubsub_connections{") == 0 }) {
 		t.Fatal("connections are left")
 	}
@@ -187,7 +188,7 @@ func TestDrainOfNobody(t *testing.T) {
 func TestDrainServesDeletions(t *testing.T) {
 	n := start(t, func(c *config.Config) { c.DrainTimeout = time.Hour })
 	n.publish("t", "x", "retain=true")
-	clients := []net.Conn{n.adminEvents("topic", "t").conn, n.adminClient("t").conn, n.adminEvents("topic", "t").conn}
+	clients := []net.Conn{n.adminEvents("topic", "t").Conn, n.adminClient("t").Conn, n.adminEvents("topic", "t").Conn}
 	n.cancel()
 	if !within(func() bool { status, _, _ := n.post("t", "y"); return status == 503 }) {
 		t.Fatal("the node does not drain")
@@ -262,7 +263,7 @@ func TestDrainOfOneWhoIsSending(t *testing.T) {
 // closed after 16 KB in all, however slowly they come.
 func TestStreamOfOneWhoGoesOnSending(t *testing.T) {
 	const piece, most = 1000, 16 << 10
-	check := func(t *testing.T, n *node, s *sseClient, w io.Writer) {
+	check := func(t *testing.T, n *node, s *wire.SSE, w io.Writer) {
 		sent := 0
 		b := make([]byte, piece)
 		for ; sent+piece < most; sent += piece {
@@ -270,7 +271,7 @@ func TestStreamOfOneWhoGoesOnSending(t *testing.T) {
 				t.Fatalf("after %d bytes: %v", sent, err)
 			}
 			n.publish("t", "x") // pieces come one by one
-			s.expect("event: message\ndata: x\n")
+			s.Expect("event: message\ndata: x\n")
 		}
 		go func() { // it may be closed before all is sent
 			w.Write(b)
@@ -279,20 +280,20 @@ func TestStreamOfOneWhoGoesOnSending(t *testing.T) {
 		if !within(func() bool { return n.metric("pubsub_connections{") == 0 }) {
 			t.Error("it is not closed")
 		}
-		if _, err := io.ReadAll(s.r); err == nil {
+		if _, err := io.ReadAll(s.Body); err == nil {
 			t.Error("its stream looks complete")
 		}
 	}
 	t.Run("plain", func(t *testing.T) {
 		n := start(t)
 		s := n.adminEvents("topic", "t")
-		check(t, n, s, s.conn)
+		check(t, n, s, s.Conn)
 	})
 	t.Run("TLS", func(t *testing.T) {
 		n := startTLS(t)
 		c := n.dial()
-		s := get(t, c, "/events?topic=t", asAdminLine)
-		s.opened()
+		s := wire.Get(t, c, "/events?topic=t", asAdminLine)
+		s.ExpectOpen()
 		check(t, n.node, s, c)
 	})
 	t.Run("HTTP/2", func(t *testing.T) {

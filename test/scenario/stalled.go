@@ -11,6 +11,7 @@ import (
 
 	"pubsub/internal/config"
 	"pubsub/internal/mqtt"
+	"pubsub/internal/testkit/wire"
 )
 
 // ballast is how long a message is that fills the socket of one who does not read.
@@ -47,26 +48,26 @@ func (n *node) stalled(m transport, topics ...string) (s stalledReader) {
 			delivered, idle = now, 0
 		}
 	}
-	p.conn.Close()
+	p.Conn.Close()
 	return s
 }
 
 // pour publishes that many messages that only fill buffers, and returns when the
 // node has taken them.
-func (n *node) pour(p *mqttClient, topic string, count int) {
+func (n *node) pour(p *wire.MQTT, topic string, count int) {
 	n.t.Helper()
 	var ps []mqtt.Packet
 	for range count {
 		ps = append(ps, &mqtt.Publish{Topic: topic, Payload: []byte(strings.Repeat("x", ballast))})
 	}
-	p.send(ps...)
-	p.ping()
+	p.Send(ps...)
+	p.Ping()
 }
 
 // stalledReader is a client that has stopped to read; one of c and m is there.
 type stalledReader struct {
-	c         *sseClient
-	m         *mqttClient
+	c         *wire.SSE
+	m         *wire.MQTT
 	published int // messages of ballast, so far
 }
 
@@ -80,10 +81,10 @@ func numbered(topic string, i int, retain bool, size int) string {
 // the test's.
 func nextOrError(s subscriber) (string, error) {
 	if s, ok := s.(sseSubscriber); ok {
-		e, err := s.c.read()
-		return e.data, err
+		e, err := s.c.Read()
+		return e.Data, err
 	}
-	p, err := s.(mqttSubscriber).m.read()
+	p, err := s.(mqttSubscriber).m.Read()
 	if err != nil {
 		return "", err
 	}
@@ -172,7 +173,7 @@ func TestStalledReader(t *testing.T) {
 						// The newest value of a is among what the stalled reader loses, that of
 						// b among what is left to it.
 						retain := k%2 == 1 && (round == 0 || topic == "b")
-						p.publish(topic, numbered(topic, i, retain, size), retain)
+						p.Publish(topic, numbered(topic, i, retain, size), retain)
 						if retain {
 							newest[topic] = i
 						} else {
@@ -192,7 +193,7 @@ func TestStalledReader(t *testing.T) {
 			}
 			ends := append([]string{"ballast"}, topics...)
 			for _, topic := range ends {
-				p.publish(topic, numbered(topic, rounds*batch, false, 0), false)
+				p.Publish(topic, numbered(topic, rounds*batch, false, 0), false)
 				plain++
 			}
 			count += len(topics)
@@ -221,20 +222,20 @@ func TestStalledReader(t *testing.T) {
 			}
 			for last["a"]+last["b"]+last["ballast"] < 3*rounds*batch {
 				if s.m != nil {
-					take(string(s.m.publication().Payload))
+					take(string(s.m.NextPublish().Payload))
 					continue
 				}
-				switch e := s.c.next(); e.name {
+				switch e := s.c.Next(); e.Name {
 				case "message":
-					take(e.data)
+					take(e.Data)
 				case "messages-dropped":
-					c, err := strconv.Atoi(strings.TrimSuffix(strings.TrimPrefix(e.data, `{"count":`), "}"))
+					c, err := strconv.Atoi(strings.TrimSuffix(strings.TrimPrefix(e.Data, `{"count":`), "}"))
 					if err != nil || c < 1 {
-						t.Fatalf("%q", e.raw)
+						t.Fatalf("%q", e.Raw)
 					}
 					dropped += c
 				default:
-					t.Fatalf("%q", e.raw)
+					t.Fatalf("%q", e.Raw)
 				}
 			}
 			for _, topic := range topics {
@@ -251,9 +252,9 @@ func TestStalledReader(t *testing.T) {
 			// What has come is all: it is as any other reader now.
 			n.publish("a", "next")
 			if s.m != nil {
-				s.m.expect("a", "next")
+				s.m.Expect("a", "next")
 			} else {
-				s.c.expect("event: message\ndata: next\n")
+				s.c.Expect("event: message\ndata: next\n")
 			}
 			if got := n.metric("pubsub_messages_dropped_total"); got != float64(plain-received) {
 				t.Errorf("%v messages counted as dropped, want %d", got, plain-received)
