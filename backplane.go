@@ -18,9 +18,9 @@ var (
 	ErrClosed = errors.New("pubsub: backplane closed")
 )
 
-// ClearLinger is how long a clear is kept as its topic's newest value, so that a
+// ClearMarkerTTL is how long a clear is kept as its topic's newest value, so that a
 // subscriber that resumes with an older version learns of it.
-const ClearLinger = 24 * time.Hour
+const ClearMarkerTTL = 24 * time.Hour
 
 // Store keeps the last retained message of each topic. All methods may be called
 // at the same time.
@@ -29,7 +29,7 @@ type Store interface {
 	// topic's order before it returns; the write goes on until wait returns.
 	// wait returns the Version that m was given, once m is durable, or says why
 	// it is not kept. It must be called, once. A message that [Message.Clears]
-	// is kept, for [ClearLinger], as a marker: a message without data that has
+	// is kept, for [ClearMarkerTTL], as a marker: a message without data that has
 	// the same version. Put keeps no reference to m's slices after wait has
 	// returned. After a failed Put the topic holds what it held before, or m if
 	// the failure cannot tell. If m becomes durable after wait has failed, the
@@ -73,14 +73,14 @@ type Keyring interface {
 	// WatchKeys calls changed for every key that there is, then once with no key
 	// and ready set, then for every change, until ctx is done; it then returns
 	// nil. Calls to changed do not overlap.
-	WatchKeys(ctx context.Context, changed func(KeyChange)) error
+	WatchKeys(ctx context.Context, changed func(KeyEvent)) error
 }
 
-// KeyChange is one thing that happened to a key.
-type KeyChange struct {
+// KeyEvent is one thing that happened to a key.
+type KeyEvent struct {
 	Key     Key  // Value is empty if Deleted
 	Deleted bool // the key is no more; perhaps one that was never told, being gone too soon
-	Ready   bool // no change: all keys that there were have been told
+	Synced  bool // no change: all keys that there were have been told
 }
 
 // Bus carries messages and control between the nodes of a broker, this one
@@ -96,10 +96,10 @@ type Bus interface {
 	// Unsubscribe undoes one Subscribe.
 	Unsubscribe(t Topic)
 	// Broadcast passes c to every node; no reply is waited for.
-	Broadcast(ctx context.Context, c Control) error
+	Broadcast(ctx context.Context, c ControlMessage) error
 	// Gather passes c to every node and returns the replies that came before ctx
 	// was done or, where their number is known, all of them.
-	Gather(ctx context.Context, c Control) ([][]byte, error)
+	Gather(ctx context.Context, c ControlMessage) ([][]byte, error)
 	// Run passes what arrives to r until ctx is done, then returns nil; an error
 	// means that the Bus is lost. It is called once. Send, Broadcast and Gather work as
 	// soon as Ready has been called.
@@ -115,15 +115,15 @@ type Receiver struct {
 	// topic that is not wanted may be passed too.
 	Deliver func(*PreparedMessage)
 	// Control takes what was told or asked; its result, if not nil, is the reply.
-	Control func(Control) []byte
+	Control func(ControlMessage) []byte
 	// Rejoined, if not nil, is called after this node was cut off from others, or
 	// may have been, so that what was told meanwhile may not have come, either way. It may take until
 	// ctx is done, and is not called again meanwhile.
 	Rejoined func(ctx context.Context)
 }
 
-// Control is a small message from node to node.
-type Control struct {
+// ControlMessage is a small message from node to node.
+type ControlMessage struct {
 	// Kind says what it is about; see internal/server.
 	Kind string
 	// Body is opaque to the Bus.

@@ -52,10 +52,10 @@ func (m *Message) Expired(now time.Time) bool {
 	return ok && !now.Before(at)
 }
 
-// Remaining returns the Message Expiry Interval that a subscriber is told at
+// RemainingTTL returns the Message Expiry Interval that a subscriber is told at
 // now, in seconds: TTL less the whole seconds waited (MQTT 5.0 section
 // 3.3.2.3.3). It is meaningful only with HasTTL.
-func (m *Message) Remaining(now time.Time) uint32 {
+func (m *Message) RemainingTTL(now time.Time) uint32 {
 	waited := now.Sub(m.Published)
 	if waited <= 0 {
 		return m.TTL
@@ -114,9 +114,9 @@ func NewPreparedMessage(m Message) *PreparedMessage {
 	return p
 }
 
-// CountIn sets the counter to which encodings add their bytes if they are made while the
+// SetByteCounter sets the counter to which encodings add their bytes if they are made while the
 // parcel is held. It must be called before the parcel is shared.
-func (p *PreparedMessage) CountIn(total *atomic.Int64) { p.total = total }
+func (p *PreparedMessage) SetByteCounter(total *atomic.Int64) { p.total = total }
 
 // Size returns how many bytes of memory p takes, with the encodings made so far.
 // Its topic is not included: a node's parcels of a topic share one string.

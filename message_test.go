@@ -40,8 +40,8 @@ func TestMessageExpiry(t *testing.T) {
 			if m.Expired(now) != tt.expired {
 				t.Errorf("expired: %v", !tt.expired)
 			}
-			if tt.hasTTL && m.Remaining(now) != tt.remaining {
-				t.Errorf("remaining %d, want %d", m.Remaining(now), tt.remaining)
+			if tt.hasTTL && m.RemainingTTL(now) != tt.remaining {
+				t.Errorf("remaining %d, want %d", m.RemainingTTL(now), tt.remaining)
 			}
 			at, ok := m.Expires()
 			if want := tt.hasTTL && tt.ttl > 0; ok != want {
@@ -86,7 +86,7 @@ func FuzzMessageExpiry(f *testing.F) {
 		}
 		m := pubsub.Message{Published: published, HasTTL: true, TTL: ttl}
 		now := published.Add(time.Duration(after))
-		left := m.Remaining(now)
+		left := m.RemainingTTL(now)
 		if m.Expired(now) != (left == 0) || left > ttl {
 			t.Fatalf("TTL %d after %v: expired %v, remaining %d", ttl, time.Duration(after), m.Expired(now), left)
 		}
@@ -157,7 +157,7 @@ func TestPreparedMessageCountsWhatItTakes(t *testing.T) {
 	for range 20 {
 		var total atomic.Int64
 		p := pubsub.NewPreparedMessage(pubsub.Message{Topic: "t", Data: make([]byte, 100), Properties: make([]byte, 10), Sender: "sender"})
-		p.CountIn(&total)
+		p.SetByteCounter(&total)
 		if n := p.Size(); n < 116 || n > 116+500 {
 			t.Errorf("a message of 116 bytes takes %d", n)
 		}

@@ -223,7 +223,7 @@ func newNode(ctx context.Context, o backplane.Options) (*runningNode, error) {
 				defer n.mu.Unlock()
 				n.delivered = append(n.delivered, p.Message)
 			},
-			Control: func(c pubsub.Control) []byte { return c.Body },
+			Control: func(c pubsub.ControlMessage) []byte { return c.Body },
 		})
 	}()
 	select {
@@ -288,7 +288,7 @@ func exerciseControl(ctx context.Context, a *runningNode) error {
 	return await(ctx, "the replies of both nodes", func() bool {
 		within, cancel := context.WithTimeout(ctx, 2*time.Second)
 		defer cancel()
-		replies, err := a.Gather(within, pubsub.Control{Kind: "k", Body: []byte("x")})
+		replies, err := a.Gather(within, pubsub.ControlMessage{Kind: "k", Body: []byte("x")})
 		return err == nil && len(replies) == 2
 	})
 }
@@ -301,12 +301,12 @@ func exerciseKeys(ctx context.Context, a, b *runningNode) error {
 		return pubsub.Key{ID: fmt.Sprint("key", i), Value: strings.Repeat("v", 60<<10), Created: time.Now()}
 	}
 	watching, stop := context.WithCancel(ctx)
-	changes := make(chan pubsub.KeyChange, 2*n)
+	changes := make(chan pubsub.KeyEvent, 2*n)
 	var watch sync.WaitGroup
-	watch.Go(func() { b.WatchKeys(watching, func(c pubsub.KeyChange) { changes <- c }) })
+	watch.Go(func() { b.WatchKeys(watching, func(c pubsub.KeyEvent) { changes <- c }) })
 	defer watch.Wait()
 	defer stop()
-	await := func(what string, ok func(pubsub.KeyChange) bool) error {
+	await := func(what string, ok func(pubsub.KeyEvent) bool) error {
 		for {
 			select {
 			case c := <-changes:
@@ -318,7 +318,7 @@ func exerciseKeys(ctx context.Context, a, b *runningNode) error {
 			}
 		}
 	}
-	if err := await("the beginning", func(c pubsub.KeyChange) bool { return c.Ready }); err != nil {
+	if err := await("the beginning", func(c pubsub.KeyEvent) bool { return c.Synced }); err != nil {
 		return err
 	}
 	for i := range n {
@@ -336,13 +336,13 @@ func exerciseKeys(ctx context.Context, a, b *runningNode) error {
 		return fmt.Errorf("Key: %w", err)
 	}
 	told := 0
-	if err := await("all keys", func(pubsub.KeyChange) bool { told++; return told == n }); err != nil {
+	if err := await("all keys", func(pubsub.KeyEvent) bool { told++; return told == n }); err != nil {
 		return err
 	}
 	if err := a.DeleteKey(ctx, "key0"); err != nil {
 		return fmt.Errorf("DeleteKey: %w", err)
 	}
-	return await("a deletion", func(c pubsub.KeyChange) bool { return c.Deleted && c.Key.ID == "key0" })
+	return await("a deletion", func(c pubsub.KeyEvent) bool { return c.Deleted && c.Key.ID == "key0" })
 }
 
 // exerciseNewGeneration makes the stream anew as it was, as somebody would who

@@ -176,7 +176,7 @@ func (n *node) build(adminToken string) {
 		SubscriberBuffer: int(n.cfg.SubscriberBuffer),
 		BacklogMemory:    int64(n.cfg.BacklogMemory),
 		MaxEncodedSize:   server.WireSize,
-		FetchAtOnce:      fetchAtOnce,
+		FetchConcurrency: fetchAtOnce,
 	})
 	n.server = server.New(server.Options{
 		Backplane:        n.backplane,

@@ -63,9 +63,9 @@ func (c *client) join(ctx context.Context) {
 
 func (c *client) Wake() { c.wake <- struct{}{} } // blocks if woken twice: a bug that hangs
 
-func (c *client) Failed(err error) { c.t.Error(err) }
+func (c *client) StoreFailed(err error) { c.t.Error(err) }
 
-func (c *client) Due() { c.Notify() }
+func (c *client) DeadlineReached() { c.Notify() }
 
 func (c *client) run(ctx context.Context) {
 	if c.gate != nil {
@@ -346,9 +346,9 @@ type racer struct {
 
 func (r *racer) Wake() { r.wake <- struct{}{} }
 
-func (r *racer) Failed(error) {}
+func (r *racer) StoreFailed(error) {}
 
-func (r *racer) Due() { r.Notify() }
+func (r *racer) DeadlineReached() { r.Notify() }
 
 func (r *racer) run(ctx context.Context) {
 	for {

@@ -95,7 +95,7 @@ func (f fetch) do(h *Hub) {
 			done++
 		}
 		if size < maxPiece {
-			fs = m.appendLate(fs, h.opts.FetchAtOnce)
+			fs = m.appendLate(fs, h.opts.FetchConcurrency)
 		}
 	}
 	if m.fetched(fs, err) {
@@ -199,7 +199,7 @@ func (m *Subscriber) fetched(fs []fetch, err error) (wake bool) {
 	wake = m.ready != nil && (err == nil || left) && m.markAwake()
 	m.mu.Unlock()
 	if err != nil && !left {
-		m.holder.Failed(err)
+		m.holder.StoreFailed(err)
 	}
 	return wake
 }

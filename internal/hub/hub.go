@@ -46,9 +46,9 @@ type Options struct {
 	// SubscribeTimeout bounds how long a member waits for the backplane when it joins
 	// a topic, and when what that retains is read. Default 5 s.
 	SubscribeTimeout time.Duration
-	// FetchAtOnce is how many topics' retained messages are read concurrently for a
+	// FetchConcurrency is how many topics' retained messages are read concurrently for a
 	// member. Default 1.
-	FetchAtOnce int
+	FetchConcurrency int
 }
 
 // Backplane is the part of [pubsub.Backplane] that the hub uses. Unsubscribe is called
@@ -73,8 +73,8 @@ func (o *Options) setDefaults() {
 	if o.BacklogMemory <= 0 {
 		o.BacklogMemory = 256 << 20
 	}
-	if o.FetchAtOnce <= 0 {
-		o.FetchAtOnce = 1
+	if o.FetchConcurrency <= 0 {
+		o.FetchConcurrency = 1
 	}
 	if o.MaxEncodedSize == nil {
 		o.MaxEncodedSize = func(m *pubsub.Message) int { return len(m.Data) + len(m.Properties) + entryOverhead }
@@ -139,7 +139,7 @@ func (h *Hub) Deliver(p *pubsub.PreparedMessage) {
 // prepare makes p, which must not be shared yet, a parcel of this node.
 func (h *Hub) prepare(p *pubsub.PreparedMessage) *pubsub.PreparedMessage {
 	p.MaxEncodedSize = h.opts.MaxEncodedSize(&p.Message)
-	p.CountIn(&h.backlog.bytes)
+	p.SetByteCounter(&h.backlog.bytes)
 	return p
 }
 

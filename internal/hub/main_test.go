@@ -96,9 +96,9 @@ type peer struct {
 
 func (p *peer) Wake() { p.wakes.Add(1) }
 
-func (p *peer) Failed(err error) { p.failed.Store(&err) }
+func (p *peer) StoreFailed(err error) { p.failed.Store(&err) }
 
-func (p *peer) Due() { p.Notify() }
+func (p *peer) DeadlineReached() { p.Notify() }
 
 func newPeer(h *Hub, name string) *peer {
 	p := new(peer)

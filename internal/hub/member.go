@@ -17,13 +17,13 @@ type Holder interface {
 	// by the shard's goroutine and by whoever calls Open or Notify; it must not block
 	// and not call Read itself on that stack.
 	Wake()
-	// Failed reports that the store could not be read for the member. Its connection must
-	// end, because it does not get the messages that it was promised. Failed must not
+	// StoreFailed reports that the store could not be read for the member. Its connection must
+	// end, because it does not get the messages that it was promised. StoreFailed must not
 	// block.
-	Failed(err error)
-	// Due reports that the member's deadline has come, whether the member sleeps or
+	StoreFailed(err error)
+	// DeadlineReached reports that the member's deadline has come, whether the member sleeps or
 	// not. It is called by the shard's goroutine and must not block.
-	Due()
+	DeadlineReached()
 }
 
 // ShardHolder is a Holder that never blocks: its members are served by their
@@ -150,21 +150,21 @@ func (h *Hub) Add(m *Subscriber, holder Holder, name string) {
 	m.holder, m.name = holder, name
 }
 
-// Run has the shard serve m, whose holder is a ShardHolder.
-func (m *Subscriber) Run() { m.shard.enqueueMember(m) }
+// Schedule has the shard serve m, whose holder is a ShardHolder.
+func (m *Subscriber) Schedule() { m.shard.enqueueMember(m) }
 
 // wake has m read, which has just been roused.
 func (m *Subscriber) wake() {
 	if _, served := m.holder.(ShardHolder); served {
-		m.Run()
+		m.Schedule()
 	} else {
 		m.holder.Wake()
 	}
 }
 
-// SetName says how the member is known as a publisher, for NoLocal, if Add
+// SetSender says how the member is known as a publisher, for NoLocal, if Add
 // could not. It must come before the first Subscribe.
-func (m *Subscriber) SetName(name string) { m.name = name }
+func (m *Subscriber) SetSender(name string) { m.name = name }
 
 // Has reports whether m subscribes to t.
 func (m *Subscriber) Has(t pubsub.Topic) bool { return m.find(t) != nil }
@@ -255,11 +255,11 @@ func (s *Subscription) Resume(initial *pubsub.PreparedMessage, seen pubsub.Versi
 	s.ready(lateNothing)
 }
 
-// ResumeLate is Open for a client that must take other bytes first; the topic's retained
+// ResumeAndFetch is Open for a client that must take other bytes first; the topic's retained
 // message is read after that. A member's late subscriptions are read one after the other,
 // in the order in which they were opened, and meanwhile nothing else is read for it. With
 // a version in seen, only a newer message is read and delivered.
-func (s *Subscription) ResumeLate(seen pubsub.Version) {
+func (s *Subscription) ResumeAndFetch(seen pubsub.Version) {
 	if seen.IsZero() {
 		s.ready(lateLast)
 		return
@@ -353,9 +353,9 @@ func (m *Subscriber) Notify() {
 	}
 }
 
-// Awake records that the holder has begun to call Read without having been woken, so that
+// MarkAwake records that the holder has begun to call Read without having been woken, so that
 // it is not woken a second time.
-func (m *Subscriber) Awake() {
+func (m *Subscriber) MarkAwake() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.markAwake()
@@ -479,7 +479,7 @@ func (m *Subscriber) deadlineCame() {
 	closed := m.closed
 	m.mu.Unlock()
 	if !closed {
-		m.holder.Due()
+		m.holder.DeadlineReached()
 	}
 }
 

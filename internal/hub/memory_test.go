@@ -206,7 +206,7 @@ func TestLateSubscriptions(t *testing.T) {
 		t.Run(fmt.Sprint(atOnce, " at once"), func(t *testing.T) {
 			const topics = 20
 			plane := newPlane()
-			h := New(Options{Backplane: plane, Shards: 1, FetchAtOnce: atOnce})
+			h := New(Options{Backplane: plane, Shards: 1, FetchConcurrency: atOnce})
 			p := newPeer(h, "")
 			var want []string
 			for i := range topics {
@@ -215,7 +215,7 @@ func TestLateSubscriptions(t *testing.T) {
 					Topic: topic, Data: []byte(strings.Repeat(string(topic), 1000)), Retain: true,
 					Version: pubsub.Version{Generation: gen, Seq: uint64(i + 1)},
 				})
-				p.subscribe(t, topic).ResumeLate(pubsub.Version{})
+				p.subscribe(t, topic).ResumeAndFetch(pubsub.Version{})
 				want = append(want, string(topic))
 			}
 			plane.reads.Store(0)
@@ -287,7 +287,7 @@ func TestLateSubscriptionKeepsOrder(t *testing.T) {
 				has = pubsub.Version{Generation: gen, Seq: c.has}
 			}
 			plane.retain(c.stored)
-			s.ResumeLate(has)
+			s.ResumeAndFetch(has)
 			for _, m := range c.published {
 				h.Deliver(pubsub.NewPreparedMessage(m))
 			}
@@ -307,7 +307,7 @@ func TestLateSubscriptionFails(t *testing.T) {
 	h := New(Options{Backplane: plane, Shards: 1})
 	p, left := newPeer(h, ""), newPeer(h, "")
 	for _, p := range []*peer{p, left} {
-		p.subscribe(t, "t").ResumeLate(pubsub.Version{})
+		p.subscribe(t, "t").ResumeAndFetch(pubsub.Version{})
 	}
 	left.subscribe(t, "other").Resume(nil, pubsub.Version{})
 	plane.mu.Lock() // the store is being read
@@ -428,7 +428,7 @@ func TestRunEndsWhileTheStoreIsRead(t *testing.T) {
 	plane.wait = func(ctx context.Context) { close(reading); <-ctx.Done() }
 	h := New(Options{Backplane: plane, Shards: 1, SubscribeTimeout: time.Hour})
 	p := newPeer(h, "")
-	p.subscribe(t, "t").ResumeLate(pubsub.Version{})
+	p.subscribe(t, "t").ResumeAndFetch(pubsub.Version{})
 	p.drain()
 	<-reading
 	ctx, cancel := context.WithCancel(t.Context())
@@ -447,7 +447,7 @@ func TestNothingIsReadWhileTheStoreIs(t *testing.T) {
 	p.open(t, "other")
 	p.drain()
 	plane.retain(retained("t", 1).Message)
-	p.subscribe(t, "t").ResumeLate(pubsub.Version{})
+	p.subscribe(t, "t").ResumeAndFetch(pubsub.Version{})
 	if ds := p.drain(); len(ds) != 0 {
 		t.Fatalf("%q is delivered", show(ds))
 	}

@@ -229,9 +229,9 @@ type reader struct {
 
 func (r *reader) Wake() { *r.awake = append(*r.awake, r) }
 
-func (r *reader) Failed(error) {}
+func (r *reader) StoreFailed(error) {}
 
-func (r *reader) Due() { r.Notify() }
+func (r *reader) DeadlineReached() { r.Notify() }
 
 // BenchmarkFanOut delivers one message to 10,000 members of one topic.
 func BenchmarkFanOut(b *testing.B) {

@@ -17,9 +17,9 @@ type alarm struct {
 
 func (a *alarm) Wake() { a.wake <- struct{}{} }
 
-func (a *alarm) Failed(error) {}
+func (a *alarm) StoreFailed(error) {}
 
-func (a *alarm) Due() { a.Notify() }
+func (a *alarm) DeadlineReached() { a.Notify() }
 
 func newAlarm(h *Hub) *alarm {
 	a := &alarm{wake: make(chan struct{}, 1)}

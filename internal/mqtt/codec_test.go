@@ -53,7 +53,7 @@ var samples = []struct {
 	{"connack, refused", "20 03 00 87 00", &Connack{Reason: NotAuthorized}},
 	{"connack, all", "20 2b 01 00 28 11 00000000 21 0009 24 00 25 00 27 00008000 12 0002'id' " +
 		"22 0001 1f 0003'why' 28 00 29 00 2a 00 13 0064",
-		&Connack{SessionPresent: true, HasSessionExpiry: true, ReceiveMaximum: 9, QoSLimited: true,
+		&Connack{SessionPresent: true, HasSessionExpiry: true, ReceiveMaximum: 9, HasMaximumQoS: true,
 			NoRetain: true, MaximumPacketSize: 32768, AssignedClientID: "id", TopicAliasMaximum: 1,
 			ReasonString: "why", NoWildcards: true, NoSubscriptionIDs: true, NoShared: true,
 			HasServerKeepAlive: true, ServerKeepAlive: 100}},
@@ -361,7 +361,7 @@ func TestAppendPanics(t *testing.T) {
 }
 
 func TestOldVersionRefused(t *testing.T) {
-	if got := AppendOldVersionRefused(nil); !bytes.Equal(got, []byte{0x20, 2, 0, 1}) {
+	if got := AppendVersionRefusal(nil); !bytes.Equal(got, []byte{0x20, 2, 0, 1}) {
 		t.Errorf("% x", got)
 	}
 }

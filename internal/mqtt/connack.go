@@ -13,9 +13,9 @@ type Connack struct {
 	SessionExpiry    uint32
 	// ReceiveMaximum is 0 if absent, which means 65,535.
 	ReceiveMaximum uint16
-	// QoSLimited says that MaximumQoS, 0 or 1, counts; without it 2 is allowed.
-	QoSLimited bool
-	MaximumQoS byte
+	// HasMaximumQoS says that MaximumQoS, 0 or 1, counts; without it 2 is allowed.
+	HasMaximumQoS bool
+	MaximumQoS    byte
 	// NoRetain says that Retain Available is 0.
 	NoRetain bool
 	// MaximumPacketSize is in bytes; 0 is absent: no limit.
@@ -53,7 +53,7 @@ func (r *reader) connack() Packet {
 		case propReceiveMaximum:
 			c.ReceiveMaximum = uint16(p.num)
 		case propMaximumQoS:
-			c.MaximumQoS, c.QoSLimited = byte(p.num), true
+			c.MaximumQoS, c.HasMaximumQoS = byte(p.num), true
 		case propRetainAvailable:
 			c.NoRetain = p.num == 0
 		case propMaximumPacketSize:
@@ -98,7 +98,7 @@ func (c *Connack) appendProperties(dst []byte) []byte {
 	if c.ReceiveMaximum != 0 {
 		dst = appendPropUint16(dst, propReceiveMaximum, c.ReceiveMaximum)
 	}
-	if c.QoSLimited {
+	if c.HasMaximumQoS {
 		dst = append(dst, byte(propMaximumQoS), c.MaximumQoS)
 	}
 	if c.NoRetain {
@@ -131,8 +131,8 @@ func (c *Connack) appendProperties(dst []byte) []byte {
 	return insertLen(dst, start)
 }
 
-// AppendOldVersionRefused appends the CONNACK of MQTT 3.1 and 3.1.1 that refuses
+// AppendVersionRefusal appends the CONNACK of MQTT 3.1 and 3.1.1 that refuses
 // the protocol version: the only answer that a client of those understands.
-func AppendOldVersionRefused(dst []byte) []byte {
+func AppendVersionRefusal(dst []byte) []byte {
 	return append(dst, byte(TypeConnack)<<4, 2, 0, 1)
 }

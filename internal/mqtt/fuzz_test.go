@@ -95,7 +95,7 @@ func TestAllocations(t *testing.T) {
 			buf = head.AppendHead(buf[:0])
 		}},
 		{"Connack.Append", 0, func() {
-			c := Connack{HasSessionExpiry: true, QoSLimited: true, MaximumPacketSize: 32768, AssignedClientID: "id"}
+			c := Connack{HasSessionExpiry: true, HasMaximumQoS: true, MaximumPacketSize: 32768, AssignedClientID: "id"}
 			buf = c.Append(buf[:0])
 		}},
 		{"Suback.Append", 0, func() { s := Suback{PacketID: 1, Reasons: reasons}; buf = s.Append(buf[:0]) }},

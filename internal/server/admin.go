@@ -106,7 +106,7 @@ func (s *Server) deleteKey(w http.ResponseWriter, r *http.Request, id string) {
 		return
 	}
 	s.keys.revoke(id)
-	if err := s.o.Backplane.Broadcast(ctx, pubsub.Control{Kind: controlRevoke, Body: []byte(id)}); err != nil {
+	if err := s.o.Backplane.Broadcast(ctx, pubsub.ControlMessage{Kind: controlRevoke, Body: []byte(id)}); err != nil {
 		s.o.Events.Failed("key deletion broadcast failed", err)
 	}
 	s.o.Events.KeyDeleted(id)

@@ -329,7 +329,7 @@ func TestTopicReplyIsBounded(t *testing.T) {
 		topics = append(topics, pubsub.Topic(fmt.Sprintf("%04d%s", i, strings.Repeat("\u2028", 340))))
 	}
 	n.subscribe(t, topics...)
-	reply := n.Control(pubsub.Control{Kind: controlTopics, Body: marshal(topicRange{Format: topicsFormat, Limit: 1000})})
+	reply := n.Control(pubsub.ControlMessage{Kind: controlTopics, Body: marshal(topicRange{Format: topicsFormat, Limit: 1000})})
 	var got nodeTopics
 	if err := json.Unmarshal(reply, &got); err != nil || !got.More || len(got.Topics) < 50 || len(reply) > maxTopicReply+100 {
 		t.Fatalf("%d bytes, %d topics, more %v, %v", len(reply), len(got.Topics), got.More, err)
@@ -349,11 +349,11 @@ func TestTopicReplyIsBounded(t *testing.T) {
 		t.Errorf("listed %d of %d topics", len(all), len(topics))
 	}
 	for _, body := range []string{"", "x", `{"v":2,"limit":5}`, `{"v":1}`, `{"v":1,"limit":1000000000}`, `{"v":1,"limit":-1}`} {
-		if reply := n.Control(pubsub.Control{Kind: controlTopics, Body: []byte(body)}); reply != nil {
+		if reply := n.Control(pubsub.ControlMessage{Kind: controlTopics, Body: []byte(body)}); reply != nil {
 			t.Errorf("%q is answered: %.50q", body, reply)
 		}
 	}
-	if reply := n.Control(pubsub.Control{Kind: controlTopics, Body: []byte(`{"v":1,"limit":1,"new":true}`)}); reply == nil {
+	if reply := n.Control(pubsub.ControlMessage{Kind: controlTopics, Body: []byte(`{"v":1,"limit":1,"new":true}`)}); reply == nil {
 		t.Error("a field of a later release is not ignored")
 	}
 }

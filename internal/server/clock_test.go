@@ -212,23 +212,23 @@ func TestClaimAfterAStepBack(t *testing.T) {
 		synctest.Wait()
 		var body []byte // as another node heard of the first claim
 		for _, m := range s.registry.sessions() {
-			body = m.claimed.append(nil, m.session.Owner())
+			body = m.claimed.append(nil, m.session.ClientHash())
 		}
 		c.jump(-time.Hour)
 		second := openSocket(t, s, connect("c", 0))
 		synctest.Wait()
-		s.Control(pubsub.Control{Kind: controlTakeOver, Body: body})
+		s.Control(pubsub.ControlMessage{Kind: controlTakeOver, Body: body})
 		synctest.Wait()
 		if second.end() != 0 {
 			t.Error("the first claim, which comes late, ends the second")
 		}
 		// Of another node, whose clock is an hour ahead.
 		theirs := claim{at: time.Now().UnixNano(), id: 1}
-		s.Control(pubsub.Control{Kind: controlTakeOver, Body: theirs.append(nil, "another owner")})
+		s.Control(pubsub.ControlMessage{Kind: controlTakeOver, Body: theirs.append(nil, "another owner")})
 		openSocket(t, s, connect("d", 0))
 		synctest.Wait()
 		for _, m := range s.registry.sessions() {
-			if strings.HasSuffix(m.session.Owner(), "d") && m.claimed.at <= theirs.at {
+			if strings.HasSuffix(m.session.ClientHash(), "d") && m.claimed.at <= theirs.at {
 				t.Error("a new claim is older than one that was heard of")
 			}
 		}

@@ -129,7 +129,7 @@ func (c *conn) startAlone(out transport, first []byte) {
 		park.SetUserTimeout(t.Conn, c.s.o.WriteTimeout)
 	}
 	c.portable.out = out
-	c.member.Awake() // otherwise Wake could start a second goroutine, which would only wait
+	c.member.MarkAwake() // otherwise Wake could start a second goroutine, which would only wait
 	c.start(first)
 	go c.portable.serve()
 }
@@ -216,9 +216,9 @@ func (c *conn) Wake() {
 	}
 }
 
-// Failed ends the connection, because the client believes that it is subscribed. It will
+// StoreFailed ends the connection, because the client believes that it is subscribed. It will
 // reconnect and get what it was promised.
-func (c *conn) Failed(err error) {
+func (c *conn) StoreFailed(err error) {
 	c.s.o.Events.Failed("retained message read failed", err)
 	go c.close() // a will may have to be stored
 }
@@ -274,9 +274,9 @@ func (c *conn) serve(ring *park.Ring) {
 	}
 }
 
-// Due handles the deadline; see [hub.Holder]. A connection that the server has ended is
+// DeadlineReached handles the deadline; see [hub.Holder]. A connection that the server has ended is
 // closed now, even if the client has not taken all of its last words.
-func (c *conn) Due() {
+func (c *conn) DeadlineReached() {
 	now := c.s.o.Now()
 	c.mu.Lock()
 	state, due := c.state, c.due

@@ -179,9 +179,9 @@ func (c *keyCache) run(ctx context.Context, failed func(event string, err error)
 // watch does not tell of, were deleted in between.
 func (c *keyCache) watch(ctx context.Context) error {
 	told := make(map[string]struct{}) // nil once ready
-	return c.ring.WatchKeys(ctx, func(ch pubsub.KeyChange) {
+	return c.ring.WatchKeys(ctx, func(ch pubsub.KeyEvent) {
 		switch {
-		case ch.Ready:
+		case ch.Synced:
 			for _, id := range c.except(told) {
 				c.revoke(id)
 			}

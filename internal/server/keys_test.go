@@ -19,11 +19,11 @@ import (
 // one cannot be brought to have.
 type keyringStub struct {
 	pubsub.Keyring
-	watch func(ctx context.Context, changed func(pubsub.KeyChange)) error
+	watch func(ctx context.Context, changed func(pubsub.KeyEvent)) error
 	key   func(ctx context.Context, id string) (pubsub.Key, error)
 }
 
-func (k keyringStub) WatchKeys(ctx context.Context, changed func(pubsub.KeyChange)) error {
+func (k keyringStub) WatchKeys(ctx context.Context, changed func(pubsub.KeyEvent)) error {
 	return k.watch(ctx, changed)
 }
 
@@ -41,19 +41,19 @@ func noKey(context.Context, string) (pubsub.Key, error) {
 	return pubsub.Key{}, fmt.Errorf("it: %w", pubsub.ErrKeyNotFound)
 }
 
-func told(ids ...string) []pubsub.KeyChange {
-	var cs []pubsub.KeyChange
+func told(ids ...string) []pubsub.KeyEvent {
+	var cs []pubsub.KeyEvent
 	for _, id := range ids {
-		cs = append(cs, pubsub.KeyChange{Key: pubsub.Key{ID: id, Value: "value of " + id}})
+		cs = append(cs, pubsub.KeyEvent{Key: pubsub.Key{ID: id, Value: "value of " + id}})
 	}
 	return cs
 }
 
-var ready = pubsub.KeyChange{Ready: true}
+var ready = pubsub.KeyEvent{Synced: true}
 
 // tellAll passes cs to changed, then waits for ctx.
-func tellAll(cs ...pubsub.KeyChange) func(context.Context, func(pubsub.KeyChange)) error {
-	return func(ctx context.Context, changed func(pubsub.KeyChange)) error {
+func tellAll(cs ...pubsub.KeyEvent) func(context.Context, func(pubsub.KeyEvent)) error {
+	return func(ctx context.Context, changed func(pubsub.KeyEvent)) error {
 		for _, c := range cs {
 			changed(c)
 		}
@@ -65,7 +65,7 @@ func tellAll(cs ...pubsub.KeyChange) func(context.Context, func(pubsub.KeyChange
 func TestKeysAreToldByTheWatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		gone := &journal{}
-		changes := append(told("a", "b", "c"), ready, pubsub.KeyChange{Key: pubsub.Key{ID: "b"}, Deleted: true})
+		changes := append(told("a", "b", "c"), ready, pubsub.KeyEvent{Key: pubsub.Key{ID: "b"}, Deleted: true})
 		c := newKeyCache(keyringStub{watch: tellAll(changes...), key: func(context.Context, string) (pubsub.Key, error) {
 			return pubsub.Key{}, errors.New("asked for what was told")
 		}}, func(id string) { gone.note("%s", id) })
@@ -89,7 +89,7 @@ func TestKeysAreToldByTheWatch(t *testing.T) {
 func TestKeysNotReady(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tell := make(chan struct{})
-		c := newKeyCache(keyringStub{key: noKey, watch: func(ctx context.Context, changed func(pubsub.KeyChange)) error {
+		c := newKeyCache(keyringStub{key: noKey, watch: func(ctx context.Context, changed func(pubsub.KeyEvent)) error {
 			changed(told("early")[0])
 			<-tell
 			return tellAll(append(told("late"), ready)...)(ctx, changed)
@@ -253,7 +253,7 @@ func TestWatchIsBegunAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		watches := 0
 		gone := &journal{}
-		c := newKeyCache(keyringStub{key: noKey, watch: func(ctx context.Context, changed func(pubsub.KeyChange)) error {
+		c := newKeyCache(keyringStub{key: noKey, watch: func(ctx context.Context, changed func(pubsub.KeyEvent)) error {
 			watches++
 			switch watches {
 			case 1:
@@ -310,11 +310,11 @@ func TestKeyComesAndGoes(t *testing.T) {
 			t.Fatal("the watch does not tell of the key")
 		}
 	}
-	n.Control(pubsub.Control{Kind: controlRevoke, Body: []byte(k.ID)})
+	n.Control(pubsub.ControlMessage{Kind: controlRevoke, Body: []byte(k.ID)})
 	if _, err := n.authenticateToken(t.Context(), raw); err == nil || err.kind != authInvalid {
 		t.Fatalf("revoked: %v", err)
 	}
-	if got := n.Control(pubsub.Control{Kind: "of a later release", Body: []byte("x")}); got != nil {
+	if got := n.Control(pubsub.ControlMessage{Kind: "of a later release", Body: []byte("x")}); got != nil {
 		t.Errorf("an unknown kind is answered: %q", got)
 	}
 }

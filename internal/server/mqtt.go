@@ -259,7 +259,7 @@ func (m *mqttConn) carryOut(e session.Effect) session.Event {
 		growStack()
 		return m.authorize(e.Token, e.ClientID)
 	case session.Claim:
-		m.claim(e.Owner)
+		m.claim(e.ClientHash)
 		return session.Claimed{}
 	case session.Subscribe:
 		growStack()
@@ -274,7 +274,7 @@ func (m *mqttConn) carryOut(e session.Effect) session.Event {
 			break // its client may have gone only because this server goes
 		}
 		return m.publish(e)
-	case session.Dropped:
+	case session.ReportDrop:
 		m.s.o.Events.PublishDropped(string(e.Reason), string(e.Topic))
 		return m.refuse(e.PacketID, mqtt.NotAuthorized)
 	}
@@ -303,12 +303,12 @@ func (m *mqttConn) authorize(token, clientID string) session.Event {
 	verdict := session.Admitted
 	switch {
 	case authErr != nil && authErr.kind == authFailed:
-		verdict = session.AuthFailed
+		verdict = session.AuthUnavailable
 	case authErr != nil:
 		verdict = session.BadToken
 	case !m.s.registry.setKey(&m.conn, cred.KeyID, m.s.keys.isGone):
 		verdict = session.BadToken
-	case !m.settle(session.OwnerOf(cred.Grant, clientID)):
+	case !m.settle(session.HashClient(cred.Grant, clientID)):
 		verdict = session.TooManyConnections
 	}
 	if verdict != session.Admitted {
@@ -322,7 +322,7 @@ func (m *mqttConn) authorize(token, clientID string) session.Event {
 // refusals are the reasons of Events.Refused.
 var refusals = map[session.Verdict]string{
 	session.BadToken:           "forbidden",
-	session.AuthFailed:         "internal-server-error",
+	session.AuthUnavailable:    "internal-server-error",
 	session.TooManyConnections: "too-many-connections",
 }
 
@@ -430,7 +430,7 @@ var emptyFrame = ws.AppendHeader(nil, ws.OpBinary, 0)
 func (m *mqttConn) overdue(now time.Time) (session.Event, time.Time) {
 	m.smu.Lock()
 	at := m.session.Deadline(now)
-	silent, connected := m.session.Silence(now)
+	silent, connected := m.session.TimedOut(now)
 	m.smu.Unlock()
 	switch {
 	case silent && m.mayHaveSpoken(connected):

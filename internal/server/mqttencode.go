@@ -19,7 +19,7 @@ func (m *mqttConn) encode(w *writer, d *hub.Delivery, now time.Time, last bool) 
 		return // MQTT has no way to say that messages were dropped
 	}
 	retain := d.Initial || p.Retain && d.Options.RetainAsPublished
-	if d.Options.ID == 0 && (!p.HasTTL || p.Remaining(now) == p.TTL) {
+	if d.Options.ID == 0 && (!p.HasTTL || p.RemainingTTL(now) == p.TTL) {
 		shape, encode := shapeMQTT, appendMQTT
 		if retain {
 			shape, encode = shapeMQTTRetain, appendMQTTRetain
@@ -33,7 +33,7 @@ func (m *mqttConn) encode(w *writer, d *hub.Delivery, now time.Time, last bool) 
 	// The subscriber's own head before the shared payload.
 	pub := mqttPublish(&p.Message, retain)
 	if p.HasTTL {
-		pub.Expiry = p.Remaining(now)
+		pub.Expiry = p.RemainingTTL(now)
 	}
 	if d.Options.ID != 0 {
 		w.ids[0] = d.Options.ID

@@ -102,7 +102,7 @@ func (m *mqttConn) subscribeOne(ctx context.Context, want *session.Subscription,
 func (m *mqttConn) openSubscriptions(os []opening) {
 	for _, o := range os {
 		if o.late {
-			o.sub.ResumeLate(pubsub.Version{})
+			o.sub.ResumeAndFetch(pubsub.Version{})
 		} else {
 			o.sub.Resume(o.retained, pubsub.Version{})
 		}

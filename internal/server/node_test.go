@@ -234,9 +234,9 @@ type deaf struct{}
 
 func (deaf) Wake() {}
 
-func (deaf) Failed(error) {}
+func (deaf) StoreFailed(error) {}
 
-func (deaf) Due() {}
+func (deaf) DeadlineReached() {}
 
 // journal remembers what a Server tells its Events.
 type journal struct {
@@ -331,14 +331,14 @@ func (f *faulty) List(ctx context.Context, prefix string, after pubsub.Topic, li
 	return f.Backplane.List(ctx, prefix, after, limit)
 }
 
-func (f *faulty) Gather(ctx context.Context, c pubsub.Control) ([][]byte, error) {
+func (f *faulty) Gather(ctx context.Context, c pubsub.ControlMessage) ([][]byte, error) {
 	if err := f.err(ctx, "Gather"); err != nil {
 		return nil, err
 	}
 	return f.Backplane.Gather(ctx, c)
 }
 
-func (f *faulty) Broadcast(ctx context.Context, c pubsub.Control) error {
+func (f *faulty) Broadcast(ctx context.Context, c pubsub.ControlMessage) error {
 	if err := f.err(ctx, "Broadcast"); err != nil {
 		return err
 	}

@@ -16,11 +16,11 @@ type parkedHolder conn
 // Wake is not called.
 func (c *parkedHolder) Wake() {}
 
-// Failed ends the connection.
-func (c *parkedHolder) Failed(err error) { (*conn)(c).Failed(err) }
+// StoreFailed ends the connection.
+func (c *parkedHolder) StoreFailed(err error) { (*conn)(c).StoreFailed(err) }
 
-// Due handles the deadline.
-func (c *parkedHolder) Due() { (*conn)(c).Due() }
+// DeadlineReached handles the deadline.
+func (c *parkedHolder) DeadlineReached() { (*conn)(c).DeadlineReached() }
 
 // Serve writes what there is to write.
 func (c *parkedHolder) Serve(o hub.Outbox) {
@@ -69,7 +69,7 @@ func (c *conn) park(nc net.Conn, h park.Handler, first []byte) (early []byte, er
 		return nil, err
 	}
 	c.start(first)
-	c.member.Run()
+	c.member.Schedule()
 	return early, nil
 }
 
@@ -94,13 +94,13 @@ func (p parkedStream) Readable() {
 }
 
 // Writable has the shard go on.
-func (p parkedStream) Writable() { p.member.Run() }
+func (p parkedStream) Writable() { p.member.Schedule() }
 
 // parkedSession hears the events of a parked session.
 type parkedSession struct{ *mqttConn }
 
 // Writable has the shard go on.
-func (p parkedSession) Writable() { p.member.Run() }
+func (p parkedSession) Writable() { p.member.Schedule() }
 
 // Readable starts a goroutine that serves what the client has sent: it may have
 // to wait for the store, or for the client to read.

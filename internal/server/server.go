@@ -151,7 +151,7 @@ func New(o Options) *Server {
 	s.verifier = token.Verifier{Key: s.keys.value, RequireExp: o.RequireExp, EnforceExpiry: o.EnforceExpiry}
 	s.events = s.eventsEndpoint()
 	s.began = o.Now().Add(-1)
-	s.sessions.Began = s.began
+	s.sessions.Epoch = s.began
 	s.sockets = NewSockets(SocketOptions{
 		TrustedProxies:   o.TrustedProxies,
 		HandshakeTimeout: o.HandshakeTimeout,
@@ -245,7 +245,7 @@ const (
 // Control takes a control message from a node, this one included; what it
 // returns, if not nil, is the reply. Kinds that it does not know, of a later
 // release, are ignored.
-func (s *Server) Control(c pubsub.Control) []byte {
+func (s *Server) Control(c pubsub.ControlMessage) []byte {
 	switch c.Kind {
 	case controlTopics:
 		return s.answerTopics(c.Body)

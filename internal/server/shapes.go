@@ -19,9 +19,9 @@ const (
 // HTTP/1.1; see sseStream.framed for other versions.
 var sseEncoders = [...]func(dst []byte, m *pubsub.Message) []byte{
 	shapeSSE:             sse.Chunked(sse.AppendMessage),
-	shapeSSEDurable:      sse.Chunked(sse.AppendDurable),
+	shapeSSEDurable:      sse.Chunked(sse.AppendMessageWithID),
 	shapeEnvelope:        sse.Chunked(sse.AppendEnvelope),
-	shapeEnvelopeDurable: sse.Chunked(sse.AppendEnvelopeDurable),
+	shapeEnvelopeDurable: sse.Chunked(sse.AppendEnvelopeWithID),
 }
 
 // The names of the transports, as Events has them.

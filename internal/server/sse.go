@@ -250,7 +250,7 @@ func (st *sseStream) subscribe(ctx context.Context, req *sseRequest) (opening []
 	size = 0
 	for _, o := range subs {
 		if o.late || o.retained != nil && size >= maxPiece {
-			o.sub.ResumeLate(o.has)
+			o.sub.ResumeAndFetch(o.has)
 			continue
 		}
 		if o.retained != nil {
@@ -323,7 +323,7 @@ func (st *sseStream) runHTTP1(w http.ResponseWriter, opening []byte) {
 			st.receive(len(more))
 			parkedStream{st}.Readable() // before the start: a client that has gone gets nothing
 			st.start(head.Bytes())
-			st.member.Run()
+			st.member.Schedule()
 			return
 		}
 	}

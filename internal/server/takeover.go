@@ -44,10 +44,10 @@ func (c *claimClock) heard(at int64) {
 
 // takeOverFormat is the first byte of the control message that tells of a claim:
 // its time in nanoseconds since 1970 and its id follow, 8 bytes each, then its
-// owner, of [session.OwnerBytes].
+// owner, of [session.ClientHashBytes].
 const takeOverFormat = 2
 
-const claimBytes = 1 + 8 + 8 + session.OwnerBytes
+const claimBytes = 1 + 8 + 8 + session.ClientHashBytes
 
 // append appends c, of owner, to b as a control message tells it.
 func (c claim) append(b []byte, owner string) []byte {
@@ -68,7 +68,7 @@ func parseClaim(b []byte) (c claim, owner string, ok bool) {
 // claim makes m the session of a client identifier, on all nodes.
 func (m *mqttConn) claim(owner string) {
 	c := claim{at: m.s.claimClock.next(m.s.o.Now()), id: max(1, rand.Uint64())}
-	m.member.SetName(owner)
+	m.member.SetSender(owner)
 	m.smu.Lock()
 	m.claimed = c
 	m.maxPacket = uint32(m.session.MaxPacketSize())
@@ -84,7 +84,7 @@ func (m *mqttConn) claim(owner string) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), backplaneWait)
 	defer cancel()
-	if err := m.s.o.Backplane.Broadcast(ctx, pubsub.Control{Kind: controlTakeOver, Body: c.append(nil, owner)}); err != nil {
+	if err := m.s.o.Backplane.Broadcast(ctx, pubsub.ControlMessage{Kind: controlTakeOver, Body: c.append(nil, owner)}); err != nil {
 		m.s.o.Events.Failed("takeover broadcast failed", err)
 	}
 }
@@ -92,7 +92,7 @@ func (m *mqttConn) claim(owner string) {
 // unclaim gives the client identifier up, unless somebody else has it by now.
 func (m *mqttConn) unclaim() {
 	m.smu.Lock()
-	claimed, owner := m.claimed.id != 0, m.session.Owner()
+	claimed, owner := m.claimed.id != 0, m.session.ClientHash()
 	m.smu.Unlock()
 	if claimed {
 		m.s.registry.unclaim(owner, m)
@@ -134,7 +134,7 @@ func (s *Server) Rejoined(ctx context.Context) {
 	var batch []byte
 	for _, m := range s.registry.sessions() {
 		m.smu.Lock()
-		c, owner := m.claimed, m.session.Owner()
+		c, owner := m.claimed, m.session.ClientHash()
 		m.smu.Unlock()
 		if c.id == 0 {
 			continue
@@ -157,7 +157,7 @@ func (s *Server) Rejoined(ctx context.Context) {
 func (s *Server) askForClaims(ctx context.Context, batch []byte) bool {
 	ctx, cancel := context.WithTimeout(ctx, backplaneWait)
 	defer cancel()
-	replies, err := s.o.Backplane.Gather(ctx, pubsub.Control{Kind: controlClaims, Body: batch})
+	replies, err := s.o.Backplane.Gather(ctx, pubsub.ControlMessage{Kind: controlClaims, Body: batch})
 	if err != nil {
 		s.o.Events.Failed("claim comparison failed", err)
 		return false

@@ -403,7 +403,7 @@ func TestClaimsAreCompared(t *testing.T) {
 		var batch []byte
 		var earlier, later int
 		for i, m := range s.registry.sessions() {
-			owner := m.session.Owner()
+			owner := m.session.ClientHash()
 			_, c := s.claimOf(owner)
 			switch i % 3 {
 			case 0: // the same
@@ -415,7 +415,7 @@ func TestClaimsAreCompared(t *testing.T) {
 				c.at, c.id = c.at-1, c.id+1
 			}
 			batch = appendClaim(batch, c, owner)
-			batch = appendClaim(batch, c, strings.Repeat("u", session.OwnerBytes))
+			batch = appendClaim(batch, c, strings.Repeat("u", session.ClientHashBytes))
 		}
 		batch = append(batch, 1, 'x') // of another release
 		reply := s.answerClaims(batch)
@@ -437,7 +437,7 @@ func TestClaimsAreCompared(t *testing.T) {
 		s.answerClaims([]byte{200, 1, 'x'}) // cut off
 		// What others answer counts here as well.
 		for _, m := range s.registry.sessions() {
-			s.Control(pubsub.Control{Kind: controlTakeOver, Body: claim{m.claimed.at, 1}.append(nil, m.session.Owner())})
+			s.Control(pubsub.ControlMessage{Kind: controlTakeOver, Body: claim{m.claimed.at, 1}.append(nil, m.session.ClientHash())})
 		}
 		synctest.Wait()
 		if left := len(s.registry.sessions()); left != 0 {

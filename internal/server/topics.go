@@ -100,7 +100,7 @@ func (s *Server) listTopics(w http.ResponseWriter, r *http.Request) {
 	}
 	askCtx, cancelAsk := context.WithTimeout(ctx, topicsWait)
 	defer cancelAsk()
-	replies, err := s.o.Backplane.Gather(askCtx, pubsub.Control{Kind: controlTopics, Body: marshal(q)})
+	replies, err := s.o.Backplane.Gather(askCtx, pubsub.ControlMessage{Kind: controlTopics, Body: marshal(q)})
 	if err != nil {
 		s.adminFailed(w, r, "topic count failed", "Failed to count subscribers", err)
 		return

@@ -29,7 +29,7 @@ const maxClientID = 1024
 // token, limits.
 func (s *Session) connectPacket(c *mqtt.Connect, now time.Time, out *Output) {
 	if c.Version < 5 {
-		out.Packets = mqtt.AppendOldVersionRefused(out.Packets)
+		out.Packets = mqtt.AppendVersionRefusal(out.Packets)
 		s.hangUp(CloseNormal, now, out)
 		return
 	}
@@ -93,7 +93,7 @@ func (s *Session) authorized(e Authorized, now time.Time, out *Output) {
 		return
 	}
 	switch {
-	case e.Verdict == AuthFailed:
+	case e.Verdict == AuthUnavailable:
 		s.fail(mqtt.ServerUnavailable, now, out)
 		return
 	case e.Verdict == TooManyConnections:
@@ -108,18 +108,18 @@ func (s *Session) authorized(e Authorized, now time.Time, out *Output) {
 		s.expire(now, out)
 		return
 	}
-	s.owner = OwnerOf(s.grant, s.connect.clientID)
+	s.clientHash = HashClient(s.grant, s.connect.clientID)
 	s.state = claiming
-	out.Effects = append(out.Effects, Claim{Owner: s.owner})
+	out.Effects = append(out.Effects, Claim{ClientHash: s.clientHash})
 }
 
-// OwnerBytes is the length of a hash that OwnerOf returns.
-const OwnerBytes = 16
+// ClientHashBytes is the length of a hash that HashClient returns.
+const ClientHashBytes = 16
 
-// OwnerOf returns a hash that identifies a client among the clients of all owners. Key
+// HashClient returns a hash that identifies a client among the clients of all owners. Key
 // and subject identify an owner; the admin token is another one. The hash travels with
 // each message and each claim, so it is short whatever the client identifier is.
-func OwnerOf(g *pubsub.Grant, clientID string) string {
+func HashClient(g *pubsub.Grant, clientID string) string {
 	var b []byte
 	if g.Admin {
 		b = append(b, 'a')
@@ -129,7 +129,7 @@ func OwnerOf(g *pubsub.Grant, clientID string) string {
 		b = append(binary.AppendUvarint(b, uint64(len(g.Subject))), g.Subject...)
 	}
 	sum := sha256.Sum256(append(b, clientID...))
-	return string(sum[:OwnerBytes])
+	return string(sum[:ClientHashBytes])
 }
 
 func (s *Session) claimed(now time.Time, out *Output) {
@@ -142,7 +142,7 @@ func (s *Session) claimed(now time.Time, out *Output) {
 	}
 	ack := mqtt.Connack{
 		HasSessionExpiry:   true, // 0: the session ends with the connection
-		QoSLimited:         true,
+		HasMaximumQoS:      true,
 		MaximumQoS:         maximumQoS,
 		ReceiveMaximum:     ReceiveMaximum,
 		MaximumPacketSize:  uint32(s.opts.MaxPacketSize()),

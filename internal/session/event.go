@@ -16,7 +16,7 @@ type (
 		Raw []byte
 		// Topics are what the client subscribes to now. They are the driver's, which
 		// has them anyway; a session keeps none.
-		Topics Topics
+		Topics TopicSet
 		// Unacknowledged is the number of messages with a packet identifier whose
 		// [Published] has not come yet. The driver, which queues them, counts them.
 		Unacknowledged int
@@ -47,7 +47,7 @@ type (
 	}
 	// Unsubscribed answers [Unsubscribe].
 	Unsubscribed struct{}
-	// Published answers a [Publish] or [Dropped] that has a packet identifier. The
+	// Published answers a [Publish] or [ReportDrop] that has a packet identifier. The
 	// answers must come in the order of the effects (section 4.6), at any time.
 	Published struct {
 		PacketID uint16
@@ -79,8 +79,8 @@ func (Draining) event()        {}
 func (Tick) event()            {}
 func (TransportClosed) event() {}
 
-// Topics is a set of topics.
-type Topics interface{ Has(t pubsub.Topic) bool }
+// TopicSet is a set of topics.
+type TopicSet interface{ Has(t pubsub.Topic) bool }
 
 // Verdict is the outcome of [Authorize].
 type Verdict uint8
@@ -90,8 +90,8 @@ const (
 	BadToken Verdict = iota
 	// Admitted: the token is good and there is room.
 	Admitted
-	// AuthFailed: whether the token is good could not be found out. CONNACK 0x88.
-	AuthFailed
+	// AuthUnavailable: whether the token is good could not be found out. CONNACK 0x88.
+	AuthUnavailable
 	// TooManyConnections: the token is good, but there is no room. CONNACK 0x97.
 	TooManyConnections
 )
@@ -110,8 +110,8 @@ type (
 	// Claim asks to make the connection the only one of its name, on all nodes: one
 	// that has it already is [TakenOver]. [Claimed] answers.
 	Claim struct {
-		// Owner is the name: the [OwnerOf] the client.
-		Owner string
+		// ClientHash is the name: the [HashClient] the client.
+		ClientHash string
 	}
 	// Subscribe asks for subscriptions; [Subscribed] answers, once they are live. A
 	// topic that is subscribed to already gets the new options.
@@ -134,10 +134,10 @@ type (
 		// PacketID is the packet identifier of a PUBLISH of QoS 1, else 0.
 		PacketID uint16
 	}
-	// Dropped says that a message of the client's is not published, to be counted
+	// ReportDrop says that a message of the client's is not published, to be counted
 	// and logged. [Published] with [mqtt.NotAuthorized] answers, if the message has
 	// a packet identifier.
-	Dropped struct {
+	ReportDrop struct {
 		Topic  pubsub.Topic
 		Reason DropReason
 		// Will says that it was the client's will.
@@ -152,7 +152,7 @@ func (Claim) effect()       {}
 func (Subscribe) effect()   {}
 func (Unsubscribe) effect() {}
 func (Publish) effect()     {}
-func (Dropped) effect()     {}
+func (ReportDrop) effect()  {}
 
 // Subscription is a topic with its options (section 3.8.3.1).
 type Subscription struct {

@@ -50,11 +50,11 @@ func (s *Session) publish(p *mqtt.Publish, unacknowledged int, now time.Time, ou
 func (s *Session) deliver(p Publish, now time.Time, out *Output) {
 	switch t := p.Message.Topic; {
 	case t.Reserved():
-		out.Effects = append(out.Effects, Dropped{t, DropReserved, p.Will, p.PacketID})
+		out.Effects = append(out.Effects, ReportDrop{t, DropReserved, p.Will, p.PacketID})
 	case !s.grant.CanWrite(t):
-		out.Effects = append(out.Effects, Dropped{t, DropForbidden, p.Will, p.PacketID})
+		out.Effects = append(out.Effects, ReportDrop{t, DropForbidden, p.Will, p.PacketID})
 	default:
-		p.Message.Published, p.Message.Sender = now, s.owner
+		p.Message.Published, p.Message.Sender = now, s.clientHash
 		out.Effects = append(out.Effects, p)
 	}
 }

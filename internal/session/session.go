@@ -8,7 +8,7 @@
 //     one is unanswered at a time, and until its answer has been passed, no
 //     further Packet is: the driver leaves them unread. All other events may come
 //     at any time;
-//   - answers each [Publish] and [Dropped] that has a packet identifier with
+//   - answers each [Publish] and [ReportDrop] that has a packet identifier with
 //     [Published], in their order, whatever else is unanswered;
 //   - passes [Tick] when [Session.Deadline] has come;
 //   - after a Step that set Output.Close sends what it was given, closes and
@@ -40,9 +40,9 @@ type Options struct {
 	// MaxKeepAlive is the longest keep-alive that is accepted, in seconds; a client
 	// that asks for more, or for none, is told this one. 0 accepts any.
 	MaxKeepAlive uint16
-	// Began is no later than any time that is passed: sessions keep theirs as the
+	// Epoch is no later than any time that is passed: sessions keep theirs as the
 	// distance from it.
-	Began time.Time
+	Epoch time.Time
 	// NewClientID returns an identifier, unlike all others, for a client that
 	// sent none.
 	NewClientID func() string
@@ -77,12 +77,12 @@ func (s state) connected() bool { return s == open || s == subscribing || s == u
 type Session struct {
 	opts *Options
 
-	owner   string          // see Owner; "" before the grant is there
-	grant   *pubsub.Grant   // nil before it is there
-	will    *pubsub.Message // nil if there is none
-	connect *connecting     // until CONNACK
-	request *request        // while subscribing or unsubscribing
-	heard   time.Duration   // from opts.Began until the last packet came; at first, until the connection came
+	clientHash string          // see ClientHash; "" before the grant is there
+	grant      *pubsub.Grant   // nil before it is there
+	will       *pubsub.Message // nil if there is none
+	connect    *connecting     // until CONNACK
+	request    *request        // while subscribing or unsubscribing
+	heard      time.Duration   // from opts.Began until the last packet came; at first, until the connection came
 
 	maxPacket  uint32 // see MaxPacketSize
 	keepAlive  uint16 // seconds; 0 is none
@@ -92,18 +92,18 @@ type Session struct {
 
 // New returns the session of a connection that came at now, to lie in what its driver
 // has for the connection.
-func New(o *Options, now time.Time) Session { return Session{opts: o, heard: now.Sub(o.Began)} }
+func New(o *Options, now time.Time) Session { return Session{opts: o, heard: now.Sub(o.Epoch)} }
 
 // hear notes that a packet came, or that one may come again.
-func (s *Session) hear(now time.Time) { s.heard = now.Sub(s.opts.Began) }
+func (s *Session) hear(now time.Time) { s.heard = now.Sub(s.opts.Epoch) }
 
 // lastHeard is what hear has noted.
-func (s *Session) lastHeard() time.Time { return s.opts.Began.Add(s.heard) }
+func (s *Session) lastHeard() time.Time { return s.opts.Epoch.Add(s.heard) }
 
-// Owner returns the name under which the client is known among the clients of all
+// ClientHash returns the name under which the client is known among the clients of all
 // owners: the same as in [Claim] and in the Sender of its messages. It is empty
 // before Claim.
-func (s *Session) Owner() string { return s.owner }
+func (s *Session) ClientHash() string { return s.clientHash }
 
 // MaxPacketSize returns how long a packet to the client may be, in bytes, as its
 // CONNECT said (section 3.1.2.11.4); 0 is no limit.
@@ -273,10 +273,10 @@ func (s *Session) expired(now time.Time) bool {
 	return s.grant != nil && !s.grant.Expires.IsZero() && !now.Before(s.grant.Expires)
 }
 
-// Silence reports whether a Tick at now would end the session because the client has been
+// TimedOut reports whether a Tick at now would end the session because the client has been
 // silent, which unread bytes could disprove. connected reports whether the client has
 // sent its CONNECT.
-func (s *Session) Silence(now time.Time) (silent, connected bool) {
+func (s *Session) TimedOut(now time.Time) (silent, connected bool) {
 	d := s.Deadline(now)
 	return !d.IsZero() && !now.Before(d) && !s.expired(now), s.state.connected()
 }
@@ -287,7 +287,7 @@ func (s *Session) expire(now time.Time, out *Output) { s.fail(mqtt.NotAuthorized
 // has another.
 func (s *Session) takenOver(now time.Time, out *Output) {
 	switch {
-	case s.owner == "": // it has no name yet
+	case s.clientHash == "": // it has no name yet
 	case s.state.connected():
 		s.fail(mqtt.SessionTakenOver, now, out)
 	default: // a CONNACK cannot say so (section 3.2.2.2)
@@ -365,5 +365,5 @@ func (s *Session) end(now time.Time, out *Output) {
 	if s.state.connected() && s.will != nil && !s.expired(now) {
 		s.deliver(Publish{Message: *s.will, Will: true}, now, out)
 	}
-	*s = Session{opts: s.opts, owner: s.owner, state: closed}
+	*s = Session{opts: s.opts, clientHash: s.clientHash, state: closed}
 }

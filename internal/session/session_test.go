@@ -14,7 +14,7 @@ import (
 	"pubsub/internal/mqtt"
 )
 
-var testOptions = Options{Began: time.Unix(0, 0), MaxMessageSize: 200, HandshakeTimeout: 10 * time.Second, MaxKeepAlive: 100,
+var testOptions = Options{Epoch: time.Unix(0, 0), MaxMessageSize: 200, HandshakeTimeout: 10 * time.Second, MaxKeepAlive: 100,
 	NewClientID: func() string { return "made-up" }}
 
 // connected returns a connected session.
@@ -88,7 +88,7 @@ func TestOwnsItsMemory(t *testing.T) {
 	if a := out.Effects[0].(Authorize); a.Token != "token" {
 		t.Errorf("%+v", a)
 	}
-	if c := out.Effects[1].(Claim); c.Owner != OwnerOf(&g, "c1") || s.Owner() != c.Owner {
+	if c := out.Effects[1].(Claim); c.ClientHash != HashClient(&g, "c1") || s.ClientHash() != c.ClientHash {
 		t.Errorf("%+v", c)
 	}
 	if m := out.Effects[2].(Publish).Message; m.Topic != "t" || string(m.Data) != "data" || !bytes.Equal(m.Properties, []byte{1, 0}) {
@@ -187,7 +187,7 @@ func checkOutput(t *testing.T, out *Output, over bool, maxPacket int) {
 	if over && (len(out.Packets) > 0 || len(out.Effects) > 0 || out.Close != 0) {
 		t.Fatalf("after the end: %+v", out)
 	}
-	for raw := out.Packets; len(raw) > 0 && !bytes.Equal(raw, mqtt.AppendOldVersionRefused(nil)); {
+	for raw := out.Packets; len(raw) > 0 && !bytes.Equal(raw, mqtt.AppendVersionRefusal(nil)); {
 		p, n, err := mqtt.Parse(raw)
 		if err != nil {
 			t.Fatalf("sent % x: %v", raw, err)
@@ -209,7 +209,7 @@ func checkOutput(t *testing.T, out *Output, over bool, maxPacket int) {
 			if e.Message.Sender == "" || e.Message.Topic != "a" {
 				t.Fatalf("published %+v", e)
 			}
-		case Dropped:
+		case ReportDrop:
 		default:
 			questions++
 		}
@@ -296,8 +296,8 @@ func TestOwnerOf(t *testing.T) {
 		{pubsub.Grant{Admin: true}, "c"},
 		{pubsub.Grant{KeyID: strings.Repeat("k", 300), Subject: strings.Repeat("s", 5000)}, strings.Repeat("c", 32000)},
 	} {
-		owner := OwnerOf(&c.grant, c.clientID)
-		if before, twice := seen[owner]; twice || len(owner) != OwnerBytes || owner != OwnerOf(&c.grant, c.clientID) {
+		owner := HashClient(&c.grant, c.clientID)
+		if before, twice := seen[owner]; twice || len(owner) != ClientHashBytes || owner != HashClient(&c.grant, c.clientID) {
 			t.Errorf("the owner of %d is %x, as is that of %d: want 16 bytes of its own", i, owner, before)
 		}
 		seen[owner] = i

@@ -20,7 +20,7 @@ type request struct {
 // subscribe takes a SUBSCRIBE (section 3.8). Each filter is treated as if it had
 // come in a packet of its own, in order: of one that is there twice the later
 // options hold.
-func (s *Session) subscribe(p *mqtt.Subscribe, had Topics, now time.Time, out *Output) {
+func (s *Session) subscribe(p *mqtt.Subscribe, had TopicSet, now time.Time, out *Output) {
 	r := &request{
 		packetID: p.PacketID,
 		reasons:  make([]mqtt.ReasonCode, len(p.Filters)),
@@ -109,7 +109,7 @@ func (s *Session) subscribed(errs []error, now time.Time, out *Output) {
 
 // unsubscribe takes an UNSUBSCRIBE (section 3.10). What is no topic was never
 // subscribed to.
-func (s *Session) unsubscribe(p *mqtt.Unsubscribe, had Topics, now time.Time, out *Output) {
+func (s *Session) unsubscribe(p *mqtt.Unsubscribe, had TopicSet, now time.Time, out *Output) {
 	r := &request{packetID: p.PacketID, reasons: make([]mqtt.ReasonCode, len(p.Filters))}
 	var ended []pubsub.Topic
 	of := make(map[pubsub.Topic]struct{}) // those in ended: of a filter that is there twice, the first counts

@@ -113,7 +113,7 @@ type player struct {
 func (p *player) reset(args map[string]string) {
 	p.start = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	p.now, p.deadline = p.start, time.Time{}
-	p.opts = Options{Began: p.start, MaxMessageSize: 32512, HandshakeTimeout: 10 * time.Second, NewClientID: func() string { return "made-up" }}
+	p.opts = Options{Epoch: p.start, MaxMessageSize: 32512, HandshakeTimeout: 10 * time.Second, NewClientID: func() string { return "made-up" }}
 	for k, v := range args {
 		switch k {
 		case "max-message-size":
@@ -170,7 +170,7 @@ func (p *player) step(e Event) {
 		switch effect := effect.(type) {
 		case Publish:
 			p.unacked += min(1, int(effect.PacketID))
-		case Dropped:
+		case ReportDrop:
 			p.unacked += min(1, int(effect.PacketID))
 		case Subscribe:
 			p.asked = effect.Subscriptions
@@ -253,7 +253,7 @@ func (p *player) verdict(name string, args map[string]string) Event {
 	case "bad-token":
 		return Authorized{Verdict: BadToken}
 	case "auth-failed":
-		return Authorized{Verdict: AuthFailed}
+		return Authorized{Verdict: AuthUnavailable}
 	case "too-many-connections":
 		return Authorized{Verdict: TooManyConnections}
 	}
@@ -442,7 +442,7 @@ func fields(x any, start time.Time) string {
 		case bool:
 			fmt.Fprintf(&b, " %s", name)
 		case string, pubsub.Topic:
-			if name == "Owner" || name == "Sender" {
+			if name == "ClientHash" || name == "Sender" {
 				fmt.Fprintf(&b, " %s=%x", name, val)
 			} else {
 				fmt.Fprintf(&b, " %s=%q", name, val)

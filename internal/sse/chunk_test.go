@@ -59,7 +59,7 @@ func FuzzChunked(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte, seq uint64) {
 		m := pubsub.Message{Topic: "a:ł,", Data: data, Version: pubsub.Version{Generation: 1, Seq: seq}}
 		for i, encode := range []func([]byte, *pubsub.Message) []byte{
-			sse.AppendMessage, sse.AppendDurable, sse.AppendEnvelope, sse.AppendEnvelopeDurable,
+			sse.AppendMessage, sse.AppendMessageWithID, sse.AppendEnvelope, sse.AppendEnvelopeWithID,
 		} {
 			want := string(encode(nil, &m))
 			chunk := sse.Chunked(encode)(nil, &m)

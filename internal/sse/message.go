@@ -28,9 +28,9 @@ func AppendMessage(dst []byte, m *pubsub.Message) []byte {
 	return appendMessage(dst, m, false)
 }
 
-// AppendDurable appends m like [AppendMessage], with an id that names m's version
+// AppendMessageWithID appends m like [AppendMessage], with an id that names m's version
 // alone. A message without a version has no id.
-func AppendDurable(dst []byte, m *pubsub.Message) []byte {
+func AppendMessageWithID(dst []byte, m *pubsub.Message) []byte {
 	return appendMessage(dst, m, true)
 }
 
@@ -41,9 +41,9 @@ func AppendEnvelope(dst []byte, m *pubsub.Message) []byte {
 	return appendEnvelope(dst, m, false)
 }
 
-// AppendEnvelopeDurable appends m like [AppendEnvelope], with the id of
-// [AppendDurable].
-func AppendEnvelopeDurable(dst []byte, m *pubsub.Message) []byte {
+// AppendEnvelopeWithID appends m like [AppendEnvelope], with the id of
+// [AppendMessageWithID].
+func AppendEnvelopeWithID(dst []byte, m *pubsub.Message) []byte {
 	return appendEnvelope(dst, m, true)
 }
 

@@ -42,7 +42,7 @@ func TestAppendMessage(t *testing.T) {
 	}
 }
 
-func TestAppendDurable(t *testing.T) {
+func TestAppendMessageWithID(t *testing.T) {
 	for _, tt := range []struct {
 		name string
 		m    pubsub.Message
@@ -70,7 +70,7 @@ func TestAppendDurable(t *testing.T) {
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if got := string(sse.AppendDurable(nil, &tt.m)); got != tt.want {
+			if got := string(sse.AppendMessageWithID(nil, &tt.m)); got != tt.want {
 				t.Errorf("got %q, want %q", got, tt.want)
 			}
 		})
@@ -102,7 +102,7 @@ func TestAppendEnvelope(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			encode := sse.AppendEnvelope
 			if tt.durable {
-				encode = sse.AppendEnvelopeDurable
+				encode = sse.AppendEnvelopeWithID
 			}
 			if got := string(encode(nil, &tt.m)); got != tt.want {
 				t.Errorf("got  %q\nwant %q", got, tt.want)
@@ -169,9 +169,9 @@ func FuzzMessageReadsBack(f *testing.F) {
 			durable, envelope bool
 		}{
 			{"message", sse.AppendMessage, false, false},
-			{"durable", sse.AppendDurable, true, false},
+			{"durable", sse.AppendMessageWithID, true, false},
 			{"envelope", sse.AppendEnvelope, false, true},
-			{"envelope durable", sse.AppendEnvelopeDurable, true, true},
+			{"envelope durable", sse.AppendEnvelopeWithID, true, true},
 		} {
 			// Between two other events: nothing leaks into them or out of them. The
 			// bytes arrive in two pieces, so that a line end can be cut.
@@ -253,11 +253,11 @@ func TestEncodingAllocatesNothing(t *testing.T) {
 	for name, f := range map[string]func(){
 		"message":          func() { sse.AppendMessage(dst, text) },
 		"message base64":   func() { sse.AppendMessage(dst, binary) },
-		"durable":          func() { sse.AppendDurable(dst, text) },
-		"durable base64":   func() { sse.AppendDurable(dst, binary) },
+		"durable":          func() { sse.AppendMessageWithID(dst, text) },
+		"durable base64":   func() { sse.AppendMessageWithID(dst, binary) },
 		"envelope":         func() { sse.AppendEnvelope(dst, text) },
 		"envelope base64":  func() { sse.AppendEnvelope(dst, binary) },
-		"envelope durable": func() { sse.AppendEnvelopeDurable(dst, text) },
+		"envelope durable": func() { sse.AppendEnvelopeWithID(dst, text) },
 		"id":               func() { sse.AppendID(dst, positions) },
 		"error":            func() { sse.AppendError(dst, "forbidden", "Cannot subscribe to topic: \"t\"", 1e9) },
 		"dropped":          func() { sse.AppendDropped(dst, 17) },

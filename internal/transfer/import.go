@@ -22,7 +22,7 @@ const probe pubsub.Topic = "$pubsub/import"
 // published earlier. So an import never goes back: a topic that has had a message
 // since, or was cleared, keeps that; what is there already stays as it is, with
 // its version. Two things are not known: a clear that is more than
-// [pubsub.ClearLinger] old, and, if b has other writers, what they publish to a
+// [pubsub.ClearMarkerTTL] old, and, if b has other writers, what they publish to a
 // topic in the moment between the look at it and the write.
 //
 // A signing key is added if there is none of its id. A key that was deleted since

@@ -219,8 +219,8 @@ func TestExpiry(t *testing.T) {
 		t.Errorf("%q, %v, %v; want older", m.Data, ok, err)
 	}
 	m, ok, err = b.Last(t.Context(), "long", pubsub.Version{})
-	if err != nil || !ok || m.Remaining(now) != 50 {
-		t.Errorf("%v, %v: %d s are left of 50", ok, err, m.Remaining(now))
+	if err != nil || !ok || m.RemainingTTL(now) != 50 {
+		t.Errorf("%v, %v: %d s are left of 50", ok, err, m.RemainingTTL(now))
 	}
 }
 

@@ -143,7 +143,7 @@ func TestConnack(t *testing.T) {
 			if assigned := got.AssignedClientID != ""; assigned != tt.assigned {
 				t.Errorf("assigned client identifier %q", got.AssignedClientID)
 			}
-			if got.SessionPresent || got.MaximumQoS != 1 || !got.QoSLimited || got.ReceiveMaximum != 256 || got.NoRetain || got.MaximumPacketSize != 32768 ||
+			if got.SessionPresent || got.MaximumQoS != 1 || !got.HasMaximumQoS || got.ReceiveMaximum != 256 || got.NoRetain || got.MaximumPacketSize != 32768 ||
 				!got.NoWildcards || got.NoSubscriptionIDs || !got.NoShared || got.TopicAliasMaximum != 0 || got.SessionExpiry != 0 {
 				t.Errorf("%+v", got)
 			}

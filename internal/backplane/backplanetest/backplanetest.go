@@ -65,7 +65,7 @@ func running(ctx context.Context, t *testing.T, b pubsub.Backplane, r pubsub.Rec
 		r.Deliver = func(*pubsub.PreparedMessage) {}
 	}
 	if r.Control == nil {
-		r.Control = func(pubsub.Control) []byte { return nil }
+		r.Control = func(pubsub.ControlMessage) []byte { return nil }
 	}
 	run, stop := context.WithCancel(ctx)
 	done := make(chan error, 1)

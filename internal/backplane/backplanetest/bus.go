@@ -181,12 +181,12 @@ func publishTTL0(ctx context.Context, t *testing.T, b pubsub.Backplane) {
 }
 
 func tell(ctx context.Context, t *testing.T, b pubsub.Backplane) {
-	told := make(chan pubsub.Control, 10)
-	running(ctx, t, b, pubsub.Receiver{Control: func(c pubsub.Control) []byte {
+	told := make(chan pubsub.ControlMessage, 10)
+	running(ctx, t, b, pubsub.Receiver{Control: func(c pubsub.ControlMessage) []byte {
 		told <- c
 		return []byte("nobody asked")
 	}})
-	for _, c := range []pubsub.Control{{Kind: "a", Body: []byte("\x00body")}, {Kind: "b"}} {
+	for _, c := range []pubsub.ControlMessage{{Kind: "a", Body: []byte("\x00body")}, {Kind: "b"}} {
 		if err := b.Broadcast(ctx, c); err != nil {
 			t.Fatal(err)
 		}
@@ -197,14 +197,14 @@ func tell(ctx context.Context, t *testing.T, b pubsub.Backplane) {
 }
 
 func ask(ctx context.Context, t *testing.T, b pubsub.Backplane) {
-	running(ctx, t, b, pubsub.Receiver{Control: func(c pubsub.Control) []byte {
+	running(ctx, t, b, pubsub.Receiver{Control: func(c pubsub.ControlMessage) []byte {
 		return append([]byte(c.Kind+":"), c.Body...)
 	}})
 	for i := range 10 {
 		// A bus that does not know how many nodes there are waits for all of
 		// this time.
 		within, cancel := context.WithTimeout(ctx, time.Second)
-		replies, err := b.Gather(within, pubsub.Control{Kind: "k", Body: fmt.Append(nil, i)})
+		replies, err := b.Gather(within, pubsub.ControlMessage{Kind: "k", Body: fmt.Append(nil, i)})
 		cancel()
 		if err != nil || len(replies) != 1 || string(replies[0]) != fmt.Sprint("k:", i) {
 			t.Fatalf("Gather = %q, %v, want the reply of the one node", replies, err)
@@ -219,7 +219,7 @@ func askGetsNoReply(ctx context.Context, t *testing.T, b pubsub.Backplane) {
 	running(ctx, t, b, pubsub.Receiver{})
 	within, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	if replies, err := b.Gather(within, pubsub.Control{Kind: "k"}); err != nil || len(replies) != 0 {
+	if replies, err := b.Gather(within, pubsub.ControlMessage{Kind: "k"}); err != nil || len(replies) != 0 {
 		t.Fatalf("Gather = %q, %v, want no reply and no error", replies, err)
 	}
 }
@@ -233,7 +233,7 @@ func busContextDone(ctx context.Context, t *testing.T, b pubsub.Backplane) {
 	if err := b.Subscribe(done, "t"); !errors.Is(err, context.Canceled) {
 		t.Errorf("Subscribe with a context that is done: error %v", err)
 	}
-	if err := b.Broadcast(done, pubsub.Control{Kind: "k"}); !errors.Is(err, context.Canceled) {
+	if err := b.Broadcast(done, pubsub.ControlMessage{Kind: "k"}); !errors.Is(err, context.Canceled) {
 		t.Errorf("Broadcast with a context that is done: error %v", err)
 	}
 }

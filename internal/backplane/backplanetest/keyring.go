@@ -115,14 +115,14 @@ func oneIDOneKey(ctx context.Context, t *testing.T, b pubsub.Backplane) {
 
 // watch starts a WatchKeys whose calls of changed come out of the channel: each
 // waits until it is received.
-func watch(ctx context.Context, t *testing.T, b pubsub.Backplane) <-chan pubsub.KeyChange {
+func watch(ctx context.Context, t *testing.T, b pubsub.Backplane) <-chan pubsub.KeyEvent {
 	t.Helper()
-	changes := make(chan pubsub.KeyChange)
+	changes := make(chan pubsub.KeyEvent)
 	var calling atomic.Bool
 	run, stop := context.WithCancel(ctx)
 	done := make(chan error, 1)
 	go func() {
-		done <- b.WatchKeys(run, func(c pubsub.KeyChange) {
+		done <- b.WatchKeys(run, func(c pubsub.KeyEvent) {
 			if calling.Swap(true) {
 				t.Error("calls of changed overlap")
 			}
@@ -143,43 +143,43 @@ func watch(ctx context.Context, t *testing.T, b pubsub.Backplane) <-chan pubsub.
 }
 
 // wantChange checks what a watcher is told next.
-func wantChange(ctx context.Context, t *testing.T, changes <-chan pubsub.KeyChange, want pubsub.KeyChange) {
+func wantChange(ctx context.Context, t *testing.T, changes <-chan pubsub.KeyEvent, want pubsub.KeyEvent) {
 	t.Helper()
 	got := receive(ctx, t, changes, "a change of a key")
-	if got.Ready != want.Ready || got.Deleted != want.Deleted || got.Key.ID != want.Key.ID || got.Key.Value != want.Key.Value {
+	if got.Synced != want.Synced || got.Deleted != want.Deleted || got.Key.ID != want.Key.ID || got.Key.Value != want.Key.Value {
 		t.Fatalf("told of %+v, want %+v", got, want)
 	}
-	if !got.Ready && !got.Deleted && !got.Key.Created.Equal(want.Key.Created) {
+	if !got.Synced && !got.Deleted && !got.Key.Created.Equal(want.Key.Created) {
 		t.Fatalf("told that %q was created at %v, want %v", got.Key.ID, got.Key.Created, want.Key.Created)
 	}
 }
 
 func watchKeys(ctx context.Context, t *testing.T, b pubsub.Backplane) {
 	empty := watch(ctx, t, b)
-	wantChange(ctx, t, empty, pubsub.KeyChange{Ready: true})
+	wantChange(ctx, t, empty, pubsub.KeyEvent{Synced: true})
 
 	a, c := newKey("a", "va"), newKey("c", "vc")
 	mustPut(ctx, t, b, a, c)
-	wantChange(ctx, t, empty, pubsub.KeyChange{Key: a})
-	wantChange(ctx, t, empty, pubsub.KeyChange{Key: c})
+	wantChange(ctx, t, empty, pubsub.KeyEvent{Key: a})
+	wantChange(ctx, t, empty, pubsub.KeyEvent{Key: c})
 
 	// Those that there are come in any order, before Ready.
 	full := watch(ctx, t, b)
 	first := receive(ctx, t, full, "a key")
 	second := receive(ctx, t, full, "a key")
-	if ids := []string{first.Key.ID, second.Key.ID}; !slices.Contains(ids, "a") || !slices.Contains(ids, "c") || first.Ready || second.Ready {
+	if ids := []string{first.Key.ID, second.Key.ID}; !slices.Contains(ids, "a") || !slices.Contains(ids, "c") || first.Synced || second.Synced {
 		t.Fatalf("told first of %+v and %+v, want the keys a and c", first, second)
 	}
-	wantChange(ctx, t, full, pubsub.KeyChange{Ready: true})
+	wantChange(ctx, t, full, pubsub.KeyEvent{Synced: true})
 
 	if err := b.DeleteKey(ctx, "a"); err != nil {
 		t.Fatal(err)
 	}
 	again := newKey("a", "another")
 	mustPut(ctx, t, b, again)
-	for _, changes := range []<-chan pubsub.KeyChange{empty, full} {
-		wantChange(ctx, t, changes, pubsub.KeyChange{Key: pubsub.Key{ID: "a"}, Deleted: true})
-		wantChange(ctx, t, changes, pubsub.KeyChange{Key: again})
+	for _, changes := range []<-chan pubsub.KeyEvent{empty, full} {
+		wantChange(ctx, t, changes, pubsub.KeyEvent{Key: pubsub.Key{ID: "a"}, Deleted: true})
+		wantChange(ctx, t, changes, pubsub.KeyEvent{Key: again})
 	}
 }
 
@@ -188,7 +188,7 @@ func watchKeys(ctx context.Context, t *testing.T, b pubsub.Backplane) {
 func watchKeysSlowly(ctx context.Context, t *testing.T, b pubsub.Backplane) {
 	const n = 50
 	changes := watch(ctx, t, b)
-	wantChange(ctx, t, changes, pubsub.KeyChange{Ready: true})
+	wantChange(ctx, t, changes, pubsub.KeyEvent{Synced: true})
 	for i := range n { // nobody receives from changes meanwhile
 		mustPut(ctx, t, b, newKey(fmt.Sprint(i), "v"))
 	}
@@ -214,7 +214,7 @@ func keyringContextDone(ctx context.Context, t *testing.T, b pubsub.Backplane) {
 	if _, err := b.Key(ctx, "b"); err != nil {
 		t.Errorf("the key whose deletion was refused: error %v", err)
 	}
-	if err := b.WatchKeys(done, func(pubsub.KeyChange) {}); err != nil {
+	if err := b.WatchKeys(done, func(pubsub.KeyEvent) {}); err != nil {
 		t.Errorf("WatchKeys with a context that is done = %v, want nil", err)
 	}
 }

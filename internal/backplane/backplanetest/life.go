@@ -37,12 +37,12 @@ func closes(t *testing.T, b pubsub.Backplane) {
 		ended <- b.Run(ctx, pubsub.Receiver{
 			Ready:   func() { ready <- struct{}{} },
 			Deliver: func(*pubsub.PreparedMessage) {},
-			Control: func(pubsub.Control) []byte { return nil },
+			Control: func(pubsub.ControlMessage) []byte { return nil },
 		})
 	}()
 	go func() {
-		ended <- b.WatchKeys(ctx, func(c pubsub.KeyChange) {
-			if c.Ready {
+		ended <- b.WatchKeys(ctx, func(c pubsub.KeyEvent) {
+			if c.Synced {
 				ready <- struct{}{}
 			}
 		})
@@ -69,11 +69,11 @@ func closes(t *testing.T, b pubsub.Backplane) {
 		"Keys":      func() error { _, err := b.Keys(ctx); return err },
 		"Key":       func() error { _, err := b.Key(ctx, "a"); return err },
 		"DeleteKey": func() error { return b.DeleteKey(ctx, "a") },
-		"WatchKeys": func() error { return b.WatchKeys(ctx, func(pubsub.KeyChange) {}) },
+		"WatchKeys": func() error { return b.WatchKeys(ctx, func(pubsub.KeyEvent) {}) },
 		"Send":      func() error { return b.Send(ctx, pubsub.Message{Topic: "t", Published: time.Now()}) },
 		"Subscribe": func() error { return b.Subscribe(ctx, "t") },
-		"Broadcast": func() error { return b.Broadcast(ctx, pubsub.Control{Kind: "k"}) },
-		"Gather":    func() error { _, err := b.Gather(ctx, pubsub.Control{Kind: "k"}); return err },
+		"Broadcast": func() error { return b.Broadcast(ctx, pubsub.ControlMessage{Kind: "k"}) },
+		"Gather":    func() error { _, err := b.Gather(ctx, pubsub.ControlMessage{Kind: "k"}); return err },
 		"Health":    func() error { return b.Health(ctx) },
 	}
 	for name, call := range calls {

@@ -71,10 +71,10 @@ func storeIsOne(ctx context.Context, t *testing.T, nodes []pubsub.Backplane) {
 // keysAreOne checks that a key of one node is known to all at once, and that their
 // watches are told of it.
 func keysAreOne(ctx context.Context, t *testing.T, nodes []pubsub.Backplane) {
-	var watches []<-chan pubsub.KeyChange
+	var watches []<-chan pubsub.KeyEvent
 	for _, b := range nodes {
 		w := watch(ctx, t, b)
-		wantChange(ctx, t, w, pubsub.KeyChange{Ready: true})
+		wantChange(ctx, t, w, pubsub.KeyEvent{Synced: true})
 		watches = append(watches, w)
 	}
 	key := newKey("a", "v")
@@ -91,7 +91,7 @@ func keysAreOne(ctx context.Context, t *testing.T, nodes []pubsub.Backplane) {
 		}
 	}
 	for _, w := range watches { // or the deletion might be all that a watch ever sees
-		wantChange(ctx, t, w, pubsub.KeyChange{Key: key})
+		wantChange(ctx, t, w, pubsub.KeyEvent{Key: key})
 	}
 	if err := nodes[1].DeleteKey(ctx, "a"); err != nil {
 		t.Fatal(err)
@@ -100,7 +100,7 @@ func keysAreOne(ctx context.Context, t *testing.T, nodes []pubsub.Backplane) {
 		if _, err := b.Key(ctx, "a"); !errors.Is(err, pubsub.ErrKeyNotFound) {
 			t.Errorf("Key of a deleted one: %v", err)
 		}
-		wantChange(ctx, t, watches[i], pubsub.KeyChange{Key: pubsub.Key{ID: "a"}, Deleted: true})
+		wantChange(ctx, t, watches[i], pubsub.KeyEvent{Key: pubsub.Key{ID: "a"}, Deleted: true})
 	}
 	// A key may be gone before a watch gets to it. That it is gone is told all the
 	// same, also if that it was there is not.
@@ -112,7 +112,7 @@ func keysAreOne(ctx context.Context, t *testing.T, nodes []pubsub.Backplane) {
 		}
 		for _, w := range watches {
 			for {
-				var c pubsub.KeyChange
+				var c pubsub.KeyEvent
 				select {
 				case c = <-w:
 				case <-ctx.Done():
@@ -207,10 +207,10 @@ func messagesReachAll(ctx context.Context, t *testing.T, nodes []pubsub.Backplan
 
 // controlReachesAll checks that every node is told, and that all replies come.
 func controlReachesAll(ctx context.Context, t *testing.T, nodes []pubsub.Backplane) {
-	told := make([]chan pubsub.Control, len(nodes))
+	told := make([]chan pubsub.ControlMessage, len(nodes))
 	for i, b := range nodes {
-		told[i] = make(chan pubsub.Control, 1000)
-		running(ctx, t, b, pubsub.Receiver{Control: func(c pubsub.Control) []byte {
+		told[i] = make(chan pubsub.ControlMessage, 1000)
+		running(ctx, t, b, pubsub.Receiver{Control: func(c pubsub.ControlMessage) []byte {
 			if c.Kind == "ask" {
 				return fmt.Append(nil, i, string(c.Body))
 			}
@@ -220,7 +220,7 @@ func controlReachesAll(ctx context.Context, t *testing.T, nodes []pubsub.Backpla
 	}
 	for i, b := range nodes {
 		askAll(ctx, t, b, len(nodes))
-		c := pubsub.Control{Kind: "tell", Body: fmt.Append(nil, i)}
+		c := pubsub.ControlMessage{Kind: "tell", Body: fmt.Append(nil, i)}
 		if err := b.Broadcast(ctx, c); err != nil {
 			t.Fatal(err)
 		}
@@ -238,7 +238,7 @@ func askAll(ctx context.Context, t *testing.T, b pubsub.Backplane, n int) {
 	t.Helper()
 	for {
 		within, cancel := context.WithTimeout(ctx, 2*time.Second)
-		replies, err := b.Gather(within, pubsub.Control{Kind: "ask", Body: []byte("!")})
+		replies, err := b.Gather(within, pubsub.ControlMessage{Kind: "ask", Body: []byte("!")})
 		cancel()
 		if err != nil {
 			t.Fatalf("Gather: %v", err)
@@ -259,7 +259,7 @@ func askAll(ctx context.Context, t *testing.T, b pubsub.Backplane, n int) {
 func nodeLeaves(ctx context.Context, t *testing.T, nodes []pubsub.Backplane) {
 	ended := make(chan error, 1)
 	for i, b := range nodes {
-		r := pubsub.Receiver{Control: func(c pubsub.Control) []byte { return fmt.Append(nil, i, string(c.Body)) }}
+		r := pubsub.Receiver{Control: func(c pubsub.ControlMessage) []byte { return fmt.Append(nil, i, string(c.Body)) }}
 		if i > 0 {
 			running(ctx, t, b, r)
 			continue

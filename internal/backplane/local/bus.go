@@ -100,13 +100,13 @@ func (b *bus) Unsubscribe(pubsub.Topic) {
 }
 
 // Broadcast implements [pubsub.Bus].
-func (b *bus) Broadcast(ctx context.Context, c pubsub.Control) error {
+func (b *bus) Broadcast(ctx context.Context, c pubsub.ControlMessage) error {
 	_, err := b.Gather(ctx, c)
 	return err
 }
 
 // Gather implements [pubsub.Bus]: this node is the only one.
-func (b *bus) Gather(ctx context.Context, c pubsub.Control) ([][]byte, error) {
+func (b *bus) Gather(ctx context.Context, c pubsub.ControlMessage) ([][]byte, error) {
 	r, err := b.begin(ctx)
 	if err != nil {
 		return nil, err

@@ -17,7 +17,7 @@ func TestBusNeedsRun(t *testing.T) {
 		if err := b.Send(ctx, pubsub.Message{Topic: "t"}); !errors.Is(err, pubsub.ErrUnavailable) {
 			t.Errorf("Send %s Run: %v, want %v", when, err, pubsub.ErrUnavailable)
 		}
-		if _, err := b.Gather(ctx, pubsub.Control{}); !errors.Is(err, pubsub.ErrUnavailable) {
+		if _, err := b.Gather(ctx, pubsub.ControlMessage{}); !errors.Is(err, pubsub.ErrUnavailable) {
 			t.Errorf("Gather %s Run: %v, want %v", when, err, pubsub.ErrUnavailable)
 		}
 	}
@@ -26,7 +26,7 @@ func TestBusNeedsRun(t *testing.T) {
 	delivered := 0
 	r := pubsub.Receiver{
 		Deliver: func(*pubsub.PreparedMessage) { delivered++ },
-		Control: func(pubsub.Control) []byte { return nil },
+		Control: func(pubsub.ControlMessage) []byte { return nil },
 	}
 	r.Ready = func() {
 		if err := b.Send(ctx, pubsub.Message{Topic: "t"}); err != nil || delivered != 1 {

@@ -70,7 +70,7 @@ func TestExpiry(t *testing.T) {
 	if m, ok, err := b.Last(ctx, "clear", old); !ok || err != nil || len(m.Data) != 0 {
 		t.Errorf("Last of a clear: %q, ok %v, error %v", m.Data, ok, err)
 	}
-	at(24*time.Hour-time.Second, 2, 2) // the 24 h of the contract, whatever pubsub.ClearLinger says
+	at(24*time.Hour-time.Second, 2, 2) // the 24 h of the contract, whatever pubsub.ClearMarkerTTL says
 	now.Store(int64(24 * time.Hour))
 	if _, ok, err := b.Last(ctx, "clear", old); ok || err != nil {
 		t.Errorf("Last of a clear after its time: ok %v, error %v", ok, err)

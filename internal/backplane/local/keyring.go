@@ -29,8 +29,8 @@ type keyring struct {
 // watcher is one WatchKeys. What it has not been told yet waits here: a watcher
 // that is slow holds nobody up and misses nothing.
 type watcher struct {
-	changes []pubsub.KeyChange // guarded by keyring.mu
-	more    chan struct{}      // one slot: changes is not empty
+	changes []pubsub.KeyEvent // guarded by keyring.mu
+	more    chan struct{}     // one slot: changes is not empty
 }
 
 func newKeyring(e *engine, keys []pubsub.Key, bad map[string]error) *keyring {
@@ -68,7 +68,7 @@ func (k *keyring) PutKey(ctx context.Context, key pubsub.Key) error {
 		<-k.change
 		return err
 	}
-	return k.commit(pubsub.KeyChange{Key: key}, func(b *pebble.Batch) error {
+	return k.commit(pubsub.KeyEvent{Key: key}, func(b *pebble.Batch) error {
 		return b.Set(append([]byte{prefixKey}, key.ID...), record, nil)
 	})
 }
@@ -85,7 +85,7 @@ func (k *keyring) DeleteKey(ctx context.Context, id string) error {
 		return pubsub.ErrKeyNotFound
 	}
 	key.Value = ""
-	return k.commit(pubsub.KeyChange{Key: key, Deleted: true}, func(b *pebble.Batch) error {
+	return k.commit(pubsub.KeyEvent{Key: key, Deleted: true}, func(b *pebble.Batch) error {
 		return b.Delete(append([]byte{prefixKey}, id...), nil)
 	})
 }
@@ -115,7 +115,7 @@ func (k *keyring) begin(ctx context.Context, n int64) error {
 
 // commit makes a change durable, then notifies the watchers and releases change. If it
 // gives up because the disk is stalled, the watchers are notified when the disk recovers.
-func (k *keyring) commit(c pubsub.KeyChange, fill func(*pebble.Batch) error) error {
+func (k *keyring) commit(c pubsub.KeyEvent, fill func(*pebble.Batch) error) error {
 	w := k.engine.log.newWrite()
 	if err := fill(w.batch); err != nil {
 		k.engine.log.abandon(w)
@@ -136,7 +136,7 @@ func (k *keyring) commit(c pubsub.KeyChange, fill func(*pebble.Batch) error) err
 }
 
 // changed notifies the watchers of a durable change.
-func (k *keyring) changed(c pubsub.KeyChange) {
+func (k *keyring) changed(c pubsub.KeyEvent) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if c.Deleted {
@@ -210,7 +210,7 @@ func (k *keyring) Key(ctx context.Context, id string) (pubsub.Key, error) {
 }
 
 // WatchKeys implements [pubsub.Keyring].
-func (k *keyring) WatchKeys(ctx context.Context, changed func(pubsub.KeyChange)) error {
+func (k *keyring) WatchKeys(ctx context.Context, changed func(pubsub.KeyEvent)) error {
 	if err := k.engine.enter(); err != nil {
 		return err
 	}
@@ -218,9 +218,9 @@ func (k *keyring) WatchKeys(ctx context.Context, changed func(pubsub.KeyChange))
 	w := &watcher{more: make(chan struct{}, 1)}
 	k.mu.Lock()
 	for _, key := range k.sorted() {
-		w.changes = append(w.changes, pubsub.KeyChange{Key: key})
+		w.changes = append(w.changes, pubsub.KeyEvent{Key: key})
 	}
-	w.changes = append(w.changes, pubsub.KeyChange{Ready: true})
+	w.changes = append(w.changes, pubsub.KeyEvent{Synced: true})
 	w.more <- struct{}{}
 	k.watchers[w] = struct{}{}
 	k.mu.Unlock()

@@ -36,7 +36,7 @@ var (
 const recordVersion = 1
 
 const (
-	flagMarker = 1 << iota // a clear: no data, kept for pubsub.ClearLinger
+	flagMarker = 1 << iota // a clear: no data, kept for pubsub.ClearMarkerTTL
 	flagTTL                // the TTL counts
 	flagsKnown = 1<<iota - 1
 )
@@ -76,7 +76,7 @@ func (h *recordHead) message(t pubsub.Topic, generation uint64) pubsub.Message {
 func (h *recordHead) ends() (at time.Time, ok bool) {
 	switch {
 	case h.marker:
-		return h.published.Add(pubsub.ClearLinger), true
+		return h.published.Add(pubsub.ClearMarkerTTL), true
 	case h.hasTTL:
 		return h.published.Add(time.Duration(h.ttl) * time.Second), true
 	}

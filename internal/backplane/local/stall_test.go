@@ -74,13 +74,13 @@ func TestFrozen(t *testing.T) {
 			}
 		})
 		<-ready
-		told := make(chan pubsub.KeyChange, 100)
+		told := make(chan pubsub.KeyEvent, 100)
 		running.Go(func() {
-			if err := b.WatchKeys(ctx, func(c pubsub.KeyChange) { told <- c }); err != nil {
+			if err := b.WatchKeys(ctx, func(c pubsub.KeyEvent) { told <- c }); err != nil {
 				t.Error(err)
 			}
 		})
-		if c := <-told; !c.Ready {
+		if c := <-told; !c.Synced {
 			t.Errorf("a watch of no keys began with %+v", c)
 		}
 		put := func(topic, data string) error {

@@ -109,7 +109,7 @@ func (b *bus) Subscribe(ctx context.Context, t pubsub.Topic) error {
 func (b *bus) Unsubscribe(t pubsub.Topic) { b.interest.drop(t) }
 
 // Broadcast implements [pubsub.Bus].
-func (b *bus) Broadcast(ctx context.Context, c pubsub.Control) error {
+func (b *bus) Broadcast(ctx context.Context, c pubsub.ControlMessage) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -118,7 +118,7 @@ func (b *bus) Broadcast(ctx context.Context, c pubsub.Control) error {
 
 // Gather implements [pubsub.Bus]. It returns as soon as all nodes have replied that
 // this one knows of.
-func (b *bus) Gather(ctx context.Context, c pubsub.Control) ([][]byte, error) {
+func (b *bus) Gather(ctx context.Context, c pubsub.ControlMessage) ([][]byte, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -135,7 +135,7 @@ func (b *bus) Gather(ctx context.Context, c pubsub.Control) ([][]byte, error) {
 // replyWithin is how long a node has to reply before it is taken to be gone.
 const replyWithin = 500 * time.Millisecond
 
-func (b *bus) ask(ctx context.Context, c pubsub.Control) (replies [][]byte, err error) {
+func (b *bus) ask(ctx context.Context, c pubsub.ControlMessage) (replies [][]byte, err error) {
 	l := b.link
 	inbox := l.nc.NewRespInbox()
 	sub, err := l.nc.SubscribeSync(inbox)
@@ -355,7 +355,7 @@ func (b *bus) controlled(in *natsgo.Msg) {
 		return
 	}
 	b.call(func(r *pubsub.Receiver) {
-		reply := r.Control(pubsub.Control{Kind: kind, Body: body})
+		reply := r.Control(pubsub.ControlMessage{Kind: kind, Body: body})
 		if in.Reply == "" {
 			return
 		}

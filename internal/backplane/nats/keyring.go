@@ -201,7 +201,7 @@ func (k *keyring) DeleteKey(ctx context.Context, id string) error {
 // WatchKeys implements [pubsub.Keyring]. After a lost connection, and when it has
 // noticed that it is behind, it looks at all keys again, and tells what has changed
 // meanwhile.
-func (k *keyring) WatchKeys(ctx context.Context, changed func(pubsub.KeyChange)) error {
+func (k *keyring) WatchKeys(ctx context.Context, changed func(pubsub.KeyEvent)) error {
 	l := k.link
 	if l.life.Err() != nil {
 		return pubsub.ErrClosed
@@ -236,7 +236,7 @@ type keyWatch struct {
 	*keyring
 	known   map[string]string // the values that the watcher received, by id
 	ready   bool              // Ready has been reported
-	changed func(pubsub.KeyChange)
+	changed func(pubsub.KeyEvent)
 	again   chan struct{} // notified of each new connection, and when the bucket may be another
 
 	at         map[string]uint64 // the revision that was told last, by id
@@ -325,7 +325,7 @@ func (w *keyWatch) readAll(ctx context.Context) error {
 	}
 	if !w.ready {
 		w.ready = true
-		w.changed(pubsub.KeyChange{Ready: true})
+		w.changed(pubsub.KeyEvent{Synced: true})
 	}
 	return nil
 }
@@ -373,11 +373,11 @@ func (w *keyWatch) take(id string, revision uint64, value []byte, deleted bool) 
 			w.gone(id)
 		}
 		w.known[id] = string(value)
-		w.changed(pubsub.KeyChange{Key: key})
+		w.changed(pubsub.KeyEvent{Key: key})
 	}
 }
 
 func (w *keyWatch) gone(id string) {
 	delete(w.known, id)
-	w.changed(pubsub.KeyChange{Key: pubsub.Key{ID: id}, Deleted: true})
+	w.changed(pubsub.KeyEvent{Key: pubsub.Key{ID: id}, Deleted: true})
 }

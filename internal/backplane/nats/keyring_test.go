@@ -14,12 +14,12 @@ import (
 )
 
 // keyWatcher collects what a WatchKeys tells.
-func keyWatcher(t testing.TB, b *Backplane) <-chan pubsub.KeyChange {
+func keyWatcher(t testing.TB, b *Backplane) <-chan pubsub.KeyEvent {
 	t.Helper()
-	changes := make(chan pubsub.KeyChange, 100)
+	changes := make(chan pubsub.KeyEvent, 100)
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- b.WatchKeys(ctx, func(c pubsub.KeyChange) { changes <- c }) }()
+	go func() { done <- b.WatchKeys(ctx, func(c pubsub.KeyEvent) { changes <- c }) }()
 	t.Cleanup(func() {
 		stop()
 		if err := <-done; err != nil && !errors.Is(err, pubsub.ErrClosed) {
@@ -29,7 +29,7 @@ func keyWatcher(t testing.TB, b *Backplane) <-chan pubsub.KeyChange {
 	return changes
 }
 
-func next(t testing.TB, changes <-chan pubsub.KeyChange) pubsub.KeyChange {
+func next(t testing.TB, changes <-chan pubsub.KeyEvent) pubsub.KeyEvent {
 	t.Helper()
 	select {
 	case c := <-changes:
@@ -67,7 +67,7 @@ func TestWatchKeysWhileCutOff(t *testing.T) {
 	for range 3 {
 		next(t, changes)
 	}
-	if c := next(t, changes); !c.Ready {
+	if c := next(t, changes); !c.Synced {
 		t.Fatalf("told of %+v, want Ready", c)
 	}
 	p.SetCut(true)
@@ -139,7 +139,7 @@ func TestDeletionOfAnUntoldKeyIsTold(t *testing.T) {
 		t.Fatal(err)
 	}
 	var told []string
-	w := keyWatch{keyring: b.keyring, known: map[string]string{}, changed: func(c pubsub.KeyChange) { told = append(told, keyChange(c)) }}
+	w := keyWatch{keyring: b.keyring, known: map[string]string{}, changed: func(c pubsub.KeyEvent) { told = append(told, keyChange(c)) }}
 	read := func(what string, want ...string) {
 		t.Helper()
 		told = nil
@@ -171,7 +171,7 @@ func TestKeyUpdates(t *testing.T) {
 		t.Fatal(err)
 	}
 	var told []string
-	w := keyWatch{keyring: b.keyring, known: map[string]string{}, changed: func(c pubsub.KeyChange) { told = append(told, keyChange(c)) }}
+	w := keyWatch{keyring: b.keyring, known: map[string]string{}, changed: func(c pubsub.KeyEvent) { told = append(told, keyChange(c)) }}
 	if err := w.readAll(ctx); err != nil {
 		t.Fatal(err)
 	}
@@ -210,9 +210,9 @@ func (e entry) Value() []byte                   { return e.value }
 func (e entry) Operation() jetstream.KeyValueOp { return e.op }
 
 // keyChange is c in a word.
-func keyChange(c pubsub.KeyChange) string {
+func keyChange(c pubsub.KeyEvent) string {
 	switch {
-	case c.Ready:
+	case c.Synced:
 		return "ready"
 	case c.Deleted:
 		return c.Key.ID + " deleted"

@@ -23,7 +23,7 @@ type node struct {
 	*Backplane
 	t testing.TB
 
-	control func(pubsub.Control) []byte // nil: no reply
+	control func(pubsub.ControlMessage) []byte // nil: no reply
 
 	began map[pubsub.Topic]pubsub.Version // what was read of topics when they began to be wanted; owned by the test's goroutine
 
@@ -70,7 +70,7 @@ func newNode(t testing.TB, o Options) *node {
 			Ready:    func() { close(ready) },
 			Deliver:  n.delivered,
 			Rejoined: func(context.Context) { n.rejoined.Add(1) },
-			Control: func(c pubsub.Control) []byte {
+			Control: func(c pubsub.ControlMessage) []byte {
 				if n.control == nil {
 					return nil
 				}

@@ -27,7 +27,7 @@ func TestMissedControlIsNoticed(t *testing.T) {
 	}
 	sever(routes, 0, true)
 	before := told()
-	if err := a.Broadcast(ctxFor(t), pubsub.Control{Kind: "k"}); err != nil {
+	if err := a.Broadcast(ctxFor(t), pubsub.ControlMessage{Kind: "k"}); err != nil {
 		t.Fatal(err)
 	}
 	sever(routes, 0, false)

@@ -62,8 +62,8 @@ func TestServerAway(t *testing.T) {
 		"DeleteKey": func() error { return b.DeleteKey(ctx, "a") },
 		"Send":      func() error { return b.Send(ctx, pubsub.Message{Topic: "t", Published: time.Now()}) },
 		"Subscribe": func() error { return b.Subscribe(ctx, "another") },
-		"Broadcast": func() error { return b.Broadcast(ctx, pubsub.Control{Kind: "k"}) },
-		"Gather":    func() error { _, err := b.Gather(ctx, pubsub.Control{Kind: "k"}); return err },
+		"Broadcast": func() error { return b.Broadcast(ctx, pubsub.ControlMessage{Kind: "k"}) },
+		"Gather":    func() error { _, err := b.Gather(ctx, pubsub.ControlMessage{Kind: "k"}); return err },
 		"Health":    func() error { return b.Health(ctx) },
 	} {
 		if err := call(); !errors.Is(err, pubsub.ErrUnavailable) {
@@ -132,7 +132,7 @@ func TestWaitsForConnection(t *testing.T) {
 		"Subscribe": func() error { return b.Subscribe(ctx, "u") },
 		"Send":      func() error { return b.Send(ctx, pubsub.Message{Topic: "t", Published: time.Now()}) },
 		"PutKey":    func() error { return b.PutKey(ctx, pubsub.Key{ID: "a", Value: "v"}) },
-		"Broadcast": func() error { return b.Broadcast(ctx, pubsub.Control{Kind: "k"}) },
+		"Broadcast": func() error { return b.Broadcast(ctx, pubsub.ControlMessage{Kind: "k"}) },
 	} {
 		wg.Go(func() {
 			if err := call(); err != nil {
@@ -165,7 +165,7 @@ func TestStartBeforeNATS(t *testing.T) {
 	ready, done := make(chan struct{}), make(chan error, 1)
 	run, stop := context.WithCancel(ctxFor(t))
 	go func() {
-		done <- b.Run(run, pubsub.Receiver{Ready: func() { close(ready) }, Deliver: func(*pubsub.PreparedMessage) {}, Control: func(pubsub.Control) []byte { return nil }})
+		done <- b.Run(run, pubsub.Receiver{Ready: func() { close(ready) }, Deliver: func(*pubsub.PreparedMessage) {}, Control: func(pubsub.ControlMessage) []byte { return nil }})
 	}()
 	select {
 	case err := <-waiting:

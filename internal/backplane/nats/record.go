@@ -142,7 +142,7 @@ func kept(m pubsub.Message) pubsub.Message {
 // moment, in the place of the one before it.
 func lifeOf(m *pubsub.Message, now time.Time) int64 {
 	if m.Clears() {
-		return int64(pubsub.ClearLinger / time.Second)
+		return int64(pubsub.ClearMarkerTTL / time.Second)
 	}
 	at, ok := m.Expires()
 	if !ok {

@@ -207,8 +207,8 @@ func TestPrefixesKeepApart(t *testing.T) {
 	}
 	within, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	a.control = func(pubsub.Control) []byte { return []byte("a") }
-	if replies, err := b.Gather(within, pubsub.Control{Kind: "k"}); err != nil || len(replies) != 0 {
+	a.control = func(pubsub.ControlMessage) []byte { return []byte("a") }
+	if replies, err := b.Gather(within, pubsub.ControlMessage{Kind: "k"}); err != nil || len(replies) != 0 {
 		t.Errorf("Ask = %q, %v", replies, err)
 	}
 	if a.count("t") != 1 || b.count("t") != 1 {
