@@ -101,7 +101,7 @@ func TestClusterResume(t *testing.T) {
 
 // "What is published after a client has seen it, reaches it": a retained message
 // from another node, however soon, when a topic is new on a node.
-func TestClusterNothingIsLostAfterTheSubscription(t *testing.T) {
+func TestClusterNothingIsLostAfterSubscribing(t *testing.T) {
 	nodes := cluster(t, shared(), 2)
 	forEachTransport(t, func(t *testing.T, m transport) {
 		for i := range 50 {
@@ -118,7 +118,7 @@ func TestClusterNothingIsLostAfterTheSubscription(t *testing.T) {
 
 // "A second connection of the same one takes over": on another node, too. "Other
 // owners' live side by side."
-func TestClusterTakeOver(t *testing.T) {
+func TestClusterTakeover(t *testing.T) {
 	nodes := cluster(t, shared(), 2)
 	a, b := nodes[0], nodes[1]
 	first := a.connect(a.token("t"), mqtt.Connect{ClientID: "c"})
@@ -133,7 +133,7 @@ func TestClusterTakeOver(t *testing.T) {
 
 // Of two connections that were made while their nodes did not hear of each other, the
 // later one stays, whichever node it is on.
-func TestClusterTakeOverWhileNATSIsAway(t *testing.T) {
+func TestClusterTakeoverDuringNATSOutage(t *testing.T) {
 	s := startNATS(t)
 	nodes := cluster(t, s, 2)
 	a, b := nodes[0], nodes[1]

@@ -16,7 +16,7 @@ import (
 // "What is published after a client has seen it, reaches it", while others
 // publish all the time: nothing begun after stream-open or SUBACK is missing, and
 // nothing is missing in between.
-func TestNothingIsLostAfterTheSubscription(t *testing.T) {
+func TestNothingIsLostAfterSubscribing(t *testing.T) {
 	mixed := func(i int64) bool { return i%3 == 0 }
 	if !mode.NATS {
 		forEachTransport(t, func(t *testing.T, m transport) { nothingIsLost(t, m, mixed) })
@@ -224,7 +224,7 @@ func TestTopicsAreOpaque(t *testing.T) {
 }
 
 // Whoever leaves is forgotten: connections and subscriptions are as before.
-func TestWhoLeavesIsForgotten(t *testing.T) {
+func TestClientsThatLeaveAreForgotten(t *testing.T) {
 	forEachTransport(t, func(t *testing.T, m transport) {
 		n := start(t)
 		var ss []subscriber

@@ -192,7 +192,7 @@ func TestDurableTopicsThatNeedEscaping(t *testing.T) {
 // The id names "every topic of which a version was delivered on this stream or
 // given by Last-Event-ID"; one that counts as none was not given, and one of a
 // topic that is not subscribed to is ignored.
-func TestIDNamesWhatWasGiven(t *testing.T) {
+func TestIDIncludesGivenVersions(t *testing.T) {
 	n := start(t)
 	va := n.publish("a", "a", "retain=true")
 	vb := n.publish("b", "b", "retain=true")

@@ -170,7 +170,7 @@ func TestDrain(t *testing.T) {
 }
 
 // "spread over --drain-timeout (default 10 s; at once where there are none)".
-func TestDrainOfNobody(t *testing.T) {
+func TestDrainWithoutClients(t *testing.T) {
 	n := start(t, func(c *config.Config) { c.DrainTimeout = time.Hour })
 	c := n.adminEvents("topic", "t")
 	m := n.adminClient("t")
@@ -207,7 +207,7 @@ func TestDrainServesDeletions(t *testing.T) {
 }
 
 // Who reads nothing holds up neither the drain of the others nor the exit.
-func TestDrainOfOneWhoDoesNotRead(t *testing.T) {
+func TestDrainWithStalledReader(t *testing.T) {
 	forEachTransport(t, func(t *testing.T, m transport) {
 		n := start(t)
 		s := m.subscribe(n, n.token("t"), "t")
@@ -222,7 +222,7 @@ func TestDrainOfOneWhoDoesNotRead(t *testing.T) {
 // "streams close …, then exit": half the head of a request holds up nobody, a message
 // of which half is there is still taken, and who never sends the rest is not waited
 // for as long as a body may take otherwise.
-func TestDrainOfOneWhoIsSending(t *testing.T) {
+func TestDrainDuringRequests(t *testing.T) {
 	n := start(t)
 	half := func(request string) *bufio.Reader {
 		c := dial(t, n.addr)
@@ -261,7 +261,7 @@ func TestDrainOfOneWhoIsSending(t *testing.T) {
 
 // What a client sends behind its request means nothing, and one that goes on sending is
 // closed after 16 KB in all, however slowly they come.
-func TestStreamOfOneWhoGoesOnSending(t *testing.T) {
+func TestStreamClientThatKeepsSending(t *testing.T) {
 	const piece, most = 1000, 16 << 10
 	check := func(t *testing.T, n *node, s *wire.SSE, w io.Writer) {
 		sent := 0

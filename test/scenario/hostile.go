@@ -296,7 +296,7 @@ func TestHostileBytes(t *testing.T) {
 	}
 }
 
-func TestHostileSlowness(t *testing.T) {
+func TestHostileSlowRequests(t *testing.T) {
 	s := besiege(t, func(c *config.Config) { c.HandshakeTimeout = 300 * time.Millisecond })
 	drip := func(b string) func(net.Conn) {
 		return func(c net.Conn) {
@@ -348,7 +348,7 @@ func TestHostileSlowness(t *testing.T) {
 }
 
 // Clients that go at any moment, by a reset or not, leave nothing behind.
-func TestHostileComingAndGoing(t *testing.T) {
+func TestHostileReconnects(t *testing.T) {
 	s := besiege(t)
 	upgrade := request("GET", "/mqtt", wire.UpgradeHeader()...)
 	subscribe := mqtt.Subscribe{PacketID: 1, Filters: []mqtt.Filter{{Topic: "t"}, {Topic: "u"}}}

@@ -23,7 +23,7 @@ func rawPacket(first byte, body ...string) []byte {
 
 // "CONNECT is first, whole within 10 s; anything else: WebSocket close 1002 and no
 // MQTT packet."
-func TestAnythingButConnectFirst(t *testing.T) {
+func TestFirstPacketMustBeConnect(t *testing.T) {
 	n := start(t)
 	for name, b := range map[string][]byte{
 		"PINGREQ":      {0xc0, 0},
@@ -46,7 +46,7 @@ func TestAnythingButConnectFirst(t *testing.T) {
 	}
 }
 
-func TestConnectMustBeWholeInTime(t *testing.T) {
+func TestConnectTimeout(t *testing.T) {
 	n := start(t, func(c *config.Config) { c.HandshakeTimeout = 200 * time.Millisecond })
 	for name, b := range map[string][]byte{
 		"nothing":         nil,
@@ -162,7 +162,7 @@ func TestConnack(t *testing.T) {
 }
 
 // "Maximum Packet Size max-message-size + 256".
-func TestConnackSaysTheMaximumPacketSize(t *testing.T) {
+func TestConnackMaximumPacketSize(t *testing.T) {
 	n := start(t, func(c *config.Config) { c.MaxMessageSize = 1000 })
 	if ack := n.upgrade().Connect(adminToken, mqtt.Connect{}); ack.MaximumPacketSize != 1256 {
 		t.Errorf("%d", ack.MaximumPacketSize)
@@ -178,7 +178,7 @@ func TestUserNameIsIgnored(t *testing.T) {
 // "A client identifier belongs to the key that signed the token and its sub. A second
 // connection of the same one takes over: the older gets DISCONNECT 0x8E. Other
 // owners' live side by side."
-func TestTakeOver(t *testing.T) {
+func TestTakeover(t *testing.T) {
 	n := start(t)
 	other := n.newKey()
 	rights := []string{"t"}
@@ -354,7 +354,7 @@ func TestSubprotocol(t *testing.T) {
 }
 
 // "MQTT packets may start and end anywhere in frames; a frame may hold many."
-func TestPacketsAnywhereInFrames(t *testing.T) {
+func TestPacketsSplitAcrossFrames(t *testing.T) {
 	n := start(t)
 	sub := mqtt.Subscribe{PacketID: 1, Filters: []mqtt.Filter{{Topic: "t"}}}
 	long := strings.Repeat("x", 32000)

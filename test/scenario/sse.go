@@ -282,7 +282,7 @@ func TestKeepAliveEvent(t *testing.T) {
 }
 
 // What a client sends after its request means nothing.
-func TestBytesAfterTheRequestMeanNothing(t *testing.T) {
+func TestBytesAfterRequestAreIgnored(t *testing.T) {
 	n := start(t)
 	c := n.adminEvents("topic", "t")
 	io.WriteString(c.Conn, "GET / HTTP/1.1\r\nHost: broker\r\n\r\n")

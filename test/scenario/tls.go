@@ -235,7 +235,7 @@ func TestHTTP2Streams(t *testing.T) {
 
 // "No subscriber can slow another down": not on its own connection either. One
 // "that takes no byte for write-timeout is closed", and only its stream.
-func TestHTTP2StreamThatIsNotRead(t *testing.T) {
+func TestHTTP2StalledReader(t *testing.T) {
 	// Long enough that a busy machine does not make a reader one that takes nothing.
 	n := startTLS(t, func(c *config.Config) { c.WriteTimeout = 2 * time.Second })
 	c := n.http2(64 << 10)

@@ -68,7 +68,7 @@ func TestWill(t *testing.T) {
 }
 
 // A will has its properties, its expiry and its RETAIN, and is local to its client.
-func TestWillIsAMessageOfItsClient(t *testing.T) {
+func TestWillProperties(t *testing.T) {
 	n := start(t)
 	watch := n.adminClient()
 	watch.SubscribeWith(0, mqtt.Filter{Topic: "will", RetainAsPublished: true})
