@@ -38,9 +38,10 @@ var layout = map[string]struct {
 	"internal/backplane/local":         {level: 1, ours: []string{"internal/rlimit"}, foreign: []string{"github.com/cockroachdb/pebble/v2"}},
 	"internal/backplane/nats":          {level: 1, foreign: []string{"github.com/nats-io/nats.go"}},
 	"internal/backplane/backplanetest": {level: 1},
-	"internal/transfer":                {level: 1},
 	"internal/testkit":                 {level: 1},
+	"internal/transfer":                {level: 1},
 	"internal/session":                 {level: 2, ours: []string{"internal/mqtt"}},
+	"internal/testkit/wire":            {level: 2, ours: []string{"internal/mqtt", "internal/testkit"}},
 	"internal/client": {
 		level:   2,
 		ours:    []string{"internal/mqtt", "internal/sse", "internal/ws"},
@@ -84,7 +85,7 @@ var layout = map[string]struct {
 	"test/fault":  {level: 6},
 	"test/scenario": {
 		level:   6,
-		ours:    []string{"internal/app", "internal/config", "internal/mqtt", "internal/testkit"},
+		ours:    []string{"internal/app", "internal/config", "internal/mqtt", "internal/testkit", "internal/testkit/wire"},
 		foreign: []string{"github.com/nats-io/nats-server/v2", "github.com/nats-io/nats.go", "go.uber.org/goleak"},
 	},
 	"test/scenario/cluster":  {level: 7},
@@ -178,6 +179,9 @@ func TestLayout(t *testing.T) {
 			t.Errorf("%s: none of its %d files has a package comment", dir, p.files)
 		}
 		for _, imported := range slices.Sorted(maps.Keys(p.imports)) {
+			if isTestkit(imported) && !forTests(dir) {
+				t.Errorf("%s: imports %q, which only tests and benchmarks may", p.imports[imported], imported)
+			}
 			if !allowed(imported, dir, may.ours, may.foreign) {
 				t.Errorf("%s: imports %q, which %s must not", p.imports[imported], imported, dir)
 			}
@@ -193,6 +197,15 @@ func TestLayout(t *testing.T) {
 			}
 		}
 	}
+}
+
+func isTestkit(imported string) bool {
+	return imported == module+"/internal/testkit" || strings.HasPrefix(imported, module+"/internal/testkit/")
+}
+
+// forTests reports whether the package in dir is part of no binary that users run.
+func forTests(dir string) bool {
+	return isTestkit(path.Join(module, dir)) || strings.HasPrefix(dir, "test/") || strings.HasPrefix(dir, "bench/")
 }
 
 func allowed(imported, dir string, ours, foreign []string) bool {

@@ -18,6 +18,7 @@ import (
 
 	"pubsub"
 	"pubsub/internal/backplane/local"
+	"pubsub/internal/testkit"
 	"pubsub/internal/transfer"
 )
 
@@ -442,7 +443,7 @@ func TestLongestMessage(t *testing.T) {
 // A hundred thousand messages do not pass through memory all at once.
 func TestMemory(t *testing.T) {
 	n, size := 100_000, 300
-	if raceEnabled { // it takes ten times as long
+	if testkit.Race { // it takes ten times as long
 		n, size = 20_000, 1500
 	}
 	source := openLocal(t, local.Options{Dir: t.TempDir()})

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"pubsub/bench/process"
+	"pubsub/internal/testkit"
 )
 
 const (
@@ -29,7 +30,7 @@ const (
 // random moment.
 func TestAttack(t *testing.T) {
 	var flags []string
-	if raceEnabled {
+	if testkit.Race {
 		flags = append(flags, "-race")
 	}
 	binary, err := process.Build(t.Context(), t.TempDir(), flags...)

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"pubsub/bench/process"
+	"pubsub/internal/testkit"
 	"pubsub/internal/token"
 )
 
@@ -84,7 +85,7 @@ type run struct {
 // newRun returns a cluster of which all followers have all that was published.
 func newRun(t testing.TB, binary string) *run {
 	t.Helper()
-	r := &run{t: t, begun: time.Now(), patience: patience, history: newHistory(), rand: newRand(0)}
+	r := &run{t: t, begun: time.Now(), patience: testkit.Patience, history: newHistory(), rand: newRand(0)}
 	r.servers, r.routes = newNATS(t, servers)
 	logs := t.TempDir()
 	for i := range nodes {
@@ -209,7 +210,7 @@ func (r *run) converge(after string) {
 	}
 	begun := time.Now()
 	var behind []string
-	if within(r.patience, func() bool { behind = r.behind(); return len(behind) == 0 || !r.well() }) {
+	if testkit.Within(r.patience, func() bool { behind = r.behind(); return len(behind) == 0 || !r.well() }) {
 		r.say("all have converged after %.1f s", time.Since(begun).Seconds())
 		return
 	}
@@ -233,7 +234,7 @@ func (r *run) behind() (differences []string) {
 
 // retained asks any node what is retained.
 func (r *run) retained() (map[string]version, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), testkit.Patience)
 	defer cancel()
 	b, err := r.fleet.any(ctx, r.rand)
 	if err != nil {

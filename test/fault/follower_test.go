@@ -10,6 +10,8 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"pubsub/internal/testkit"
 )
 
 // follower is a subscriber that comes back, to any node, whenever its connection has
@@ -105,7 +107,7 @@ func (f *follower) leave() {
 }
 
 // deadline bounds what is next on a connection.
-func deadline(c net.Conn) { c.SetDeadline(time.Now().Add(patience / 2)) }
+func deadline(c net.Conn) { c.SetDeadline(time.Now().Add(testkit.Patience / 2)) }
 
 // refusal is an error that wraps errRefused.
 func refusal(format string, args ...any) error {

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"syscall"
 	"time"
+
+	"pubsub/internal/testkit"
 )
 
 // harm is something that goes wrong. begin lets it, and returns what heals it.
@@ -122,20 +124,20 @@ func (r *run) stopServers(count int) func() {
 }
 
 // cut cuts links.
-func cut(links ...*proxy) (heal func()) {
+func cut(links ...*testkit.Proxy) (heal func()) {
 	for _, l := range links {
-		l.setCut(true)
+		l.SetCut(true)
 	}
 	return func() {
 		for _, l := range links {
-			l.setCut(false)
+			l.SetCut(false)
 		}
 	}
 }
 
 // cutLink cuts the link that a node uses: it has others.
 func (r *run) cutLink() func() {
-	return cut(slices.DeleteFunc(slices.Clone(r.aNode().links), func(l *proxy) bool { return !l.inUse() })...)
+	return cut(slices.DeleteFunc(slices.Clone(r.aNode().links), func(l *testkit.Proxy) bool { return !l.InUse() })...)
 }
 
 // cutOff cuts all links of a node.
@@ -159,16 +161,16 @@ func (r *run) silence(deaf, mute bool) func() {
 func (r *run) silenceRoutes() func() { return silence(r.routes.all(), true, true, r.rand.IntN(2) == 0) }
 
 // silence has nothing come through links.
-func silence(links []*proxy, deaf, mute, lost bool) (heal func()) {
+func silence(links []*testkit.Proxy, deaf, mute, lost bool) (heal func()) {
 	for _, l := range links {
-		l.setSilent(deaf, mute)
+		l.SetSilent(deaf, mute)
 	}
 	return func() {
 		if lost {
 			cut(links...)()
 		}
 		for _, l := range links {
-			l.setSilent(false, false)
+			l.SetSilent(false, false)
 		}
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+
+	"pubsub/internal/testkit"
 )
 
 // What was answered with 503, because the link to NATS carried nothing, does not
@@ -48,10 +50,10 @@ func TestWhatIsLateReplacesNothing(t *testing.T) {
 	if resp := publish("t", "first"); resp.StatusCode != http.StatusOK {
 		t.Fatal(resp.Status)
 	}
-	var silent []*proxy
+	var silent []*testkit.Proxy
 	for _, l := range n.links {
-		if l.inUse() {
-			l.setSilent(true, true)
+		if l.InUse() {
+			l.SetSilent(true, true)
 			silent = append(silent, l)
 		}
 	}
@@ -59,11 +61,11 @@ func TestWhatIsLateReplacesNothing(t *testing.T) {
 		t.Fatalf("by a link that carries nothing: %s", resp.Status)
 	}
 	var last *http.Response
-	if !within(patience, func() bool { last = publish("t", "acknowledged"); return last.StatusCode == http.StatusOK }) {
-		t.Fatalf("the node has not gone to another server after %v", patience)
+	if !testkit.Within(testkit.Patience, func() bool { last = publish("t", "acknowledged"); return last.StatusCode == http.StatusOK }) {
+		t.Fatalf("the node has not gone to another server after %v", testkit.Patience)
 	}
 	for _, l := range silent {
-		l.setSilent(false, false)
+		l.SetSilent(false, false)
 	}
 	// What has waited is on its way now, to a server that passes it on: as often as it
 	// takes to be sure that it has come.

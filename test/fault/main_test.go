@@ -23,16 +23,13 @@ import (
 	"go.uber.org/goleak"
 
 	"pubsub/bench/process"
+	"pubsub/internal/testkit"
 )
 
 var (
 	seed     = flag.Uint64("seed", rand.Uint64(), "of everything random in this run")
 	duration = flag.Duration("faults.duration", time.Minute, "how long TestFaults does harm")
 )
-
-// patience bounds every wait for something that is to happen. The contract gives
-// seconds for most of it; a busy machine takes longer.
-const patience = 60 * time.Second
 
 // scratch is a directory for binaries and logs.
 var scratch string
@@ -68,7 +65,7 @@ var asItIs = sync.OnceValues(func() (string, error) { return build(scratch) })
 
 // build builds the broker into dir, with the race detector if the test has it.
 func build(dir string, flags ...string) (string, error) {
-	if raceEnabled {
+	if testkit.Race {
 		flags = append(flags, "-race")
 	}
 	return process.Build(context.Background(), dir, flags...)
@@ -83,14 +80,4 @@ func pause(ctx context.Context, r *rand.Rand, d time.Duration) {
 	case <-ctx.Done():
 	case <-time.After(time.Duration(r.Int64N(int64(d)))):
 	}
-}
-
-// within waits for at most d until ok is true.
-func within(d time.Duration, ok func() bool) bool {
-	for deadline := time.Now().Add(d); !ok(); time.Sleep(20 * time.Millisecond) { // between two looks
-		if time.Now().After(deadline) {
-			return false
-		}
-	}
-	return true
 }

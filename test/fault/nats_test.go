@@ -16,6 +16,8 @@ import (
 	"testing"
 
 	"github.com/nats-io/nats-server/v2/server"
+
+	"pubsub/internal/testkit"
 )
 
 // natsConfig is the variable that makes this program a NATS server: its
@@ -53,10 +55,10 @@ type natsServer struct {
 
 // routes are the links between NATS servers, by who connects to whom; nil from a
 // server to itself.
-type routes [][]*proxy
+type routes [][]*testkit.Proxy
 
 // of returns those by which a server and the others reach each other.
-func (r routes) of(server int) (links []*proxy) {
+func (r routes) of(server int) (links []*testkit.Proxy) {
 	for i, from := range r {
 		for j, l := range from {
 			if i != j && (i == server || j == server) {
@@ -68,7 +70,7 @@ func (r routes) of(server int) (links []*proxy) {
 }
 
 // all returns all of them.
-func (r routes) all() (links []*proxy) {
+func (r routes) all() (links []*testkit.Proxy) {
 	for i, from := range r {
 		links = append(links, slices.Delete(slices.Clone(from), i, i+1)...)
 	}
@@ -81,18 +83,18 @@ func newNATS(t testing.TB, count int) (servers []*natsServer, between routes) {
 	t.Helper()
 	var listen []string
 	for range count {
-		listen = append(listen, newAddress(t))
+		listen = append(listen, testkit.FreeAddress(t))
 	}
 	for i := range count {
-		links, urls := make([]*proxy, count), []string(nil)
+		links, urls := make([]*testkit.Proxy, count), []string(nil)
 		for j := range count {
 			if j != i {
-				links[j] = newProxy(t, listen[j])
-				urls = append(urls, "nats://"+links[j].addr())
+				links[j] = testkit.NewProxy(t, listen[j])
+				urls = append(urls, "nats://"+links[j].Addr())
 			}
 		}
 		between = append(between, links)
-		s := &natsServer{t: t, name: fmt.Sprint("nats", i), addr: newAddress(t), monitor: newAddress(t)}
+		s := &natsServer{t: t, name: fmt.Sprint("nats", i), addr: testkit.FreeAddress(t), monitor: testkit.FreeAddress(t)}
 		dir := t.TempDir()
 		s.config = filepath.Join(dir, "nats.conf")
 		// What they advertise to one another is nobody's address: there is no way
@@ -113,10 +115,10 @@ func newNATS(t testing.TB, count int) (servers []*natsServer, between routes) {
 		s.start()
 		t.Cleanup(s.kill)
 	}
-	if !within(patience, func() bool {
+	if !testkit.Within(testkit.Patience, func() bool {
 		return slices.ContainsFunc(servers, func(s *natsServer) bool { return s.leads(count) })
 	}) {
-		t.Fatalf("the NATS servers have not found one another after %v", patience)
+		t.Fatalf("the NATS servers have not found one another after %v", testkit.Patience)
 	}
 	http.DefaultClient.CloseIdleConnections()
 	return servers, between
@@ -137,14 +139,14 @@ func (n *natsServer) start() {
 	if err := n.cmd.Start(); err != nil {
 		n.t.Fatal(err)
 	}
-	if !within(patience, func() bool {
+	if !testkit.Within(testkit.Patience, func() bool {
 		nc, err := net.Dial("tcp", n.addr)
 		if err == nil {
 			nc.Close()
 		}
 		return err == nil
 	}) {
-		n.t.Fatalf("%s takes no connections after %v", n.name, patience)
+		n.t.Fatalf("%s takes no connections after %v", n.name, testkit.Patience)
 	}
 }
 

@@ -17,6 +17,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"pubsub/internal/testkit"
 )
 
 const adminToken = "admin-token-of-the-fault-run"
@@ -30,7 +32,7 @@ type node struct {
 	logs    string // directory
 	addr    string
 	ops     string
-	links   []*proxy // to the NATS servers, in their order
+	links   []*testkit.Proxy // to the NATS servers, in their order
 	history *history
 
 	started int // owned by the test's goroutine
@@ -55,9 +57,9 @@ type broker struct {
 
 func newNode(t testing.TB, name, binary, logs string, servers []*natsServer, h *history) *node {
 	t.Helper()
-	n := &node{t: t, name: name, binary: binary, logs: logs, history: h, addr: newAddress(t), ops: newAddress(t)}
+	n := &node{t: t, name: name, binary: binary, logs: logs, history: h, addr: testkit.FreeAddress(t), ops: testkit.FreeAddress(t)}
 	for _, s := range servers {
-		n.links = append(n.links, newProxy(t, s.addr))
+		n.links = append(n.links, testkit.NewProxy(t, s.addr))
 	}
 	t.Cleanup(n.kill)
 	return n
@@ -89,7 +91,7 @@ func (n *node) start() {
 	n.started++
 	b := &broker{
 		node: n, log: filepath.Join(n.logs, fmt.Sprintf("%s.%d.log", n.name, n.started)), exited: make(chan struct{}),
-		http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}, Timeout: patience},
+		http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}, Timeout: testkit.Patience},
 	}
 	log, err := os.Create(b.log)
 	if err != nil {
@@ -98,7 +100,7 @@ func (n *node) start() {
 	defer log.Close()
 	var urls []string
 	for _, l := range n.links {
-		urls = append(urls, "nats://"+l.addr())
+		urls = append(urls, "nats://"+l.Addr())
 	}
 	b.cmd = exec.Command(n.binary, "serve", "--listen="+n.addr, "--ops-listen="+n.ops, "--nats="+strings.Join(urls, ","),
 		// Where announcements are lost between NATS servers, there is nothing but this.
@@ -111,11 +113,11 @@ func (n *node) start() {
 		n.t.Fatal(err)
 	}
 	go b.wait()
-	if !within(patience, func() bool { return b.get(n.addr, "/") == http.StatusOK || b.ended() }) {
+	if !testkit.Within(testkit.Patience, func() bool { return b.get(n.addr, "/") == http.StatusOK || b.ended() }) {
 		b.ending.Store(true)
 		b.cmd.Process.Kill()
 		<-b.exited
-		n.t.Fatalf("%s does not answer after %v:\n%s", n.name, patience, b.tail())
+		n.t.Fatalf("%s does not answer after %v:\n%s", n.name, testkit.Patience, b.tail())
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -161,8 +163,8 @@ func (n *node) terminate() {
 		if b.err != nil {
 			n.history.fault("crash", "%s was told to end, and did so with %v", n.name, b.err)
 		}
-	case <-time.After(patience):
-		n.history.fault("crash", "%s was told to end, and has not after %v", n.name, patience)
+	case <-time.After(testkit.Patience):
+		n.history.fault("crash", "%s was told to end, and has not after %v", n.name, testkit.Patience)
 		b.cmd.Process.Kill()
 		<-b.exited
 	}
@@ -230,8 +232,8 @@ func (f fleet) any(ctx context.Context, r *rand.Rand) (*broker, error) {
 func (f fleet) ready() {
 	for _, n := range f {
 		b := n.current()
-		if !within(patience, func() bool { return b.get(n.ops, "/readyz") == http.StatusOK || b.ended() }) {
-			n.history.fault("readiness", "%s is not ready %v after all has healed", n.name, patience)
+		if !testkit.Within(testkit.Patience, func() bool { return b.get(n.ops, "/readyz") == http.StatusOK || b.ended() }) {
+			n.history.fault("readiness", "%s is not ready %v after all has healed", n.name, testkit.Patience)
 		}
 	}
 }

@@ -3,13 +3,13 @@
 package fault_test
 
 import (
-	"encoding/json"
-	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 	"time"
+
+	"pubsub/internal/testkit"
 )
 
 const (
@@ -34,7 +34,7 @@ func TestPlantedBugsAreFound(t *testing.T) {
 			"a node is killed", soon, `stream \d+ on node \d has version \d+ of topic t\d+, which (retains|was cleared by) version \d+`},
 		{"a stream is given again what came while it resumed", "internal/server/ssesubscribe.go",
 			"o.sub.Resume(nil, o.seen)", "o.sub.Resume(nil, pubsub.Version{})",
-			"clients leave", patience, `order: stream \d+ is given version (\d+) of topic t\d+ after version \d+`},
+			"clients leave", testkit.Patience, `order: stream \d+ is given version (\d+) of topic t\d+ after version \d+`},
 		{"a session is not given what is retained", "internal/server/mqttsubscribe.go",
 			"err != nil || !want.SendRetained {", "err != nil || want.SendRetained {",
 			"a node is told to end", soon, `session \d+ on node \d has a clear or nothing of topic t\d+, which retains version \d+`},
@@ -43,7 +43,7 @@ func TestPlantedBugsAreFound(t *testing.T) {
 			"clients leave", soon, `(stream|session) \d+ on node \d has .* of topic t\d+, which (retains|was cleared by)`},
 		{"what is not kept is acknowledged", "internal/server/publish.go",
 			"if err != nil {\n\t\ts.o.Events.Failed(", "if err != nil && !unavailable(err) {\n\t\ts.o.Events.Failed(",
-			"all NATS servers are stopped or killed", patience, `version: a POST of publisher \d is answered with not a version`},
+			"all NATS servers are stopped or killed", testkit.Patience, `version: a POST of publisher \d is answered with not a version`},
 	} {
 		t.Run(bug.name, func(t *testing.T) {
 			t.Parallel()
@@ -68,33 +68,10 @@ func TestPlantedBugsAreFound(t *testing.T) {
 	}
 }
 
-// plant returns the broker with one thing in a file of its source changed.
+// plant returns the broker's binary with a bug planted in a file of its source.
 func plant(t *testing.T, file, from, to string) (binary string) {
 	t.Helper()
-	original, err := filepath.Abs(filepath.Join("..", "..", file))
-	if err != nil {
-		t.Fatal(err)
-	}
-	source, err := os.ReadFile(original)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if n := strings.Count(string(source), from); n != 1 {
-		t.Fatalf("%s has %q %d times: plant the bug where it is now", file, from, n)
-	}
-	dir := t.TempDir()
-	changed, overlay := filepath.Join(dir, filepath.Base(file)), filepath.Join(dir, "overlay.json")
-	if err := os.WriteFile(changed, []byte(strings.Replace(string(source), from, to, 1)), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	replace, err := json.Marshal(map[string]any{"Replace": map[string]string{original: changed}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(overlay, replace, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	binary, err = build(dir, "-overlay="+overlay)
+	binary, err := build(t.TempDir(), "-overlay="+testkit.Plant(t, filepath.Join("..", "..", file), from, to))
 	if err != nil {
 		t.Fatal(err)
 	}

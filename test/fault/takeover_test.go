@@ -9,6 +9,7 @@ import (
 
 	"pubsub/bench/process"
 	"pubsub/internal/mqtt"
+	"pubsub/internal/testkit"
 	"pubsub/internal/token"
 )
 
@@ -43,7 +44,7 @@ func TestTakeOverWhileServersAreCutOff(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		end := time.AfterFunc(patience, func() { conn.Close() }) // whatever keep-alives come
+		end := time.AfterFunc(testkit.Patience, func() { conn.Close() }) // whatever keep-alives come
 		t.Cleanup(func() {
 			end.Stop()
 			conn.Close()

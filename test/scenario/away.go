@@ -10,6 +10,7 @@ import (
 
 	"pubsub/internal/config"
 	"pubsub/internal/mqtt"
+	"pubsub/internal/testkit/wire"
 )
 
 // ready waits until /readyz answers with a status, and a body that begins with body.
@@ -50,7 +51,7 @@ func (n *node) refuses(requests ...[2]string) {
 			ok := resp.StatusCode == 503 && body == "Backplane unavailable\n" && wait >= 1 && wait <= 60
 			if r[0] == "GET" && strings.HasPrefix(r[1], "/events") {
 				event, whole := strings.CutSuffix(body, "\n")
-				ok = resp.StatusCode == 200 && whole && isError(event, "internal-server-error", "Failed to read message from storage")
+				ok = resp.StatusCode == 200 && whole && wire.IsError(event, "internal-server-error", "Failed to read message from storage")
 			}
 			if !ok {
 				n.t.Errorf("%q: %s %q, to come back after %q", r, resp.Status, body, after)
@@ -60,22 +61,11 @@ func (n *node) refuses(requests ...[2]string) {
 	wg.Wait()
 }
 
-// message returns the next event that is no keep-alive.
-func (c *sseClient) message() event {
-	c.t.Helper()
-	for {
-		if e := c.next(); e.raw != "event: keep-alive\ndata: \n" {
-			return e
-		}
-	}
-}
-
 // While NATS is away, streams stay open with keep-alives, publishing is refused
 // with 503 and Retry-After, or dropped and counted (MQTT), who subscribes is told
 // to come back, /readyz is 503; it all heals by itself, and nobody has to come
 // back.
-func TestClusterWhileNATSIsAway(t *testing.T) {
-	t.Parallel()
+func TestClusterNATSOutage(t *testing.T) {
 	s := startNATS(t)
 	nodes := cluster(t, s, 2, func(c *config.Config) { c.SSEKeepAlive = 200 * time.Millisecond })
 	a, b := nodes[0], nodes[1]
@@ -83,13 +73,13 @@ func TestClusterWhileNATSIsAway(t *testing.T) {
 	p := b.adminClient()
 	expect := func(data, version string) {
 		t.Helper()
-		if e := d.message(); e.data != data || e.id != "t:"+version {
-			t.Fatalf("durable: %q, not %q of version %s", e.raw, data, version)
+		if e := d.NextMessage(); e.Data != data || e.ID != "t:"+version {
+			t.Fatalf("durable: %q, not %q of version %s", e.Raw, data, version)
 		}
-		if e := plain.message(); e.data != data {
-			t.Fatalf("plain: %q, not %q", e.raw, data)
+		if e := plain.NextMessage(); e.Data != data {
+			t.Fatalf("plain: %q, not %q", e.Raw, data)
 		}
-		m.expect("t", data)
+		m.Expect("t", data)
 	}
 	expect("before", a.publish("t", "before", "retain=true"))
 	connected := b.metric("pubsub_connections_total")
@@ -107,11 +97,11 @@ func TestClusterWhileNATSIsAway(t *testing.T) {
 	}
 	const dropped = `pubsub_publishes_dropped_total{reason="backplane"}`
 	before := b.metric(dropped)
-	p.publish("t", "plain, lost", false)
-	p.publish("t", "retained, lost", true)
-	p.publish("u", "plain, lost", false)
-	p.ping() // it is not kept waiting
-	m.ping()
+	p.Publish("t", "plain, lost", false)
+	p.Publish("t", "retained, lost", true)
+	p.Publish("u", "plain, lost", false)
+	p.Ping() // it is not kept waiting
+	m.Ping()
 	b.refuses([][2]string{
 		{"GET", "/events?topic=t&durable=1"}, // which is wanted already
 		{"GET", "/events?topic=new&durable=1"}, {"GET", "/events?topic=new"},
@@ -122,9 +112,9 @@ func TestClusterWhileNATSIsAway(t *testing.T) {
 	if !within(func() bool { return b.metric(dropped) == before+3 }) {
 		t.Errorf("%v publishes are counted as dropped, not 3", b.metric(dropped)-before)
 	}
-	for _, c := range []*sseClient{d, plain} {
-		if e := c.next(); e.raw != "event: keep-alive\ndata: \n" {
-			t.Errorf("while NATS is away: %q", e.raw)
+	for _, c := range []*wire.SSE{d, plain} {
+		if e := c.Next(); e.Raw != "event: keep-alive\ndata: \n" {
+			t.Errorf("while NATS is away: %q", e.Raw)
 		}
 	}
 	if log := b.log.String(); !strings.Contains(log, `level=WARN msg="NATS connection lost"`) {
@@ -136,13 +126,13 @@ func TestClusterWhileNATSIsAway(t *testing.T) {
 		n.ready(200, "ready\n")
 	}
 	expect("after", a.publish("t", "after", "retain=true"))
-	p.publish("t", "by MQTT", false)
-	for _, c := range []*sseClient{d, plain} {
-		if e := c.message(); e.data != "by MQTT" {
-			t.Errorf("%q", e.raw)
+	p.Publish("t", "by MQTT", false)
+	for _, c := range []*wire.SSE{d, plain} {
+		if e := c.NextMessage(); e.Data != "by MQTT" {
+			t.Errorf("%q", e.Raw)
 		}
 	}
-	m.expect("t", "by MQTT")
+	m.Expect("t", "by MQTT")
 	if got := b.metric("pubsub_connections_total"); got != connected {
 		t.Errorf("%v connections were made meanwhile", got-connected)
 	}
@@ -153,8 +143,7 @@ func TestClusterWhileNATSIsAway(t *testing.T) {
 
 // A client that publishes by MQTT while NATS is away is served as always: what it
 // sends is dropped in time, however much that is.
-func TestClusterMQTTPublisherWhileNATSIsAway(t *testing.T) {
-	t.Parallel()
+func TestClusterMQTTPublishDuringNATSOutage(t *testing.T) {
 	s := startNATS(t)
 	n := cluster(t, s, 1)[0]
 	p := n.adminClient()
@@ -165,7 +154,7 @@ func TestClusterMQTTPublisherWhileNATSIsAway(t *testing.T) {
 	for i := range many {
 		ps = append(ps, &mqtt.Publish{Topic: "t", Payload: []byte(strconv.Itoa(i)), Retain: i%2 == 0})
 	}
-	go p.conn.Write(appendFrame(nil, 0x80|opBinary, appendPackets(nil, ps...)))
+	go p.Conn.Write(wire.AppendFrame(nil, wire.FIN|wire.OpBinary, wire.AppendPackets(nil, ps...)))
 	s.start(t)
 	n.ready(200, "ready\n")
 	accepted := func() float64 { return n.metric(`pubsub_messages_published_total{retain="`) }
@@ -173,13 +162,12 @@ func TestClusterMQTTPublisherWhileNATSIsAway(t *testing.T) {
 	if !within(func() bool { return accepted()+n.metric(dropped) == many }) {
 		t.Fatalf("of %d messages %v are accepted and %v dropped", many, accepted(), n.metric(dropped))
 	}
-	p.ping()
+	p.Ping()
 }
 
 // A node that is started while NATS is away says so and answers: healthy, not
 // ready, and 503 to who publishes. It is ready when NATS is there.
 func TestClusterStartsBeforeNATS(t *testing.T) {
-	t.Parallel()
 	s, err := newNATS(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
@@ -208,15 +196,14 @@ func TestClusterStartsBeforeNATS(t *testing.T) {
 	n.ready(200, "ready\n")
 	n.key = n.newKey()
 	v := n.publish("t", "x", "retain=true")
-	n.events("topic", "t", "durable", "1", "auth", n.token("t")).expect("event: message\nid: t:" + v + "\ndata: x\n")
+	n.events("topic", "t", "durable", "1", "auth", n.token("t")).Expect("event: message\nid: t:" + v + "\ndata: x\n")
 	if !strings.Contains(n.log.String(), `msg="cluster ready"`) {
 		t.Error("the log does not say that it is ready")
 	}
 }
 
 // A node that waits for NATS ends when it is told to.
-func TestClusterEndsBeforeNATS(t *testing.T) {
-	t.Parallel()
+func TestClusterStopsBeforeNATS(t *testing.T) {
 	s, err := newNATS(t.TempDir())
 	if err != nil {
 		t.Fatal(err)

@@ -11,11 +11,11 @@ import (
 // lost is passed over.
 func (s stalledReader) message() string {
 	if s.m != nil {
-		return string(s.m.publication().Payload)
+		return string(s.m.NextPublish().Payload)
 	}
 	for {
-		if e := s.c.next(); e.name != "messages-dropped" {
-			return e.data
+		if e := s.c.Next(); e.Name != "messages-dropped" {
+			return e.Data
 		}
 	}
 }
@@ -68,13 +68,13 @@ func TestSubscriberBuffer(t *testing.T) {
 			p := n.adminClient()
 			few := int(buffer) / (bulk + overhead)
 			for i := range count {
-				p.publish("a", numbered("a", i, false, bulk), false)
-				p.publish("b", numbered("b", i, false, bulk), false)
+				p.Publish("a", numbered("a", i, false, bulk), false)
+				p.Publish("b", numbered("b", i, false, bulk), false)
 				if i < few {
-					p.publish("c", numbered("c", i, false, bulk), false)
+					p.Publish("c", numbered("c", i, false, bulk), false)
 				}
 			}
-			p.ping()
+			p.Ping()
 			left := s.left(t, map[string]int{"a": count, "b": count, "c": few})
 			if left["c"] != few {
 				t.Errorf("with %s, %d of %d messages are left of a topic that has less", buffer, left["c"], few)
@@ -101,11 +101,11 @@ func TestBacklogMemory(t *testing.T) {
 			p := n.adminClient()
 			for i := range many {
 				if i < few {
-					p.publish("short", numbered("short", i, false, bulk), false)
+					p.Publish("short", numbered("short", i, false, bulk), false)
 				}
-				p.publish("long", numbered("long", i, false, bulk), false)
+				p.Publish("long", numbered("long", i, false, bulk), false)
 			}
-			p.ping()
+			p.Ping()
 			// Over NATS some are still on their way: each is kept before another is cut.
 			var kept float64
 			if !within(func() bool {

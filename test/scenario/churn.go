@@ -24,6 +24,7 @@ import (
 	"pubsub/internal/config"
 	"pubsub/internal/mqtt"
 	"pubsub/internal/testkit"
+	"pubsub/internal/testkit/wire"
 )
 
 var churnFlag = flag.Int("churn", 0, "connections that TestChurn makes; 0 for 2,000, or 50,000 if long tests run (10,000 with the race detector)")
@@ -86,7 +87,7 @@ func TestChurn(t *testing.T) {
 	}
 	// With the race detector most of what is resident is its own, and grows with
 	// all that ever ran.
-	if more := after.resident - before.resident; !raceEnabled && more > max(before.resident/20, residentFloor) {
+	if more := after.resident - before.resident; !testkit.Race && more > max(before.resident/20, residentFloor) {
 		t.Errorf("%d bytes more are resident than the %d before", more, before.resident)
 	}
 }
@@ -98,7 +99,7 @@ func churnCount() int {
 		return *churnFlag
 	case !testkit.Long():
 		return 2000
-	case raceEnabled:
+	case testkit.Race:
 		return 10_000 // what the race detector looks at in some 15 s
 	}
 	return 50_000
@@ -372,7 +373,7 @@ func (w *churner) sseHead(topics []string) []byte {
 	if w.rand.IntN(2) == 0 {
 		pairs = append(pairs, "durable", "true")
 	}
-	return []byte("GET /events" + query(pairs...) + " HTTP/1.1\r\nHost: broker\r\n\r\n")
+	return []byte("GET /events" + wire.Query(pairs...) + " HTTP/1.1\r\nHost: broker\r\n\r\n")
 }
 
 // connectPacket is a CONNECT, at times of a client that has a will, or that takes
@@ -402,29 +403,29 @@ var lastWords = &mqtt.Publish{Topic: "churn/left", Payload: []byte("churn/left w
 // mqttBytes is all that a session may send, in frames and fragments, without
 // waiting for an answer.
 func (w *churner) mqttBytes(topics []string) []byte {
-	b := []byte("GET /mqtt HTTP/1.1\r\nHost: broker\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + wsKey + "\r\n\r\n")
-	b = appendFrame(b, 0x80|opBinary, w.connectPacket().Append(nil))
-	p := appendPackets(nil, subscribePacket(topics), lastWords)
-	b = appendFrame(b, opBinary, p[:len(p)/2])
-	b = appendFrame(b, 0x80|opPing, []byte("between"))
-	return appendFrame(b, 0x80|opContinuation, p[len(p)/2:])
+	b := []byte("GET /mqtt HTTP/1.1\r\nHost: broker\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + wire.Key + "\r\n\r\n")
+	b = wire.AppendFrame(b, wire.FIN|wire.OpBinary, w.connectPacket().Append(nil))
+	p := wire.AppendPackets(nil, subscribePacket(topics), lastWords)
+	b = wire.AppendFrame(b, wire.OpBinary, p[:len(p)/2])
+	b = wire.AppendFrame(b, wire.FIN|wire.OpPing, []byte("between"))
+	return wire.AppendFrame(b, wire.FIN|wire.OpContinuation, p[len(p)/2:])
 }
 
 // streamOf reads a stream for a while.
 func (w *churner) streamOf(topics []string) {
 	if w.rand.IntN(4) > 0 {
-		c := response(w, w.conn)
-		if c.status != "HTTP/1.1 200 OK" {
-			w.Fatalf("%q", c.status)
+		c := wire.Response(w, w.conn)
+		if c.Status != "HTTP/1.1 200 OK" {
+			w.Fatalf("%q", c.Status)
 		}
-		c.opened()
+		c.ExpectOpen()
 		var seen order
 		for range w.rand.IntN(3) {
-			e := c.next()
-			if e.name != "message" {
-				w.Fatalf("%q", e.raw)
+			e := c.Next()
+			if e.Name != "message" {
+				w.Fatalf("%q", e.Raw)
 			}
-			seen.check(w, e.data, topics)
+			seen.check(w, e.Data, topics)
 		}
 	}
 	w.leave()
@@ -433,15 +434,15 @@ func (w *churner) streamOf(topics []string) {
 // sessionOf is a session for a while. Another client with the same identifier may
 // end it at any moment.
 func (w *churner) sessionOf(topics []string) {
-	m := upgradeOn(w, w.dial())
+	m := wire.Upgrade(w, w.dial())
 	hello := w.connectPacket()
-	m.send(hello, subscribePacket(topics))
+	m.Send(hello, subscribePacket(topics))
 	if w.rand.IntN(4) > 0 {
 		var seen order
 		for messages := w.rand.IntN(3); messages >= 0; {
-			p, err := m.read()
+			p, err := m.Read()
 			if d, ok := p.(*mqtt.Disconnect); ok && hello.ClientID != "" && d.Reason == mqtt.SessionTakenOver {
-				m.closes(1000)
+				m.ExpectClose(1000)
 				return
 			}
 			if err != nil {
@@ -451,7 +452,7 @@ func (w *churner) sessionOf(topics []string) {
 			case *mqtt.Connack:
 				// "A CONNACK cannot say so": MQTT 5.0 section 3.2.2.2.
 				if hello.ClientID != "" && p.Reason == mqtt.UnspecifiedError {
-					m.closes(1000)
+					m.ExpectClose(1000)
 					return
 				}
 				if p.Reason != mqtt.Success {
@@ -471,12 +472,12 @@ func (w *churner) sessionOf(topics []string) {
 	var last []byte
 	switch w.rand.IntN(4) {
 	case 0:
-		last = appendFrame(nil, 0x80|opBinary, lastWords.Append(nil))
+		last = wire.AppendFrame(nil, wire.FIN|wire.OpBinary, lastWords.Append(nil))
 	case 1:
-		last = appendFrame(nil, 0x80|opBinary, lastWords.Append(nil))
+		last = wire.AppendFrame(nil, wire.FIN|wire.OpBinary, lastWords.Append(nil))
 		last = last[:w.rand.IntN(len(last))]
 	case 2:
-		last = appendFrame(nil, 0x80|opBinary, (&mqtt.Disconnect{}).Append(nil))
+		last = wire.AppendFrame(nil, wire.FIN|wire.OpBinary, (&mqtt.Disconnect{}).Append(nil))
 	}
 	w.conn.Write(last)
 	w.leave()
@@ -526,13 +527,13 @@ func (o *order) check(t testing.TB, data string, topics []string) {
 // publishUntil publishes to one topic after another, and at the end to all of
 // them.
 func (w *churner) publishUntil(stop <-chan struct{}, name string) {
-	m := upgradeOn(w, w.dial())
-	m.connect(adminToken, mqtt.Connect{})
+	m := wire.Upgrade(w, w.dial())
+	m.Connect(adminToken, mqtt.Connect{})
 	pace := time.NewTicker(5 * time.Millisecond)
 	defer pace.Stop()
 	for i := 0; ; i++ {
 		topic := churnTopics[i%8]
-		m.publish(topic, fmt.Sprint(topic, " ", name, " ", i/8), false)
+		m.Publish(topic, fmt.Sprint(topic, " ", name, " ", i/8), false)
 		select {
 		case <-pace.C:
 			continue
@@ -541,9 +542,9 @@ func (w *churner) publishUntil(stop <-chan struct{}, name string) {
 		break
 	}
 	for _, topic := range churnTopics[:8] {
-		m.publish(topic, topic+" "+name+" "+endOfChurn, false)
+		m.Publish(topic, topic+" "+name+" "+endOfChurn, false)
 	}
-	m.ping()
+	m.Ping()
 }
 
 // endOfChurn is the number of a publisher's last message.
@@ -553,23 +554,23 @@ const endOfChurn = "1000000000"
 func (w *churner) stay(mode string, ready chan struct{}) {
 	var next func() string
 	if mode == "SSE" {
-		c := get(w, w.dial(), "/events"+query("auth", w.c.token, "topic", churnTopics[0], "topic", churnTopics[1], "topic", churnTopics[2],
+		c := wire.Get(w, w.dial(), "/events"+wire.Query("auth", w.c.token, "topic", churnTopics[0], "topic", churnTopics[1], "topic", churnTopics[2],
 			"topic", churnTopics[3], "topic", churnTopics[4], "topic", churnTopics[5], "topic", churnTopics[6], "topic", churnTopics[7]))
-		c.opened()
+		c.ExpectOpen()
 		next = func() string {
-			e := c.next()
-			for ; e.name == "keep-alive"; e = c.next() {
+			e := c.Next()
+			for ; e.Name == "keep-alive"; e = c.Next() {
 			}
-			if e.name != "message" {
-				w.Fatalf("%q", e.raw)
+			if e.Name != "message" {
+				w.Fatalf("%q", e.Raw)
 			}
-			return e.data
+			return e.Data
 		}
 	} else {
-		m := upgradeOn(w, w.dial())
-		m.connect(adminToken, mqtt.Connect{})
-		m.subscribe(churnTopics[:8]...)
-		next = func() string { return string(m.publication().Payload) }
+		m := wire.Upgrade(w, w.dial())
+		m.Connect(adminToken, mqtt.Connect{})
+		m.Subscribe(churnTopics[:8]...)
+		next = func() string { return string(m.NextPublish().Payload) }
 	}
 	close(ready)
 	seen := make(map[string]int)

@@ -10,13 +10,13 @@ import (
 
 	"pubsub/internal/config"
 	"pubsub/internal/mqtt"
+	"pubsub/internal/testkit/wire"
 )
 
 // "What is published after a client has seen it, reaches it", while others
 // publish all the time: nothing begun after stream-open or SUBACK is missing, and
 // nothing is missing in between.
-func TestNothingIsLostAfterTheSubscription(t *testing.T) {
-	t.Parallel()
+func TestNothingIsLostAfterSubscribing(t *testing.T) {
 	mixed := func(i int64) bool { return i%3 == 0 }
 	if !mode.NATS {
 		forEachTransport(t, func(t *testing.T, m transport) { nothingIsLost(t, m, mixed) })
@@ -47,8 +47,8 @@ func nothingIsLost(t *testing.T, m transport, retained func(i int64) bool) {
 			default:
 			}
 			i := begun.Add(1)
-			p.publish("busy", strconv.FormatInt(i, 10), retained(i))
-			p.ping() // the messages before have been taken
+			p.Publish("busy", strconv.FormatInt(i, 10), retained(i))
+			p.Ping() // the messages before have been taken
 		}
 	})
 	defer wg.Wait()
@@ -101,18 +101,18 @@ func TestEveryPublicationReachesBothProtocols(t *testing.T) {
 		func(d string) { n.publish("t", d, "retain=1", "ttl=60") },
 		func(d string) { n.publish("t", d, "ttl=0") },
 		func(d string) { n.publish("t", d, "retain=true", "ttl=0") },
-		func(d string) { p.publish("t", d, false) },
-		func(d string) { p.publish("t", d, true) },
-		func(d string) { p.send(&mqtt.Publish{Topic: "t", Payload: []byte(d), HasExpiry: true, Expiry: 60}) },
+		func(d string) { p.Publish("t", d, false) },
+		func(d string) { p.Publish("t", d, true) },
+		func(d string) { p.Send(&mqtt.Publish{Topic: "t", Payload: []byte(d), HasExpiry: true, Expiry: 60}) },
 		func(d string) {
-			p.send(&mqtt.Publish{Topic: "t", Payload: []byte(d), Retain: true, HasExpiry: true, Expiry: 60})
+			p.Send(&mqtt.Publish{Topic: "t", Payload: []byte(d), Retain: true, HasExpiry: true, Expiry: 60})
 		},
 	} {
 		for _, d := range []string{"", fmt.Sprintf("message %d é\n\n two lines", i), long} {
 			publish(d)
-			m.expect("t", d)
-			if e := s.next(); e.name != "message" || e.data != d || e.hasID {
-				t.Fatalf("publication %d: event %.200q", i, e.raw)
+			m.Expect("t", d)
+			if e := s.Next(); e.Name != "message" || e.Data != d || e.HasID {
+				t.Fatalf("publication %d: event %.200q", i, e.Raw)
 			}
 		}
 	}
@@ -122,7 +122,6 @@ func TestEveryPublicationReachesBothProtocols(t *testing.T) {
 // published", retained ones among plain ones, however fast they come. Of retained
 // values some may be missing that another publisher's have replaced meanwhile.
 func TestOrderOfOnePublisher(t *testing.T) {
-	t.Parallel()
 	forEachTransport(t, func(t *testing.T, m transport) {
 		n := start(t)
 		const publishers, messages = 4, 240
@@ -137,7 +136,7 @@ func TestOrderOfOnePublisher(t *testing.T) {
 					pub := mqtt.Publish{Topic: "order", Payload: fmt.Appendf(nil, "%d %d", i, k), Retain: retained(i, k)}
 					burst = pub.Append(burst)
 				}
-				p.conn.Write(appendFrame(nil, 0x80|opBinary, burst))
+				p.Conn.Write(wire.AppendFrame(nil, wire.FIN|wire.OpBinary, burst))
 			}()
 		}
 		var next, nextRetained [publishers]int
@@ -179,7 +178,7 @@ func TestPipelinedRetainedPublishesKeepTheirOrder(t *testing.T) {
 		for i := range 300 {
 			ps = append(ps, &mqtt.Publish{Topic: "t", Payload: []byte(strconv.Itoa(i)), Retain: i%10 != 0 || mode.NATS})
 		}
-		p.send(ps...)
+		p.Send(ps...)
 		for i := range 300 {
 			if got := s.next(); got != strconv.Itoa(i) {
 				t.Fatalf("message %d is %q", i, got)
@@ -225,7 +224,7 @@ func TestTopicsAreOpaque(t *testing.T) {
 }
 
 // Whoever leaves is forgotten: connections and subscriptions are as before.
-func TestWhoLeavesIsForgotten(t *testing.T) {
+func TestClientsThatLeaveAreForgotten(t *testing.T) {
 	forEachTransport(t, func(t *testing.T, m transport) {
 		n := start(t)
 		var ss []subscriber

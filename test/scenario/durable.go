@@ -8,6 +8,7 @@ import (
 
 	"pubsub"
 	"pubsub/internal/config"
+	"pubsub/internal/testkit/wire"
 )
 
 func parseVersion(t *testing.T, s string) pubsub.Version {
@@ -27,14 +28,14 @@ func TestDurableStream(t *testing.T) {
 	vb := n.publish("b", "b1", "retain=true")
 	va := n.publish("a", "a1", "retain=true")
 	c := n.adminEvents("topic", "b", "topic", "c", "topic", "a", "durable", "true")
-	c.expect("event: message\nid: a:" + va + "\ndata: a1\n")
-	c.expect("event: message\nid: a:" + va + ",b:" + vb + "\ndata: b1\n")
+	c.Expect("event: message\nid: a:" + va + "\ndata: a1\n")
+	c.Expect("event: message\nid: a:" + va + ",b:" + vb + "\ndata: b1\n")
 	n.publish("c", "plain")
-	c.expect("event: message\ndata: plain\n")
+	c.Expect("event: message\ndata: plain\n")
 	vc := n.publish("c", "c1", "retain=true")
-	c.expect("event: message\nid: a:" + va + ",b:" + vb + ",c:" + vc + "\ndata: c1\n")
+	c.Expect("event: message\nid: a:" + va + ",b:" + vb + ",c:" + vc + "\ndata: c1\n")
 	va2 := n.publish("a", "\xff", "retain=true")
-	c.expect("event: message-base64\nid: a:" + va2 + ",b:" + vb + ",c:" + vc + "\ndata: /w==\n")
+	c.Expect("event: message-base64\nid: a:" + va2 + ",b:" + vb + ",c:" + vc + "\ndata: /w==\n")
 
 	// VERSION is GENERATION-SEQ; within a generation a later publish has a greater
 	// seq.
@@ -51,13 +52,13 @@ func TestPlainSubscriberSeesRetainedPublishes(t *testing.T) {
 	old := n.publish("t", "before", "retain=true")
 	n.publish("t", "newer", "retain=true")
 	byParam := n.adminEvents("topic", "t", "lastEventId", "t:"+old)
-	byHeader := get(t, dial(t, n.addr), "/events?topic=t&durable=false", "Fastly-Key: "+adminToken, "Last-Event-ID: t:"+old)
-	byHeader.opened()
+	byHeader := wire.Get(t, dial(t, n.addr), "/events?topic=t&durable=false", "Fastly-Key: "+adminToken, "Last-Event-ID: t:"+old)
+	byHeader.ExpectOpen()
 	n.publish("t", "kept", "retain=true")
 	n.publish("t", "plain")
-	for _, c := range []*sseClient{byParam, byHeader} {
-		c.expect("event: message\ndata: kept\n")
-		c.expect("event: message\ndata: plain\n")
+	for _, c := range []*wire.SSE{byParam, byHeader} {
+		c.Expect("event: message\ndata: kept\n")
+		c.Expect("event: message\ndata: plain\n")
 	}
 }
 
@@ -70,31 +71,30 @@ func TestDurableResume(t *testing.T) {
 	ahead := pubsub.Version{Generation: v.Generation, Seq: v.Seq + 1000}.String()
 	other := pubsub.Version{Generation: v.Generation + 1, Seq: v.Seq}.String()
 	otherAhead := pubsub.Version{Generation: v.Generation + 1, Seq: v.Seq + 1000}.String()
-	const nothing, current = false, true
 	for _, tt := range []struct {
 		name, param, header string
-		want                bool
+		current             bool // it is sent the current message
 	}{
-		{"none", "", "", current},
-		{"older", "t:" + old, "", current},
-		{"the same", "t:" + now, "", nothing},
-		{"the same, in the header", "", "t:" + now, nothing},
-		{"older, in the header", "", "t:" + old, current},
-		{"the parameter wins", "t:" + now, "t:" + old, nothing},
-		{"the parameter wins, though it is older", "t:" + old, "t:" + now, current},
-		{"another generation", "t:" + other, "", current},
-		{"another generation, greater seq", "t:" + otherAhead, "", current},
-		{"ahead of the store", "t:" + ahead, "", current},
-		{"malformed", "nonsense", "", current},
-		{"malformed version", "t:zz-1", "", current},
-		{"no seq", "t:" + now[:16], "", current},
-		{"negative seq", "t:" + now[:17] + "-1", "", current},
-		{"huge seq", "t:" + now[:17] + "99999999999999999999999", "", current},
-		{"commas and colons", ",,:,::,t:,", "", current},
-		{"another topic", "u:" + now, "", current},
-		{"among other topics and malformed parts", "u:" + old + ",%%%,x:y:z,t:" + now + ",v", "", nothing},
-		{"escaped more than needed", "%74:" + now, "", nothing},
-		{"very long", strings.Repeat("x:"+now+",", 500) + "t:" + now, "", nothing},
+		{"none", "", "", true},
+		{"older", "t:" + old, "", true},
+		{"the same", "t:" + now, "", false},
+		{"the same, in the header", "", "t:" + now, false},
+		{"older, in the header", "", "t:" + old, true},
+		{"the parameter wins", "t:" + now, "t:" + old, false},
+		{"the parameter wins, though it is older", "t:" + old, "t:" + now, true},
+		{"another generation", "t:" + other, "", true},
+		{"another generation, greater seq", "t:" + otherAhead, "", true},
+		{"ahead of the store", "t:" + ahead, "", true},
+		{"malformed", "nonsense", "", true},
+		{"malformed version", "t:zz-1", "", true},
+		{"no seq", "t:" + now[:16], "", true},
+		{"negative seq", "t:" + now[:17] + "-1", "", true},
+		{"huge seq", "t:" + now[:17] + "99999999999999999999999", "", true},
+		{"commas and colons", ",,:,::,t:,", "", true},
+		{"another topic", "u:" + now, "", true},
+		{"among other topics and malformed parts", "u:" + old + ",%%%,x:y:z,t:" + now + ",v", "", false},
+		{"escaped more than needed", "%74:" + now, "", false},
+		{"very long", strings.Repeat("x:"+now+",", 500) + "t:" + now, "", false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			pairs := []string{"topic", "t", "durable", "true", "auth", n.token("t")}
@@ -105,26 +105,26 @@ func TestDurableResume(t *testing.T) {
 			if tt.header != "" {
 				header = []string{"Last-Event-ID: " + tt.header}
 			}
-			c := get(t, dial(t, n.addr), "/events"+query(pairs...), header...)
-			c.opened()
-			if tt.want == current {
-				c.expect("event: message\nid: t:" + now + "\ndata: now\n")
+			c := wire.Get(t, dial(t, n.addr), "/events"+wire.Query(pairs...), header...)
+			c.ExpectOpen()
+			if tt.current {
+				c.Expect("event: message\nid: t:" + now + "\ndata: now\n")
 			}
 			n.publish("t", "next")
-			c.expect("event: message\ndata: next\n")
+			c.Expect("event: message\ndata: next\n")
 		})
 	}
 	t.Run("empty lastEventId leaves it to the header", func(t *testing.T) {
-		c := get(t, dial(t, n.addr), "/events?topic=t&durable=1&lastEventId=&auth="+n.token("t"), "Last-Event-ID: t:"+now)
-		c.opened()
+		c := wire.Get(t, dial(t, n.addr), "/events?topic=t&durable=1&lastEventId=&auth="+n.token("t"), "Last-Event-ID: t:"+now)
+		c.ExpectOpen()
 		n.publish("t", "next")
-		c.expect("event: message\ndata: next\n")
+		c.Expect("event: message\ndata: next\n")
 	})
 	t.Run("an empty header leaves it to another one", func(t *testing.T) {
-		c := get(t, dial(t, n.addr), "/events?topic=t&durable=1&auth="+n.token("t"), "Last-Event-ID:", "Last-Event-ID: t:"+now)
-		c.opened()
+		c := wire.Get(t, dial(t, n.addr), "/events?topic=t&durable=1&auth="+n.token("t"), "Last-Event-ID:", "Last-Event-ID: t:"+now)
+		c.ExpectOpen()
 		n.publish("t", "next")
-		c.expect("event: message\ndata: next\n")
+		c.Expect("event: message\ndata: next\n")
 	})
 }
 
@@ -141,7 +141,7 @@ func TestDurableResumeWithSpacePaddedHex(t *testing.T) {
 		}
 		c := n.adminEvents("topic", "t", "durable", "1", "lastEventId", "t:"+fmt.Sprintf("%16s", trimmed)+v[16:])
 		n.publish("t", "next")
-		c.expect("event: message\ndata: next\n")
+		c.Expect("event: message\ndata: next\n")
 		return
 	}
 	t.Fatal("no generation begins with a zero")
@@ -176,23 +176,23 @@ func TestDurableTopicsThatNeedEscaping(t *testing.T) {
 			}
 		}
 		id = strings.Join(parts, ",")
-		c.expect("event: message\nid: " + id + "\ndata: to " + topic + "\n")
+		c.Expect("event: message\nid: " + id + "\ndata: to " + topic + "\n")
 	}
 	// As it stands, and as it was before: with what is beyond ASCII raw.
 	raw := strings.NewReplacer("%C3%BC", "ü", "%E2%82%AC", "€", "%F0%9F%98%80", "😀").Replace(id)
 	older := n.adminEvents(append(pairs, "lastEventId", raw)...)
 	again := n.adminEvents(append(pairs, "lastEventId", id)...)
 	n.publish(topics[0], "next")
-	older.expect("event: message\ndata: next\n")
-	again.expect("event: message\ndata: next\n")
+	older.Expect("event: message\ndata: next\n")
+	again.Expect("event: message\ndata: next\n")
 	last := n.publish(topics[0], "kept", "retain=true")
-	again.expect("event: message\nid: " + strings.Replace(id, versions[topics[0]], last, 1) + "\ndata: kept\n")
+	again.Expect("event: message\nid: " + strings.Replace(id, versions[topics[0]], last, 1) + "\ndata: kept\n")
 }
 
 // The id names "every topic of which a version was delivered on this stream or
 // given by Last-Event-ID"; one that counts as none was not given, and one of a
 // topic that is not subscribed to is ignored.
-func TestIDNamesWhatWasGiven(t *testing.T) {
+func TestIDIncludesGivenVersions(t *testing.T) {
 	n := start(t)
 	va := n.publish("a", "a", "retain=true")
 	vb := n.publish("b", "b", "retain=true")
@@ -202,9 +202,9 @@ func TestIDNamesWhatWasGiven(t *testing.T) {
 	c := n.adminEvents("topic", "a", "topic", "b", "topic", "c", "topic", "d", "durable", "1",
 		"lastEventId", "a:"+va+",b:"+vb+",c:"+ahead+",d:"+other+",e:"+va)
 	vb2 := n.publish("b", "b2", "retain=true")
-	c.expect("event: message\nid: a:" + va + ",b:" + vb2 + "\ndata: b2\n")
+	c.Expect("event: message\nid: a:" + va + ",b:" + vb2 + "\ndata: b2\n")
 	vc := n.publish("c", "c", "retain=true")
-	c.expect("event: message\nid: a:" + va + ",b:" + vb2 + ",c:" + vc + "\ndata: c\n")
+	c.Expect("event: message\nid: a:" + va + ",b:" + vb2 + ",c:" + vc + "\ndata: c\n")
 }
 
 // "A retained message of zero bytes clears the topic's retained message … and is
@@ -218,7 +218,7 @@ func TestClears(t *testing.T) {
 		clear func(n *node) string
 	}{
 		{"zero bytes over HTTP", func(n *node) string { n.publish("t", "", "retain=true"); return "" }},
-		{"zero bytes over MQTT", func(n *node) string { n.adminClient().publish("t", "", true); return "" }},
+		{"zero bytes over MQTT", func(n *node) string { n.adminClient().Publish("t", "", true); return "" }},
 		{"ttl=0", func(n *node) string { n.publish("t", "last words", "retain=true", "ttl=0"); return "last words" }},
 		{"DELETE", func(n *node) string {
 			if resp, body := n.do("DELETE", n.url("/admin/topics/t/retained"), asAdmin(), ""); resp.StatusCode != 204 {
@@ -232,32 +232,32 @@ func TestClears(t *testing.T) {
 			old := n.publish("t", "old", "retain=true")
 			plain := n.adminEvents("topic", "t")
 			live := n.adminEvents("topic", "t", "durable", "1")
-			live.expect("event: message\nid: t:" + old + "\ndata: old\n")
+			live.Expect("event: message\nid: t:" + old + "\ndata: old\n")
 			mqtt := n.adminClient("t")
-			mqtt.expect("t", "old")
+			mqtt.Expect("t", "old")
 
 			data := tt.clear(n)
-			plain.expect("event: message\ndata: " + data + "\n")
-			e := live.next()
-			cleared := strings.TrimPrefix(e.id, "t:")
+			plain.Expect("event: message\ndata: " + data + "\n")
+			e := live.Next()
+			cleared := strings.TrimPrefix(e.ID, "t:")
 			if a, b := parseVersion(t, old), parseVersion(t, cleared); b.Seq <= a.Seq || a.Generation != b.Generation {
 				t.Errorf("cleared as %s after %s", cleared, old)
 			}
-			if e.raw != "event: message\nid: t:"+cleared+"\ndata: "+data+"\n" {
-				t.Errorf("live: %q", e.raw)
+			if e.Raw != "event: message\nid: t:"+cleared+"\ndata: "+data+"\n" {
+				t.Errorf("live: %q", e.Raw)
 			}
-			mqtt.expect("t", data)
+			mqtt.Expect("t", data)
 
 			resuming := n.adminEvents("topic", "t", "durable", "1", "lastEventId", "t:"+old)
-			resuming.expect("event: message\nid: t:" + cleared + "\ndata: \n")
+			resuming.Expect("event: message\nid: t:" + cleared + "\ndata: \n")
 			same := n.adminEvents("topic", "t", "durable", "1", "lastEventId", "t:"+cleared)
 			fresh := n.adminEvents("topic", "t", "durable", "1")
 			second := n.adminClient("t")
 			n.publish("t", "next")
-			for _, c := range []*sseClient{resuming, same, fresh} {
-				c.expect("event: message\ndata: next\n")
+			for _, c := range []*wire.SSE{resuming, same, fresh} {
+				c.Expect("event: message\ndata: next\n")
 			}
-			second.expect("t", "next")
+			second.Expect("t", "next")
 		})
 	}
 }
@@ -265,26 +265,25 @@ func TestClears(t *testing.T) {
 // "the retained message, if there is one that has not expired": after its ttl it is
 // gone for everybody who comes.
 func TestTTL(t *testing.T) {
-	t.Parallel()
 	n := start(t)
 	before := n.publish("t", "older", "retain=true")
 	v := n.publish("t", "short", "retain=true", "ttl=2")
 	n.publish("long", "long", "retain=true", "ttl=4294967295")
 	c := n.adminEvents("topic", "t", "durable", "1")
-	if e := c.next(); e.raw != "event: message\nid: t:"+v+"\ndata: short\n" {
-		t.Errorf("%q", e.raw)
+	if e := c.Next(); e.Raw != "event: message\nid: t:"+v+"\ndata: short\n" {
+		t.Errorf("%q", e.Raw)
 	}
 	time.Sleep(2100 * time.Millisecond) // the life of the message, counted by the node
 	fresh := n.adminEvents("topic", "t", "topic", "long", "durable", "1")
-	if e := fresh.next(); e.data != "long" {
-		t.Errorf("%q", e.raw)
+	if e := fresh.Next(); e.Data != "long" {
+		t.Errorf("%q", e.Raw)
 	}
 	resuming := n.adminEvents("topic", "t", "durable", "1", "lastEventId", "t:"+before)
 	m := n.adminClient("t")
 	n.publish("t", "next")
-	fresh.expect("event: message\ndata: next\n")
-	resuming.expect("event: message\ndata: next\n")
-	m.expect("t", "next")
+	fresh.Expect("event: message\ndata: next\n")
+	resuming.Expect("event: message\ndata: next\n")
+	m.Expect("t", "next")
 }
 
 // "A generation names one life of the store, restarts included": after a restart a
@@ -303,16 +302,16 @@ func TestRestart(t *testing.T) {
 	second := start(t, onDisk)
 	c := second.adminEvents("topic", "t", "durable", "1", "lastEventId", "t:"+now)
 	later := second.publish("t", "later", "retain=true")
-	c.expect("event: message\nid: t:" + later + "\ndata: later\n")
+	c.Expect("event: message\nid: t:" + later + "\ndata: later\n")
 	if a, b := parseVersion(t, now), parseVersion(t, later); a.Generation != b.Generation || b.Seq <= a.Seq {
 		t.Errorf("%s, and after the restart %s", now, later)
 	}
 	c = second.adminEvents("topic", "t", "topic", "gone", "durable", "1", "lastEventId", "t:"+old+",gone:"+gone)
-	if e := c.next(); e.data != "" || !strings.HasPrefix(e.id, "gone:") {
-		t.Errorf("the clear: %q", e.raw)
+	if e := c.Next(); e.Data != "" || !strings.HasPrefix(e.ID, "gone:") {
+		t.Errorf("the clear: %q", e.Raw)
 	}
-	if e := c.next(); e.data != "later" {
-		t.Errorf("%q", e.raw)
+	if e := c.Next(); e.Data != "later" {
+		t.Errorf("%q", e.Raw)
 	}
 	// The key is kept, too.
 	second.events("topic", "t", "auth", first.token("t"))
@@ -321,7 +320,7 @@ func TestRestart(t *testing.T) {
 	third := start(t)
 	v := third.publish("t", "elsewhere", "retain=true")
 	c = third.adminEvents("topic", "t", "durable", "1", "lastEventId", "t:"+later)
-	c.expect("event: message\nid: t:" + v + "\ndata: elsewhere\n")
+	c.Expect("event: message\nid: t:" + v + "\ndata: elsewhere\n")
 }
 
 // "No durable event is older than one already delivered for that topic on that
@@ -351,7 +350,7 @@ func TestDurableVersionsNeverStepBack(t *testing.T) {
 		}
 	}
 	for last := (pubsub.Version{}); last != newest; {
-		v := parseVersion(t, strings.TrimPrefix(c.next().id, "t:"))
+		v := parseVersion(t, strings.TrimPrefix(c.Next().ID, "t:"))
 		if !v.Newer(last) {
 			t.Fatalf("%v after %v", v, last)
 		}

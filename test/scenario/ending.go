@@ -11,20 +11,21 @@ import (
 
 	"pubsub/internal/config"
 	"pubsub/internal/mqtt"
+	"pubsub/internal/testkit/wire"
 )
 
 // refusesToken fails the test unless a new stream, session and POST with the token
 // all read Invalid token.
 func (n *node) refusesToken(token, topic string) {
 	n.t.Helper()
-	c := get(n.t, dial(n.t, n.addr), "/events"+query("topic", topic, "auth", token), lastRequest)
-	c.refused("forbidden", "Invalid token")
-	c.ends()
+	c := wire.Get(n.t, dial(n.t, n.addr), "/events"+wire.Query("topic", topic, "auth", token), lastRequest)
+	c.ExpectError("forbidden", "Invalid token")
+	c.ExpectEnd()
 	m := n.upgrade()
-	m.frame(0x80|opBinary, connectWith(token))
-	m.ended(mqtt.NotAuthorized, 1000)
-	m.conn.Close()
-	resp, body := n.do("POST", n.url("/events"+query("topic", topic)), map[string]string{"Authorization": "Bearer " + token}, "x")
+	m.WriteFrame(wire.FIN|wire.OpBinary, connectWith(token))
+	m.ExpectEnd(mqtt.NotAuthorized, 1000)
+	m.Conn.Close()
+	resp, body := n.do("POST", n.url("/events"+wire.Query("topic", topic)), map[string]string{"Authorization": "Bearer " + token}, "x")
 	if resp.StatusCode != 403 || body != "Invalid token\n" {
 		n.t.Errorf("POST: %s %q", resp.Status, body)
 	}
@@ -36,7 +37,6 @@ func lastMoment(c claims) time.Time { return time.Unix(c["exp"].(int64)+30, 0) }
 // "A stream or session ends at exp + leeway: SSE with a stream-error, condition
 // token-expired; MQTT with DISCONNECT 0x87."
 func TestTokenExpires(t *testing.T) {
-	t.Parallel()
 	forEachTransport(t, func(t *testing.T, m transport) {
 		n := start(t)
 		stays := m.subscribe(n, n.token("t"), "t")
@@ -65,7 +65,6 @@ func TestTokenExpires(t *testing.T) {
 // "enforce-expiry: false keeps the original's behaviour": what the token admitted
 // stays, though the token is good for nothing new.
 func TestTokenExpiryIsNotEnforced(t *testing.T) {
-	t.Parallel()
 	forEachTransport(t, func(t *testing.T, m transport) {
 		n := start(t, func(c *config.Config) { c.EnforceExpiry = false })
 		end := expiring(time.Second)
@@ -115,7 +114,6 @@ func TestKeyIsDeleted(t *testing.T) {
 // 10 s; a new GET /events gets just that, with 200"; "Draining: DISCONNECT 0x8B";
 // "wills are not published when the server drains".
 func TestDrain(t *testing.T) {
-	t.Parallel()
 	forEachTransport(t, func(t *testing.T, m transport) {
 		const streams, spread = 20, time.Second
 		dir := t.TempDir()
@@ -138,18 +136,18 @@ func TestDrain(t *testing.T) {
 		}) {
 			t.Fatal("/readyz does not turn 503")
 		}
-		c := get(t, dial(t, n.addr), "/events"+query("topic", "t", "auth", n.token("t")), lastRequest)
-		if c.status != "HTTP/1.1 200 OK" || c.header.Get("Content-Type") != "text/event-stream" {
-			t.Errorf("GET /events: %s %v", c.status, c.header)
+		c := wire.Get(t, dial(t, n.addr), "/events"+wire.Query("topic", "t", "auth", n.token("t")), lastRequest)
+		if c.Status != "HTTP/1.1 200 OK" || c.Header.Get("Content-Type") != "text/event-stream" {
+			t.Errorf("GET /events: %s %v", c.Status, c.Header)
 		}
-		c.drained()
-		c.ends()
-		up := get(t, dial(t, n.addr), "/mqtt", "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: "+wsKey)
+		c.ExpectDrain()
+		c.ExpectEnd()
+		up := wire.Get(t, dial(t, n.addr), "/mqtt", wire.UpgradeHeader()...)
 		resp, body := n.do("POST", n.url("/events?topic=t"), asAdmin(), "x")
-		if up.status != "HTTP/1.1 503 Service Unavailable" || resp.StatusCode != 503 || body != "Shutting down\n" {
-			t.Errorf("upgrade: %s; POST: %s %q", up.status, resp.Status, body)
+		if up.Status != "HTTP/1.1 503 Service Unavailable" || resp.StatusCode != 503 || body != "Shutting down\n" {
+			t.Errorf("upgrade: %s; POST: %s %q", up.Status, resp.Status, body)
 		}
-		for _, h := range []http.Header{http.Header(up.header), resp.Header} {
+		for _, h := range []http.Header{http.Header(up.Header), resp.Header} {
 			if s, err := strconv.Atoi(h.Get("Retry-After")); err != nil || s < 1 || s > 10 {
 				t.Errorf("Retry-After: %q", h.Get("Retry-After"))
 			}
@@ -167,17 +165,17 @@ func TestDrain(t *testing.T) {
 		again := start(t, stored)
 		d := again.adminEvents("topic", "will", "topic", "end", "durable", "true") // what is retained would come first
 		again.publish("end", "of the test")
-		d.expect("event: message\ndata: of the test\n")
+		d.Expect("event: message\ndata: of the test\n")
 	})
 }
 
 // "spread over --drain-timeout (default 10 s; at once where there are none)".
-func TestDrainOfNobody(t *testing.T) {
+func TestDrainWithoutClients(t *testing.T) {
 	n := start(t, func(c *config.Config) { c.DrainTimeout = time.Hour })
 	c := n.adminEvents("topic", "t")
 	m := n.adminClient("t")
-	c.conn.Close()
-	m.conn.Close()
+	c.Conn.Close()
+	m.Conn.Close()
 	if !within(func() bool { return n.metric("pubsub_connections{") == 0 }) {
 		t.Fatal("connections are left")
 	}
@@ -190,7 +188,7 @@ func TestDrainOfNobody(t *testing.T) {
 func TestDrainServesDeletions(t *testing.T) {
 	n := start(t, func(c *config.Config) { c.DrainTimeout = time.Hour })
 	n.publish("t", "x", "retain=true")
-	clients := []net.Conn{n.adminEvents("topic", "t").conn, n.adminClient("t").conn, n.adminEvents("topic", "t").conn}
+	clients := []net.Conn{n.adminEvents("topic", "t").Conn, n.adminClient("t").Conn, n.adminEvents("topic", "t").Conn}
 	n.cancel()
 	if !within(func() bool { status, _, _ := n.post("t", "y"); return status == 503 }) {
 		t.Fatal("the node does not drain")
@@ -209,8 +207,7 @@ func TestDrainServesDeletions(t *testing.T) {
 }
 
 // Who reads nothing holds up neither the drain of the others nor the exit.
-func TestDrainOfOneWhoDoesNotRead(t *testing.T) {
-	t.Parallel()
+func TestDrainWithStalledReader(t *testing.T) {
 	forEachTransport(t, func(t *testing.T, m transport) {
 		n := start(t)
 		s := m.subscribe(n, n.token("t"), "t")
@@ -225,8 +222,7 @@ func TestDrainOfOneWhoDoesNotRead(t *testing.T) {
 // "streams close …, then exit": half the head of a request holds up nobody, a message
 // of which half is there is still taken, and who never sends the rest is not waited
 // for as long as a body may take otherwise.
-func TestDrainOfOneWhoIsSending(t *testing.T) {
-	t.Parallel()
+func TestDrainDuringRequests(t *testing.T) {
 	n := start(t)
 	half := func(request string) *bufio.Reader {
 		c := dial(t, n.addr)
@@ -265,10 +261,9 @@ func TestDrainOfOneWhoIsSending(t *testing.T) {
 
 // What a client sends behind its request means nothing, and one that goes on sending is
 // closed after 16 KB in all, however slowly they come.
-func TestStreamOfOneWhoGoesOnSending(t *testing.T) {
-	t.Parallel()
+func TestStreamClientThatKeepsSending(t *testing.T) {
 	const piece, most = 1000, 16 << 10
-	check := func(t *testing.T, n *node, s *sseClient, w io.Writer) {
+	check := func(t *testing.T, n *node, s *wire.SSE, w io.Writer) {
 		sent := 0
 		b := make([]byte, piece)
 		for ; sent+piece < most; sent += piece {
@@ -276,7 +271,7 @@ func TestStreamOfOneWhoGoesOnSending(t *testing.T) {
 				t.Fatalf("after %d bytes: %v", sent, err)
 			}
 			n.publish("t", "x") // pieces come one by one
-			s.expect("event: message\ndata: x\n")
+			s.Expect("event: message\ndata: x\n")
 		}
 		go func() { // it may be closed before all is sent
 			w.Write(b)
@@ -285,20 +280,20 @@ func TestStreamOfOneWhoGoesOnSending(t *testing.T) {
 		if !within(func() bool { return n.metric("pubsub_connections{") == 0 }) {
 			t.Error("it is not closed")
 		}
-		if _, err := io.ReadAll(s.r); err == nil {
+		if _, err := io.ReadAll(s.Body); err == nil {
 			t.Error("its stream looks complete")
 		}
 	}
 	t.Run("plain", func(t *testing.T) {
 		n := start(t)
 		s := n.adminEvents("topic", "t")
-		check(t, n, s, s.conn)
+		check(t, n, s, s.Conn)
 	})
 	t.Run("TLS", func(t *testing.T) {
 		n := startTLS(t)
 		c := n.dial()
-		s := get(t, c, "/events?topic=t", asAdminLine)
-		s.opened()
+		s := wire.Get(t, c, "/events?topic=t", asAdminLine)
+		s.ExpectOpen()
 		check(t, n.node, s, c)
 	})
 	t.Run("HTTP/2", func(t *testing.T) {

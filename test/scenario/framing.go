@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"pubsub/internal/config"
+	"pubsub/internal/testkit/wire"
 )
 
 // chunks takes a chunked body apart (RFC 9112 section 7.1): its size lines have
@@ -82,7 +83,7 @@ func TestStreamFraming(t *testing.T) {
 			t.Run(holder.name+strings.Join(pairs, " "), func(t *testing.T) {
 				n := holder.n
 				k := n.newKey()
-				target := "/events" + query(append(pairs, "auth", k.token([]string{"t", "u", "z,z"}, nil, nil))...)
+				target := "/events" + wire.Query(append(pairs, "auth", k.token([]string{"t", "u", "z,z"}, nil, nil))...)
 				n.publish("t", "retained", "retain=true")
 				var heads, bodies [2]string
 				readPast := func(i int, c net.Conn, mark string) {
@@ -131,7 +132,7 @@ func TestStreamFraming(t *testing.T) {
 						t.Errorf("not one event: %.200q", e)
 					}
 				}
-				got, want := withoutWaits(strings.Join(events, "")), withoutWaits(bodies[0])
+				got, want := wire.WithoutRetry(strings.Join(events, "")), wire.WithoutRetry(bodies[0])
 				if got != want || !strings.Contains(got, "token-revoked") {
 					t.Errorf("over HTTP/1.1:\n%.1000q\nover HTTP/1.0:\n%.1000q", got, want)
 				}
@@ -177,8 +178,8 @@ func TestCutStreamHasNoLastChunk(t *testing.T) {
 	if !within(closed) {
 		t.Fatal("it is not closed")
 	}
-	deadline(c.conn)
-	if got, err := io.ReadAll(c.r); err == nil {
+	deadline(c.Conn)
+	if got, err := io.ReadAll(c.Body); err == nil {
 		t.Errorf("the stream looks complete, after %d bytes", len(got))
 	}
 }

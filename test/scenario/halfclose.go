@@ -9,12 +9,13 @@ import (
 	"testing"
 
 	"pubsub/internal/mqtt"
+	"pubsub/internal/testkit/wire"
 )
 
 // A client that shuts down its sending side after its request has made no mistake, and
 // the node has not failed: the client gets its stream, or is closed silently; its publish
 // is accepted. Nothing is logged as an error.
-func TestSendingSideIsShut(t *testing.T) {
+func TestHalfClosedConnections(t *testing.T) {
 	plain, encrypted := start(t), startTLS(t)
 	subscribe := mqtt.Subscribe{PacketID: 1, Filters: []mqtt.Filter{{Topic: "t"}}}
 	for _, transport := range []struct {
@@ -29,9 +30,9 @@ func TestSendingSideIsShut(t *testing.T) {
 	} {
 		n := transport.n
 		stranger := signingKey{"nobody", "x"}.token([]string{"t"}, nil, nil)
-		hello := appendFrame(nil, 0x80|opBinary, appendPackets(nil,
+		hello := wire.AppendFrame(nil, wire.FIN|wire.OpBinary, wire.AppendPackets(nil,
 			&mqtt.Connect{Password: []byte(adminToken), HasPassword: true}, &subscribe))
-		upgrade := request("GET", "/mqtt", "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: "+wsKey)
+		upgrade := request("GET", "/mqtt", wire.UpgradeHeader()...)
 		for _, c := range []struct {
 			name, request string
 			ok            func(answer string) bool

@@ -13,11 +13,12 @@ import (
 
 	"pubsub/internal/config"
 	"pubsub/internal/mqtt"
+	"pubsub/internal/testkit/wire"
 )
 
-func (s *siege) session(t *testing.T) *mqttClient {
-	m := upgradeOn(t, dial(t, s.addr))
-	m.connect(adminToken, mqtt.Connect{})
+func (s *siege) session(t *testing.T) *wire.MQTT {
+	m := wire.Upgrade(t, dial(t, s.addr))
+	m.Connect(adminToken, mqtt.Connect{})
 	return m
 }
 
@@ -31,43 +32,43 @@ func TestHostileFrames(t *testing.T) {
 		{"a frame of 2^63 bytes", []byte{0x82, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4}, 1002},
 		{"a frame of 2^64-1 bytes", []byte("\x82\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\x02\x03\x04"), 1002},
 		{"a frame of 2^62 bytes", []byte{0x82, 0xff, 0x40, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4}, 1009},
-		{"a ping of 126 bytes", appendFrame(nil, 0x80|opPing, make([]byte, 126)), 1002},
+		{"a ping of 126 bytes", wire.AppendFrame(nil, wire.FIN|wire.OpPing, make([]byte, 126)), 1002},
 		{"a ping of 2^62 bytes", []byte{0x89, 0xff, 0x40, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4}, 1002},
 		{"a frame without mask", []byte{0x82, 2, 0xc0, 0}, 1002},
 	} {
 		s.attack(tt.name, 4<<20, func(t *testing.T) {
 			for i := range 40 {
-				m := upgradeOn(t, dial(t, s.addr))
+				m := wire.Upgrade(t, dial(t, s.addr))
 				if i%2 == 0 {
-					m.connect(adminToken, mqtt.Connect{})
+					m.Connect(adminToken, mqtt.Connect{})
 				}
-				m.raw(tt.bytes)
-				m.closes(tt.code)
+				m.Write(tt.bytes)
+				m.ExpectClose(tt.code)
 			}
 		})
 	}
-	for name, begin := range map[string]func(*mqttClient){
-		"random bytes after the upgrade": func(*mqttClient) {},
-		"random bytes after CONNECT":     func(m *mqttClient) { m.connect(adminToken, mqtt.Connect{}) },
-		"random bytes within a frame":    func(m *mqttClient) { m.raw([]byte{0x82, 0xfe, 0xff, 0xff, 1, 2, 3, 4}) },
-		"random bytes within a frame after CONNECT": func(m *mqttClient) {
-			m.connect(adminToken, mqtt.Connect{})
-			m.raw([]byte{0x82, 0xfe, 0xff, 0xff, 1, 2, 3, 4})
+	for name, begin := range map[string]func(*wire.MQTT){
+		"random bytes after the upgrade": func(*wire.MQTT) {},
+		"random bytes after CONNECT":     func(m *wire.MQTT) { m.Connect(adminToken, mqtt.Connect{}) },
+		"random bytes within a frame":    func(m *wire.MQTT) { m.Write([]byte{0x82, 0xfe, 0xff, 0xff, 1, 2, 3, 4}) },
+		"random bytes within a frame after CONNECT": func(m *wire.MQTT) {
+			m.Connect(adminToken, mqtt.Connect{})
+			m.Write([]byte{0x82, 0xfe, 0xff, 0xff, 1, 2, 3, 4})
 		},
 	} {
 		s.attack(name, 8<<20, func(t *testing.T) {
 			for i := range 150 {
 				r := newRand(uint64(i))
-				m := upgradeOn(t, dial(t, s.addr))
+				m := wire.Upgrade(t, dial(t, s.addr))
 				begin(m)
 				// The server may end the connection while this is sent.
-				m.conn.Write(randomBytes(r, 1+r.IntN(4096)))
-				closeWrite(m.conn)
-				deadline(m.conn)
-				if _, err := io.Copy(io.Discard, m.r); err != nil && !isEnd(err) {
+				m.Conn.Write(randomBytes(r, 1+r.IntN(4096)))
+				closeWrite(m.Conn)
+				deadline(m.Conn)
+				if _, err := io.Copy(io.Discard, m.R); err != nil && !isEnd(err) {
 					t.Fatalf("connection %d: %v", i, err)
 				}
-				m.conn.Close()
+				m.Conn.Close()
 			}
 		})
 	}
@@ -92,19 +93,19 @@ func TestHostilePackets(t *testing.T) {
 	} {
 		s.attack(tt.name, 4<<20, func(t *testing.T) {
 			for i := range 40 {
-				m := upgradeOn(t, dial(t, s.addr))
+				m := wire.Upgrade(t, dial(t, s.addr))
 				if tt.connected {
-					m.connect(adminToken, mqtt.Connect{})
+					m.Connect(adminToken, mqtt.Connect{})
 				}
 				packet := tt.packet
 				if i%2 == 0 { // the server closes while more is on its way
 					packet = append(packet[:len(packet):len(packet)], filler...)
 				}
-				m.frame(0x80|opBinary, packet)
+				m.WriteFrame(wire.FIN|wire.OpBinary, packet)
 				if tt.reason == 0 {
-					m.closes(tt.code)
+					m.ExpectClose(tt.code)
 				} else {
-					m.ended(tt.reason, tt.code)
+					m.ExpectEnd(tt.reason, tt.code)
 				}
 			}
 		})
@@ -117,7 +118,7 @@ func TestHostilePackets(t *testing.T) {
 		m := s.session(t)
 		for range 5 {
 			for _, half := range [][]mqtt.Filter{fs[:2500], fs[2500:]} {
-				for i, r := range m.subscribeWith(0, half...) {
+				for i, r := range m.SubscribeWith(0, half...) {
 					if r != mqtt.Success {
 						t.Fatalf("filter %d: %s", i, r)
 					}
@@ -131,10 +132,10 @@ func TestHostilePackets(t *testing.T) {
 func TestHostileConnects(t *testing.T) {
 	s := besiege(t, func(c *config.Config) { c.HandshakeTimeout = 400 * time.Millisecond })
 	long := append([]byte{0x10, 0xbc, 0xff, 0x01}, make([]byte, 32_000)...) // of 32,704 bytes
-	drip := func(frame func(i int) []byte) func(*mqttClient) {
-		return func(m *mqttClient) {
+	drip := func(frame func(i int) []byte) func(*wire.MQTT) {
+		return func(m *wire.MQTT) {
 			for i := 0; ; i++ {
-				if _, err := m.conn.Write(frame(i)); err != nil {
+				if _, err := m.Conn.Write(frame(i)); err != nil {
 					return
 				}
 				time.Sleep(10 * time.Millisecond) // slow, as the attack is
@@ -142,32 +143,34 @@ func TestHostileConnects(t *testing.T) {
 		}
 	}
 	connect := connectWith(strings.Repeat("x", 4000))
-	for name, send := range map[string]func(*mqttClient){
-		"nothing comes":       func(*mqttClient) {},
-		"half a frame header": func(m *mqttClient) { m.conn.Write([]byte{0x82, 0xff, 0}) },
-		"32,000 bytes of one": func(m *mqttClient) { m.conn.Write(appendFrame(nil, 0x80|opBinary, long)) },
+	for name, send := range map[string]func(*wire.MQTT){
+		"nothing comes":       func(*wire.MQTT) {},
+		"half a frame header": func(m *wire.MQTT) { m.Conn.Write([]byte{0x82, 0xff, 0}) },
+		"32,000 bytes of one": func(m *wire.MQTT) { m.Conn.Write(wire.AppendFrame(nil, wire.FIN|wire.OpBinary, long)) },
 		"a byte at a time": drip(func(i int) []byte {
-			return appendFrame(nil, 0x80|opBinary, connect[i:i+1])
+			return wire.AppendFrame(nil, wire.FIN|wire.OpBinary, connect[i:i+1])
 		}),
-		"pings instead":           drip(func(int) []byte { return appendFrame(nil, 0x80|opPing, nil) }),
-		"empty fragments for one": drip(func(i int) []byte { return appendFrame(nil, [2]byte{opBinary, opContinuation}[min(i, 1)], nil) }),
+		"pings instead": drip(func(int) []byte { return wire.AppendFrame(nil, wire.FIN|wire.OpPing, nil) }),
+		"empty fragments for one": drip(func(i int) []byte {
+			return wire.AppendFrame(nil, [2]byte{wire.OpBinary, wire.OpContinuation}[min(i, 1)], nil)
+		}),
 	} {
 		// 60 times 32 KB, twice at most as it grows.
 		s.attack("CONNECT that is never whole: "+name, 8<<20, func(t *testing.T) {
 			var wg sync.WaitGroup
 			for range 60 {
-				m := upgradeOn(t, dial(t, s.addr))
+				m := wire.Upgrade(t, dial(t, s.addr))
 				wg.Go(func() { send(m) })
 				wg.Go(func() {
 					for {
-						op, payload, err := m.readFrame()
+						op, payload, err := m.ReadFrame()
 						switch {
-						case op == opPong && err == nil:
+						case op == wire.OpPong && err == nil:
 							continue
-						case op != opClose || err != nil || len(payload) < 2 || payload[0] != 1002>>8 || payload[1] != 1002&0xff:
+						case op != wire.OpClose || err != nil || len(payload) < 2 || payload[0] != 1002>>8 || payload[1] != 1002&0xff:
 							t.Errorf("instead of a close with 1002: opcode %d, % x, %v", op, payload, err)
 						}
-						m.conn.Close() // and whoever still sends sees it
+						m.Conn.Close() // and whoever still sends sees it
 						return
 					}
 				})
@@ -203,9 +206,9 @@ func sayings() map[string][]byte {
 	// Each brings the message that is retained once more.
 	sub := mqtt.Subscribe{PacketID: 1, Filters: []mqtt.Filter{{Topic: retained}}}
 	return map[string][]byte{
-		"PINGREQ":   appendFrame(nil, 0x80|opBinary, []byte(strings.Repeat("\xc0\x00", 8000))),
-		"SUBSCRIBE": []byte(strings.Repeat(string(appendFrame(nil, 0x80|opBinary, sub.Append(nil))), 20)),
-		"ping":      []byte(strings.Repeat(string(appendFrame(nil, 0x80|opPing, make([]byte, 125))), 100)),
+		"PINGREQ":   wire.AppendFrame(nil, wire.FIN|wire.OpBinary, []byte(strings.Repeat("\xc0\x00", 8000))),
+		"SUBSCRIBE": []byte(strings.Repeat(string(wire.AppendFrame(nil, wire.FIN|wire.OpBinary, sub.Append(nil))), 20)),
+		"ping":      []byte(strings.Repeat(string(wire.AppendFrame(nil, wire.FIN|wire.OpPing, make([]byte, 125))), 100)),
 	}
 }
 
@@ -230,10 +233,10 @@ func (s *siege) talkers(t *testing.T, count int, nothing time.Duration, ends fun
 	var wg sync.WaitGroup
 	for name, b := range sayings() {
 		for range count {
-			m := upgradeOn(t, deaf(t, s.addr))
-			m.connect(adminToken, mqtt.Connect{})
+			m := wire.Upgrade(t, deaf(t, s.addr))
+			m.Connect(adminToken, mqtt.Connect{})
 			wg.Go(func() {
-				if err := sayOn(m.conn, b, nothing); !ends(err) {
+				if err := sayOn(m.Conn, b, nothing); !ends(err) {
 					t.Errorf("%s: %v", name, err)
 				}
 			})
@@ -243,7 +246,7 @@ func (s *siege) talkers(t *testing.T, count int, nothing time.Duration, ends fun
 }
 
 // A client that asks and does not read is not read from.
-func TestHostileClientsThatDoNotRead(t *testing.T) {
+func TestHostileStalledReaders(t *testing.T) {
 	s := besiege(t, func(c *config.Config) { c.WriteTimeout = time.Hour })
 	// 64 KiB of answers wait for each of 6, and as much again is being written; the
 	// rest is garbage, of which each SUBSCRIBE makes twice what is retained. Were
@@ -254,7 +257,7 @@ func TestHostileClientsThatDoNotRead(t *testing.T) {
 }
 
 // "A subscriber that takes no byte for write-timeout is closed."
-func TestHostileClientsThatDoNotReadAreClosed(t *testing.T) {
+func TestHostileStalledReadersAreClosed(t *testing.T) {
 	s := besiege(t, func(c *config.Config) {
 		c.WriteTimeout = 300 * time.Millisecond
 		c.SubscriberBuffer = 64 << 10
@@ -268,8 +271,8 @@ func TestHostileClientsThatDoNotReadAreClosed(t *testing.T) {
 		publisher := s.session(t)
 		if !within(func() bool {
 			for range 50 {
-				publisher.publish("busy", message, false)
-				publisher.ping()
+				publisher.Publish("busy", message, false)
+				publisher.Ping()
 			}
 			return s.metric("pubsub_connections{") == 4
 		}) {
@@ -283,15 +286,15 @@ func TestHostileClientsThatDoNotReadAreClosed(t *testing.T) {
 	s.attack("streams that are not read", bound, func(t *testing.T) {
 		for range clients {
 			c := deaf(t, s.addr)
-			get(t, c, "/events?topic=busy", asAdminLine).opened()
+			wire.Get(t, c, "/events?topic=busy", asAdminLine).ExpectOpen()
 		}
 		busy(t)
 	})
 	s.attack("sessions that are not read", bound, func(t *testing.T) {
 		for range clients {
-			m := upgradeOn(t, deaf(t, s.addr))
-			m.connect(adminToken, mqtt.Connect{})
-			m.subscribe("busy")
+			m := wire.Upgrade(t, deaf(t, s.addr))
+			m.Connect(adminToken, mqtt.Connect{})
+			m.Subscribe("busy")
 		}
 		busy(t)
 	})

@@ -7,18 +7,18 @@ import (
 	"time"
 
 	"pubsub/internal/config"
+	"pubsub/internal/testkit/wire"
 )
 
 // write-timeout is for who takes nothing of what there is, not for who is silent
 // because there is nothing.
 func TestSilentHTTP2StreamStays(t *testing.T) {
-	t.Parallel()
 	n := startTLS(t, func(c *config.Config) { c.WriteTimeout = 200 * time.Millisecond })
 	s := n.http2(0).events("topic", "t")
 	for _, data := range []string{"a", "b"} {
 		time.Sleep(500 * time.Millisecond) // more than twice the timeout
 		n.publish("t", data)
-		s.expect("event: message\ndata: " + data + "\n")
+		s.Expect("event: message\ndata: " + data + "\n")
 	}
 }
 
@@ -26,7 +26,7 @@ func TestSilentHTTP2StreamStays(t *testing.T) {
 // event, then the end of the body, and never a reset in their place.
 func TestHTTP2StreamEndsWhole(t *testing.T) {
 	n := startTLS(t)
-	var streams []*sseClient
+	var streams []*wire.SSE
 	c := n.http2(0)
 	for range 50 {
 		streams = append(streams, c.events("topic", "t"))
@@ -64,7 +64,7 @@ func TestHTTP2Requests(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		body := withoutWaits(readAll(t, resp.Body))
+		body := wire.WithoutRetry(readAll(t, resp.Body))
 		resp.Body.Close()
 		if resp.ProtoMajor != 2 || resp.StatusCode != tt.status || body != tt.body {
 			t.Errorf("%s %s: %s %s %q", tt.method, tt.target, resp.Proto, resp.Status, body)
@@ -75,7 +75,7 @@ func TestHTTP2Requests(t *testing.T) {
 			}
 		}
 	}
-	s.expect("event: message\ndata: hello\n")
+	s.Expect("event: message\ndata: hello\n")
 }
 
 // "Request headers: 64 KiB in all", over HTTP/2 as without it.

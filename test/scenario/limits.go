@@ -12,6 +12,7 @@ import (
 
 	"pubsub/internal/config"
 	"pubsub/internal/mqtt"
+	"pubsub/internal/testkit/wire"
 )
 
 // connections waits until the node has that many connections, of strangers too.
@@ -36,7 +37,7 @@ func TestMaxConnections(t *testing.T) {
 		}
 		// "Checks run: topics, other parameters, credentials, permissions, limits".
 		n.refusesToken(signingKey{"nobody", "x"}.token([]string{"t"}, nil, nil), "t")
-		n.getEvents("topic", "u", "auth", token).refused("forbidden", "Cannot subscribe to topic: u")
+		n.getEvents("topic", "u", "auth", token).ExpectError("forbidden", "Cannot subscribe to topic: u")
 		for i, s := range ss {
 			s.leave()
 			n.connections(t, 1)
@@ -55,64 +56,64 @@ func TestMaxConnections(t *testing.T) {
 
 // "A second connection of the same one takes over", though there is no place for
 // another client: a device that has lost its network comes back.
-func TestTakeOverAtMaxConnections(t *testing.T) {
+func TestTakeoverAtMaxConnections(t *testing.T) {
 	n := start(t, func(c *config.Config) { c.MaxConnections, c.MaxConnectionsPerIP = 1, 1 })
 	token := n.token("t")
 	last := n.connect(token, mqtt.Connect{ClientID: "device"})
 	for range 3 {
 		next := n.connect(token, mqtt.Connect{ClientID: "device"})
-		last.ended(mqtt.SessionTakenOver, 1000)
-		last.conn.Close()
+		last.ExpectEnd(mqtt.SessionTakenOver, 1000)
+		last.Conn.Close()
 		n.connections(t, 1)
 		last = next
 	}
 	other := n.upgrade()
-	other.send(&mqtt.Connect{ClientID: "another", Password: []byte(token), HasPassword: true})
-	other.ended(mqtt.QuotaExceeded, 1000)
-	other.conn.Close()
-	last.ping()
-	last.conn.Close()
+	other.Send(&mqtt.Connect{ClientID: "another", Password: []byte(token), HasPassword: true})
+	other.ExpectEnd(mqtt.QuotaExceeded, 1000)
+	other.Conn.Close()
+	last.Ping()
+	last.Conn.Close()
 	n.connections(t, 0)
-	n.connect(token, mqtt.Connect{ClientID: "another"}).ping()
+	n.connect(token, mqtt.Connect{ClientID: "another"}).Ping()
 }
 
 func refusesUpgrade(t *testing.T, n *node, header ...string) {
 	t.Helper()
-	header = append(header, "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: "+wsKey)
-	c := get(t, dial(t, n.addr), "/mqtt", header...)
-	length, err := strconv.Atoi(c.header.Get("Content-Length"))
+	header = append(header, wire.UpgradeHeader()...)
+	c := wire.Get(t, dial(t, n.addr), "/mqtt", header...)
+	length, err := strconv.Atoi(c.Header.Get("Content-Length"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	body := make([]byte, length)
-	if _, err := io.ReadFull(c.r, body); err != nil {
+	if _, err := io.ReadFull(c.Body, body); err != nil {
 		t.Fatal(err)
 	}
-	if c.status != "HTTP/1.1 503 Service Unavailable" || string(body) != "Too many connections\n" {
-		t.Errorf("%s %q", c.status, body)
+	if c.Status != "HTTP/1.1 503 Service Unavailable" || string(body) != "Too many connections\n" {
+		t.Errorf("%s %q", c.Status, body)
 	}
-	if s, err := strconv.Atoi(c.header.Get("Retry-After")); err != nil || s < 1 {
-		t.Errorf("Retry-After: %q", c.header.Get("Retry-After"))
+	if s, err := strconv.Atoi(c.Header.Get("Retry-After")); err != nil || s < 1 {
+		t.Errorf("Retry-After: %q", c.Header.Get("Retry-After"))
 	}
 }
 
 // "503 before the upgrade where the token is not read yet": whoever has not shown a
 // token can keep others of its kind out, and nobody else.
-func TestMaxConnectionsOfStrangers(t *testing.T) {
+func TestMaxConnectionsBeforeConnect(t *testing.T) {
 	n := start(t, func(c *config.Config) { c.MaxConnections = 2 })
 	token := n.token("t")
-	strangers := []*mqttClient{n.upgrade(), n.upgrade()}
+	strangers := []*wire.MQTT{n.upgrade(), n.upgrade()}
 	refusesUpgrade(t, n)
 	subscribeSSE(n, token, "t")
 	// One becomes a client: there is a place for a stranger again.
-	strangers[0].connect(token, mqtt.Connect{})
+	strangers[0].Connect(token, mqtt.Connect{})
 	next := n.upgrade()
 	refusesUpgrade(t, n)
 	// The next finds the places of clients taken.
-	next.send(&mqtt.Connect{Password: []byte(token), HasPassword: true})
-	next.ended(mqtt.QuotaExceeded, 1000)
-	next.conn.Close()
-	strangers[1].conn.Close()
+	next.Send(&mqtt.Connect{Password: []byte(token), HasPassword: true})
+	next.ExpectEnd(mqtt.QuotaExceeded, 1000)
+	next.Conn.Close()
+	strangers[1].Conn.Close()
 	n.connections(t, 2)
 	n.upgrade()
 	n.upgrade()
@@ -175,35 +176,35 @@ func TestMaxConnectionsPerIP(t *testing.T) {
 				c.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
 			})
 			token := n.token("t")
-			stream := func(a netip.Addr) *sseClient {
+			stream := func(a netip.Addr) *wire.SSE {
 				t.Helper()
 				conn, lines := o.dialAs(n, a)
-				return get(t, conn, "/events?topic=t&auth="+token, lines...)
+				return wire.Get(t, conn, "/events?topic=t&auth="+token, lines...)
 			}
-			session := func(a netip.Addr) *mqttClient {
+			session := func(a netip.Addr) *wire.MQTT {
 				t.Helper()
 				conn, lines := o.dialAs(n, a)
-				return upgradeOn(t, conn, lines...)
+				return wire.Upgrade(t, conn, lines...)
 			}
 			refused := func(a netip.Addr) {
 				t.Helper()
-				if e := stream(a).next(); e.data != `{"condition":"too-many-connections","text":"Too many connections"}` {
-					t.Errorf("%q", e.raw)
+				if e := stream(a).Next(); e.Data != `{"condition":"too-many-connections","text":"Too many connections"}` {
+					t.Errorf("%q", e.Raw)
 				}
 				m := session(a)
-				m.send(&mqtt.Connect{Password: []byte(token), HasPassword: true})
-				m.ended(mqtt.QuotaExceeded, 1000)
-				m.conn.Close()
+				m.Send(&mqtt.Connect{Password: []byte(token), HasPassword: true})
+				m.ExpectEnd(mqtt.QuotaExceeded, 1000)
+				m.Conn.Close()
 			}
 			for _, a := range []netip.Addr{alice, bob} {
 				s, m := stream(a), session(a)
-				s.opened()
-				m.connect(token, mqtt.Connect{})
-				m.subscribe("t")
+				s.ExpectOpen()
+				m.Connect(token, mqtt.Connect{})
+				m.Subscribe("t")
 				refused(a)
 				n.publish("t", "x")
-				s.expect("event: message\ndata: x\n")
-				m.expect("t", "x")
+				s.Expect("event: message\ndata: x\n")
+				m.Expect("t", "x")
 			}
 			n.connections(t, 4)
 
@@ -211,28 +212,28 @@ func TestMaxConnectionsPerIP(t *testing.T) {
 			first := session(alice)
 			session(alice)
 			conn, lines := o.dialAs(n, alice)
-			lines = append(lines, "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: "+wsKey)
-			if c := get(t, conn, "/mqtt", lines...); c.status != "HTTP/1.1 503 Service Unavailable" {
-				t.Error(c.status)
+			lines = append(lines, wire.UpgradeHeader()...)
+			if c := wire.Get(t, conn, "/mqtt", lines...); c.Status != "HTTP/1.1 503 Service Unavailable" {
+				t.Error(c.Status)
 			}
 			session(bob)
-			first.conn.Close()
+			first.Conn.Close()
 		})
 	}
 	t.Run("nobody is trusted", func(t *testing.T) {
 		n := start(t, func(c *config.Config) { c.MaxConnectionsPerIP = 2 })
 		token := n.token("t")
 		for i, want := range []string{"", "", `{"condition":"too-many-connections","text":"Too many connections"}`} {
-			c := get(t, dial(t, n.addr), "/events?topic=t&auth="+token, fmt.Sprintf("X-Forwarded-For: 192.0.2.%d", i))
-			if e := c.next(); e.data != want {
-				t.Errorf("client %d: %q", i, e.raw)
+			c := wire.Get(t, dial(t, n.addr), "/events?topic=t&auth="+token, fmt.Sprintf("X-Forwarded-For: 192.0.2.%d", i))
+			if e := c.Next(); e.Data != want {
+				t.Errorf("client %d: %q", i, e.Raw)
 			}
 		}
 	})
 }
 
 // A place of an address is free again once its holder has gone.
-func TestMaxConnectionsPerIPGivesBack(t *testing.T) {
+func TestMaxConnectionsPerIPAreReleased(t *testing.T) {
 	forEachTransport(t, func(t *testing.T, m transport) {
 		n := start(t, func(c *config.Config) { c.MaxConnectionsPerIP = 1 })
 		token := n.token("t")
@@ -258,8 +259,8 @@ func TestPublishRate(t *testing.T) {
 	for i := range messages {
 		ps = append(ps, &mqtt.Publish{Topic: "t", Payload: strconv.AppendInt(nil, int64(i), 10)})
 	}
-	p.send(ps...)
-	p.ping() // dropped messages do not end the session, and all have been taken
+	p.Send(ps...)
+	p.Ping() // dropped messages do not end the session, and all have been taken
 
 	post := func(token string) *http.Response {
 		t.Helper()
@@ -288,7 +289,7 @@ func TestPublishRate(t *testing.T) {
 
 	var got int
 	for i := -1; ; {
-		s := string(watch.publication().Payload)
+		s := string(watch.NextPublish().Payload)
 		if s == "end" {
 			break
 		}
@@ -312,12 +313,12 @@ func TestPublishRate(t *testing.T) {
 	}
 	// Of the administrator nothing is dropped.
 	admin := n.adminClient()
-	admin.send(ps...)
+	admin.Send(ps...)
 	for i := range messages {
-		watch.expect("t", strconv.Itoa(i))
+		watch.Expect("t", strconv.Itoa(i))
 	}
 	for range 2 * rate {
 		n.publish("t", "x")
-		watch.expect("t", "x")
+		watch.Expect("t", "x")
 	}
 }

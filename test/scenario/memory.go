@@ -10,6 +10,8 @@ import (
 
 	"pubsub/internal/config"
 	"pubsub/internal/mqtt"
+	"pubsub/internal/testkit"
+	"pubsub/internal/testkit/wire"
 )
 
 // TestMemory measures each row of ARCHITECTURE.md's table "What bounds memory" that a
@@ -17,7 +19,7 @@ import (
 // name of its row. What is compared are bytes of live memory, which no load changes.
 // The clients are in the same process, so that each of them takes 1 or 2 KiB of it.
 func TestMemory(t *testing.T) {
-	if raceEnabled {
+	if testkit.Race {
 		t.Skip("the race detector takes memory of its own, and has sync.Pool forget things")
 	}
 	t.Run("unread messages", memoryOfUnread)
@@ -109,18 +111,18 @@ func (n *node) deaf(request string) net.Conn {
 // deafEvents begins a stream of which nothing is read.
 func (n *node) deafEvents(pairs ...string) net.Conn {
 	n.t.Helper()
-	return n.deaf("GET /events" + query(pairs...) + " HTTP/1.1\r\nHost: broker\r\nFastly-Key: " + adminToken + "\r\n\r\n")
+	return n.deaf("GET /events" + wire.Query(pairs...) + " HTTP/1.1\r\nHost: broker\r\nFastly-Key: " + adminToken + "\r\n\r\n")
 }
 
 // webSocket is the request for one.
-const webSocket = "GET /mqtt HTTP/1.1\r\nHost: broker\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + wsKey + "\r\n\r\n"
+const webSocket = "GET /mqtt HTTP/1.1\r\nHost: broker\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + wire.Key + "\r\n\r\n"
 
 // deafClient opens a session of which nothing is read, and sends packets.
 func (n *node) deafClient(c mqtt.Connect, ps ...mqtt.Packet) net.Conn {
 	n.t.Helper()
 	c.Password, c.HasPassword = []byte(adminToken), true
 	ps = append([]mqtt.Packet{&c}, ps...)
-	return n.deaf(webSocket + string(appendFrame(nil, 0x80|opBinary, appendPackets(nil, ps...))))
+	return n.deaf(webSocket + string(wire.AppendFrame(nil, wire.FIN|wire.OpBinary, wire.AppendPackets(nil, ps...))))
 }
 
 // quietNode has no limits of time that a test would meet.
@@ -154,18 +156,18 @@ func memoryOfUnread(t *testing.T) {
 			for _, topic := range topics[1:] {
 				for _, params := range [][]string{{}, {"durable", "true"}, {"envelope", "true"}, {"durable", "true", "envelope", "true"}} {
 					fast := n.adminEvents(append(params, "topic", topic)...)
-					go io.Copy(io.Discard, fast.conn)
+					go io.Copy(io.Discard, fast.Conn)
 				}
 				fast := n.adminClient(topic)
-				go io.Copy(io.Discard, fast.conn)
+				go io.Copy(io.Discard, fast.Conn)
 			}
 			p := n.adminClient()
 			n.quiet()
 			before := live()
 			for i := range c.count {
-				p.publish(topics[1+i%4], c.data, i%8 < 4)
+				p.Publish(topics[1+i%4], c.data, i%8 < 4)
 			}
-			p.ping()
+			p.Ping()
 			n.quiet()
 			more := live() - before
 			t.Logf("%d KiB, the node counts %v", more>>10, int(n.metric("pubsub_backlog_bytes"))>>10)
@@ -218,9 +220,9 @@ func memoryOfIDs(t *testing.T) {
 		if i == 19 {
 			n.quiet()
 			for j := range 300 {
-				p.publish(topics[j%10], "abc", true)
+				p.Publish(topics[j%10], "abc", true)
 			}
-			p.ping()
+			p.Ping()
 		}
 	})
 	// 300 messages of it would be 9 MB.
@@ -257,7 +259,7 @@ func memoryOfAnswers(t *testing.T) {
 			}
 		}()
 	}
-	ping := appendFrame(nil, 0x80|opPing, make([]byte, 125))
+	ping := wire.AppendFrame(nil, wire.FIN|wire.OpPing, make([]byte, 125))
 	pings := []byte(strings.Repeat(string(ping), 64))
 	got := n.each(20, func(i int) {
 		c := n.deafClient(mqtt.Connect{})
@@ -291,11 +293,11 @@ func (n *node) still() {
 
 func memoryOfPackets(t *testing.T) {
 	n := quietNode(t)
-	packet := appendPackets(nil, &mqtt.Publish{Topic: "t", Payload: make([]byte, longest)})
+	packet := wire.AppendPackets(nil, &mqtt.Publish{Topic: "t", Payload: make([]byte, longest)})
 	got := n.each(50, func(int) {
 		c := n.deafClient(mqtt.Connect{})
 		const step = 1000 // as it grows bit by bit, its memory may be more than it
-		for b := appendFrame(nil, 0x80|opBinary, packet); len(b) > step; b = b[step:] {
+		for b := wire.AppendFrame(nil, wire.FIN|wire.OpBinary, packet); len(b) > step; b = b[step:] {
 			if _, err := c.Write(b[:step]); err != nil {
 				t.Fatal(err)
 			}
@@ -340,7 +342,7 @@ func memoryOfSubscriptions(t *testing.T) {
 			for j := range atOnce {
 				sub.Filters = append(sub.Filters, mqtt.Filter{Topic: fmt.Sprintf("%s%4d", strings.Repeat("t", 1020), i*atOnce+j)})
 			}
-			if _, err := c.Write(appendFrame(nil, 0x80|opBinary, appendPackets(nil, &sub))); err != nil {
+			if _, err := c.Write(wire.AppendFrame(nil, wire.FIN|wire.OpBinary, wire.AppendPackets(nil, &sub))); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -9,6 +9,7 @@ import (
 
 	"pubsub/internal/config"
 	"pubsub/internal/mqtt"
+	"pubsub/internal/testkit/wire"
 )
 
 // rawPacket is a packet of that first byte; it must be short.
@@ -22,7 +23,7 @@ func rawPacket(first byte, body ...string) []byte {
 
 // "CONNECT is first, whole within 10 s; anything else: WebSocket close 1002 and no
 // MQTT packet."
-func TestAnythingButConnectFirst(t *testing.T) {
+func TestFirstPacketMustBeConnect(t *testing.T) {
 	n := start(t)
 	for name, b := range map[string][]byte{
 		"PINGREQ":      {0xc0, 0},
@@ -39,14 +40,13 @@ func TestAnythingButConnectFirst(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := n.upgrade()
-			m.frame(0x80|opBinary, b)
-			m.closes(1002)
+			m.WriteFrame(wire.FIN|wire.OpBinary, b)
+			m.ExpectClose(1002)
 		})
 	}
 }
 
-func TestConnectMustBeWholeInTime(t *testing.T) {
-	t.Parallel()
+func TestConnectTimeout(t *testing.T) {
 	n := start(t, func(c *config.Config) { c.HandshakeTimeout = 200 * time.Millisecond })
 	for name, b := range map[string][]byte{
 		"nothing":         nil,
@@ -55,15 +55,15 @@ func TestConnectMustBeWholeInTime(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			m := n.upgrade()
 			if b != nil {
-				m.frame(0x80|opBinary, b)
+				m.WriteFrame(wire.FIN|wire.OpBinary, b)
 			}
-			m.closes(1002)
+			m.ExpectClose(1002)
 		})
 	}
 	// Whoever is connected is not concerned.
 	m := n.adminClient("t")
 	time.Sleep(400 * time.Millisecond)
-	m.ping()
+	m.Ping()
 }
 
 // Every answer to a CONNECT that is refused, with the close code that follows.
@@ -101,8 +101,8 @@ func TestConnectRefusals(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			m := n.upgrade()
-			m.frame(0x80|opBinary, tt.packet)
-			m.ended(tt.reason, tt.code)
+			m.WriteFrame(wire.FIN|wire.OpBinary, tt.packet)
+			m.ExpectEnd(tt.reason, tt.code)
 		})
 	}
 	// "Version below 5 (MQIsdp too): 20 02 00 01, close."
@@ -113,12 +113,12 @@ func TestConnectRefusals(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := n.upgrade()
-			m.frame(0x80|opBinary, packet)
-			op, b, err := m.readFrame()
-			if op != opBinary || !bytes.Equal(b, []byte{0x20, 2, 0, 1}) || err != nil {
+			m.WriteFrame(wire.FIN|wire.OpBinary, packet)
+			op, b, err := m.ReadFrame()
+			if op != wire.OpBinary || !bytes.Equal(b, []byte{0x20, 2, 0, 1}) || err != nil {
 				t.Fatalf("opcode %d, % x, %v", op, b, err)
 			}
-			m.closes(1000)
+			m.ExpectClose(1000)
 		})
 	}
 }
@@ -139,7 +139,7 @@ func TestConnack(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			m := n.upgrade()
-			got := *m.connect(adminToken, tt.c)
+			got := *m.Connect(adminToken, tt.c)
 			if assigned := got.AssignedClientID != ""; assigned != tt.assigned {
 				t.Errorf("assigned client identifier %q", got.AssignedClientID)
 			}
@@ -155,16 +155,16 @@ func TestConnack(t *testing.T) {
 			}
 		})
 	}
-	a, b := n.upgrade().connect(adminToken, mqtt.Connect{}), n.upgrade().connect(adminToken, mqtt.Connect{})
+	a, b := n.upgrade().Connect(adminToken, mqtt.Connect{}), n.upgrade().Connect(adminToken, mqtt.Connect{})
 	if a.AssignedClientID == b.AssignedClientID {
 		t.Errorf("%q is assigned twice", a.AssignedClientID)
 	}
 }
 
 // "Maximum Packet Size max-message-size + 256".
-func TestConnackSaysTheMaximumPacketSize(t *testing.T) {
+func TestConnackMaximumPacketSize(t *testing.T) {
 	n := start(t, func(c *config.Config) { c.MaxMessageSize = 1000 })
-	if ack := n.upgrade().connect(adminToken, mqtt.Connect{}); ack.MaximumPacketSize != 1256 {
+	if ack := n.upgrade().Connect(adminToken, mqtt.Connect{}); ack.MaximumPacketSize != 1256 {
 		t.Errorf("%d", ack.MaximumPacketSize)
 	}
 }
@@ -172,13 +172,13 @@ func TestConnackSaysTheMaximumPacketSize(t *testing.T) {
 // "the password of CONNECT; the user name is ignored".
 func TestUserNameIsIgnored(t *testing.T) {
 	n := start(t)
-	n.connect(n.token("t"), mqtt.Connect{UserName: "anybody", HasUserName: true}).subscribe("t")
+	n.connect(n.token("t"), mqtt.Connect{UserName: "anybody", HasUserName: true}).Subscribe("t")
 }
 
 // "A client identifier belongs to the key that signed the token and its sub. A second
 // connection of the same one takes over: the older gets DISCONNECT 0x8E. Other
 // owners' live side by side."
-func TestTakeOver(t *testing.T) {
+func TestTakeover(t *testing.T) {
 	n := start(t)
 	other := n.newKey()
 	rights := []string{"t"}
@@ -191,32 +191,31 @@ func TestTakeOver(t *testing.T) {
 		"the administrator":     adminToken,
 		"subject with a client": n.key.token(rights, rights, claims{"sub": "a:c"}),
 	}
-	first := make(map[string]*mqttClient)
+	first := make(map[string]*wire.MQTT)
 	for name, token := range tokens {
 		first[name] = n.connect(token, mqtt.Connect{ClientID: "c"})
 	}
-	n.connect(n.token("t"), mqtt.Connect{ClientID: "C"}).ping()
+	n.connect(n.token("t"), mqtt.Connect{ClientID: "C"}).Ping()
 	for _, m := range first {
-		m.ping()
+		m.Ping()
 	}
 	for name, token := range tokens {
 		second := n.connect(token, mqtt.Connect{ClientID: "c"})
-		first[name].ended(mqtt.SessionTakenOver, 1000)
+		first[name].ExpectEnd(mqtt.SessionTakenOver, 1000)
 		delete(first, name)
 		for _, m := range first {
-			m.ping()
+			m.Ping()
 		}
-		second.ping()
+		second.Ping()
 	}
 	// A different token of the same key and subject is the same owner.
 	last := n.connect(n.key.token(rights, rights, claims{"iat": 1}), mqtt.Connect{ClientID: "x"})
-	n.connect(n.key.token(nil, nil, claims{"iat": 2}), mqtt.Connect{ClientID: "x"}).ping()
-	last.ended(mqtt.SessionTakenOver, 1000)
+	n.connect(n.key.token(nil, nil, claims{"iat": 2}), mqtt.Connect{ClientID: "x"}).Ping()
+	last.ExpectEnd(mqtt.SessionTakenOver, 1000)
 }
 
 // "Keep-alive: no packet in 1.5 × the interval: DISCONNECT 0x8D."
 func TestKeepAlive(t *testing.T) {
-	t.Parallel()
 	n := start(t)
 	begun := time.Now()
 	silent := n.connect(adminToken, mqtt.Connect{KeepAlive: 1})
@@ -230,27 +229,27 @@ func TestKeepAlive(t *testing.T) {
 			case <-stop:
 				return
 			case <-time.After(200 * time.Millisecond):
-				alive.conn.Write(appendFrame(nil, 0x80|opBinary, []byte{0xc0, 0}))
+				alive.Conn.Write(wire.AppendFrame(nil, wire.FIN|wire.OpBinary, []byte{0xc0, 0}))
 			}
 		}
 	}()
 	// A WebSocket ping is no packet.
-	silent.frame(0x80|opPing, nil)
-	if op, _, err := silent.readFrame(); op != opPong || err != nil {
+	silent.WriteFrame(wire.FIN|wire.OpPing, nil)
+	if op, _, err := silent.ReadFrame(); op != wire.OpPong || err != nil {
 		t.Errorf("opcode %d, %v", op, err)
 	}
-	silent.ended(mqtt.KeepAliveTimeout, 1000)
+	silent.ExpectEnd(mqtt.KeepAliveTimeout, 1000)
 	if d := time.Since(begun); d < 1500*time.Millisecond {
 		t.Errorf("after %v already", d)
 	}
 	close(stop)
 	<-stopped
-	never.ping()
-	alive.send(&mqtt.Disconnect{})
+	never.Ping()
+	alive.Send(&mqtt.Disconnect{})
 	for {
-		p, err := alive.read()
+		p, err := alive.Read()
 		if err != nil {
-			if c, ok := err.(closed); !ok || c.code != 1000 {
+			if c, ok := err.(wire.Closed); !ok || c.Code != 1000 {
 				t.Errorf("the one that was alive: %v", err)
 			}
 			return
@@ -316,8 +315,8 @@ func TestFaultsAfterConnack(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			m := n.adminClient()
-			m.frame(0x80|opBinary, tt.packet)
-			m.ended(tt.reason, tt.code)
+			m.WriteFrame(wire.FIN|wire.OpBinary, tt.packet)
+			m.ExpectEnd(tt.reason, tt.code)
 		})
 	}
 }
@@ -326,8 +325,8 @@ func TestFaultsAfterConnack(t *testing.T) {
 func TestDisconnect(t *testing.T) {
 	n := start(t)
 	m := n.adminClient()
-	m.send(&mqtt.Disconnect{})
-	m.closes(1000)
+	m.Send(&mqtt.Disconnect{})
+	m.ExpectClose(1000)
 }
 
 // "Subprotocol mqtt is chosen if offered and not required."
@@ -347,31 +346,31 @@ func TestSubprotocol(t *testing.T) {
 			header = append(header, tt.offered)
 		}
 		m := n.upgrade(header...)
-		if got := m.header.Get("Sec-Websocket-Protocol"); got != tt.want {
+		if got := m.Header.Get("Sec-Websocket-Protocol"); got != tt.want {
 			t.Errorf("%q: %q", tt.offered, got)
 		}
-		m.connect(adminToken, mqtt.Connect{})
+		m.Connect(adminToken, mqtt.Connect{})
 	}
 }
 
 // "MQTT packets may start and end anywhere in frames; a frame may hold many."
-func TestPacketsAnywhereInFrames(t *testing.T) {
+func TestPacketsSplitAcrossFrames(t *testing.T) {
 	n := start(t)
 	sub := mqtt.Subscribe{PacketID: 1, Filters: []mqtt.Filter{{Topic: "t"}}}
 	long := strings.Repeat("x", 32000)
 	pub := mqtt.Publish{Topic: "t", Payload: []byte(long)}
-	packets := append(connectWith(adminToken), appendPackets(nil, &sub, &mqtt.Pingreq{}, &pub, &mqtt.Pingreq{})...)
-	check := func(t *testing.T, m *mqttClient) {
-		if ack, ok := m.next().(*mqtt.Connack); !ok || ack.Reason != 0 {
+	packets := append(connectWith(adminToken), wire.AppendPackets(nil, &sub, &mqtt.Pingreq{}, &pub, &mqtt.Pingreq{})...)
+	check := func(t *testing.T, m *wire.MQTT) {
+		if ack, ok := m.Next().(*mqtt.Connack); !ok || ack.Reason != 0 {
 			t.Fatalf("%+v", ack)
 		}
-		if ack, ok := m.next().(*mqtt.Suback); !ok || len(ack.Reasons) != 1 {
+		if ack, ok := m.Next().(*mqtt.Suback); !ok || len(ack.Reasons) != 1 {
 			t.Fatalf("%+v", ack)
 		}
 		// The message may pass the second PINGRESP.
 		pings, messages := 0, 0
 		for pings < 2 || messages < 1 {
-			switch p := m.next().(type) {
+			switch p := m.Next().(type) {
 			case *mqtt.Pingresp:
 				pings++
 			case *mqtt.Publish:
@@ -384,48 +383,52 @@ func TestPacketsAnywhereInFrames(t *testing.T) {
 		}
 	}
 	for name, frames := range map[string]func() []byte{
-		"all in one frame": func() []byte { return appendFrame(nil, 0x80|opBinary, packets) },
+		"all in one frame": func() []byte { return wire.AppendFrame(nil, wire.FIN|wire.OpBinary, packets) },
 		"frames of one byte": func() (b []byte) {
 			for i := range packets {
-				b = appendFrame(b, 0x80|opBinary, packets[i:i+1])
+				b = wire.AppendFrame(b, wire.FIN|wire.OpBinary, packets[i:i+1])
 			}
 			return b
 		},
 		"frames of 7 bytes, empty ones between": func() (b []byte) {
 			for p := packets; len(p) > 0; {
 				k := min(7, len(p))
-				b = appendFrame(appendFrame(b, 0x80|opBinary, p[:k]), 0x80|opBinary, nil)
+				b = wire.AppendFrame(wire.AppendFrame(b, wire.FIN|wire.OpBinary, p[:k]), wire.FIN|wire.OpBinary, nil)
 				p = p[k:]
 			}
 			return b
 		},
 		"one message in fragments, control frames between": func() []byte {
-			b := appendFrame(nil, opBinary, packets[:5])
-			b = appendFrame(b, 0x80|opPong, []byte("unasked"))
-			b = appendFrame(b, opContinuation, packets[5:100])
-			b = appendFrame(b, opContinuation, nil)
-			return appendFrame(b, 0x80|opContinuation, packets[100:])
+			b := wire.AppendFrame(nil, wire.OpBinary, packets[:5])
+			b = wire.AppendFrame(b, wire.FIN|wire.OpPong, []byte("unasked"))
+			b = wire.AppendFrame(b, wire.OpContinuation, packets[5:100])
+			b = wire.AppendFrame(b, wire.OpContinuation, nil)
+			return wire.AppendFrame(b, wire.FIN|wire.OpContinuation, packets[100:])
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := n.upgrade()
-			go m.conn.Write(frames())
+			go m.Conn.Write(frames())
 			check(t, m)
 		})
 	}
 	t.Run("bytes one by one", func(t *testing.T) {
 		m := n.upgrade()
-		for _, c := range appendFrame(nil, 0x80|opBinary, packets[:120]) {
-			m.raw([]byte{c})
+		for _, c := range wire.AppendFrame(nil, wire.FIN|wire.OpBinary, packets[:120]) {
+			m.Write([]byte{c})
 		}
-		m.frame(0x80|opBinary, packets[120:])
+		m.WriteFrame(wire.FIN|wire.OpBinary, packets[120:])
 		check(t, m)
 	})
 	t.Run("together with the request", func(t *testing.T) {
 		conn := dial(t, n.addr)
-		io.WriteString(conn, "GET /mqtt HTTP/1.1\r\nHost: broker\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: "+wsKey+"\r\n\r\n"+
-			string(appendFrame(nil, 0x80|opBinary, packets)))
-		check(t, &mqttClient{t: t, conn: conn, r: skipHead(t, conn)})
+		io.WriteString(conn, "GET /mqtt HTTP/1.1\r\nHost: broker\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: "+wire.Key+"\r\n\r\n"+
+			string(wire.AppendFrame(nil, wire.FIN|wire.OpBinary, packets)))
+		r := wire.Response(t, conn)
+		if r.Status != "HTTP/1.1 101 Switching Protocols" {
+			t.Fatal(r.Status)
+		}
+		check(t, &wire.MQTT{T: t, Session: wire.Session{Conn: conn, R: r.Body}})
 	})
 }
 
@@ -435,53 +438,52 @@ func TestWebSocket(t *testing.T) {
 	t.Run("ping", func(t *testing.T) {
 		m := n.upgrade() // before CONNECT, too
 		for _, payload := range []string{"", "hello", strings.Repeat("x", 125)} {
-			m.frame(0x80|opPing, []byte(payload))
-			if op, b, err := m.readFrame(); op != opPong || string(b) != payload || err != nil {
+			m.WriteFrame(wire.FIN|wire.OpPing, []byte(payload))
+			if op, b, err := m.ReadFrame(); op != wire.OpPong || string(b) != payload || err != nil {
 				t.Fatalf("opcode %d, %q, %v", op, b, err)
 			}
 		}
-		m.frame(0x80|opPong, []byte("unasked"))
-		m.connect(adminToken, mqtt.Connect{})
+		m.WriteFrame(wire.FIN|wire.OpPong, []byte("unasked"))
+		m.Connect(adminToken, mqtt.Connect{})
 	})
 	for name, tt := range map[string]struct {
 		bytes []byte
 		code  int
 	}{
-		"text frame":             {appendFrame(nil, 0x80|opText, []byte("hello")), 1003},
+		"text frame":             {wire.AppendFrame(nil, wire.FIN|wire.OpText, []byte("hello")), 1003},
 		"unmasked frame":         {[]byte{0x82, 2, 0xc0, 0}, 1002},
-		"reserved bit":           {appendFrame(nil, 0xc0|opBinary, []byte{0xc0, 0}), 1002},
-		"reserved opcode":        {appendFrame(nil, 0x83, nil), 1002},
-		"fragmented ping":        {appendFrame(nil, opPing, nil), 1002},
-		"long ping":              {appendFrame(nil, 0x80|opPing, make([]byte, 126)), 1002},
-		"stray continuation":     {appendFrame(nil, 0x80|opContinuation, []byte{0xc0, 0}), 1002},
-		"message in a message":   {appendFrame(appendFrame(nil, opBinary, []byte{0xc0}), 0x80|opBinary, []byte{0}), 1002},
-		"close of one byte":      {appendFrame(nil, 0x80|opClose, []byte{3}), 1002},
-		"close with 1005":        {appendFrame(nil, 0x80|opClose, []byte{0x03, 0xed}), 1002},
-		"close, reason no UTF-8": {appendFrame(nil, 0x80|opClose, []byte{0x03, 0xe8, 0xff}), 1007},
-		"close with 1000":        {appendFrame(nil, 0x80|opClose, []byte{0x03, 0xe8}), 1000},
-		"close with 1001":        {appendFrame(nil, 0x80|opClose, []byte("\x03\xe9bye")), 1001},
-		"close with 4000":        {appendFrame(nil, 0x80|opClose, []byte{0x0f, 0xa0}), 4000},
-		"close without code":     {appendFrame(nil, 0x80|opClose, nil), 1005},
+		"reserved bit":           {wire.AppendFrame(nil, 0xc0|wire.OpBinary, []byte{0xc0, 0}), 1002},
+		"reserved opcode":        {wire.AppendFrame(nil, 0x83, nil), 1002},
+		"fragmented ping":        {wire.AppendFrame(nil, wire.OpPing, nil), 1002},
+		"long ping":              {wire.AppendFrame(nil, wire.FIN|wire.OpPing, make([]byte, 126)), 1002},
+		"stray continuation":     {wire.AppendFrame(nil, wire.FIN|wire.OpContinuation, []byte{0xc0, 0}), 1002},
+		"message in a message":   {wire.AppendFrame(wire.AppendFrame(nil, wire.OpBinary, []byte{0xc0}), wire.FIN|wire.OpBinary, []byte{0}), 1002},
+		"close of one byte":      {wire.AppendFrame(nil, wire.FIN|wire.OpClose, []byte{3}), 1002},
+		"close with 1005":        {wire.AppendFrame(nil, wire.FIN|wire.OpClose, []byte{0x03, 0xed}), 1002},
+		"close, reason no UTF-8": {wire.AppendFrame(nil, wire.FIN|wire.OpClose, []byte{0x03, 0xe8, 0xff}), 1007},
+		"close with 1000":        {wire.AppendFrame(nil, wire.FIN|wire.OpClose, []byte{0x03, 0xe8}), 1000},
+		"close with 1001":        {wire.AppendFrame(nil, wire.FIN|wire.OpClose, []byte("\x03\xe9bye")), 1001},
+		"close with 4000":        {wire.AppendFrame(nil, wire.FIN|wire.OpClose, []byte{0x0f, 0xa0}), 4000},
+		"close without code":     {wire.AppendFrame(nil, wire.FIN|wire.OpClose, nil), 1005},
 		"2^63 bytes":             {[]byte{0x82, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4}, 1002},
 		"2^62 bytes":             {[]byte{0x82, 0xff, 0x40, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4}, 1009},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := n.adminClient()
-			m.raw(tt.bytes)
-			m.closes(tt.code)
+			m.Write(tt.bytes)
+			m.ExpectClose(tt.code)
 		})
 	}
 }
 
 // "After 25 s (ws-keep-alive) without a frame sent, an empty binary frame."
 func TestWebSocketKeepAlive(t *testing.T) {
-	t.Parallel()
 	n := start(t, func(c *config.Config) { c.WSKeepAlive = 150 * time.Millisecond })
 	m := n.adminClient()
 	for range 3 {
-		if op, b, err := m.readFrame(); op != opBinary || len(b) != 0 || err != nil {
+		if op, b, err := m.ReadFrame(); op != wire.OpBinary || len(b) != 0 || err != nil {
 			t.Fatalf("opcode %d, %q, %v", op, b, err)
 		}
 	}
-	m.ping()
+	m.Ping()
 }

@@ -12,6 +12,7 @@ import (
 
 	"pubsub/internal/config"
 	"pubsub/internal/mqtt"
+	"pubsub/internal/testkit/wire"
 )
 
 // "every filter in the packet is answered, in order … by the first that applies".
@@ -50,30 +51,30 @@ func TestSubackAnswersEveryFilter(t *testing.T) {
 		fs = append(fs, mqtt.Filter{Topic: f.filter, QoS: f.qos})
 		want = append(want, f.want)
 	}
-	if got := m.subscribeWith(0, fs...); !slices.Equal(got, want) {
+	if got := m.SubscribeWith(0, fs...); !slices.Equal(got, want) {
 		t.Fatalf("got  %v\nwant %v", got, want)
 	}
-	m.expect("t", "kept") // SUBACK came first, and it comes once
-	m.ping()
+	m.Expect("t", "kept") // SUBACK came first, and it comes once
+	m.Ping()
 	n.publish("t", "live")
-	m.expect("t", "live")
+	m.Expect("t", "live")
 }
 
 // "UNSUBACK (type 11), per filter 0x00 or 0x11", and silence afterwards.
 func TestUnsubscribe(t *testing.T) {
 	n := start(t)
 	m := n.adminClient("a", "b")
-	m.send(&mqtt.Unsubscribe{PacketID: 7, Filters: []string{"a", "never", "a", "", "#", "$share/g/b"}})
-	ack, ok := m.next().(*mqtt.Unsuback)
+	m.Send(&mqtt.Unsubscribe{PacketID: 7, Filters: []string{"a", "never", "a", "", "#", "$share/g/b"}})
+	ack, ok := m.Next().(*mqtt.Unsuback)
 	if want := []mqtt.ReasonCode{0, 0x11, 0x11, 0x11, 0x11, 0x11}; !ok || ack.PacketID != 7 || !slices.Equal(ack.Reasons, want) {
 		t.Fatalf("%+v", ack)
 	}
 	n.publish("a", "x")
 	n.publish("b", "y")
-	m.expect("b", "y")
-	m.subscribe("a")
+	m.Expect("b", "y")
+	m.Subscribe("a")
 	n.publish("a", "z")
-	m.expect("a", "z")
+	m.Expect("a", "z")
 }
 
 // "No Local": what the client itself has published does not come back; what others
@@ -81,29 +82,29 @@ func TestUnsubscribe(t *testing.T) {
 func TestNoLocal(t *testing.T) {
 	n := start(t)
 	m := n.connect(adminToken, mqtt.Connect{ClientID: "me"})
-	m.subscribeWith(0, mqtt.Filter{Topic: "nl", NoLocal: true}, mqtt.Filter{Topic: "all"})
+	m.SubscribeWith(0, mqtt.Filter{Topic: "nl", NoLocal: true}, mqtt.Filter{Topic: "all"})
 	other := n.adminClient()
 	for _, retain := range []bool{false, true} {
-		m.publish("nl", "own", retain)
-		m.publish("all", "own", retain)
-		m.expect("all", "own")
-		other.publish("nl", "other's", retain)
-		m.expect("nl", "other's")
+		m.Publish("nl", "own", retain)
+		m.Publish("all", "own", retain)
+		m.Expect("all", "own")
+		other.Publish("nl", "other's", retain)
+		m.Expect("nl", "other's")
 		n.publish("nl", "HTTP", fmt.Sprintf("retain=%v", retain))
-		m.expect("nl", "HTTP")
+		m.Expect("nl", "HTTP")
 	}
 	// The same identifier of another owner is another client.
 	namesake := n.connect(n.token("nl"), mqtt.Connect{ClientID: "me"})
-	namesake.publish("nl", "namesake", false)
-	m.expect("nl", "namesake")
+	namesake.Publish("nl", "namesake", false)
+	m.Expect("nl", "namesake")
 	// Its own retained message is not sent either when it subscribes.
-	m.publish("nl2", "own", true)
-	m.subscribeWith(0, mqtt.Filter{Topic: "nl2", NoLocal: true})
-	m.ping()
+	m.Publish("nl2", "own", true)
+	m.SubscribeWith(0, mqtt.Filter{Topic: "nl2", NoLocal: true})
+	m.Ping()
 	// Without the option again.
-	m.subscribeWith(0, mqtt.Filter{Topic: "nl", RetainHandling: 2})
-	m.publish("nl", "own again", false)
-	m.expect("nl", "own again")
+	m.SubscribeWith(0, mqtt.Filter{Topic: "nl", RetainHandling: 2})
+	m.Publish("nl", "own again", false)
+	m.Expect("nl", "own again")
 }
 
 // "live retained publishes carry RETAIN as Retain As Published says"; what was
@@ -113,18 +114,18 @@ func TestRetainAsPublished(t *testing.T) {
 	n.publish("rap", "first", "retain=1")
 	n.publish("t", "first", "retain=1")
 	m := n.adminClient()
-	m.subscribeWith(0, mqtt.Filter{Topic: "rap", RetainAsPublished: true}, mqtt.Filter{Topic: "t"})
+	m.SubscribeWith(0, mqtt.Filter{Topic: "rap", RetainAsPublished: true}, mqtt.Filter{Topic: "t"})
 	for range 2 {
-		if p := m.publication(); !p.Retain || string(p.Payload) != "first" {
+		if p := m.NextPublish(); !p.Retain || string(p.Payload) != "first" {
 			t.Errorf("what was retained: %+v", p)
 		}
 	}
 	p := n.adminClient()
 	for _, retain := range []bool{true, false} {
-		p.publish("rap", "live", retain)
-		p.publish("t", "live", retain)
+		p.Publish("rap", "live", retain)
+		p.Publish("t", "live", retain)
 		for range 2 {
-			if got := m.publication(); string(got.Payload) != "live" || got.Retain != (retain && got.Topic == "rap") {
+			if got := m.NextPublish(); string(got.Payload) != "live" || got.Retain != (retain && got.Topic == "rap") {
 				t.Errorf("published with retain %v: %+v", retain, got)
 			}
 		}
@@ -140,22 +141,22 @@ func TestRetainHandling(t *testing.T) {
 		f := mqtt.Filter{Topic: "t", RetainHandling: byte(handling)}
 		for i, what := range []string{"new", "exists", "new again"} {
 			if what == "new again" {
-				m.send(&mqtt.Unsubscribe{PacketID: 9, Filters: []string{"t"}})
-				m.next()
+				m.Send(&mqtt.Unsubscribe{PacketID: 9, Filters: []string{"t"}})
+				m.Next()
 			}
-			if r := m.subscribeWith(0, f); r[0] != 0 {
+			if r := m.SubscribeWith(0, f); r[0] != 0 {
 				t.Fatal(r)
 			}
 			if want[i] {
-				if p := m.expect("t", "kept"); !p.Retain {
+				if p := m.Expect("t", "kept"); !p.Retain {
 					t.Errorf("without RETAIN: %+v", p)
 				}
 			}
-			m.ping()
+			m.Ping()
 		}
 		// Live messages come in any case.
 		n.publish("t", "kept", "retain=1")
-		m.expect("t", "kept")
+		m.Expect("t", "kept")
 	}
 }
 
@@ -170,23 +171,23 @@ func TestSubscriptionIdentifier(t *testing.T) {
 		if id > 0 {
 			want = []uint32{id}
 		}
-		m.subscribeWith(id, mqtt.Filter{Topic: "t"})
-		if p := m.expect("t", "kept"); !slices.Equal(p.SubscriptionIDs, want) || !p.Retain {
+		m.SubscribeWith(id, mqtt.Filter{Topic: "t"})
+		if p := m.Expect("t", "kept"); !slices.Equal(p.SubscriptionIDs, want) || !p.Retain {
 			t.Errorf("retained, with %d: %+v", id, p)
 		}
 		n.publish("t", "live")
-		if p := m.expect("t", "live"); !slices.Equal(p.SubscriptionIDs, want) || p.Retain {
+		if p := m.Expect("t", "live"); !slices.Equal(p.SubscriptionIDs, want) || p.Retain {
 			t.Errorf("live, with %d: %+v", id, p)
 		}
 	}
 	// Two topics, each with its own.
-	m.subscribeWith(5, mqtt.Filter{Topic: "u"})
+	m.SubscribeWith(5, mqtt.Filter{Topic: "u"})
 	n.publish("u", "x")
-	if p := m.expect("u", "x"); !slices.Equal(p.SubscriptionIDs, []uint32{5}) {
+	if p := m.Expect("u", "x"); !slices.Equal(p.SubscriptionIDs, []uint32{5}) {
 		t.Errorf("%+v", p)
 	}
 	n.publish("t", "x")
-	if p := m.expect("t", "x"); !slices.Equal(p.SubscriptionIDs, []uint32{300}) {
+	if p := m.Expect("t", "x"); !slices.Equal(p.SubscriptionIDs, []uint32{300}) {
 		t.Errorf("%+v", p)
 	}
 }
@@ -204,16 +205,16 @@ func TestPropertiesTravelUnaltered(t *testing.T) {
 	onDisk := func(c *config.Config) { c.InMemory, c.DataDir = false, dir }
 	n := start(t, onDisk)
 	m := n.adminClient("t", "plain")
-	m.subscribeWith(9, mqtt.Filter{Topic: "with id"})
+	m.SubscribeWith(9, mqtt.Filter{Topic: "with id"})
 	p := n.adminClient()
-	check := func(m *mqttClient, topic string) {
+	check := func(m *wire.MQTT, topic string) {
 		t.Helper()
-		if got := m.expect(topic, "x"); !bytes.Equal(got.Properties, properties) {
+		if got := m.Expect(topic, "x"); !bytes.Equal(got.Properties, properties) {
 			t.Errorf("properties of %q: % x", topic, got.Properties)
 		}
 	}
 	for _, topic := range []string{"t", "plain", "with id"} {
-		p.send(&mqtt.Publish{Topic: topic, Payload: []byte("x"), Retain: topic == "t", Properties: properties})
+		p.Send(&mqtt.Publish{Topic: topic, Payload: []byte("x"), Retain: topic == "t", Properties: properties})
 		check(m, topic)
 	}
 	check(n.adminClient("t"), "t")
@@ -222,7 +223,7 @@ func TestPropertiesTravelUnaltered(t *testing.T) {
 	check(n.adminClient("t"), "t")
 	// A later message has none of them.
 	n.publish("t", "x", "retain=1")
-	if got := n.adminClient("t").expect("t", "x"); len(got.Properties) > 0 {
+	if got := n.adminClient("t").Expect("t", "x"); len(got.Properties) > 0 {
 		t.Errorf("% x", got.Properties)
 	}
 }
@@ -231,11 +232,10 @@ func TestPropertiesTravelUnaltered(t *testing.T) {
 // delivered". "Without retain, ttl is the expiry that MQTT subscribers see." With
 // ttl=0: "with expiry 0".
 func TestMessageExpiry(t *testing.T) {
-	t.Parallel()
 	n := start(t)
 	m := n.adminClient("t")
 	id := n.adminClient()
-	id.subscribeWith(3, mqtt.Filter{Topic: "t"})
+	id.SubscribeWith(3, mqtt.Filter{Topic: "t"})
 	p := n.adminClient()
 	for _, tt := range []struct {
 		publish func()
@@ -245,49 +245,49 @@ func TestMessageExpiry(t *testing.T) {
 		{func() { n.publish("t", "x", "ttl=0") }, 0},
 		{func() { n.publish("t", "x", "ttl=0", "retain=true") }, 0},
 		{func() { n.publish("t", "x", "ttl=4294967295", "retain=true") }, 4294967295},
-		{func() { p.send(&mqtt.Publish{Topic: "t", Payload: []byte("x"), HasExpiry: true, Expiry: 5}) }, 5},
+		{func() { p.Send(&mqtt.Publish{Topic: "t", Payload: []byte("x"), HasExpiry: true, Expiry: 5}) }, 5},
 		{func() {
-			p.send(&mqtt.Publish{Topic: "t", Payload: []byte("x"), HasExpiry: true, Expiry: 5, Retain: true})
+			p.Send(&mqtt.Publish{Topic: "t", Payload: []byte("x"), HasExpiry: true, Expiry: 5, Retain: true})
 		}, 5},
 	} {
 		tt.publish()
-		for _, m := range []*mqttClient{m, id} {
-			got := m.expect("t", "x")
+		for _, m := range []*wire.MQTT{m, id} {
+			got := m.Expect("t", "x")
 			if !got.HasExpiry || got.Expiry > tt.want || tt.want-got.Expiry > 1 {
 				t.Errorf("expiry %v %d, not %d", got.HasExpiry, got.Expiry, tt.want)
 			}
 		}
 	}
-	p.send(&mqtt.Publish{Topic: "short", Payload: []byte("x"), HasExpiry: true, Expiry: 1, Retain: true})
-	p.ping()
+	p.Send(&mqtt.Publish{Topic: "short", Payload: []byte("x"), HasExpiry: true, Expiry: 1, Retain: true})
+	p.Ping()
 	time.Sleep(1100 * time.Millisecond) // the life of the message, counted by the node
 	late := n.adminClient("t", "short")
-	if got := late.expect("t", "x"); !got.HasExpiry || got.Expiry > 4 {
+	if got := late.Expect("t", "x"); !got.HasExpiry || got.Expiry > 4 {
 		t.Errorf("after a second: %v %d", got.HasExpiry, got.Expiry)
 	}
-	late.ping()
+	late.Ping()
 	n.publish("t", "x")
-	if got := late.expect("t", "x"); got.HasExpiry {
+	if got := late.Expect("t", "x"); got.HasExpiry {
 		t.Errorf("%+v", got)
 	}
 }
 
 // "To a $ topic, or without the right: dropped, counted, logged at debug level; the
 // connection stays."
-func TestPublishWithoutTheRight(t *testing.T) {
+func TestPublishWithoutPermission(t *testing.T) {
 	n := start(t)
 	watch := n.adminClient("$SYS/x", "secret", "t")
 	m := n.connect(n.token("t", "$SYS/x"), mqtt.Connect{})
-	m.publish("$SYS/x", "x", false)
-	m.publish("secret", "x", false)
-	m.publish("secret", "x", true)
-	m.publish("t", "allowed", false)
-	watch.expect("t", "allowed")
-	m.ping()
+	m.Publish("$SYS/x", "x", false)
+	m.Publish("secret", "x", false)
+	m.Publish("secret", "x", true)
+	m.Publish("t", "allowed", false)
+	watch.Expect("t", "allowed")
+	m.Ping()
 	admin := n.adminClient()
-	admin.publish("$SYS/x", "x", true)
-	admin.ping()
-	watch.ping()
+	admin.Publish("$SYS/x", "x", true)
+	admin.Ping()
+	watch.Ping()
 	if got := n.metric("pubsub_publishes_dropped_total{"); got != 4 {
 		t.Errorf("%v dropped", got)
 	}
@@ -299,23 +299,23 @@ func TestPublishWithoutTheRight(t *testing.T) {
 }
 
 // A client is not sent what is above its Maximum Packet Size.
-func TestMaximumPacketSizeOfTheClient(t *testing.T) {
+func TestClientMaximumPacketSize(t *testing.T) {
 	n := start(t)
 	n.publish("t", strings.Repeat("x", 200), "retain=1")
 	m := n.connect(adminToken, mqtt.Connect{MaximumPacketSize: 100})
-	m.subscribe("t")
+	m.Subscribe("t")
 	// PUBLISH: 2 bytes of header, 3 of topic, 1 of properties.
 	fits, tooLong := strings.Repeat("y", 94), strings.Repeat("y", 95)
 	for _, data := range []string{tooLong, fits, tooLong} {
 		n.publish("t", data)
 		n.publish("t", data, "ttl=9") // its head is its own
 	}
-	m.expect("t", fits)
+	m.Expect("t", fits)
 	n.publish("t", strings.Repeat("z", 89), "ttl=9")
-	m.expect("t", strings.Repeat("z", 89))
+	m.Expect("t", strings.Repeat("z", 89))
 	n.publish("t", strings.Repeat("z", 90), "ttl=9")
 	n.publish("t", "end")
-	m.expect("t", "end")
+	m.Expect("t", "end")
 	if got := n.metric(`pubsub_deliveries_dropped_total{reason="packet-too-large"}`); got != 7 {
 		t.Errorf("%v deliveries are counted as too large, not 7", got)
 	}
@@ -337,7 +337,7 @@ func TestSubscribeToManyLargeRetained(t *testing.T) {
 	sub := mqtt.Subscribe{PacketID: 1}
 	for i := range topics {
 		name := fmt.Sprint(i)
-		p.publish(name, name+" "+filler, true)
+		p.Publish(name, name+" "+filler, true)
 		sub.Filters = append(sub.Filters, mqtt.Filter{Topic: name})
 	}
 	const accepted = `pubsub_messages_published_total{retain="true"`
@@ -348,8 +348,8 @@ func TestSubscribeToManyLargeRetained(t *testing.T) {
 	// there is anyway.
 	read := func(look func()) {
 		m := n.adminClient()
-		m.send(&sub)
-		ack, ok := m.next().(*mqtt.Suback)
+		m.Send(&sub)
+		ack, ok := m.Next().(*mqtt.Suback)
 		if !ok || len(ack.Reasons) != topics {
 			t.Fatalf("%+v", ack)
 		}
@@ -361,7 +361,7 @@ func TestSubscribeToManyLargeRetained(t *testing.T) {
 		look()
 		got := make(map[string]bool)
 		for i := range topics {
-			pub := m.publication()
+			pub := m.NextPublish()
 			if string(pub.Payload) != pub.Topic+" "+filler || !pub.Retain || got[pub.Topic] {
 				t.Fatalf("%q: %.100q, retain %v, twice %v", pub.Topic, pub.Payload, pub.Retain, got[pub.Topic])
 			}
@@ -370,9 +370,9 @@ func TestSubscribeToManyLargeRetained(t *testing.T) {
 				look()
 			}
 		}
-		m.ping()
-		m.send(&mqtt.Disconnect{})
-		m.closes(1000)
+		m.Ping()
+		m.Send(&mqtt.Disconnect{})
+		m.ExpectClose(1000)
 	}
 	read(func() {})
 	before, most := heap(), int64(0)

@@ -1,11 +1,7 @@
 package scenario
 
 import (
-	"bytes"
 	"context"
-	"crypto/hmac"
-	"crypto/sha256"
-	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -13,13 +9,14 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"pubsub"
 	"pubsub/internal/app"
 	"pubsub/internal/config"
+	"pubsub/internal/testkit"
 )
 
 const adminToken = "admin-token-of-the-tests"
@@ -228,34 +225,13 @@ type claims map[string]any
 // token signs, with the node's key, a token that reads and writes topics.
 func (n *node) token(topics ...string) string { return n.key.token(topics, topics, nil) }
 
-// token signs a token, by RFC 7515 and 7518 and nothing else.
+// token returns a token signed with k.
 func (k signingKey) token(read, write []string, more claims) string {
-	payload := claims{}
-	if read != nil {
-		payload["x-fastly-read"] = read
-	}
-	if write != nil {
-		payload["x-fastly-write"] = write
-	}
-	for name, v := range more {
-		payload[name] = v
-	}
-	return k.sign(map[string]any{"alg": "HS256", "typ": "JWT", "kid": k.ID}, payload)
+	return testkit.Token(pubsub.Key{ID: k.ID, Value: k.Value}, read, write, testkit.Claims(more))
 }
 
 func (k signingKey) sign(header, payload any) string {
-	signed := part(header) + "." + part(payload)
-	mac := hmac.New(sha256.New, []byte(k.Value))
-	io.WriteString(mac, signed)
-	return signed + "." + base64.RawURLEncoding.EncodeToString(mac.Sum(nil))
-}
-
-func part(v any) string {
-	b, err := json.Marshal(v)
-	if err != nil {
-		panic(err)
-	}
-	return base64.RawURLEncoding.EncodeToString(b)
+	return testkit.SignWith(k.Value, header, payload)
 }
 
 // expiring returns the claims of a token whose life, leeway included, ends after d
@@ -268,7 +244,7 @@ func expiring(d time.Duration) claims {
 // nodeLog is a log that the test may read.
 type nodeLog struct {
 	*app.Output // so that what has been logged can be waited for
-	b           lockedBuffer
+	b           testkit.Buffer
 }
 
 func newNodeLog() *nodeLog {
@@ -287,31 +263,6 @@ func (l *nodeLog) tail(n int) string {
 	return s[max(0, len(s)-n):]
 }
 
-// lockedBuffer is a buffer for several goroutines.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(b)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
 // within reports whether something came true before patience ended, for what can
 // only be asked for.
-func within(what func() bool) bool {
-	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
-		if what() {
-			return true
-		}
-	}
-	return false
-}
+func within(what func() bool) bool { return testkit.Within(patience, what) }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"pubsub/internal/config"
+	"pubsub/internal/testkit/wire"
 )
 
 // serial returns the serial number of the certificate that a new client is shown.
@@ -24,15 +25,15 @@ func TestReloadOfCertificate(t *testing.T) {
 	clients := []func(topic, data string){}
 	for range 5 {
 		s, h, m := n.events("topic", "t"), n.http2(0).events("topic", "t"), n.session("t")
-		for _, s := range []*sseClient{s, h} {
+		for _, s := range []*wire.SSE{s, h} {
 			clients = append(clients, func(_, data string) {
 				t.Helper()
-				s.expect("event: message\ndata: " + data + "\n")
+				s.Expect("event: message\ndata: " + data + "\n")
 			})
 		}
 		clients = append(clients, func(topic, data string) {
 			t.Helper()
-			m.expect(topic, data)
+			m.Expect(topic, data)
 		})
 	}
 	check := func(data string, serial int64) {
@@ -81,23 +82,23 @@ func TestReloadOfLimits(t *testing.T) {
 	origin := func(want, upgrade string) {
 		t.Helper()
 		header := []string{"Origin: https://app.example"}
-		c := get(t, dial(t, n.addr), "/", header...)
-		if got := c.header.Get("Access-Control-Allow-Origin"); got != want {
+		c := wire.Get(t, dial(t, n.addr), "/", header...)
+		if got := c.Header.Get("Access-Control-Allow-Origin"); got != want {
 			t.Errorf("Access-Control-Allow-Origin is %q, not %q", got, want)
 		}
-		header = append(header, "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: "+wsKey)
-		c = get(t, dial(t, n.addr), "/mqtt", header...)
-		if !strings.HasPrefix(c.status, "HTTP/1.1 "+upgrade) {
-			t.Errorf("upgrade: %s, not %s", c.status, upgrade)
+		header = append(header, wire.UpgradeHeader()...)
+		c = wire.Get(t, dial(t, n.addr), "/mqtt", header...)
+		if !strings.HasPrefix(c.Status, "HTTP/1.1 "+upgrade) {
+			t.Errorf("upgrade: %s, not %s", c.Status, upgrade)
 		}
-		c.conn.Close()
+		c.Conn.Close()
 		n.connections(t, 2)
 	}
 	live := func(data string) {
 		t.Helper()
 		n.publish("t", data)
-		s.expect("event: message\ndata: " + data + "\n")
-		m.expect("t", data)
+		s.Expect("event: message\ndata: " + data + "\n")
+		m.Expect("t", data)
 	}
 	origin("*", "101")
 	n.change(func(c *config.Config) { c.AllowedOrigins = []string{"https://other.example"} })
@@ -120,7 +121,7 @@ func TestReloadOfLimits(t *testing.T) {
 	n.change(func(c *config.Config) { c.MaxConnections, c.MaxConnectionsPerIP = 0, 1 })
 	one := n.events("topic", "t", "auth", token)
 	refusedSSE(n, token, "t")
-	one.conn.Close()
+	one.Conn.Close()
 	n.connections(t, 2)
 	n.change(func(c *config.Config) { c.MaxConnectionsPerIP, c.PublishRate = 0, 1 })
 	post := func() int {
@@ -141,12 +142,12 @@ func TestReloadOfLimits(t *testing.T) {
 
 // "SIGHUP reloads … log level …, and logs which other changed keys need a restart".
 // What needs one stays as it was.
-func TestReloadSaysWhatNeedsARestart(t *testing.T) {
+func TestReloadReportsSettingsThatNeedRestart(t *testing.T) {
 	n := start(t, func(c *config.Config) { c.LogLevel = "warn" })
 	refuse := func() {
-		c := get(t, dial(t, n.addr), "/events?topic=t&auth=nonsense", lastRequest)
-		c.next()
-		c.ends()
+		c := wire.Get(t, dial(t, n.addr), "/events?topic=t&auth=nonsense", lastRequest)
+		c.Next()
+		c.ExpectEnd()
 	}
 	const debugLine = "level=DEBUG msg=\"token refused\""
 	refuse()

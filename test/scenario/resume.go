@@ -6,12 +6,13 @@ import (
 	"testing"
 
 	"pubsub/internal/config"
+	"pubsub/internal/testkit/wire"
 )
 
 // "The id names, for every topic of which a version was delivered on this stream or
 // given by Last-Event-ID, topic:VERSION": from the first event on. Whoever loses the
 // connection right after that has lost nothing.
-func TestFirstIDNamesWhatWasGiven(t *testing.T) {
+func TestFirstIDIncludesGivenVersions(t *testing.T) {
 	n := start(t)
 	topics := []string{"a", "b", "c", "d"}
 	old, id := map[string]string{}, ""
@@ -30,15 +31,15 @@ func TestFirstIDNamesWhatWasGiven(t *testing.T) {
 		pairs = append(pairs, "topic", topic)
 	}
 	c := n.adminEvents(pairs...)
-	c.expect("event: message\nid: a:" + now["a"] + ",b:" + old["b"] + ",c:" + old["c"] + "\ndata: a2\n")
-	c.conn.Close()
+	c.Expect("event: message\nid: a:" + now["a"] + ",b:" + old["b"] + ",c:" + old["c"] + "\ndata: a2\n")
+	c.Conn.Close()
 
 	pairs[3] = "a:" + now["a"] + ",b:" + old["b"] + ",c:" + old["c"]
 	c = n.adminEvents(pairs...)
-	c.expect("event: message\nid: a:" + now["a"] + ",b:" + now["b"] + ",c:" + old["c"] + "\ndata: b2\n")
-	c.expect("event: message\nid: a:" + now["a"] + ",b:" + now["b"] + ",c:" + old["c"] + ",d:" + now["d"] + "\ndata: d2\n")
+	c.Expect("event: message\nid: a:" + now["a"] + ",b:" + now["b"] + ",c:" + old["c"] + "\ndata: b2\n")
+	c.Expect("event: message\nid: a:" + now["a"] + ",b:" + now["b"] + ",c:" + old["c"] + ",d:" + now["d"] + "\ndata: d2\n")
 	n.publish("c", "plain")
-	c.expect("event: message\ndata: plain\n")
+	c.Expect("event: message\ndata: plain\n")
 }
 
 // The retained messages of a stream's topics may exceed the memory that is kept for a
@@ -67,8 +68,8 @@ func TestLargeRetainedMessagesOfAStream(t *testing.T) {
 	has := map[int]string{3: now[3], 6: now[6], 7: old[7]}
 	conn := dial(t, n.addr)
 	conn.SetReadBuffer(64 << 10) // of 2 MB
-	c := get(t, conn, "/events"+query(pairs...), "Fastly-Key: "+adminToken)
-	c.opened()
+	c := wire.Get(t, conn, "/events"+wire.Query(pairs...), "Fastly-Key: "+adminToken)
+	c.ExpectOpen()
 	n.publish(name(0), "plain")
 	before := now[9]
 	now[9] = n.publish(name(9), content(name(9), 3), "retain=true") // a parked client has not taken the one before
@@ -85,10 +86,10 @@ func TestLargeRetainedMessagesOfAStream(t *testing.T) {
 	}
 	next, plain, given := 0, 0, false
 	for next < topics || plain < 2 {
-		e := c.next()
-		if !e.hasID {
-			if !strings.Contains(e.data, `"data":"plain"`) {
-				t.Fatalf("an event without an id: %.200q", e.raw)
+		e := c.Next()
+		if !e.HasID {
+			if !strings.Contains(e.Data, `"data":"plain"`) {
+				t.Fatalf("an event without an id: %.200q", e.Raw)
 			}
 			plain++
 			continue
@@ -96,22 +97,22 @@ func TestLargeRetainedMessagesOfAStream(t *testing.T) {
 		for next == 3 || next == 6 {
 			next++
 		}
-		if has[9] = before; next == 9 && !given && e.id == id() {
+		if has[9] = before; next == 9 && !given && e.ID == id() {
 			given = true // the kernel has more room for clients that are not parked
 			continue
 		}
 		delete(has, 9)
-		if has[next] = now[next]; e.id != id() {
-			t.Fatalf("%q is the id of number %d, not %q", e.id, next, id())
+		if has[next] = now[next]; e.ID != id() {
+			t.Fatalf("%q is the id of number %d, not %q", e.ID, next, id())
 		}
-		if want := fmt.Sprintf(`{"topic":"t%d","data":"t%d`, next, next); !strings.HasPrefix(e.data, want) || !strings.Contains(e.data, now[next]) {
-			t.Fatalf("number %d is %.60q…%q", next, e.data, e.data[len(e.data)-60:])
+		if want := fmt.Sprintf(`{"topic":"t%d","data":"t%d`, next, next); !strings.HasPrefix(e.Data, want) || !strings.Contains(e.Data, now[next]) {
+			t.Fatalf("number %d is %.60q…%q", next, e.Data, e.Data[len(e.Data)-60:])
 		}
 		next++
 	}
 	last := n.publish(name(4), "live", "retain=true")
 	has[4] = last
-	if e := c.next(); e.id != id() || !strings.Contains(e.data, "live") {
-		t.Fatalf("after that comes %.200q", e.raw)
+	if e := c.Next(); e.ID != id() || !strings.Contains(e.Data, "live") {
+		t.Fatalf("after that comes %.200q", e.Raw)
 	}
 }

@@ -17,6 +17,7 @@ import (
 
 	"pubsub/internal/config"
 	"pubsub/internal/mqtt"
+	"pubsub/internal/testkit/wire"
 )
 
 // fleet is the nodes that clients come to, as behind a load balancer that knows
@@ -111,20 +112,20 @@ func (s *follower) events(token string) func(ctx context.Context, n *node) error
 		if lastID != "" {
 			header = append(header, "Last-Event-ID: "+lastID)
 		}
-		conn, r, err := open(ctx, n, "/events"+query(pairs...), header...)
+		conn, r, err := open(ctx, n, "/events"+wire.Query(pairs...), header...)
 		if err != nil {
 			return err
 		}
 		defer conn.Close()
-		c := &sseClient{conn: conn, r: r}
+		c := &wire.SSE{Stream: wire.Stream{Conn: conn, Body: r}}
 		for {
-			e, err := c.read()
+			e, err := c.Read()
 			if err != nil {
 				return err
 			}
-			if e.hasID {
-				lastID = e.id
-				topic, value, _ := strings.Cut(e.data, " ")
+			if e.HasID {
+				lastID = e.ID
+				topic, value, _ := strings.Cut(e.Data, " ")
 				s.got(topic, value)
 			}
 		}
@@ -138,9 +139,9 @@ func (s *follower) session(token string) func(ctx context.Context, n *node) erro
 	for _, topic := range s.topics {
 		subscribe.Filters = append(subscribe.Filters, mqtt.Filter{Topic: topic})
 	}
-	hello := appendFrame(nil, 0x80|opBinary, appendPackets(nil, &connect, &subscribe))
+	hello := wire.AppendFrame(nil, wire.FIN|wire.OpBinary, wire.AppendPackets(nil, &connect, &subscribe))
 	return func(ctx context.Context, n *node) error {
-		conn, r, err := open(ctx, n, "/mqtt", "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: "+wsKey)
+		conn, r, err := open(ctx, n, "/mqtt", wire.UpgradeHeader()...)
 		if err != nil {
 			return err
 		}
@@ -148,9 +149,9 @@ func (s *follower) session(token string) func(ctx context.Context, n *node) erro
 		if _, err := conn.Write(hello); err != nil {
 			return err
 		}
-		m := &mqttClient{conn: conn, r: r}
+		m := &wire.MQTT{Session: wire.Session{Conn: conn, R: r}}
 		for {
-			p, err := m.read()
+			p, err := m.Read()
 			if err != nil {
 				return err
 			}
@@ -181,7 +182,6 @@ func (f *fleet) publishUntilAccepted(r *rand.Rand, topic string, value int) erro
 // published and read: every client ends on the right value of each topic, and never
 // sees an older one after a newer.
 func TestClusterRollingRestart(t *testing.T) {
-	t.Parallel()
 	const publishers, topicsEach, followers, rounds = 4, 5, 24, 2
 	own := ownBroker(startNATS(t))
 	settings := []func(*config.Config){own, func(c *config.Config) {

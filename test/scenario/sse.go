@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"pubsub/internal/config"
+	"pubsub/internal/testkit"
+	"pubsub/internal/testkit/wire"
 )
 
 // "Always HTTP 200", with these headers; "on HTTP/1.1 a stream is chunked", and ends
@@ -18,8 +20,8 @@ import (
 func TestStreamHead(t *testing.T) {
 	n := start(t)
 	c := n.getEvents("topic", "t", "auth", n.token("t"))
-	if c.status != "HTTP/1.1 200 OK" {
-		t.Errorf("status %q", c.status)
+	if c.Status != "HTTP/1.1 200 OK" {
+		t.Errorf("status %q", c.Status)
 	}
 	for name, want := range map[string][]string{
 		"Content-Type":                 {"text/event-stream"},
@@ -32,14 +34,14 @@ func TestStreamHead(t *testing.T) {
 		"Transfer-Encoding":            {"chunked"},
 		"Content-Length":               nil,
 	} {
-		if got := c.header.Values(name); !slices.Equal(got, want) {
+		if got := c.Header.Values(name); !slices.Equal(got, want) {
 			t.Errorf("%s: %q, not %q", name, got, want)
 		}
 	}
-	if _, err := http.ParseTime(c.header.Get("Date")); err != nil {
+	if _, err := http.ParseTime(c.Header.Get("Date")); err != nil {
 		t.Errorf("Date: %v", err)
 	}
-	c.opened()
+	c.ExpectOpen()
 }
 
 // "HEAD works wherever GET does and is no stream."
@@ -113,14 +115,14 @@ func TestStreamRefusals(t *testing.T) {
 		{"long topic", "?topic=" + long[:1024] + "&auth=" + token, nil, "forbidden", "Cannot subscribe to topic: " + long[:64] + "…"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			c := get(t, dial(t, n.addr), "/events"+tt.query, append(tt.header, "Connection: close")...)
-			if c.status != "HTTP/1.1 200 OK" || c.header.Get("Content-Type") != "text/event-stream" ||
-				c.header.Get("Cache-Control") != "no-store, no-transform" || c.header.Get("X-Accel-Buffering") != "no" {
-				t.Errorf("%s %v", c.status, c.header)
+			c := wire.Get(t, dial(t, n.addr), "/events"+tt.query, append(tt.header, "Connection: close")...)
+			if c.Status != "HTTP/1.1 200 OK" || c.Header.Get("Content-Type") != "text/event-stream" ||
+				c.Header.Get("Cache-Control") != "no-store, no-transform" || c.Header.Get("X-Accel-Buffering") != "no" {
+				t.Errorf("%s %v", c.Status, c.Header)
 			}
 			quoted := strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(tt.text)
-			c.refused(tt.condition, quoted)
-			c.ends()
+			c.ExpectError(tt.condition, quoted)
+			c.ExpectEnd()
 		})
 	}
 }
@@ -151,7 +153,7 @@ func TestStreamCredentials(t *testing.T) {
 		{"unknown parameter", "?topic=t&foo=bar&auth=" + token, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			get(t, dial(t, n.addr), "/events"+tt.query, tt.header...).opened()
+			wire.Get(t, dial(t, n.addr), "/events"+tt.query, tt.header...).ExpectOpen()
 		})
 	}
 }
@@ -177,7 +179,7 @@ func TestTokenRefusals(t *testing.T) {
 		"no kid":                 k.sign(map[string]any{"alg": "HS256"}, rights),
 		"another secret":         signingKey{k.ID, k.Value + "x"}.token([]string{"t"}, nil, nil),
 		"alg none":               k.sign(with("alg", "none"), rights),
-		"alg none, unsigned":     part(with("alg", "none")) + "." + part(rights) + ".",
+		"alg none, unsigned":     testkit.Unsigned(with("alg", "none"), rights) + ".",
 		"alg HS512":              k.sign(with("alg", "HS512"), rights),
 		"crit":                   k.sign(with("crit", []string{"exp"}), rights),
 		"over 8 KiB":             k.token([]string{"t", strings.Repeat("x", 8<<10)}, nil, nil),
@@ -189,10 +191,10 @@ func TestTokenRefusals(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := n.getEvents("topic", "t", "auth", token)
-			c.refused("forbidden", "Invalid token")
+			c.ExpectError("forbidden", "Invalid token")
 			m := n.upgrade()
-			m.frame(0x80|opBinary, connectWith(token))
-			m.ended(0x87, 1000)
+			m.WriteFrame(wire.FIN|wire.OpBinary, connectWith(token))
+			m.ExpectEnd(0x87, 1000)
 			if resp, body := n.do("POST", n.url("/events?topic=t"), map[string]string{"Authorization": "Bearer " + token}, "x"); resp.StatusCode != 403 || body != "Invalid token\n" {
 				t.Errorf("POST: %s %q", resp.Status, body)
 			}
@@ -207,7 +209,7 @@ func TestTokenRefusals(t *testing.T) {
 // "a token without exp is accepted unless require-exp".
 func TestRequireExp(t *testing.T) {
 	n := start(t, func(c *config.Config) { c.RequireExp = true })
-	n.getEvents("topic", "t", "auth", n.token("t")).refused("forbidden", "Invalid token")
+	n.getEvents("topic", "t", "auth", n.token("t")).ExpectError("forbidden", "Invalid token")
 	n.events("topic", "t", "auth", n.key.token([]string{"t"}, nil, claims{"exp": time.Now().Unix() + 60}))
 }
 
@@ -236,7 +238,7 @@ func TestMessageEvents(t *testing.T) {
 		{string(all), "event: message-base64\ndata: " + base64.StdEncoding.EncodeToString(all) + "\n"},
 	} {
 		n.publish("t", tt.data)
-		c.expect(tt.want)
+		c.Expect(tt.want)
 	}
 }
 
@@ -248,43 +250,42 @@ func TestEnvelope(t *testing.T) {
 	durable := n.adminEvents("topic", "t", "topic", "u,", "envelope", "1", "durable", "1")
 	n.publish("t", "a\r\n\"é\"\rb")
 	want := "event: message\ndata: {\"topic\":\"t\",\"data\":\"a\\r\\n\\\"é\\\"\\rb\"}\n"
-	one.expect(want)
-	durable.expect(want)
+	one.Expect(want)
+	durable.Expect(want)
 	n.publish("t", "\xff")
 	want = "event: message\ndata: {\"topic\":\"t\",\"base64\":\"/w==\"}\n"
-	one.expect(want)
-	durable.expect(want)
+	one.Expect(want)
+	durable.Expect(want)
 	v := n.publish("t", "kept", "retain=true")
-	one.expect("event: message\ndata: {\"topic\":\"t\",\"data\":\"kept\",\"version\":\"" + v + "\"}\n")
-	durable.expect("event: message\nid: t:" + v + "\ndata: {\"topic\":\"t\",\"data\":\"kept\",\"version\":\"" + v + "\"}\n")
+	one.Expect("event: message\ndata: {\"topic\":\"t\",\"data\":\"kept\",\"version\":\"" + v + "\"}\n")
+	durable.Expect("event: message\nid: t:" + v + "\ndata: {\"topic\":\"t\",\"data\":\"kept\",\"version\":\"" + v + "\"}\n")
 	w := n.publish("u,", "", "retain=true")
-	durable.expect("event: message\nid: t:" + v + ",u%2C:" + w + "\ndata: {\"topic\":\"u,\",\"data\":\"\",\"version\":\"" + w + "\"}\n")
+	durable.Expect("event: message\nid: t:" + v + ",u%2C:" + w + "\ndata: {\"topic\":\"u,\",\"data\":\"\",\"version\":\"" + w + "\"}\n")
 	again := n.adminEvents("topic", "t", "envelope", "1", "durable", "1")
-	again.expect("event: message\nid: t:" + v + "\ndata: {\"topic\":\"t\",\"data\":\"kept\",\"version\":\"" + v + "\"}\n")
+	again.Expect("event: message\nid: t:" + v + "\ndata: {\"topic\":\"t\",\"data\":\"kept\",\"version\":\"" + v + "\"}\n")
 }
 
 // "After 25 s (sse-keep-alive) without a byte: event: keep-alive, empty data."
 func TestKeepAliveEvent(t *testing.T) {
-	t.Parallel()
 	n := start(t, func(c *config.Config) { c.SSEKeepAlive = 150 * time.Millisecond })
 	c := n.adminEvents("topic", "t")
 	for range 3 {
-		c.expect("event: keep-alive\ndata: \n")
+		c.Expect("event: keep-alive\ndata: \n")
 	}
 	n.publish("t", "x")
-	for e := c.next(); e.raw != "event: message\ndata: x\n"; e = c.next() {
-		if e.raw != "event: keep-alive\ndata: \n" {
-			t.Fatalf("%q", e.raw)
+	for e := c.Next(); e.Raw != "event: message\ndata: x\n"; e = c.Next() {
+		if e.Raw != "event: keep-alive\ndata: \n" {
+			t.Fatalf("%q", e.Raw)
 		}
 	}
-	c.expect("event: keep-alive\ndata: \n")
+	c.Expect("event: keep-alive\ndata: \n")
 }
 
 // What a client sends after its request means nothing.
-func TestBytesAfterTheRequestMeanNothing(t *testing.T) {
+func TestBytesAfterRequestAreIgnored(t *testing.T) {
 	n := start(t)
 	c := n.adminEvents("topic", "t")
-	io.WriteString(c.conn, "GET / HTTP/1.1\r\nHost: broker\r\n\r\n")
+	io.WriteString(c.Conn, "GET / HTTP/1.1\r\nHost: broker\r\n\r\n")
 	n.publish("t", "x")
-	c.expect("event: message\ndata: x\n")
+	c.Expect("event: message\ndata: x\n")
 }

@@ -26,6 +26,7 @@ import (
 
 	"pubsub/internal/config"
 	"pubsub/internal/mqtt"
+	"pubsub/internal/testkit/wire"
 )
 
 // tlsNode is a node that speaks TLS, with what its clients need to trust it.
@@ -103,23 +104,23 @@ func (n *tlsNode) dial() *tls.Conn {
 }
 
 // events begins a stream over TLS and HTTP/1.1.
-func (n *tlsNode) events(pairs ...string) *sseClient {
+func (n *tlsNode) events(pairs ...string) *wire.SSE {
 	n.t.Helper()
-	c := get(n.t, n.dial(), "/events"+query(pairs...), asAdminLine)
-	c.opened()
+	c := wire.Get(n.t, n.dial(), "/events"+wire.Query(pairs...), asAdminLine)
+	c.ExpectOpen()
 	return c
 }
 
 // session opens an MQTT session over wss.
-func (n *tlsNode) session(topics ...string) *mqttClient {
+func (n *tlsNode) session(topics ...string) *wire.MQTT {
 	n.t.Helper()
-	m := upgradeOn(n.t, n.dial(), "Sec-WebSocket-Protocol: mqtt")
-	if got := m.header.Get("Sec-Websocket-Protocol"); got != "mqtt" {
+	m := wire.Upgrade(n.t, n.dial(), "Sec-WebSocket-Protocol: mqtt")
+	if got := m.Header.Get("Sec-Websocket-Protocol"); got != "mqtt" {
 		n.t.Errorf("the subprotocol is %q", got)
 	}
-	m.connect(adminToken, mqtt.Connect{})
+	m.Connect(adminToken, mqtt.Connect{})
 	if len(topics) > 0 {
-		m.subscribe(topics...)
+		m.Subscribe(topics...)
 	}
 	return m
 }
@@ -147,7 +148,7 @@ func (n *tlsNode) http2(window int) *http2 {
 	return c
 }
 
-// bodyConn is the body of a response as a connection of which sseClient asks only
+// bodyConn is the body of a response as a connection of which wire.SSE asks only
 // deadlines: patience bounds the whole stream.
 type bodyConn struct {
 	net.Conn
@@ -159,18 +160,18 @@ func (bodyConn) SetDeadline(time.Time) error { return nil }
 func (b bodyConn) Close() error { b.cancel(); return nil }
 
 // events begins a stream, with the administrator's token.
-func (c *http2) events(pairs ...string) *sseClient {
+func (c *http2) events(pairs ...string) *wire.SSE {
 	c.n.t.Helper()
 	return c.send(nil, pairs...)
 }
 
 // send is events with a request that has a body.
-func (c *http2) send(body io.Reader, pairs ...string) *sseClient {
+func (c *http2) send(body io.Reader, pairs ...string) *wire.SSE {
 	t := c.n.t
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	t.Cleanup(cancel)
-	r, err := http.NewRequestWithContext(ctx, "GET", c.n.url("/events"+query(pairs...)), body)
+	r, err := http.NewRequestWithContext(ctx, "GET", c.n.url("/events"+wire.Query(pairs...)), body)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -183,8 +184,9 @@ func (c *http2) send(body io.Reader, pairs ...string) *sseClient {
 	if resp.ProtoMajor != 2 || resp.StatusCode != 200 || resp.Header.Get("Content-Type") != "text/event-stream" || resp.Header["Connection"] != nil {
 		t.Fatalf("%s %s %v", resp.Proto, resp.Status, resp.Header)
 	}
-	s := &sseClient{t: t, conn: bodyConn{cancel: cancel}, r: bufio.NewReader(resp.Body), status: resp.Status, header: textproto.MIMEHeader(resp.Header)}
-	s.opened()
+	s := &wire.SSE{T: t, Stream: wire.Stream{Conn: bodyConn{cancel: cancel}, Body: bufio.NewReader(resp.Body), Status: resp.Status,
+		Header: textproto.MIMEHeader(resp.Header)}}
+	s.ExpectOpen()
 	return s
 }
 
@@ -195,19 +197,19 @@ func TestHTTP2Streams(t *testing.T) {
 	n := startTLS(t)
 	c := n.http2(0)
 	topic := func(i int) string { return fmt.Sprint("t", i) }
-	var ss []*sseClient
+	var ss []*wire.SSE
 	for i := range streams {
 		ss = append(ss, c.events("topic", topic(i), "topic", "all"))
 	}
-	check := func(ss []*sseClient, from int) {
+	check := func(ss []*wire.SSE, from int) {
 		t.Helper()
 		n.publish("all", "to all")
 		for i := range ss {
 			n.publish(topic(from+i), "to "+topic(from+i))
 		}
 		for i, s := range ss {
-			s.expect("event: message\ndata: to all\n")
-			s.expect("event: message\ndata: to " + topic(from+i) + "\n")
+			s.Expect("event: message\ndata: to all\n")
+			s.Expect("event: message\ndata: to " + topic(from+i) + "\n")
 		}
 	}
 	check(ss, 0)
@@ -215,7 +217,7 @@ func TestHTTP2Streams(t *testing.T) {
 		t.Errorf("%d connections", got)
 	}
 	for i := range 5 {
-		ss[i].conn.Close()
+		ss[i].Conn.Close()
 	}
 	if !within(func() bool {
 		return n.metric("pubsub_connections{") == streams-5 && n.metric("pubsub_subscriptions") == 2*(streams-5)
@@ -226,25 +228,24 @@ func TestHTTP2Streams(t *testing.T) {
 	// The server's end of a stream is the end of the body, not of the connection.
 	k := n.newKey()
 	s := c.events("topic", "t", "auth", k.token([]string{"t"}, nil, nil))
-	s.conn.Close()
+	s.Conn.Close()
 	n.deleteKey(k)
 	check(ss[5:], 5)
 }
 
 // "No subscriber can slow another down": not on its own connection either. One
 // "that takes no byte for write-timeout is closed", and only its stream.
-func TestHTTP2StreamThatIsNotRead(t *testing.T) {
-	t.Parallel()
+func TestHTTP2StalledReader(t *testing.T) {
 	// Long enough that a busy machine does not make a reader one that takes nothing.
 	n := startTLS(t, func(c *config.Config) { c.WriteTimeout = 2 * time.Second })
 	c := n.http2(64 << 10)
 	stalled := c.events("topic", "t")
-	fast := []*sseClient{c.events("topic", "t"), c.events("topic", "t")}
+	fast := []*wire.SSE{c.events("topic", "t"), c.events("topic", "t")}
 	data := strings.Repeat("x", 16<<10)
 	for i := 0; ; i++ {
 		n.publish("t", data)
 		for _, s := range fast {
-			s.expect("event: message\ndata: " + data + "\n")
+			s.Expect("event: message\ndata: " + data + "\n")
 		}
 		if n.metric("pubsub_connections{") == 2 {
 			break
@@ -253,12 +254,12 @@ func TestHTTP2StreamThatIsNotRead(t *testing.T) {
 			t.Fatal("the stream that is not read is still there")
 		}
 	}
-	if b, err := io.ReadAll(stalled.r); err == nil && len(b) > 256<<10 {
+	if b, err := io.ReadAll(stalled.Body); err == nil && len(b) > 256<<10 {
 		t.Errorf("%d bytes were waiting", len(b))
 	}
 	n.publish("t", "end")
 	for _, s := range fast {
-		s.expect("event: message\ndata: end\n")
+		s.Expect("event: message\ndata: end\n")
 	}
 	if got := c.dialled.Load(); got != 1 {
 		t.Errorf("%d connections", got)
@@ -268,7 +269,6 @@ func TestHTTP2StreamThatIsNotRead(t *testing.T) {
 // Who reads, if slowly, "takes a byte" all the time, and is not closed: one message
 // may take longer than write-timeout.
 func TestSlowReaderIsNotClosed(t *testing.T) {
-	t.Parallel()
 	// The timeout is long enough that a busy machine does not look like a reader who
 	// takes nothing; all 32 pieces take twice as long.
 	const timeout, size, piece = 2 * time.Second, 4 << 20, 128 << 10
@@ -278,14 +278,14 @@ func TestSlowReaderIsNotClosed(t *testing.T) {
 		c.SubscriberBuffer = 2 * size
 		c.LogLevel = "error"
 	}
-	read := func(t *testing.T, n *node, s *sseClient) {
+	read := func(t *testing.T, n *node, s *wire.SSE) {
 		data := bytes.Repeat([]byte("x"), size)
 		n.publish("t", string(data))
 		began := time.Now()
 		want := append(append([]byte("event: message\ndata: "), data...), "\n\n"...)
 		got := make([]byte, 0, len(want))
 		for b := make([]byte, piece); len(got) < len(want); {
-			k, err := io.ReadFull(s.r, b[:min(piece, len(want)-len(got))])
+			k, err := io.ReadFull(s.Body, b[:min(piece, len(want)-len(got))])
 			got = append(got, b[:k]...)
 			if err != nil {
 				t.Fatalf("after %d of %d bytes and %v: %v", len(got), len(want), time.Since(began), err)
@@ -296,7 +296,7 @@ func TestSlowReaderIsNotClosed(t *testing.T) {
 			t.Error("another message")
 		}
 		n.publish("t", "next")
-		s.expect("event: message\ndata: next\n")
+		s.Expect("event: message\ndata: next\n")
 	}
 	t.Run("HTTP/1.1", func(t *testing.T) {
 		t.Parallel()
@@ -319,28 +319,28 @@ func TestSlowReaderIsNotClosed(t *testing.T) {
 func TestTLS(t *testing.T) {
 	n := startTLS(t)
 	k := n.newKey()
-	s := get(t, n.dial(), "/events?topic=t&durable=true&auth="+k.token([]string{"t"}, nil, nil))
-	if s.status != "HTTP/1.1 200 OK" || s.header.Get("Connection") != "close" || s.header.Get("Transfer-Encoding") != "chunked" {
-		t.Errorf("%s %v", s.status, s.header)
+	s := wire.Get(t, n.dial(), "/events?topic=t&durable=true&auth="+k.token([]string{"t"}, nil, nil))
+	if s.Status != "HTTP/1.1 200 OK" || s.Header.Get("Connection") != "close" || s.Header.Get("Transfer-Encoding") != "chunked" {
+		t.Errorf("%s %v", s.Status, s.Header)
 	}
-	s.opened()
-	m := upgradeOn(t, n.dial())
-	m.connect(k.token([]string{"t"}, []string{"t"}, nil), mqtt.Connect{})
-	m.subscribe("t")
+	s.ExpectOpen()
+	m := wire.Upgrade(t, n.dial())
+	m.Connect(k.token([]string{"t"}, []string{"t"}, nil), mqtt.Connect{})
+	m.Subscribe("t")
 	admin := n.session("t")
-	m.publish("t", "from a session", false)
-	s.expect("event: message\ndata: from a session\n")
+	m.Publish("t", "from a session", false)
+	s.Expect("event: message\ndata: from a session\n")
 	v := n.publish("t", "posted", "retain=true")
-	s.expect("event: message\nid: t:" + v + "\ndata: posted\n")
-	for _, m := range []*mqttClient{m, admin} {
-		m.expect("t", "from a session")
-		m.expect("t", "posted")
-		m.ping()
+	s.Expect("event: message\nid: t:" + v + "\ndata: posted\n")
+	for _, m := range []*wire.MQTT{m, admin} {
+		m.Expect("t", "from a session")
+		m.Expect("t", "posted")
+		m.Ping()
 	}
 	n.deleteKey(k)
 	sseSubscriber{s}.ends(revoked) // the end is told as TLS tells it
 	mqttSubscriber{m}.ends(revoked)
-	admin.ping()
+	admin.Ping()
 	h := n.http2(0).events("topic", "t")
 	n.cancel()
 	sseSubscriber{h}.ends(drained)

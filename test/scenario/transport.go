@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"pubsub/internal/mqtt"
+	"pubsub/internal/testkit/wire"
 )
 
 // subscriber is what scenarios over all transports ask of a client.
@@ -42,13 +43,17 @@ var transports = []transport{
 	{"MQTT", subscribeMQTT, refusedMQTT},
 }
 
+// forEachTransport runs f as a parallel subtest for each transport.
 func forEachTransport(t *testing.T, f func(t *testing.T, m transport)) {
 	for _, m := range transports {
-		t.Run(m.name, func(t *testing.T) { f(t, m) })
+		t.Run(m.name, func(t *testing.T) {
+			t.Parallel()
+			f(t, m)
+		})
 	}
 }
 
-type sseSubscriber struct{ c *sseClient }
+type sseSubscriber struct{ c *wire.SSE }
 
 func subscribeSSE(n *node, token string, topics ...string) subscriber {
 	n.t.Helper()
@@ -63,37 +68,37 @@ func subscribeSSE(n *node, token string, topics ...string) subscriber {
 }
 
 func (s sseSubscriber) next() string {
-	s.c.t.Helper()
-	e := s.c.next()
-	if e.name != "message" || e.hasID {
-		s.c.t.Fatalf("not a message without id: %q", e.raw)
+	s.c.T.Helper()
+	e := s.c.Next()
+	if e.Name != "message" || e.HasID {
+		s.c.T.Fatalf("not a message without id: %q", e.Raw)
 	}
-	return e.data
+	return e.Data
 }
 
 func (s sseSubscriber) ends(why ending) {
-	s.c.t.Helper()
+	s.c.T.Helper()
 	switch why {
 	case expired:
-		s.c.refused("token-expired", "Token expired")
+		s.c.ExpectError("token-expired", "Token expired")
 	case revoked:
-		s.c.refused("token-revoked", "Token revoked")
+		s.c.ExpectError("token-revoked", "Token revoked")
 	case drained:
-		s.c.drained()
+		s.c.ExpectDrain()
 	}
-	s.c.ends()
+	s.c.ExpectEnd()
 }
 
-func (s sseSubscriber) leave() { s.c.conn.Close() }
+func (s sseSubscriber) leave() { s.c.Conn.Close() }
 
 func refusedSSE(n *node, token, topic string) {
 	n.t.Helper()
-	c := get(n.t, dial(n.t, n.addr), "/events"+query("topic", topic, "auth", token), "Connection: close")
-	c.refused("too-many-connections", "Too many connections")
-	c.ends()
+	c := wire.Get(n.t, dial(n.t, n.addr), "/events"+wire.Query("topic", topic, "auth", token), "Connection: close")
+	c.ExpectError("too-many-connections", "Too many connections")
+	c.ExpectEnd()
 }
 
-type mqttSubscriber struct{ m *mqttClient }
+type mqttSubscriber struct{ m *wire.MQTT }
 
 func subscribeMQTT(n *node, token string, topics ...string) subscriber {
 	n.t.Helper()
@@ -101,33 +106,33 @@ func subscribeMQTT(n *node, token string, topics ...string) subscriber {
 		token = adminToken
 	}
 	m := n.connect(token, mqtt.Connect{})
-	m.subscribe(topics...)
+	m.Subscribe(topics...)
 	return mqttSubscriber{m}
 }
 
 func (s mqttSubscriber) next() string {
-	s.m.t.Helper()
-	return string(s.m.publication().Payload)
+	s.m.T.Helper()
+	return string(s.m.NextPublish().Payload)
 }
 
 func (s mqttSubscriber) ends(why ending) {
-	s.m.t.Helper()
+	s.m.T.Helper()
 	switch why {
 	case expired, revoked:
-		s.m.ended(mqtt.NotAuthorized, 1000)
+		s.m.ExpectEnd(mqtt.NotAuthorized, 1000)
 	case drained:
-		s.m.ended(mqtt.ServerShuttingDown, 1000)
+		s.m.ExpectEnd(mqtt.ServerShuttingDown, 1000)
 	}
 }
 
-func (s mqttSubscriber) leave() { s.m.conn.Close() }
+func (s mqttSubscriber) leave() { s.m.Conn.Close() }
 
 func refusedMQTT(n *node, token, _ string) {
 	n.t.Helper()
 	m := n.upgrade()
-	m.send(&mqtt.Connect{Password: []byte(token), HasPassword: true})
-	m.ended(mqtt.QuotaExceeded, 1000)
-	m.conn.Close()
+	m.Send(&mqtt.Connect{Password: []byte(token), HasPassword: true})
+	m.ExpectEnd(mqtt.QuotaExceeded, 1000)
+	m.Conn.Close()
 }
 
 // isEnd reports whether err says that the other side ended the connection, whole

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"pubsub"
+	"pubsub/internal/testkit"
 )
 
 // TestRecordLayout pins the bytes of records, because other releases read them.
@@ -124,7 +125,7 @@ func TestAllocations(t *testing.T) {
 			t.Fatal(ok, err)
 		}
 	})
-	if raceEnabled {
+	if testkit.Race {
 		return // the race detector's pools let things go
 	}
 	if put > 2 { // the function that waits

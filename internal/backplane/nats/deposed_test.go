@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 
 	"pubsub"
+	"pubsub/internal/testkit"
 )
 
 // A leader that is cut off from the other servers answers for up to ten seconds as
@@ -65,18 +66,18 @@ func TestDeposedLeaderIsNotBelieved(t *testing.T) {
 }
 
 // sever cuts a server off from the others, or connects it again.
-func sever(routes [][]*proxy, i int, cut bool) {
+func sever(routes [][]*testkit.Proxy, i int, cut bool) {
 	for j := range routes {
 		if i != j {
-			routes[i][j].setCut(cut)
-			routes[j][i].setCut(cut)
+			routes[i][j].SetCut(cut)
+			routes[j][i].SetCut(cut)
 		}
 	}
 }
 
 // newSeverableCluster returns a running cluster of n servers, and the proxy by which
 // each reaches each other one.
-func newSeverableCluster(t testing.TB, n int) (c *natsCluster, routes [][]*proxy) {
+func newSeverableCluster(t testing.TB, n int) (c *natsCluster, routes [][]*testkit.Proxy) {
 	t.Helper()
 	i := -1
 	c = newCluster(t, n, func(o *server.Options) {
@@ -84,9 +85,9 @@ func newSeverableCluster(t testing.TB, n int) (c *natsCluster, routes [][]*proxy
 		o.Cluster.NoAdvertise = true
 		if routes == nil {
 			for range n {
-				var from []*proxy
+				var from []*testkit.Proxy
 				for _, r := range o.Routes {
-					from = append(from, newProxyTo(t, r.Host))
+					from = append(from, testkit.NewProxy(t, r.Host))
 				}
 				routes = append(routes, from)
 			}
@@ -94,7 +95,7 @@ func newSeverableCluster(t testing.TB, n int) (c *natsCluster, routes [][]*proxy
 		o.Routes = nil
 		for j, p := range routes[i] {
 			if j != i {
-				o.Routes = append(o.Routes, &url.URL{Scheme: "nats", Host: p.l.Addr().String()})
+				o.Routes = append(o.Routes, &url.URL{Scheme: "nats", Host: p.Addr()})
 			}
 		}
 		o.Cluster.Advertise = "127.0.0.1:1" // nobody is to go there past the proxies

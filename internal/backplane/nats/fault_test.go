@@ -10,10 +10,11 @@ import (
 	"testing"
 	"time"
 
-	"pubsub"
-
 	"github.com/nats-io/nats-server/v2/server"
 	natsgo "github.com/nats-io/nats.go"
+
+	"pubsub"
+	"pubsub/internal/testkit"
 )
 
 var (
@@ -78,7 +79,7 @@ type faults struct {
 	t       *testing.T
 	r       *rand.Rand // owned by the test's goroutine
 	cluster *natsCluster
-	proxies []*proxy // of the nodes, in their order
+	proxies []*testkit.Proxy // of the nodes, in their order
 	history *history
 
 	busy, quiet []pubsub.Topic
@@ -124,7 +125,7 @@ func newFaults(t *testing.T) *faults {
 // startNode starts a node, whose subscribers to all topics read what is there.
 func (f *faults) startNode(i int) {
 	f.t.Helper()
-	o := Options{URLs: []string{f.proxies[i].url()}, SyncInterval: time.Hour, Wait: 2 * time.Second}
+	o := Options{URLs: []string{natsURL(f.proxies[i])}, SyncInterval: time.Hour, Wait: 2 * time.Second}
 	o.Events.Error = func(string, error) {} // there are many
 	n := newNode(f.t, o)
 	n.began = map[pubsub.Topic]pubsub.Version{}
@@ -234,33 +235,33 @@ func (f *faults) cutLink(quiet pubsub.Topic) {
 	i := f.r.IntN(len(f.nodes))
 	f.found("before a cut", f.history.now())
 	f.node(i).settled() // or it would look again anyway
-	f.proxies[i].setCut(true)
+	f.proxies[i].SetCut(true)
 	f.eventually("that a node is cut off", func() bool { return !f.node(i).Stats().Connected })
 	f.putBy(i+1, quiet, "while it was cut off")
 	f.pause()
-	f.proxies[i].setCut(false)
+	f.proxies[i].SetCut(false)
 }
 
 // silenceLink throws away what a node is sent, and then closes its connection.
 func (f *faults) silenceLink(quiet pubsub.Topic) {
 	i := f.r.IntN(len(f.nodes))
-	f.proxies[i].deaf.Store(true)
+	f.proxies[i].SetSilent(true, false)
 	f.putBy(i+1, quiet, "while it was deaf")
 	f.pause()
-	f.proxies[i].setCut(true)
-	f.proxies[i].deaf.Store(false)
-	f.proxies[i].setCut(false)
+	f.proxies[i].SetCut(true)
+	f.proxies[i].SetSilent(false, false)
+	f.proxies[i].SetCut(false)
 }
 
 // killNode ends a node without its saying so to the others, and starts another.
 func (f *faults) killNode(quiet pubsub.Topic) {
 	i := f.r.IntN(len(f.nodes))
 	n := f.node(i)
-	f.proxies[i].setCut(true)
+	f.proxies[i].SetCut(true)
 	n.Close()
 	f.check(n)
 	f.putBy(i+1, quiet, "while it was dead")
-	f.proxies[i].setCut(false)
+	f.proxies[i].SetCut(false)
 	f.startNode(i)
 }
 

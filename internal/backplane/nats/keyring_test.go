@@ -46,7 +46,7 @@ func TestWatchKeysWhileCutOff(t *testing.T) {
 	s := newServer(t)
 	p := newProxy(t, s)
 	a := newNode(t, Options{URLs: []string{s.url()}})
-	b := newNode(t, Options{URLs: []string{p.url()}})
+	b := newNode(t, Options{URLs: []string{natsURL(p)}})
 	ctx := ctxFor(t)
 	put := func(id, value string) {
 		t.Helper()
@@ -70,7 +70,7 @@ func TestWatchKeysWhileCutOff(t *testing.T) {
 	if c := next(t, changes); !c.Synced {
 		t.Fatalf("told of %+v, want Ready", c)
 	}
-	p.setCut(true)
+	p.SetCut(true)
 	eventually(t, "that the node is cut off", func() bool { return !b.Stats().Connected })
 	remove("goes")
 	remove("changes")
@@ -78,7 +78,7 @@ func TestWatchKeysWhileCutOff(t *testing.T) {
 	put("comes", "v")
 	put("comes and goes", "v")
 	remove("comes and goes")
-	p.setCut(false)
+	p.SetCut(false)
 	want := []string{"changes deleted", "changes=w", "comes and goes deleted", "comes=v", "goes deleted"}
 	var told []string
 	for len(told) < len(want) {

@@ -5,8 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net"
 	"strconv"
 	"strings"
 	"sync"
@@ -15,10 +13,10 @@ import (
 	"time"
 
 	"pubsub"
+	"pubsub/internal/testkit"
 )
 
-// patience is how long a test waits for what must happen.
-const patience = 60 * time.Second
+const patience = testkit.Patience
 
 // node is a backplane that runs, with what it has delivered.
 type node struct {
@@ -208,117 +206,14 @@ func (n *node) neverBack() {
 	}
 }
 
-// proxy is a TCP proxy between a node and a NATS server, that can be cut.
-type proxy struct {
-	l      net.Listener
-	target string
-
-	mu    sync.Mutex
-	cut   bool
-	conns map[net.Conn]struct{}
-	wg    sync.WaitGroup
-
-	deaf atomic.Bool // what the server sends is thrown away
-	mute atomic.Bool // what the node sends is thrown away
-}
-
-func newProxy(t testing.TB, s *natsServer) *proxy {
+// newProxy starts a proxy between nodes and s.
+func newProxy(t testing.TB, s *natsServer) *testkit.Proxy {
 	t.Helper()
-	return newProxyTo(t, strings.TrimPrefix(s.url(), "nats://"))
+	return testkit.NewProxy(t, strings.TrimPrefix(s.url(), "nats://"))
 }
 
-// newProxyTo returns a proxy to a host and port.
-func newProxyTo(t testing.TB, target string) *proxy {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := &proxy{l: l, target: target, conns: map[net.Conn]struct{}{}}
-	p.wg.Go(p.accept)
-	t.Cleanup(func() {
-		l.Close()
-		p.setCut(true)
-		p.wg.Wait()
-	})
-	return p
-}
-
-func (p *proxy) url() string { return "nats://" + p.l.Addr().String() }
-
-func (p *proxy) accept() {
-	for {
-		c, err := p.l.Accept()
-		if err != nil {
-			return
-		}
-		s, err := net.Dial("tcp", p.target)
-		if err != nil {
-			c.Close()
-			continue
-		}
-		if !p.add(c, s) {
-			continue
-		}
-		p.wg.Go(func() { p.copy(s, c, &p.mute) })
-		p.wg.Go(func() { p.copy(c, s, &p.deaf) })
-	}
-}
-
-func (p *proxy) add(conns ...net.Conn) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, c := range conns {
-		if p.cut {
-			c.Close()
-		} else {
-			p.conns[c] = struct{}{}
-		}
-	}
-	return !p.cut
-}
-
-// inUse reports whether there is a connection.
-func (p *proxy) inUse() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return len(p.conns) > 0
-}
-
-func (p *proxy) copy(dst, src net.Conn, lost *atomic.Bool) {
-	defer func() {
-		dst.Close()
-		src.Close()
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		delete(p.conns, dst)
-		delete(p.conns, src)
-	}()
-	b := make([]byte, 64<<10)
-	for {
-		k, err := src.Read(b)
-		if k > 0 && !lost.Load() {
-			if _, err := dst.Write(b[:k]); err != nil {
-				return
-			}
-		}
-		if err != nil && err != io.ErrNoProgress {
-			return
-		}
-	}
-}
-
-// setCut closes all connections and takes no more, or takes them again.
-func (p *proxy) setCut(cut bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.cut = cut
-	if cut {
-		for c := range p.conns {
-			c.Close()
-		}
-	}
-}
+// natsURL returns the URL of the server behind p.
+func natsURL(p *testkit.Proxy) string { return "nats://" + p.Addr() }
 
 // settled waits until nothing is to be looked at for a second time, and the sweeper
 // is idle: a sweep that was asked for now has come to the end of the stream.

@@ -23,17 +23,17 @@ func TestCutOff(t *testing.T) {
 	s := newServer(t)
 	p := newProxy(t, s)
 	a := newNode(t, Options{URLs: []string{s.url()}})
-	b := newNode(t, Options{URLs: []string{p.url()}, SyncInterval: time.Hour})
+	b := newNode(t, Options{URLs: []string{natsURL(p)}, SyncInterval: time.Hour})
 	b.want("t", "u")
 	a.put("t", "one")
 	a.put("u", "one")
 	b.ends("t", "one", pubsub.Version{})
 	b.ends("u", "one", pubsub.Version{})
 	b.settled()
-	p.setCut(true)
+	p.SetCut(true)
 	eventually(t, "that the node is cut off", func() bool { return !b.Stats().Connected })
 	v, w := a.put("t", "two"), a.put("u", "")
-	p.setCut(false)
+	p.SetCut(false)
 	b.ends("t", "two", v)
 	b.ends("u", "", w)
 	v = a.put("t", "three")
@@ -89,15 +89,15 @@ func TestServerAway(t *testing.T) {
 func TestStatsDoNotWait(t *testing.T) {
 	s := newServer(t)
 	p := newProxy(t, s)
-	b := newNode(t, Options{URLs: []string{p.url()}})
+	b := newNode(t, Options{URLs: []string{natsURL(p)}})
 	b.want("t")
-	p.deaf.Store(true) // the server's first word does not come, until the attempt is given up
-	p.setCut(true)
+	p.SetSilent(true, false) // the server's first word does not come, until the attempt is given up
+	p.SetCut(true)
 	eventually(t, "that the node has noticed", func() bool { return !b.Stats().Connected })
-	p.setCut(false)
-	defer p.deaf.Store(false)
+	p.SetCut(false)
+	defer p.SetSilent(false, false)
 	eventually(t, "figures during an attempt to connect", func() bool {
-		eventually(t, "an attempt to connect", p.inUse)
+		eventually(t, "an attempt to connect", p.InUse)
 		begun, done := make(chan struct{}), make(chan struct{})
 		go func() {
 			close(begun)
@@ -202,17 +202,17 @@ func kickError(c chan<- error, err error) {
 func TestAcknowledgementLost(t *testing.T) {
 	s := newServer(t)
 	p := newProxy(t, s)
-	a := newNode(t, Options{URLs: []string{p.url()}, Wait: patience})
+	a := newNode(t, Options{URLs: []string{natsURL(p)}, Wait: patience})
 	b := newNode(t, Options{URLs: []string{s.url()}})
 	b.want("t")
 	first := a.put("t", "one")
 	b.ends("t", "one", first)
-	p.deaf.Store(true)
+	p.SetSilent(true, false)
 	wait := a.Put(ctxFor(t), retainedMessage("t", "two"))
 	b.ends("t", "two", pubsub.Version{Generation: first.Generation, Seq: first.Seq + 1})
-	p.setCut(true)
-	p.deaf.Store(false)
-	p.setCut(false)
+	p.SetCut(true)
+	p.SetSilent(false, false)
+	p.SetCut(false)
 	v, err := wait()
 	if err != nil || v.Seq != first.Seq+1 {
 		t.Fatalf("Put = %v, %v, want the number after %v", v, err, first)
@@ -235,22 +235,22 @@ func TestAcknowledgementLost(t *testing.T) {
 func TestDuplicateIsAnnounced(t *testing.T) {
 	s := newServer(t)
 	p := newProxy(t, s)
-	a := newNode(t, Options{URLs: []string{p.url()}, Wait: patience})
+	a := newNode(t, Options{URLs: []string{natsURL(p)}, Wait: patience})
 	b := newNode(t, Options{URLs: []string{s.url()}, SyncInterval: time.Hour})
 	b.want("t")
 	b.settled()
 	var wait func() (pubsub.Version, error)
 	silently(t, b.Backplane, func() {
-		p.deaf.Store(true)
+		p.SetSilent(true, false)
 		wait = a.Put(ctxFor(t), retainedMessage("t", "unannounced"))
 		eventually(t, "that it is stored", func() bool {
 			_, ok, err := b.Last(ctxFor(t), "t", pubsub.Version{})
 			return err == nil && ok
 		})
 	})
-	p.setCut(true)
-	p.deaf.Store(false)
-	p.setCut(false)
+	p.SetCut(true)
+	p.SetSilent(false, false)
+	p.SetCut(false)
 	v, err := wait()
 	if err != nil {
 		t.Fatal(err)
@@ -263,10 +263,10 @@ func TestDuplicateIsAnnounced(t *testing.T) {
 func TestOlderIsNotSentAgain(t *testing.T) {
 	s := newServer(t)
 	p := newProxy(t, s)
-	a := newNode(t, Options{URLs: []string{p.url()}, Wait: patience})
+	a := newNode(t, Options{URLs: []string{natsURL(p)}, Wait: patience})
 	first := a.put("t", "zero")
 	other := a.put("other", "zero")
-	p.mute.Store(true)
+	p.SetSilent(false, true)
 	var waits []func() (pubsub.Version, error)
 	ctx := ctxFor(t)
 	const n = 5
@@ -274,9 +274,9 @@ func TestOlderIsNotSentAgain(t *testing.T) {
 		waits = append(waits, a.Put(ctx, retainedMessage("t", fmt.Sprint(i))))
 	}
 	lone := a.Put(ctx, retainedMessage("other", "one"))
-	p.setCut(true)
-	p.mute.Store(false)
-	p.setCut(false)
+	p.SetCut(true)
+	p.SetSilent(false, false)
+	p.SetCut(false)
 	for i, wait := range waits {
 		v, err := wait()
 		if i < n-1 && !errors.Is(err, pubsub.ErrUnavailable) {
@@ -304,16 +304,16 @@ func TestOlderIsNotSentAgain(t *testing.T) {
 func TestGivenUpIsNotKeptLate(t *testing.T) {
 	s := newServer(t)
 	p := newProxy(t, s)
-	a := newNode(t, Options{URLs: []string{p.url()}, Wait: 2 * time.Second})
+	a := newNode(t, Options{URLs: []string{natsURL(p)}, Wait: 2 * time.Second})
 	a.put("t", "first")
-	p.mute.Store(true)
+	p.SetSilent(false, true)
 	ctx := ctxFor(t)
 	if v, err := a.Put(ctx, retainedMessage("t", "given up"))(); !errors.Is(err, pubsub.ErrUnavailable) {
 		t.Fatalf("Put = %v, %v, want %v", v, err, pubsub.ErrUnavailable)
 	}
-	p.setCut(true)
-	p.mute.Store(false)
-	p.setCut(false)
+	p.SetCut(true)
+	p.SetSilent(false, false)
+	p.SetCut(false)
 	var newest pubsub.Version
 	eventually(t, "that a message is kept", func() (kept bool) {
 		v, err := a.Put(ctx, retainedMessage("t", "newest"))()

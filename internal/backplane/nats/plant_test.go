@@ -1,14 +1,13 @@
 package nats
 
 import (
-	"encoding/json"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
-	"strings"
 	"testing"
+
+	"pubsub/internal/testkit"
 )
 
 // The tests that look for lost and reordered messages find them: with a bug planted
@@ -51,36 +50,12 @@ func TestPlantedBugsAreFound(t *testing.T) {
 	}
 }
 
-// plant returns the binary of this package's tests with one thing in a file
-// changed.
+// plant returns the binary of this package's tests with a bug planted in a file.
 func plant(t *testing.T, file, from, to string) (binary string) {
 	t.Helper()
-	source, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if n := strings.Count(string(source), from); n != 1 {
-		t.Fatalf("%s has %q %d times: plant the bug where it is now", file, from, n)
-	}
-	dir := t.TempDir()
-	changed, overlay := filepath.Join(dir, file), filepath.Join(dir, "overlay.json")
-	if err := os.WriteFile(changed, []byte(strings.Replace(string(source), from, to, 1)), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	original, err := filepath.Abs(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	replace, err := json.Marshal(map[string]any{"Replace": map[string]string{original: changed}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(overlay, replace, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	binary = filepath.Join(dir, "planted.test")
-	args := []string{"test", "-c", "-overlay", overlay, "-o", binary}
-	if race { // as all that it is linked with was built for this test
+	binary = filepath.Join(t.TempDir(), "planted.test")
+	args := []string{"test", "-c", "-overlay", testkit.Plant(t, file, from, to), "-o", binary}
+	if testkit.Race { // as all that it is linked with was built for this test
 		args = append(args, "-race")
 	}
 	if out, err := exec.CommandContext(t.Context(), "go", args...).CombinedOutput(); err != nil {

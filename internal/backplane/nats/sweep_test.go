@@ -193,7 +193,7 @@ func TestSecondLookAfterConnection(t *testing.T) {
 	p := newProxy(t, s)
 	a := newNode(t, Options{URLs: []string{s.url()}})
 	swept, stored := make(chan struct{}, 1), make(chan struct{})
-	b := newNode(t, Options{URLs: []string{p.url()}, SyncInterval: time.Hour, Events: Events{Resynced: func(why string, _ int) {
+	b := newNode(t, Options{URLs: []string{natsURL(p)}, SyncInterval: time.Hour, Events: Events{Resynced: func(why string, _ int) {
 		if why == "connected" { // the sweeper stands still until the message is stored
 			kick(swept)
 			<-stored
@@ -201,12 +201,12 @@ func TestSecondLookAfterConnection(t *testing.T) {
 	}}})
 	b.want("t")
 	b.settled()
-	p.setCut(true)
+	p.SetCut(true)
 	eventually(t, "that the node is cut off", func() bool { return !b.Stats().Connected })
 	var v pubsub.Version
 	silently(t, a.Backplane, func() {
 		defer close(stored)
-		p.setCut(false)
+		p.SetCut(false)
 		select {
 		case <-swept:
 		case <-time.After(patience):

@@ -1,0 +1,56 @@
+// Package testkit has what the tests of several packages need: waiting for a
+// condition, a TCP proxy that can be cut, certificates, tokens, free addresses,
+// and planting bugs. Its subpackages have clients that work with the bytes of the
+// protocols, processes, NATS servers, and a checker of delivery histories. Only
+// tests and benchmarks import them.
+package testkit
+
+import (
+	"bytes"
+	"sync"
+	"testing"
+	"time"
+)
+
+// Patience bounds every wait for an event that must happen. Most take
+// milliseconds; a busy machine may need seconds.
+const Patience = 60 * time.Second
+
+// Eventually waits until ok returns true, and fails the test after Patience.
+// what names the condition, for the failure.
+func Eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	if !Within(Patience, ok) {
+		t.Fatalf("%s: not within %v", what, Patience)
+	}
+}
+
+// Within polls ok until it returns true, for at most d, and reports whether it
+// did.
+func Within(d time.Duration, ok func() bool) bool {
+	for deadline := time.Now().Add(d); !ok(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			return false
+		}
+	}
+	return true
+}
+
+// Buffer is a bytes.Buffer that several goroutines may use, such as for a log.
+type Buffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer // guarded by mu
+}
+
+func (b *Buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+// String returns everything that has been written so far.
+func (b *Buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}

@@ -1,5 +1,0 @@
-//go:build linux && race
-
-package fault_test
-
-const raceEnabled = true
