@@ -13,7 +13,7 @@ FANOUTFLAGS ?=
 CLUSTERFLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build test race check gofmt vet staticcheck vulncheck fuzz e2e rumqttc bench bench-cluster bench-fanout soak faults attack ci clean FORCE
+.PHONY: help build test race long check gofmt vet staticcheck vulncheck fuzz e2e rumqttc bench bench-cluster bench-fanout soak faults attack ci clean FORCE
 
 help: ## List all targets
 	@echo 'make TARGET, where TARGET is one of:'
@@ -30,6 +30,10 @@ test: ## Run the tests that need only Go
 race: ## Run them with the race detector
 	@.ci/need 'gcc libc6-dev' gcc --version
 	go test -race $(GOTESTFLAGS) ./...
+
+# "LONG_TESTS=1 make race" does the same with the race detector.
+long: ## Run them, and the long tests that they leave out
+	LONG_TESTS=1 go test -timeout 30m $(GOTESTFLAGS) ./...
 
 check: gofmt vet staticcheck vulncheck ## Check formatting, vet, staticcheck, known vulnerabilities
 

@@ -47,9 +47,10 @@ var layout = map[string]struct {
 		ours:    []string{"internal/mqtt", "internal/sse", "internal/ws"},
 		foreign: []string{"github.com/coder/websocket"},
 	},
+	"internal/conn": {level: 2, ours: []string{"internal/hub", "internal/park"}},
 	"internal/server": {
 		level:   3,
-		ours:    []string{"internal/hub", "internal/mqtt", "internal/park", "internal/session", "internal/sse", "internal/token", "internal/ws"},
+		ours:    []string{"internal/conn", "internal/hub", "internal/mqtt", "internal/park", "internal/session", "internal/sse", "internal/token", "internal/ws"},
 		foreign: []string{"github.com/pires/go-proxyproto", "golang.org/x/time"},
 	},
 	"internal/app": {

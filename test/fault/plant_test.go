@@ -29,10 +29,10 @@ func TestPlantedBugsAreFound(t *testing.T) {
 		wait           time.Duration // for all to converge
 		says           string        // what the history says then
 	}{
-		{"a stream that resumes is not given what it has missed", "internal/server/sse.go",
+		{"a stream that resumes is not given what it has missed", "internal/server/ssesubscribe.go",
 			"if o.late {\n\t\to.retained = nil", "if o.late || !since.IsZero() {\n\t\to.retained = nil",
 			"a node is killed", soon, `stream \d+ on node \d has version \d+ of topic t\d+, which (retains|was cleared by) version \d+`},
-		{"a stream is given again what came while it resumed", "internal/server/sse.go",
+		{"a stream is given again what came while it resumed", "internal/server/ssesubscribe.go",
 			"o.sub.Resume(nil, o.seen)", "o.sub.Resume(nil, pubsub.Version{})",
 			"clients leave", testkit.Patience, `order: stream \d+ is given version (\d+) of topic t\d+ after version \d+`},
 		{"a session is not given what is retained", "internal/server/mqttsubscribe.go",

@@ -65,8 +65,7 @@ func (n *node) refuses(requests ...[2]string) {
 // with 503 and Retry-After, or dropped and counted (MQTT), who subscribes is told
 // to come back, /readyz is 503; it all heals by itself, and nobody has to come
 // back.
-func TestClusterWhileNATSIsAway(t *testing.T) {
-	t.Parallel()
+func TestClusterNATSOutage(t *testing.T) {
 	s := startNATS(t)
 	nodes := cluster(t, s, 2, func(c *config.Config) { c.SSEKeepAlive = 200 * time.Millisecond })
 	a, b := nodes[0], nodes[1]
@@ -144,8 +143,7 @@ func TestClusterWhileNATSIsAway(t *testing.T) {
 
 // A client that publishes by MQTT while NATS is away is served as always: what it
 // sends is dropped in time, however much that is.
-func TestClusterMQTTPublisherWhileNATSIsAway(t *testing.T) {
-	t.Parallel()
+func TestClusterMQTTPublishDuringNATSOutage(t *testing.T) {
 	s := startNATS(t)
 	n := cluster(t, s, 1)[0]
 	p := n.adminClient()
@@ -170,7 +168,6 @@ func TestClusterMQTTPublisherWhileNATSIsAway(t *testing.T) {
 // A node that is started while NATS is away says so and answers: healthy, not
 // ready, and 503 to who publishes. It is ready when NATS is there.
 func TestClusterStartsBeforeNATS(t *testing.T) {
-	t.Parallel()
 	s, err := newNATS(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
@@ -206,8 +203,7 @@ func TestClusterStartsBeforeNATS(t *testing.T) {
 }
 
 // A node that waits for NATS ends when it is told to.
-func TestClusterEndsBeforeNATS(t *testing.T) {
-	t.Parallel()
+func TestClusterStopsBeforeNATS(t *testing.T) {
 	s, err := newNATS(t.TempDir())
 	if err != nil {
 		t.Fatal(err)

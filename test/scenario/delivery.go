@@ -16,8 +16,7 @@ import (
 // "What is published after a client has seen it, reaches it", while others
 // publish all the time: nothing begun after stream-open or SUBACK is missing, and
 // nothing is missing in between.
-func TestNothingIsLostAfterTheSubscription(t *testing.T) {
-	t.Parallel()
+func TestNothingIsLostAfterSubscribing(t *testing.T) {
 	mixed := func(i int64) bool { return i%3 == 0 }
 	if !mode.NATS {
 		forEachTransport(t, func(t *testing.T, m transport) { nothingIsLost(t, m, mixed) })
@@ -123,7 +122,6 @@ func TestEveryPublicationReachesBothProtocols(t *testing.T) {
 // published", retained ones among plain ones, however fast they come. Of retained
 // values some may be missing that another publisher's have replaced meanwhile.
 func TestOrderOfOnePublisher(t *testing.T) {
-	t.Parallel()
 	forEachTransport(t, func(t *testing.T, m transport) {
 		n := start(t)
 		const publishers, messages = 4, 240
@@ -226,7 +224,7 @@ func TestTopicsAreOpaque(t *testing.T) {
 }
 
 // Whoever leaves is forgotten: connections and subscriptions are as before.
-func TestWhoLeavesIsForgotten(t *testing.T) {
+func TestClientsThatLeaveAreForgotten(t *testing.T) {
 	forEachTransport(t, func(t *testing.T, m transport) {
 		n := start(t)
 		var ss []subscriber

@@ -37,7 +37,6 @@ func lastMoment(c claims) time.Time { return time.Unix(c["exp"].(int64)+30, 0) }
 // "A stream or session ends at exp + leeway: SSE with a stream-error, condition
 // token-expired; MQTT with DISCONNECT 0x87."
 func TestTokenExpires(t *testing.T) {
-	t.Parallel()
 	forEachTransport(t, func(t *testing.T, m transport) {
 		n := start(t)
 		stays := m.subscribe(n, n.token("t"), "t")
@@ -66,7 +65,6 @@ func TestTokenExpires(t *testing.T) {
 // "enforce-expiry: false keeps the original's behaviour": what the token admitted
 // stays, though the token is good for nothing new.
 func TestTokenExpiryIsNotEnforced(t *testing.T) {
-	t.Parallel()
 	forEachTransport(t, func(t *testing.T, m transport) {
 		n := start(t, func(c *config.Config) { c.EnforceExpiry = false })
 		end := expiring(time.Second)
@@ -116,7 +114,6 @@ func TestKeyIsDeleted(t *testing.T) {
 // 10 s; a new GET /events gets just that, with 200"; "Draining: DISCONNECT 0x8B";
 // "wills are not published when the server drains".
 func TestDrain(t *testing.T) {
-	t.Parallel()
 	forEachTransport(t, func(t *testing.T, m transport) {
 		const streams, spread = 20, time.Second
 		dir := t.TempDir()
@@ -173,7 +170,7 @@ func TestDrain(t *testing.T) {
 }
 
 // "spread over --drain-timeout (default 10 s; at once where there are none)".
-func TestDrainOfNobody(t *testing.T) {
+func TestDrainWithoutClients(t *testing.T) {
 	n := start(t, func(c *config.Config) { c.DrainTimeout = time.Hour })
 	c := n.adminEvents("topic", "t")
 	m := n.adminClient("t")
@@ -210,8 +207,7 @@ func TestDrainServesDeletions(t *testing.T) {
 }
 
 // Who reads nothing holds up neither the drain of the others nor the exit.
-func TestDrainOfOneWhoDoesNotRead(t *testing.T) {
-	t.Parallel()
+func TestDrainWithStalledReader(t *testing.T) {
 	forEachTransport(t, func(t *testing.T, m transport) {
 		n := start(t)
 		s := m.subscribe(n, n.token("t"), "t")
@@ -226,8 +222,7 @@ func TestDrainOfOneWhoDoesNotRead(t *testing.T) {
 // "streams close …, then exit": half the head of a request holds up nobody, a message
 // of which half is there is still taken, and who never sends the rest is not waited
 // for as long as a body may take otherwise.
-func TestDrainOfOneWhoIsSending(t *testing.T) {
-	t.Parallel()
+func TestDrainDuringRequests(t *testing.T) {
 	n := start(t)
 	half := func(request string) *bufio.Reader {
 		c := dial(t, n.addr)
@@ -266,8 +261,7 @@ func TestDrainOfOneWhoIsSending(t *testing.T) {
 
 // What a client sends behind its request means nothing, and one that goes on sending is
 // closed after 16 KB in all, however slowly they come.
-func TestStreamOfOneWhoGoesOnSending(t *testing.T) {
-	t.Parallel()
+func TestStreamClientThatKeepsSending(t *testing.T) {
 	const piece, most = 1000, 16 << 10
 	check := func(t *testing.T, n *node, s *wire.SSE, w io.Writer) {
 		sent := 0

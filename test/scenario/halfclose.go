@@ -15,7 +15,7 @@ import (
 // A client that shuts down its sending side after its request has made no mistake, and
 // the node has not failed: the client gets its stream, or is closed silently; its publish
 // is accepted. Nothing is logged as an error.
-func TestSendingSideIsShut(t *testing.T) {
+func TestHalfClosedConnections(t *testing.T) {
 	plain, encrypted := start(t), startTLS(t)
 	subscribe := mqtt.Subscribe{PacketID: 1, Filters: []mqtt.Filter{{Topic: "t"}}}
 	for _, transport := range []struct {

@@ -246,7 +246,7 @@ func (s *siege) talkers(t *testing.T, count int, nothing time.Duration, ends fun
 }
 
 // A client that asks and does not read is not read from.
-func TestHostileClientsThatDoNotRead(t *testing.T) {
+func TestHostileStalledReaders(t *testing.T) {
 	s := besiege(t, func(c *config.Config) { c.WriteTimeout = time.Hour })
 	// 64 KiB of answers wait for each of 6, and as much again is being written; the
 	// rest is garbage, of which each SUBSCRIBE makes twice what is retained. Were
@@ -257,7 +257,7 @@ func TestHostileClientsThatDoNotRead(t *testing.T) {
 }
 
 // "A subscriber that takes no byte for write-timeout is closed."
-func TestHostileClientsThatDoNotReadAreClosed(t *testing.T) {
+func TestHostileStalledReadersAreClosed(t *testing.T) {
 	s := besiege(t, func(c *config.Config) {
 		c.WriteTimeout = 300 * time.Millisecond
 		c.SubscriberBuffer = 64 << 10

@@ -13,7 +13,6 @@ import (
 // write-timeout is for who takes nothing of what there is, not for who is silent
 // because there is nothing.
 func TestSilentHTTP2StreamStays(t *testing.T) {
-	t.Parallel()
 	n := startTLS(t, func(c *config.Config) { c.WriteTimeout = 200 * time.Millisecond })
 	s := n.http2(0).events("topic", "t")
 	for _, data := range []string{"a", "b"} {

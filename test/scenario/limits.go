@@ -56,7 +56,7 @@ func TestMaxConnections(t *testing.T) {
 
 // "A second connection of the same one takes over", though there is no place for
 // another client: a device that has lost its network comes back.
-func TestTakeOverAtMaxConnections(t *testing.T) {
+func TestTakeoverAtMaxConnections(t *testing.T) {
 	n := start(t, func(c *config.Config) { c.MaxConnections, c.MaxConnectionsPerIP = 1, 1 })
 	token := n.token("t")
 	last := n.connect(token, mqtt.Connect{ClientID: "device"})
@@ -99,7 +99,7 @@ func refusesUpgrade(t *testing.T, n *node, header ...string) {
 
 // "503 before the upgrade where the token is not read yet": whoever has not shown a
 // token can keep others of its kind out, and nobody else.
-func TestMaxConnectionsOfStrangers(t *testing.T) {
+func TestMaxConnectionsBeforeConnect(t *testing.T) {
 	n := start(t, func(c *config.Config) { c.MaxConnections = 2 })
 	token := n.token("t")
 	strangers := []*wire.MQTT{n.upgrade(), n.upgrade()}
@@ -233,7 +233,7 @@ func TestMaxConnectionsPerIP(t *testing.T) {
 }
 
 // A place of an address is free again once its holder has gone.
-func TestMaxConnectionsPerIPGivesBack(t *testing.T) {
+func TestMaxConnectionsPerIPAreReleased(t *testing.T) {
 	forEachTransport(t, func(t *testing.T, m transport) {
 		n := start(t, func(c *config.Config) { c.MaxConnectionsPerIP = 1 })
 		token := n.token("t")

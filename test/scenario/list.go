@@ -2,26 +2,26 @@ package scenario
 
 import "testing"
 
-// All lists the scenarios that every mode runs.
+// All lists the scenarios that every mode runs, several at a time.
 var All = []func(t *testing.T){
 	// backlog.go
 	TestSubscriberBuffer,
 	TestBacklogMemory,
 	// delivery.go
-	TestNothingIsLostAfterTheSubscription,
+	TestNothingIsLostAfterSubscribing,
 	TestEveryPublicationReachesBothProtocols,
 	TestOrderOfOnePublisher,
 	TestPipelinedRetainedPublishesKeepTheirOrder,
 	TestOrderOfPosts,
 	TestTopicsAreOpaque,
-	TestWhoLeavesIsForgotten,
+	TestClientsThatLeaveAreForgotten,
 	// durable.go
 	TestDurableStream,
 	TestPlainSubscriberSeesRetainedPublishes,
 	TestDurableResume,
 	TestDurableResumeWithSpacePaddedHex,
 	TestDurableTopicsThatNeedEscaping,
-	TestIDNamesWhatWasGiven,
+	TestIDIncludesGivenVersions,
 	TestClears,
 	TestTTL,
 	TestRestart,
@@ -31,31 +31,17 @@ var All = []func(t *testing.T){
 	TestTokenExpiryIsNotEnforced,
 	TestKeyIsDeleted,
 	TestDrain,
-	TestDrainOfNobody,
+	TestDrainWithoutClients,
 	TestDrainServesDeletions,
-	TestDrainOfOneWhoDoesNotRead,
-	TestDrainOfOneWhoIsSending,
-	TestStreamOfOneWhoGoesOnSending,
+	TestDrainWithStalledReader,
+	TestDrainDuringRequests,
+	TestStreamClientThatKeepsSending,
 	// framing.go
 	TestStreamFraming,
 	TestRefusalFraming,
 	TestCutStreamHasNoLastChunk,
 	// halfclose.go
-	TestSendingSideIsShut,
-	// hostile.go
-	TestHostileBytes,
-	TestHostileSlowness,
-	TestHostileComingAndGoing,
-	TestHostileRequestHeads,
-	TestLongestLastEventID,
-	TestHostileTokens,
-	TestHostileBodies,
-	// hostile_mqtt.go
-	TestHostileFrames,
-	TestHostilePackets,
-	TestHostileConnects,
-	TestHostileClientsThatDoNotRead,
-	TestHostileClientsThatDoNotReadAreClosed,
+	TestHalfClosedConnections,
 	// http2.go
 	TestSilentHTTP2StreamStays,
 	TestHTTP2StreamEndsWhole,
@@ -63,24 +49,24 @@ var All = []func(t *testing.T){
 	TestHTTP2RequestHeaders,
 	// limits.go
 	TestMaxConnections,
-	TestTakeOverAtMaxConnections,
-	TestMaxConnectionsOfStrangers,
+	TestTakeoverAtMaxConnections,
+	TestMaxConnectionsBeforeConnect,
 	TestMaxConnectionsPerIP,
-	TestMaxConnectionsPerIPGivesBack,
+	TestMaxConnectionsPerIPAreReleased,
 	TestPublishRate,
 	// mqttconnect.go
-	TestAnythingButConnectFirst,
-	TestConnectMustBeWholeInTime,
+	TestFirstPacketMustBeConnect,
+	TestConnectTimeout,
 	TestConnectRefusals,
 	TestConnack,
-	TestConnackSaysTheMaximumPacketSize,
+	TestConnackMaximumPacketSize,
 	TestUserNameIsIgnored,
-	TestTakeOver,
+	TestTakeover,
 	TestKeepAlive,
 	TestFaultsAfterConnack,
 	TestDisconnect,
 	TestSubprotocol,
-	TestPacketsAnywhereInFrames,
+	TestPacketsSplitAcrossFrames,
 	TestWebSocket,
 	TestWebSocketKeepAlive,
 	// mqttdelivery.go
@@ -92,14 +78,14 @@ var All = []func(t *testing.T){
 	TestSubscriptionIdentifier,
 	TestPropertiesTravelUnaltered,
 	TestMessageExpiry,
-	TestPublishWithoutTheRight,
-	TestMaximumPacketSizeOfTheClient,
+	TestPublishWithoutPermission,
+	TestClientMaximumPacketSize,
 	// reload.go
 	TestReloadOfCertificate,
 	TestReloadOfLimits,
-	TestReloadSaysWhatNeedsARestart,
+	TestReloadReportsSettingsThatNeedRestart,
 	// resume.go
-	TestFirstIDNamesWhatWasGiven,
+	TestFirstIDIncludesGivenVersions,
 	TestLargeRetainedMessagesOfAStream,
 	// sockets.go
 	TestMaxSockets,
@@ -121,38 +107,66 @@ var All = []func(t *testing.T){
 	TestMessageEvents,
 	TestEnvelope,
 	TestKeepAliveEvent,
-	TestBytesAfterTheRequestMeanNothing,
+	TestBytesAfterRequestAreIgnored,
 	// stalled.go
-	TestStalledReader,
 	TestStalledReaderIsClosed,
 	// tls.go
 	TestHTTP2Streams,
-	TestHTTP2StreamThatIsNotRead,
+	TestHTTP2StalledReader,
 	TestSlowReaderIsNotClosed,
 	TestTLS,
 	// will.go
 	TestWill,
-	TestWillIsAMessageOfItsClient,
+	TestWillProperties,
 	TestWillTopics,
 }
 
-// InProcess lists the scenarios that measure a process without a NATS server: every mode but
-// that of NATS runs them.
-var InProcess = []func(t *testing.T){TestChurn, TestMemory, TestSubscribeToManyLargeRetained}
+// Measured lists the scenarios that every mode runs one at a time, because they measure the whole
+// process.
+var Measured = []func(t *testing.T){
+	// hostile.go
+	TestHostileBytes,
+	TestHostileSlowRequests,
+	TestHostileReconnects,
+	TestHostileRequestHeads,
+	TestLongestLastEventID,
+	TestHostileTokens,
+	TestHostileBodies,
+	// hostile_mqtt.go
+	TestHostileFrames,
+	TestHostilePackets,
+	TestHostileConnects,
+	TestHostileStalledReaders,
+	TestHostileStalledReadersAreClosed,
+	// stalled.go
+	TestStalledReader,
+}
 
-// Clusters lists the scenarios of several nodes over NATS. They run in one mode.
+// MeasuredWithoutNATS lists those whose process must not run a NATS server, which has memory,
+// goroutines and descriptors of its own.
+var MeasuredWithoutNATS = []func(t *testing.T){
+	// churn.go
+	TestChurn,
+	// memory.go
+	TestMemory,
+	// mqttdelivery.go
+	TestSubscribeToManyLargeRetained,
+}
+
+// Clusters lists the scenarios of several nodes over NATS. They run in a mode of their own, several
+// at a time.
 var Clusters = []func(t *testing.T){
 	// away.go
-	TestClusterWhileNATSIsAway,
-	TestClusterMQTTPublisherWhileNATSIsAway,
+	TestClusterNATSOutage,
+	TestClusterMQTTPublishDuringNATSOutage,
 	TestClusterStartsBeforeNATS,
-	TestClusterEndsBeforeNATS,
+	TestClusterStopsBeforeNATS,
 	// cluster.go
 	TestClusterDelivery,
 	TestClusterResume,
-	TestClusterNothingIsLostAfterTheSubscription,
-	TestClusterTakeOver,
-	TestClusterTakeOverWhileNATSIsAway,
+	TestClusterNothingIsLostAfterSubscribing,
+	TestClusterTakeover,
+	TestClusterTakeoverDuringNATSOutage,
 	TestClusterKeys,
 	TestClusterTopics,
 	TestClusterStreamLost,

@@ -232,7 +232,6 @@ func TestPropertiesTravelUnaltered(t *testing.T) {
 // delivered". "Without retain, ttl is the expiry that MQTT subscribers see." With
 // ttl=0: "with expiry 0".
 func TestMessageExpiry(t *testing.T) {
-	t.Parallel()
 	n := start(t)
 	m := n.adminClient("t")
 	id := n.adminClient()
@@ -275,7 +274,7 @@ func TestMessageExpiry(t *testing.T) {
 
 // "To a $ topic, or without the right: dropped, counted, logged at debug level; the
 // connection stays."
-func TestPublishWithoutTheRight(t *testing.T) {
+func TestPublishWithoutPermission(t *testing.T) {
 	n := start(t)
 	watch := n.adminClient("$SYS/x", "secret", "t")
 	m := n.connect(n.token("t", "$SYS/x"), mqtt.Connect{})
@@ -300,7 +299,7 @@ func TestPublishWithoutTheRight(t *testing.T) {
 }
 
 // A client is not sent what is above its Maximum Packet Size.
-func TestMaximumPacketSizeOfTheClient(t *testing.T) {
+func TestClientMaximumPacketSize(t *testing.T) {
 	n := start(t)
 	n.publish("t", strings.Repeat("x", 200), "retain=1")
 	m := n.connect(adminToken, mqtt.Connect{MaximumPacketSize: 100})

@@ -142,7 +142,7 @@ func TestReloadOfLimits(t *testing.T) {
 
 // "SIGHUP reloads … log level …, and logs which other changed keys need a restart".
 // What needs one stays as it was.
-func TestReloadSaysWhatNeedsARestart(t *testing.T) {
+func TestReloadReportsSettingsThatNeedRestart(t *testing.T) {
 	n := start(t, func(c *config.Config) { c.LogLevel = "warn" })
 	refuse := func() {
 		c := wire.Get(t, dial(t, n.addr), "/events?topic=t&auth=nonsense", lastRequest)

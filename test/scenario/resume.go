@@ -12,7 +12,7 @@ import (
 // "The id names, for every topic of which a version was delivered on this stream or
 // given by Last-Event-ID, topic:VERSION": from the first event on. Whoever loses the
 // connection right after that has lost nothing.
-func TestFirstIDNamesWhatWasGiven(t *testing.T) {
+func TestFirstIDIncludesGivenVersions(t *testing.T) {
 	n := start(t)
 	topics := []string{"a", "b", "c", "d"}
 	old, id := map[string]string{}, ""

@@ -182,7 +182,6 @@ func (f *fleet) publishUntilAccepted(r *rand.Rand, topic string, value int) erro
 // published and read: every client ends on the right value of each topic, and never
 // sees an older one after a newer.
 func TestClusterRollingRestart(t *testing.T) {
-	t.Parallel()
 	const publishers, topicsEach, followers, rounds = 4, 5, 24, 2
 	own := ownBroker(startNATS(t))
 	settings := []func(*config.Config){own, func(c *config.Config) {

@@ -41,15 +41,29 @@ var seed = flag.Uint64("seed", rand.Uint64(), "seed of everything random in this
 // Main is the TestMain of a package that runs scenarios in mode m.
 func Main(tests *testing.M, m Mode) {
 	mode = m
+	// Scenarios wait more than they compute. An explicit -parallel overrides this.
+	if err := flag.Set("test.parallel", "16"); err != nil {
+		panic(err)
+	}
 	flag.Parse()
 	fmt.Fprintf(os.Stderr, "seed %d (repeat with -seed)\n", *seed)
 	goleak.VerifyTestMain(withSharedNATS{tests})
 }
 
-// Run runs scenarios, each as a subtest that has the name of its function.
-func Run(t *testing.T, scenarios ...func(t *testing.T)) {
+// Run runs scenarios one at a time, each as a subtest that has the name of its function.
+func Run(t *testing.T, scenarios []func(t *testing.T)) {
 	for _, f := range scenarios {
 		t.Run(name(f), f)
+	}
+}
+
+// RunParallel runs scenarios several at a time.
+func RunParallel(t *testing.T, scenarios []func(t *testing.T)) {
+	for _, f := range scenarios {
+		t.Run(name(f), func(t *testing.T) {
+			t.Parallel()
+			f(t)
+		})
 	}
 }
 

@@ -267,7 +267,6 @@ func TestEnvelope(t *testing.T) {
 
 // "After 25 s (sse-keep-alive) without a byte: event: keep-alive, empty data."
 func TestKeepAliveEvent(t *testing.T) {
-	t.Parallel()
 	n := start(t, func(c *config.Config) { c.SSEKeepAlive = 150 * time.Millisecond })
 	c := n.adminEvents("topic", "t")
 	for range 3 {
@@ -283,7 +282,7 @@ func TestKeepAliveEvent(t *testing.T) {
 }
 
 // What a client sends after its request means nothing.
-func TestBytesAfterTheRequestMeanNothing(t *testing.T) {
+func TestBytesAfterRequestAreIgnored(t *testing.T) {
 	n := start(t)
 	c := n.adminEvents("topic", "t")
 	io.WriteString(c.Conn, "GET / HTTP/1.1\r\nHost: broker\r\n\r\n")

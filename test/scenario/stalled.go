@@ -115,155 +115,156 @@ func TestStalledReader(t *testing.T) {
 	if !lost {
 		t.Fatal("too little is published")
 	}
-	forEachTransport(t, func(t *testing.T, m transport) {
-		n := start(t, func(c *config.Config) {
-			c.SubscriberBuffer = buffer
-			c.WriteTimeout = 4 * patience
-			c.LogLevel = "error"
-		})
-		topics := []string{"a", "b"}
-		s := n.stalled(m, "ballast", "a", "b")
-
-		var got atomic.Int64
-		var failed atomic.Bool
-		var wg sync.WaitGroup
-		token := n.token(topics...)
-		for i := range readers {
-			r := m.subscribe(n, token, topics...)
-			wg.Go(func() {
-				next := map[string]int{}
-				for range rounds*batch*len(topics) + len(topics) {
-					var topic string
-					var k int
-					data, err := nextOrError(r)
-					if err == nil {
-						_, err = fmt.Sscan(data, &topic, &k)
-					}
-					if err != nil || k != next[topic] {
-						if !failed.Swap(true) { // one is enough to say it
-							t.Errorf("reader %d: number %d of topic %s follows %d (%v)", i, k, topic, next[topic]-1, err)
-						}
-						return
-					}
-					next[topic]++
-					got.Add(1)
-				}
+	for _, m := range transports {
+		t.Run(m.name, func(t *testing.T) {
+			n := start(t, func(c *config.Config) {
+				c.SubscriberBuffer = buffer
+				c.WriteTimeout = 4 * patience
+				c.LogLevel = "error"
 			})
-		}
-		p := n.adminClient()
-		heap() // what pools keep goes with the second collection
-		before := heap()
-		for s.published < flood {
-			n.pour(p, "ballast", 128)
-			s.published += 128
-		}
-		plain, newest, count := s.published, map[string]int{}, 0
-		// All have what was published before the next is.
-		await := func() {
-			if !within(func() bool { return got.Load() == int64(count*readers) || failed.Load() }) || failed.Load() {
-				failed.Store(true) // the end of the connections is no news
-				t.Fatalf("%d of %d messages have come to the fast readers", got.Load(), count*readers)
+			topics := []string{"a", "b"}
+			s := n.stalled(m, "ballast", "a", "b")
+
+			var got atomic.Int64
+			var failed atomic.Bool
+			var wg sync.WaitGroup
+			token := n.token(topics...)
+			for i := range readers {
+				r := m.subscribe(n, token, topics...)
+				wg.Go(func() {
+					next := map[string]int{}
+					for range rounds*batch*len(topics) + len(topics) {
+						var topic string
+						var k int
+						data, err := nextOrError(r)
+						if err == nil {
+							_, err = fmt.Sscan(data, &topic, &k)
+						}
+						if err != nil || k != next[topic] {
+							if !failed.Swap(true) { // one is enough to say it
+								t.Errorf("reader %d: number %d of topic %s follows %d (%v)", i, k, topic, next[topic]-1, err)
+							}
+							return
+						}
+						next[topic]++
+						got.Add(1)
+					}
+				})
 			}
-		}
-		for round := range rounds {
-			for _, topic := range topics {
-				for k := range batch {
-					i := round*batch + k
-					// The newest value of a is among what the stalled reader loses, that of
-					// b among what is left to it.
-					retain := k%2 == 1 && (round == 0 || topic == "b")
-					p.Publish(topic, numbered(topic, i, retain, size), retain)
-					if retain {
-						newest[topic] = i
-					} else {
-						plain++
-					}
-					count++
-					if mode.NATS { // where plain and retained ones have no order among them
-						await()
-					}
+			p := n.adminClient()
+			heap() // what pools keep goes with the second collection
+			before := heap()
+			for s.published < flood {
+				n.pour(p, "ballast", 128)
+				s.published += 128
+			}
+			plain, newest, count := s.published, map[string]int{}, 0
+			// All have what was published before the next is.
+			await := func() {
+				if !within(func() bool { return got.Load() == int64(count*readers) || failed.Load() }) || failed.Load() {
+					failed.Store(true) // the end of the connections is no news
+					t.Fatalf("%d of %d messages have come to the fast readers", got.Load(), count*readers)
 				}
 			}
+			for round := range rounds {
+				for _, topic := range topics {
+					for k := range batch {
+						i := round*batch + k
+						// The newest value of a is among what the stalled reader loses, that of
+						// b among what is left to it.
+						retain := k%2 == 1 && (round == 0 || topic == "b")
+						p.Publish(topic, numbered(topic, i, retain, size), retain)
+						if retain {
+							newest[topic] = i
+						} else {
+							plain++
+						}
+						count++
+						if mode.NATS { // where plain and retained ones have no order among them
+							await()
+						}
+					}
+				}
+				await()
+			}
+			heap()
+			if more := heap() - before; more > heapMore {
+				t.Errorf("%d KiB of heap for one who does not read, at most %d are allowed", more>>10, heapMore>>10)
+			}
+			ends := append([]string{"ballast"}, topics...)
+			for _, topic := range ends {
+				p.Publish(topic, numbered(topic, rounds*batch, false, 0), false)
+				plain++
+			}
+			count += len(topics)
 			await()
-		}
-		heap()
-		if more := heap() - before; more > heapMore {
-			t.Errorf("%d KiB of heap for one who does not read, at most %d are allowed", more>>10, heapMore>>10)
-		}
-		ends := append([]string{"ballast"}, topics...)
-		for _, topic := range ends {
-			p.Publish(topic, numbered(topic, rounds*batch, false, 0), false)
-			plain++
-		}
-		count += len(topics)
-		await()
-		wg.Wait()
+			wg.Wait()
 
-		// It reads again.
-		last, retained := map[string]int{}, map[string]int{}
-		received, dropped := 0, 0
-		take := func(data string) {
-			received++
-			var topic string
-			var i int
-			var retain bool
-			if _, err := fmt.Sscan(data, &topic, &i, &retain); err != nil {
-				return // ballast
+			// It reads again.
+			last, retained := map[string]int{}, map[string]int{}
+			received, dropped := 0, 0
+			take := func(data string) {
+				received++
+				var topic string
+				var i int
+				var retain bool
+				if _, err := fmt.Sscan(data, &topic, &i, &retain); err != nil {
+					return // ballast
+				}
+				if before, ok := last[topic]; ok && i <= before {
+					t.Errorf("of topic %s comes %d after %d", topic, i, before)
+				}
+				last[topic] = i
+				if retain {
+					received--
+					retained[topic] = i
+				}
 			}
-			if before, ok := last[topic]; ok && i <= before {
-				t.Errorf("of topic %s comes %d after %d", topic, i, before)
-			}
-			last[topic] = i
-			if retain {
-				received--
-				retained[topic] = i
-			}
-		}
-		for last["a"]+last["b"]+last["ballast"] < 3*rounds*batch {
-			if s.m != nil {
-				take(string(s.m.NextPublish().Payload))
-				continue
-			}
-			switch e := s.c.Next(); e.Name {
-			case "message":
-				take(e.Data)
-			case "messages-dropped":
-				c, err := strconv.Atoi(strings.TrimSuffix(strings.TrimPrefix(e.Data, `{"count":`), "}"))
-				if err != nil || c < 1 {
+			for last["a"]+last["b"]+last["ballast"] < 3*rounds*batch {
+				if s.m != nil {
+					take(string(s.m.NextPublish().Payload))
+					continue
+				}
+				switch e := s.c.Next(); e.Name {
+				case "message":
+					take(e.Data)
+				case "messages-dropped":
+					c, err := strconv.Atoi(strings.TrimSuffix(strings.TrimPrefix(e.Data, `{"count":`), "}"))
+					if err != nil || c < 1 {
+						t.Fatalf("%q", e.Raw)
+					}
+					dropped += c
+				default:
 					t.Fatalf("%q", e.Raw)
 				}
-				dropped += c
-			default:
-				t.Fatalf("%q", e.Raw)
 			}
-		}
-		for _, topic := range topics {
-			if retained[topic] != newest[topic] {
-				t.Errorf("the newest retained value of %s is number %d, and not %d", topic, retained[topic], newest[topic])
+			for _, topic := range topics {
+				if retained[topic] != newest[topic] {
+					t.Errorf("the newest retained value of %s is number %d, and not %d", topic, retained[topic], newest[topic])
+				}
 			}
-		}
-		if received >= plain {
-			t.Errorf("nothing was lost: the reader was not slow")
-		}
-		if s.c != nil && received+dropped != plain {
-			t.Errorf("%d plain messages received and %d dropped are not the %d that were published", received, dropped, plain)
-		}
-		// What has come is all: it is as any other reader now.
-		n.publish("a", "next")
-		if s.m != nil {
-			s.m.Expect("a", "next")
-		} else {
-			s.c.Expect("event: message\ndata: next\n")
-		}
-		if got := n.metric("pubsub_messages_dropped_total"); got != float64(plain-received) {
-			t.Errorf("%v messages counted as dropped, want %d", got, plain-received)
-		}
-	})
+			if received >= plain {
+				t.Errorf("nothing was lost: the reader was not slow")
+			}
+			if s.c != nil && received+dropped != plain {
+				t.Errorf("%d plain messages received and %d dropped are not the %d that were published", received, dropped, plain)
+			}
+			// What has come is all: it is as any other reader now.
+			n.publish("a", "next")
+			if s.m != nil {
+				s.m.Expect("a", "next")
+			} else {
+				s.c.Expect("event: message\ndata: next\n")
+			}
+			if got := n.metric("pubsub_messages_dropped_total"); got != float64(plain-received) {
+				t.Errorf("%v messages counted as dropped, want %d", got, plain-received)
+			}
+		})
+	}
 }
 
 // "A subscriber that takes no byte for write-timeout (default 30 s) is closed."
 func TestStalledReaderIsClosed(t *testing.T) {
-	t.Parallel()
 	forEachTransport(t, func(t *testing.T, m transport) {
 		n := start(t, func(c *config.Config) { c.WriteTimeout = 500 * time.Millisecond })
 		fast := m.subscribe(n, n.token("t"), "t")

@@ -235,8 +235,7 @@ func TestHTTP2Streams(t *testing.T) {
 
 // "No subscriber can slow another down": not on its own connection either. One
 // "that takes no byte for write-timeout is closed", and only its stream.
-func TestHTTP2StreamThatIsNotRead(t *testing.T) {
-	t.Parallel()
+func TestHTTP2StalledReader(t *testing.T) {
 	// Long enough that a busy machine does not make a reader one that takes nothing.
 	n := startTLS(t, func(c *config.Config) { c.WriteTimeout = 2 * time.Second })
 	c := n.http2(64 << 10)
@@ -270,7 +269,6 @@ func TestHTTP2StreamThatIsNotRead(t *testing.T) {
 // Who reads, if slowly, "takes a byte" all the time, and is not closed: one message
 // may take longer than write-timeout.
 func TestSlowReaderIsNotClosed(t *testing.T) {
-	t.Parallel()
 	// The timeout is long enough that a busy machine does not look like a reader who
 	// takes nothing; all 32 pieces take twice as long.
 	const timeout, size, piece = 2 * time.Second, 4 << 20, 128 << 10

@@ -43,9 +43,13 @@ var transports = []transport{
 	{"MQTT", subscribeMQTT, refusedMQTT},
 }
 
+// forEachTransport runs f as a parallel subtest for each transport.
 func forEachTransport(t *testing.T, f func(t *testing.T, m transport)) {
 	for _, m := range transports {
-		t.Run(m.name, func(t *testing.T) { f(t, m) })
+		t.Run(m.name, func(t *testing.T) {
+			t.Parallel()
+			f(t, m)
+		})
 	}
 }
 

@@ -13,7 +13,6 @@ import (
 // without DISCONNECT 0x00, if its token still has the right (not after its expiry or
 // its key's deletion)".
 func TestWill(t *testing.T) {
-	t.Parallel()
 	for _, tt := range []struct {
 		name  string
 		token func(n *node) string
@@ -39,6 +38,7 @@ func TestWill(t *testing.T) {
 		{"key deleted", nil, func(n *node, m *wire.MQTT) { n.deleteKey(n.key); m.ExpectEnd(mqtt.NotAuthorized, 1000) }, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			n := start(t)
 			watch := n.adminClient("will", "end")
 			stream := n.adminEvents("topic", "will", "topic", "end")
@@ -68,7 +68,7 @@ func TestWill(t *testing.T) {
 }
 
 // A will has its properties, its expiry and its RETAIN, and is local to its client.
-func TestWillIsAMessageOfItsClient(t *testing.T) {
+func TestWillProperties(t *testing.T) {
 	n := start(t)
 	watch := n.adminClient()
 	watch.SubscribeWith(0, mqtt.Filter{Topic: "will", RetainAsPublished: true})

@@ -11,4 +11,4 @@ func TestMain(m *testing.M) {
 	scenario.Main(m, scenario.Mode{Holder: "auto", IO: "epoll"})
 }
 
-func TestScenarios(t *testing.T) { scenario.Run(t, scenario.Clusters...) }
+func TestScenarios(t *testing.T) { scenario.RunParallel(t, scenario.Clusters) }

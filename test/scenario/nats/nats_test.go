@@ -11,4 +11,6 @@ func TestMain(m *testing.M) {
 	scenario.Main(m, scenario.Mode{Holder: "auto", IO: "epoll", NATS: true})
 }
 
-func TestScenarios(t *testing.T) { scenario.Run(t, scenario.All...) }
+func TestScenarios(t *testing.T) { scenario.RunParallel(t, scenario.All) }
+
+func TestMeasured(t *testing.T) { scenario.Run(t, scenario.Measured) }

@@ -11,6 +11,8 @@ func TestMain(m *testing.M) {
 	scenario.Main(m, scenario.Mode{Holder: "auto", IO: "uring"})
 }
 
-func TestScenarios(t *testing.T) { scenario.Run(t, scenario.All...) }
+func TestScenarios(t *testing.T) { scenario.RunParallel(t, scenario.All) }
 
-func TestInProcess(t *testing.T) { scenario.Run(t, scenario.InProcess...) }
+func TestMeasured(t *testing.T) { scenario.Run(t, scenario.Measured) }
+
+func TestMeasuredWithoutNATS(t *testing.T) { scenario.Run(t, scenario.MeasuredWithoutNATS) }
