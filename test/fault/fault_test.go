@@ -32,6 +32,7 @@ const (
 
 // Whatever goes wrong, all that the history says is as the contract promises.
 func TestFaults(t *testing.T) {
+	t.Parallel()
 	b, err := asItIs()
 	if err != nil {
 		t.Fatal(err)

@@ -16,6 +16,7 @@ import (
 // replace what was acknowledged later by another link, when the first one carries
 // again what has waited there.
 func TestWhatIsLateReplacesNothing(t *testing.T) {
+	t.Parallel()
 	binary, err := asItIs()
 	if err != nil {
 		t.Fatal(err)

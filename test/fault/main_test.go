@@ -28,7 +28,7 @@ import (
 
 var (
 	seed     = flag.Uint64("seed", rand.Uint64(), "of everything random in this run")
-	duration = flag.Duration("faults.duration", time.Minute, "how long TestFaults does harm")
+	duration = flag.Duration("faults.duration", 0, "how long TestFaults injects faults; 0 for 5 s, or 1 min if long tests run")
 )
 
 // scratch is a directory for binaries and logs.
@@ -43,6 +43,12 @@ func TestMain(m *testing.M) {
 		return
 	}
 	flag.Parse()
+	if *duration == 0 {
+		*duration = 5 * time.Second
+		if testkit.Long() {
+			*duration = time.Minute
+		}
+	}
 	fmt.Fprintf(os.Stderr, "seed %d (repeat with -seed)\n", *seed)
 	goleak.VerifyTestMain(inScratch{m})
 }

@@ -22,6 +22,7 @@ const (
 // A broker with a bug planted in its source breaks a promise, and the history says
 // which. As it is it breaks none: see TestFaults.
 func TestPlantedBugsAreFound(t *testing.T) {
+	testkit.SkipUnlessLong(t)
 	for _, bug := range []struct {
 		name           string
 		file, from, to string        // where, and what becomes what

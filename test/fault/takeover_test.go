@@ -17,6 +17,7 @@ import (
 // node where its session is has two sessions only until the servers hear each other
 // again: then the older one ends, although neither node has lost its connection.
 func TestTakeOverWhileServersAreCutOff(t *testing.T) {
+	t.Parallel()
 	binary, err := asItIs()
 	if err != nil {
 		t.Fatal(err)
