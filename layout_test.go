@@ -66,18 +66,18 @@ var layout = map[string]struct {
 		foreign: []string{"github.com/alecthomas/kong", "golang.org/x/sys"},
 	},
 
-	"deploy":                {level: 6},
-	"bench/process":         {level: 1, foreign: []string{"golang.org/x/sys"}},
-	"bench/internal/load":   {level: 1, foreign: []string{"golang.org/x/sys"}},
-	"bench/internal/report": {level: 1, foreign: []string{"golang.org/x/sys"}},
+	"deploy":                   {level: 6},
+	"internal/testkit/process": {level: 2, ours: []string{"internal/testkit"}, foreign: []string{"golang.org/x/sys"}},
+	"bench/internal/load":      {level: 1, foreign: []string{"golang.org/x/sys"}},
+	"bench/internal/report":    {level: 1, foreign: []string{"golang.org/x/sys"}},
 	"bench/cluster": {
 		level:   6,
-		ours:    []string{"bench/internal/load", "bench/internal/report", "bench/process", "internal/token"},
+		ours:    []string{"bench/internal/load", "bench/internal/report", "internal/testkit/process", "internal/token"},
 		foreign: []string{"github.com/nats-io/nats-server/v2"},
 	},
 	"bench/fanout": {
 		level:   6,
-		ours:    []string{"bench/internal/load", "bench/internal/report", "bench/process", "internal/mqtt", "internal/token"},
+		ours:    []string{"bench/internal/load", "bench/internal/report", "internal/testkit/process", "internal/mqtt", "internal/token"},
 		foreign: []string{"golang.org/x/sys"},
 	},
 	"test/attack": {level: 6},
@@ -93,7 +93,7 @@ var layout = map[string]struct {
 	"test/scenario/parked":   {level: 7},
 	"test/scenario/portable": {level: 7},
 	"test/scenario/uring":    {level: 7},
-	"test/soak":              {level: 6, ours: []string{"bench/process", "internal/mqtt", "internal/token"}},
+	"test/soak":              {level: 6, ours: []string{"internal/testkit/process", "internal/mqtt", "internal/token"}},
 	"test/summary":           {level: 6},
 }
 

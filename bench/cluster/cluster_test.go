@@ -17,7 +17,7 @@ import (
 	"syscall"
 	"testing"
 
-	"pubsub/bench/process"
+	"pubsub/internal/testkit/process"
 )
 
 // asCommand is the variable that makes the test's binary the command, and with it

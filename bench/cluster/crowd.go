@@ -14,7 +14,7 @@ import (
 
 	"pubsub"
 	"pubsub/bench/internal/load"
-	"pubsub/bench/process"
+	"pubsub/internal/testkit/process"
 	"pubsub/internal/token"
 )
 

@@ -27,7 +27,7 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 
 	"pubsub/bench/internal/report"
-	"pubsub/bench/process"
+	"pubsub/internal/testkit/process"
 )
 
 // options are what a run measures.

@@ -12,7 +12,7 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 
-	"pubsub/bench/process"
+	"pubsub/internal/testkit/process"
 )
 
 // natsRole is the argument that makes this program a NATS server.

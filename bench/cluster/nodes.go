@@ -13,7 +13,7 @@ import (
 
 	"pubsub"
 	"pubsub/bench/internal/load"
-	"pubsub/bench/process"
+	"pubsub/internal/testkit/process"
 )
 
 // cluster is a NATS server and nodes on it; or one node without.

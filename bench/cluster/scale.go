@@ -11,7 +11,7 @@ import (
 
 	"pubsub/bench/internal/load"
 	"pubsub/bench/internal/report"
-	"pubsub/bench/process"
+	"pubsub/internal/testkit/process"
 )
 
 // kinds of messages, in turn.

@@ -10,7 +10,7 @@ import (
 	"strings"
 
 	"pubsub/bench/internal/load"
-	"pubsub/bench/process"
+	"pubsub/internal/testkit/process"
 )
 
 // mosquitto is Debian's package of that name, spoken to in MQTT 5.0; the

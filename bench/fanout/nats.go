@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"pubsub/bench/internal/load"
-	"pubsub/bench/process"
+	"pubsub/internal/testkit/process"
 )
 
 // nats is nats-server, built from the module registry; its own protocol over TCP.

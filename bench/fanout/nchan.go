@@ -10,7 +10,7 @@ import (
 	"strings"
 
 	"pubsub/bench/internal/load"
-	"pubsub/bench/process"
+	"pubsub/internal/testkit/process"
 )
 
 // nchan is nginx with the module Nchan, from Debian's packages nginx and

@@ -15,8 +15,8 @@ import (
 
 	"pubsub/bench/internal/load"
 	"pubsub/bench/internal/report"
-	"pubsub/bench/process"
 	"pubsub/internal/mqtt"
+	"pubsub/internal/testkit/process"
 )
 
 // publishes measures how many messages a second are accepted that nobody

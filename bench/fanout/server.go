@@ -6,7 +6,7 @@ import (
 	"os/exec"
 
 	"pubsub/bench/internal/load"
-	"pubsub/bench/process"
+	"pubsub/internal/testkit/process"
 )
 
 // target is what is measured: a broker of ours or of others, or the baseline.

@@ -13,8 +13,8 @@ import (
 	"testing"
 	"time"
 
-	"pubsub/bench/process"
 	"pubsub/internal/testkit"
+	"pubsub/internal/testkit/process"
 	"pubsub/internal/token"
 )
 

@@ -22,8 +22,8 @@ import (
 
 	"go.uber.org/goleak"
 
-	"pubsub/bench/process"
 	"pubsub/internal/testkit"
+	"pubsub/internal/testkit/process"
 )
 
 var (

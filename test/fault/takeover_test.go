@@ -7,9 +7,9 @@ import (
 	"testing"
 	"time"
 
-	"pubsub/bench/process"
 	"pubsub/internal/mqtt"
 	"pubsub/internal/testkit"
+	"pubsub/internal/testkit/process"
 	"pubsub/internal/token"
 )
 

@@ -14,7 +14,7 @@ import (
 	"syscall"
 	"time"
 
-	"pubsub/bench/process"
+	"pubsub/internal/testkit/process"
 )
 
 // adminToken is of a broker that lives as long as a soak, on loopback.

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"pubsub/bench/process"
+	"pubsub/internal/testkit/process"
 )
 
 // steady are samples of a process that only varies.

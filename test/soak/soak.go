@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"pubsub"
-	"pubsub/bench/process"
+	"pubsub/internal/testkit/process"
 	"pubsub/internal/token"
 )
 

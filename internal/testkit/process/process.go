@@ -1,13 +1,12 @@
 //go:build linux
 
 // Package process runs brokers and other servers as processes of their own, for
-// benchmarks and tests that look at them from outside: what they cost, what they
+// tests and benchmarks that look at them from outside: what they cost, what they
 // count, and how they end.
 package process
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -21,9 +20,11 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"pubsub/internal/testkit"
 )
 
-// Process is a server that runs, with its children.
+// Process is a running server, with its children.
 type Process struct {
 	// immutable
 	Addr string // where it listens, host and port
@@ -33,13 +34,12 @@ type Process struct {
 
 	cmd    *exec.Cmd
 	exited chan struct{} // closed when the process has ended
-
-	output bytes.Buffer // its standard output and error; read when exited is closed
-	err    error        // how it has ended; read when exited is closed
+	output testkit.Buffer
+	err    error // how it has ended; valid when exited is closed
 }
 
-// readyTimeout is how long a server may take to begin to listen.
-const readyTimeout = 10 * time.Second
+// listenTimeout is how long a server may take until it listens.
+const listenTimeout = 30 * time.Second
 
 // Start starts cmd and returns when it accepts connections at addr.
 func Start(cmd *exec.Cmd, addr string) (*Process, error) {
@@ -48,33 +48,49 @@ func Start(cmd *exec.Cmd, addr string) (*Process, error) {
 		return nil, err
 	}
 	p.Addr = addr
-	for deadline := time.Now().Add(readyTimeout); ; {
+	err = p.waitUntil("listening", listenTimeout, func() error {
 		nc, err := net.Dial("tcp", p.Addr)
 		if err == nil {
 			nc.Close()
-			return p, nil
+		}
+		return err
+	})
+	return p, err
+}
+
+// waitUntil polls f until it returns nil. If the process ends before, or d passes, it
+// kills the process and returns an error with the end of its output.
+func (p *Process) waitUntil(state string, d time.Duration, f func() error) error {
+	for deadline := time.Now().Add(d); ; {
+		err := f()
+		if err == nil {
+			return nil
 		}
 		select {
 		case <-p.exited:
-			return nil, fmt.Errorf("%s has ended: %w\n%s", cmd.Path, p.err, p.output.Bytes())
+			return fmt.Errorf("%s has ended: %w\n%s", p.cmd.Path, p.err, p.Tail())
 		case <-time.After(10 * time.Millisecond):
 		}
 		if time.Now().After(deadline) {
-			p.Stop()
-			return nil, fmt.Errorf("%s does not listen: %w\n%s", cmd.Path, err, p.output.Bytes())
+			p.Kill()
+			return fmt.Errorf("%s is not %s after %v: %w\n%s", p.cmd.Path, state, d, err, p.Tail())
 		}
 	}
 }
 
-// Launch starts cmd, which may not listen at all. The process ends with ours,
-// whatever ends that. Who reads its standard output has set that before.
+// Launch starts cmd, which need not listen. The process ends when this one does. Its
+// output is kept, unless cmd has a Stdout, and a Stderr, of its own.
 func Launch(cmd *exec.Cmd) (*Process, error) {
 	p := &Process{cmd: cmd, exited: make(chan struct{})}
 	if cmd.Stdout == nil {
 		cmd.Stdout = &p.output
 	}
-	cmd.Stderr = &p.output
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
+	if cmd.Stderr == nil {
+		cmd.Stderr = &p.output
+	}
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
+	}
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
@@ -85,8 +101,67 @@ func Launch(cmd *exec.Cmd) (*Process, error) {
 	return p, nil
 }
 
-// Stop ends the process and its children; what they still hold is no concern of
-// theirs.
+// Exited returns a channel that is closed when the process has ended.
+func (p *Process) Exited() <-chan struct{} { return p.exited }
+
+// Ended reports whether the process has ended.
+func (p *Process) Ended() bool {
+	select {
+	case <-p.exited:
+		return true
+	default:
+		return false
+	}
+}
+
+// Wait waits for the end of the process and returns its error, as exec.Cmd.Wait
+// does.
+func (p *Process) Wait() error {
+	<-p.exited
+	return p.err
+}
+
+// State says how the process has ended.
+func (p *Process) State() *os.ProcessState {
+	<-p.exited
+	return p.cmd.ProcessState
+}
+
+// Pid returns the number of the process.
+func (p *Process) Pid() int { return p.cmd.Process.Pid }
+
+// Signal sends a signal to the process.
+func (p *Process) Signal(sig os.Signal) error { return p.cmd.Process.Signal(sig) }
+
+// Kill ends the process by SIGKILL, even if it hangs, and waits for its end.
+func (p *Process) Kill() {
+	p.cmd.Process.Kill()
+	<-p.exited
+}
+
+// Terminate ends the process by SIGTERM and returns how it has ended. After d, it
+// kills the process and returns an error.
+func (p *Process) Terminate(d time.Duration) error {
+	p.cmd.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-p.exited:
+		return p.err
+	case <-time.After(d):
+		p.Kill()
+		return fmt.Errorf("%s has not ended %v after SIGTERM", p.cmd.Path, d)
+	}
+}
+
+// Output returns all output so far.
+func (p *Process) Output() string { return p.output.String() }
+
+// Tail returns the end of the output.
+func (p *Process) Tail() string {
+	s := p.Output()
+	return s[max(0, len(s)-4000):]
+}
+
+// Stop ends the process by SIGTERM, and after 2 s kills it and its children.
 func (p *Process) Stop() {
 	all := p.pids()
 	p.cmd.Process.Signal(syscall.SIGTERM)
@@ -106,7 +181,7 @@ func (p *Process) pids() []int {
 	for _, name := range stats {
 		b, err := os.ReadFile(name)
 		if err != nil {
-			continue // has ended
+			continue // it has ended
 		}
 		_, rest, _ := strings.Cut(string(b), ") ")
 		if fields := strings.Fields(rest); len(fields) > 1 && fields[1] == strconv.Itoa(pids[0]) {
@@ -118,8 +193,8 @@ func (p *Process) pids() []int {
 	return pids
 }
 
-// CPU returns the time that the process and its children have run, in user mode
-// and in the kernel.
+// CPU returns the CPU time of the process and its children, in user mode and in the
+// kernel.
 func (p *Process) CPU() (time.Duration, error) {
 	var sum time.Duration
 	for _, pid := range p.pids() {
@@ -134,9 +209,8 @@ func (p *Process) CPU() (time.Duration, error) {
 	return sum, nil
 }
 
-// Memory returns the resident memory of the process and its children in bytes,
-// once a Go program has collected its garbage. A page that two processes share
-// counts once.
+// Memory returns the resident memory of the process and its children in bytes. A Go
+// program collects its garbage first. A page that two processes share counts once.
 func (p *Process) Memory() (float64, error) {
 	if err := p.collect(); err != nil {
 		return 0, err
@@ -152,9 +226,9 @@ func (p *Process) Memory() (float64, error) {
 	return sum, nil
 }
 
-// Resident returns the resident memory of the process alone in bytes, once a Go
-// program has collected its garbage. What it shares with others, such as the code
-// of the same program, counts whole.
+// Resident returns the resident memory of the process alone in bytes. A Go program
+// collects its garbage first. Pages that it shares with other processes, such as the
+// code of the same program, count in full.
 func (p *Process) Resident() (float64, error) {
 	if err := p.collect(); err != nil {
 		return 0, err
@@ -166,8 +240,8 @@ func (p *Process) collect() error {
 	if p.Profile == "" {
 		return nil
 	}
-	// What is pooled goes with the second collection; the runtime takes a moment to
-	// give back what is free.
+	// sync.Pool is empty after two collections, and the runtime takes a moment to
+	// return free memory to the system.
 	for range 3 {
 		if _, err := Get(context.Background(), p.Profile+"/debug/pprof/heap?gc=1"); err != nil {
 			return err
@@ -177,7 +251,7 @@ func (p *Process) collect() error {
 	return nil
 }
 
-// smaps returns what a line of a process's smaps_rollup says, in bytes
+// smaps returns the value of a line of a process's smaps_rollup, in bytes
 // (proc_pid_smaps(5)).
 func smaps(pid int, name string) (float64, error) {
 	f, err := os.Open(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
@@ -195,14 +269,11 @@ func smaps(pid int, name string) (float64, error) {
 	return 0, errors.Join(fmt.Errorf("no %s in %s", name, f.Name()), lines.Err())
 }
 
-// FreeAddress returns a loopback address that nobody listens at.
+// FreeAddress returns a loopback address on which no process listens, and its port.
 func FreeAddress() (addr, port string, err error) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
+	if addr, err = testkit.FindAddress(); err != nil {
 		return "", "", err
 	}
-	defer ln.Close()
-	addr = ln.Addr().String()
 	_, port, err = net.SplitHostPort(addr)
 	return addr, port, err
 }
