@@ -28,7 +28,7 @@ func TestHalfClosedConnections(t *testing.T) {
 		}},
 	} {
 		n := transport.n
-		stranger := signingKey{"nobody", "x"}.token([]string{"t"}, nil, nil)
+		unknown := signingKey{"unknown", "x"}.token([]string{"t"}, nil, nil)
 		hello := wire.AppendFrame(nil, wire.FIN|wire.OpBinary, wire.AppendPackets(nil,
 			&mqtt.Connect{Password: []byte(adminToken), HasPassword: true}, &subscribe))
 		upgrade := request("GET", "/mqtt", wire.UpgradeHeader()...)
@@ -38,7 +38,7 @@ func TestHalfClosedConnections(t *testing.T) {
 		}{
 			{"stream", request("GET", "/events?topic=t", asAdminLine), silentOr("event: stream-open\n")},
 			{"durable stream", request("GET", "/events?topic=t&durable=1", asAdminLine), silentOr("event: stream-open\n")},
-			{"unknown key", request("GET", "/events?topic=t&auth="+stranger), silentOr(`"Invalid token"`)},
+			{"unknown key", request("GET", "/events?topic=t&auth="+unknown), silentOr(`"Invalid token"`)},
 			{"publication", request("POST", "/events?topic=t", asAdminLine, "Content-Length: 1") + "x",
 				func(answer string) bool { return strings.HasSuffix(answer, "Published\n") }},
 			{"WebSocket", upgrade + string(hello), silentOr("HTTP/1.1 101 ")},
