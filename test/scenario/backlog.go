@@ -54,8 +54,8 @@ const (
 	late = 256 << 10
 )
 
-// A subscriber with more than subscriber-buffer unread in one topic loses the oldest messages first.
-// It keeps as much as the setting says, of each topic.
+// A subscriber with more than subscriber-buffer unread in one topic loses the oldest messages
+// first. It keeps as much as the setting says, of each topic.
 func TestSubscriberBuffer(t *testing.T) {
 	const count = 2500
 	forEachTransport(t, func(t *testing.T, m transport) {
@@ -85,8 +85,8 @@ func TestSubscriberBuffer(t *testing.T) {
 	})
 }
 
-// backlog-memory bounds all backlogs of a node together, and the longest backlog is cut first. A topic
-// with a short backlog loses nothing, however long the others are.
+// backlog-memory bounds all backlogs of a node together, and the longest backlog is cut first. A
+// topic with a short backlog loses nothing, however long the others are.
 func TestBacklogMemory(t *testing.T) {
 	const many, few = 4000, 100
 	forEachTransport(t, func(t *testing.T, m transport) {

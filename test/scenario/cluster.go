@@ -16,8 +16,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// cluster starts nodes that are one broker on a NATS server, and waits until they are ready. They have
-// one signing key.
+// cluster starts nodes that are one broker on a NATS server, and waits until they are ready. They
+// have one signing key.
 func cluster(t testing.TB, s *natsServer, count int, settings ...func(*config.Config)) []*node {
 	t.Helper()
 	settings = append([]func(*config.Config){ownBroker(s)}, settings...)
@@ -33,8 +33,8 @@ func cluster(t testing.TB, s *natsServer, count int, settings ...func(*config.Co
 	return nodes
 }
 
-// A message published on one node reaches the subscribers of the others, by both protocols, with its
-// version and properties.
+// A message published on one node reaches the subscribers of the others, by both protocols, with
+// its version and properties.
 func TestClusterDelivery(t *testing.T) {
 	nodes := cluster(t, shared(), 3)
 	a, b, c := nodes[0], nodes[1], nodes[2]
@@ -130,8 +130,8 @@ func TestClusterTakeover(t *testing.T) {
 	third.Ping()
 }
 
-// Two connections of one client were made while their nodes could not reach each other. The later one
-// stays, on either node.
+// Two connections of one client were made while their nodes could not reach each other. The later
+// one stays, on either node.
 func TestClusterTakeoverDuringNATSOutage(t *testing.T) {
 	s := startNATS(t)
 	nodes := cluster(t, s, 2)
@@ -187,8 +187,8 @@ func TestClusterKeys(t *testing.T) {
 	})
 }
 
-// GET /admin/topics lists the topics of the whole cluster that have subscribers or a retained message, in
-// byte order, page by page, and the same on every node.
+// GET /admin/topics lists the topics of the whole cluster that have subscribers or a retained
+// message, in byte order, page by page, and the same on every node.
 func TestClusterTopics(t *testing.T) {
 	nodes := cluster(t, shared(), 3)
 	version := nodes[0].publish("b", "kept", "retain=true")
@@ -260,9 +260,9 @@ func jetStream(t testing.TB, s *natsServer) (*nats.Conn, jetstream.JetStream) {
 // prefix returns the prefix of all names of the node's broker in NATS.
 func (n *node) prefix() string { return n.next.Load().NATSPrefix }
 
-// The stream of retained messages is deleted while nodes run. /readyz is 503 at once and 200 within 15 s.
-// Until then publishing is refused, and the log gives the reason. SSE streams stay open and receive
-// later messages, which have a new generation.
+// The stream of retained messages is deleted while nodes run. /readyz is 503 at once and 200 within
+// 15 s. Until then publishing is refused, and the log gives the reason. SSE streams stay open and
+// receive later messages, which have a new generation.
 func TestClusterStreamLost(t *testing.T) {
 	s := startNATS(t)
 	nodes := cluster(t, s, 2)
@@ -301,8 +301,8 @@ func TestClusterStreamLost(t *testing.T) {
 	d.Expect("event: message\nid: t:" + now + "\ndata: new\n")
 }
 
-// The bucket of signing keys is deleted while nodes run. /readyz is 503 until it is restored. Tokens of
-// known keys stay valid, and keys can be neither made nor deleted.
+// The bucket of signing keys is deleted while nodes run. /readyz is 503 until it is restored.
+// Tokens of known keys stay valid, and keys can be neither made nor deleted.
 func TestClusterKeyBucketLost(t *testing.T) {
 	s := startNATS(t)
 	nodes := cluster(t, s, 2)

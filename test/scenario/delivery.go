@@ -13,8 +13,8 @@ import (
 	"pubsub/internal/testkit/wire"
 )
 
-// A message published after a client has seen stream-open or SUBACK reaches it, while other messages
-// are published all the time. None is missing in between.
+// A message published after a client has seen stream-open or SUBACK reaches it, while other
+// messages are published all the time. None is missing in between.
 func TestNothingIsLostAfterSubscribing(t *testing.T) {
 	mixed := func(i int64) bool { return i%3 == 0 }
 	if !mode.NATS {
@@ -69,8 +69,8 @@ func nothingIsLost(t *testing.T, m transport, retained func(i int64) bool) {
 				t.Fatal(err)
 			case k == 0 && retained(i) && i > before+1:
 				t.Fatalf("subscribed after the start of %d, but %d is the first message", before, i)
-			// MQTT begins with the retained message, which may be newer than plain messages published
-			// since the subscription. Older retained messages are skipped.
+			// MQTT begins with the retained message, which may be newer than plain messages
+			// published since the subscription. Older retained messages are skipped.
 			case retained(i) && i <= last:
 				t.Fatalf("retained message %d after %d", last, i)
 			case retained(i):
@@ -117,9 +117,9 @@ func TestEveryPublicationReachesBothProtocols(t *testing.T) {
 	}
 }
 
-// A subscriber receives the messages of one publisher's connection to a topic in order, retained and
-// plain ones, however fast they come. It may miss a retained message that another publisher's message
-// has replaced.
+// A subscriber receives the messages of one publisher's connection to a topic in order, retained
+// and plain ones, however fast they come. It may miss a retained message that another publisher's
+// message has replaced.
 func TestOrderOfOnePublisher(t *testing.T) {
 	forEachTransport(t, func(t *testing.T, m transport) {
 		n := start(t)
@@ -165,8 +165,8 @@ func TestOrderOfOnePublisher(t *testing.T) {
 	})
 }
 
-// All retained messages of one publisher arrive, in order, although each waits for the disk while the
-// next one is being published. So do the plain messages between them, except over NATS.
+// All retained messages of one publisher arrive, in order, although each waits for the disk while
+// the next one is being published. So do the plain messages between them, except over NATS.
 func TestPipelinedRetainedPublishesKeepTheirOrder(t *testing.T) {
 	forEachTransport(t, func(t *testing.T, m transport) {
 		n := start(t, func(c *config.Config) { c.InMemory, c.DataDir = false, t.TempDir() })
@@ -185,8 +185,8 @@ func TestPipelinedRetainedPublishesKeepTheirOrder(t *testing.T) {
 	})
 }
 
-// A POST is answered only after the earlier ones of its connection have been sent, so they keep their
-// order too.
+// A POST is answered only after the earlier ones of its connection have been sent, so they keep
+// their order too.
 func TestOrderOfPosts(t *testing.T) {
 	forEachTransport(t, func(t *testing.T, m transport) {
 		n := start(t)

@@ -20,9 +20,9 @@ func parseVersion(t *testing.T, s string) pubsub.Version {
 	return v
 }
 
-// A durable stream begins with the retained messages of its topics, in byte order of the topics. Then
-// each retained publish is an event with an id, and each plain one an event without. The id names
-// the versions of all topics that were delivered.
+// A durable stream begins with the retained messages of its topics, in byte order of the topics.
+// Then each retained publish is an event with an id, and each plain one an event without. The id
+// names the versions of all topics that were delivered.
 func TestDurableStream(t *testing.T) {
 	n := start(t)
 	vb := n.publish("b", "b1", "retain=true")
@@ -127,7 +127,8 @@ func TestDurableResume(t *testing.T) {
 	})
 }
 
-// The hex digits of a generation may be padded with spaces, as the original implementation writes them.
+// The hex digits of a generation may be padded with spaces, as the original implementation writes
+// them.
 func TestDurableResumeWithSpacePaddedHex(t *testing.T) {
 	// Only one generation in 16 begins with a zero, and each store has its own.
 	for range 500 {
@@ -188,8 +189,8 @@ func TestDurableTopicsThatNeedEscaping(t *testing.T) {
 	again.Expect("event: message\nid: " + strings.Replace(id, versions[topics[0]], last, 1) + "\ndata: kept\n")
 }
 
-// The id names every topic of which a version was delivered on this stream or given by Last-Event-ID.
-// A version that counts as none is not named, nor is a topic without a subscription.
+// The id names every topic of which a version was delivered on this stream or given by
+// Last-Event-ID. A version that counts as none is not named, nor is a topic without a subscription.
 func TestIDIncludesGivenVersions(t *testing.T) {
 	n := start(t)
 	va := n.publish("a", "a", "retain=true")
@@ -206,9 +207,9 @@ func TestIDIncludesGivenVersions(t *testing.T) {
 }
 
 // A retained message of zero bytes clears the topic's retained message and is delivered live as an
-// empty message. The clear itself is the newest message for 24 h: a durable SSE subscriber that resumes
-// with an older version gets it as an empty message, and one without a version gets nothing. A retained
-// message with ttl=0 does the same.
+// empty message. The clear itself is the newest message for 24 h: a durable SSE subscriber that
+// resumes with an older version gets it as an empty message, and one without a version gets
+// nothing. A retained message with ttl=0 does the same.
 func TestClears(t *testing.T) {
 	for _, tt := range []struct {
 		name string
@@ -284,7 +285,8 @@ func TestTTL(t *testing.T) {
 }
 
 // A generation names one life of the store, restarts included. After a restart a durable subscriber
-// continues from its version. With another store it gets the current message, whatever version it has.
+// continues from its version. With another store it gets the current message, whatever version it
+// has.
 func TestRestart(t *testing.T) {
 	dir := t.TempDir()
 	onDisk := func(c *config.Config) { c.InMemory, c.DataDir = false, dir }
@@ -319,8 +321,8 @@ func TestRestart(t *testing.T) {
 	c.Expect("event: message\nid: t:" + v + "\ndata: elsewhere\n")
 }
 
-// A durable event is never older than one that the stream has delivered of the same topic, while many
-// clients publish at once.
+// A durable event is never older than one that the stream has delivered of the same topic, while
+// many clients publish at once.
 func TestDurableVersionsNeverStepBack(t *testing.T) {
 	n := start(t)
 	c := n.adminEvents("topic", "t", "durable", "1")

@@ -31,11 +31,12 @@ func (n *node) refusesToken(token, topic string) {
 	}
 }
 
-// lastMoment returns when the broker ends a client with the claims of expiring: at exp and the leeway.
+// lastMoment returns when the broker ends a client with the claims of expiring: at exp and the
+// leeway.
 func lastMoment(c claims) time.Time { return time.Unix(c["exp"].(int64)+30, 0) }
 
-// A stream or session ends at exp and 30 s of leeway: SSE with the stream-error token-expired, MQTT with
-// DISCONNECT 0x87.
+// A stream or session ends at exp and 30 s of leeway: SSE with the stream-error token-expired, MQTT
+// with DISCONNECT 0x87.
 func TestTokenExpires(t *testing.T) {
 	forEachTransport(t, func(t *testing.T, m transport) {
 		n := start(t)
@@ -62,8 +63,8 @@ func TestTokenExpires(t *testing.T) {
 	})
 }
 
-// With enforce-expiry: false, as in the original implementation, a connection outlives its token, but
-// the token admits no new ones.
+// With enforce-expiry: false, as in the original implementation, a connection outlives its token,
+// but the token admits no new ones.
 func TestTokenExpiryIsNotEnforced(t *testing.T) {
 	forEachTransport(t, func(t *testing.T, m transport) {
 		n := start(t, func(c *config.Config) { c.EnforceExpiry = false })
@@ -80,8 +81,8 @@ func TestTokenExpiryIsNotEnforced(t *testing.T) {
 	})
 }
 
-// Deleting a key ends the connections of its tokens: SSE with token-revoked, MQTT with 0x87. Those of
-// other keys and of the admin token stay.
+// Deleting a key ends the connections of its tokens: SSE with token-revoked, MQTT with 0x87. Those
+// of other keys and of the admin token stay.
 func TestKeyIsDeleted(t *testing.T) {
 	forEachTransport(t, func(t *testing.T, m transport) {
 		n := start(t)
@@ -108,9 +109,9 @@ func TestKeyIsDeleted(t *testing.T) {
 }
 
 // A draining node answers /readyz with 503. It accepts no new clients: POST and upgrades get 503
-// "Shutting down". It closes the streams spread over --drain-timeout and then exits. A stream ends after
-// a keep-alive event with a retry field of 1 to 10 s, and a new GET /events gets only that event, with
-// 200. A session ends with DISCONNECT 0x8B, and its will is not published.
+// "Shutting down". It closes the streams spread over --drain-timeout and then exits. A stream ends
+// after a keep-alive event with a retry field of 1 to 10 s, and a new GET /events gets only that
+// event, with 200. A session ends with DISCONNECT 0x8B, and its will is not published.
 func TestDrain(t *testing.T) {
 	forEachTransport(t, func(t *testing.T, m transport) {
 		const streams, spread = 20, time.Second
@@ -122,8 +123,8 @@ func TestDrain(t *testing.T) {
 			ss = append(ss, m.subscribe(n, n.token("t", "will"), "t", "will"))
 		}
 		n.connect(n.token("will"), mqtt.Connect{Will: &mqtt.Will{Topic: "will", Payload: []byte("x"), Retain: true}})
-		// A WebSocket without a CONNECT does not delay other clients, nor does a client that does not
-		// close its side. As long as it is open, the node drains.
+		// A WebSocket without a CONNECT does not delay other clients, nor does a client that does
+		// not close its side. As long as it is open, the node drains.
 		n.upgrade()
 
 		began := time.Now()
@@ -216,8 +217,8 @@ func TestDrainWithStalledReader(t *testing.T) {
 	})
 }
 
-// Half a request head does not delay the exit. A message that has arrived in half is accepted if the
-// rest comes, and the node does not wait as long for it as it does when it is not draining.
+// Half a request head does not delay the exit. A message that has arrived in half is accepted if
+// the rest comes, and the node does not wait as long for it as it does when it is not draining.
 func TestDrainDuringRequests(t *testing.T) {
 	n := start(t)
 	half := func(request string) *bufio.Reader {

@@ -17,9 +17,9 @@ import (
 	"pubsub/internal/testkit/wire"
 )
 
-// chunks splits a chunked body (RFC 9112 section 7.1). The size lines must have neither extensions nor
-// leading zeros, which some parsers refuse, and the last chunk must not have a trailer. complete
-// reports whether there is a last chunk.
+// chunks splits a chunked body (RFC 9112 section 7.1). The size lines must have neither extensions
+// nor leading zeros, which some parsers refuse, and the last chunk must not have a trailer.
+// complete reports whether there is a last chunk.
 func chunks(t testing.TB, body string) (data []string, complete bool) {
 	t.Helper()
 	sizeLine := regexp.MustCompile(`^(?:0|[1-9a-f][0-9a-f]*)\r\n`)
@@ -51,9 +51,9 @@ func chunks(t testing.TB, body string) (data []string, complete bool) {
 	return data, false
 }
 
-// Over HTTP/1.1 a stream is chunked, each write is made of complete chunks, and a stream that the server
-// ends has a last chunk, after which the connection closes. HTTP/1.0 clients get an unframed body and
-// Connection: close. The events are the same for both.
+// Over HTTP/1.1 a stream is chunked, each write is made of complete chunks, and a stream that the
+// server ends has a last chunk, after which the connection closes. HTTP/1.0 clients get an unframed
+// body and Connection: close. The events are the same for both.
 func TestStreamFraming(t *testing.T) {
 	n := startTLS(t)
 	overTLS := func(t *testing.T) net.Conn {
@@ -165,8 +165,8 @@ func TestRefusalFraming(t *testing.T) {
 	}
 }
 
-// A stream that the broker closes because its client is stalled does not look complete: it has no last
-// chunk.
+// A stream that the broker closes because its client is stalled does not look complete: it has no
+// last chunk.
 func TestCutStreamHasNoLastChunk(t *testing.T) {
 	n := start(t, func(c *config.Config) { c.WriteTimeout = time.Second })
 	c := n.adminEvents("topic", "t")

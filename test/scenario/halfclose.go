@@ -12,8 +12,8 @@ import (
 	"pubsub/internal/testkit/wire"
 )
 
-// A client may shut down its sending side after the request. It gets its stream, or is closed without
-// a response, and its publish is accepted. The node logs no error.
+// A client may shut down its sending side after the request. It gets its stream, or is closed
+// without a response, and its publish is accepted. The node logs no error.
 func TestHalfClosedConnections(t *testing.T) {
 	plain, encrypted := start(t), startTLS(t)
 	subscribe := mqtt.Subscribe{PacketID: 1, Filters: []mqtt.Filter{{Topic: "t"}}}

@@ -10,7 +10,8 @@ import (
 	"pubsub/internal/testkit/wire"
 )
 
-// write-timeout closes only clients that do not read pending data, not those for which there is none.
+// write-timeout closes only clients that do not read pending data, not those for which there is
+// none.
 func TestSilentHTTP2StreamStays(t *testing.T) {
 	n := startTLS(t, func(c *config.Config) { c.WriteTimeout = 200 * time.Millisecond })
 	s := n.http2(0).events("topic", "t")

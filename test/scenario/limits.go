@@ -53,8 +53,8 @@ func TestMaxConnections(t *testing.T) {
 	})
 }
 
-// A client that comes back after a network failure takes over its session even at the limit, when no
-// other client may connect.
+// A client that comes back after a network failure takes over its session even at the limit, when
+// no other client may connect.
 func TestTakeoverAtMaxConnections(t *testing.T) {
 	n := start(t, func(c *config.Config) { c.MaxConnections, c.MaxConnectionsPerIP = 1, 1 })
 	token := n.token("t")
@@ -96,8 +96,8 @@ func refusesUpgrade(t *testing.T, n *node, header ...string) {
 	}
 }
 
-// Connections that have not shown a token are limited apart, with 503 before the upgrade. They can keep
-// out each other, but no client with a token.
+// Connections that have not shown a token are limited apart, with 503 before the upgrade. They can
+// keep out each other, but no client with a token.
 func TestMaxConnectionsBeforeConnect(t *testing.T) {
 	n := start(t, func(c *config.Config) { c.MaxConnections = 2 })
 	token := n.token("t")
@@ -146,8 +146,8 @@ var origins = []origin{
 	}, nil},
 }
 
-// dialAs connects as a trusted proxy for a client of address a. It returns the header lines that the
-// proxy adds to requests.
+// dialAs connects as a trusted proxy for a client of address a. It returns the header lines that
+// the proxy adds to requests.
 func (o *origin) dialAs(n *node, a netip.Addr) (net.Conn, []string) {
 	n.t.Helper()
 	conn := dial(n.t, n.addr)
@@ -163,8 +163,9 @@ func (o *origin) dialAs(n *node, a netip.Addr) (net.Conn, []string) {
 	return conn, lines
 }
 
-// max-connections-per-ip counts by the address that a trusted proxy passes on, in X-Forwarded-For or a
-// PROXY protocol header (version 1 or 2). It counts by the address of a proxy that is not trusted.
+// max-connections-per-ip counts by the address that a trusted proxy passes on, in X-Forwarded-For
+// or a PROXY protocol header (version 1 or 2). It counts by the address of a proxy that is not
+// trusted.
 func TestMaxConnectionsPerIP(t *testing.T) {
 	alice, bob := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")
 	for _, o := range origins {

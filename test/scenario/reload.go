@@ -18,8 +18,8 @@ func (n *tlsNode) serial() *big.Int {
 	return n.dial().ConnectionState().PeerCertificates[0].SerialNumber
 }
 
-// SIGHUP reloads the certificate: new connections get the new one, and no connection ends. A certificate
-// that cannot be read changes nothing.
+// SIGHUP reloads the certificate: new connections get the new one, and no connection ends. A
+// certificate that cannot be read changes nothing.
 func TestReloadOfCertificate(t *testing.T) {
 	n := startTLS(t)
 	clients := []func(topic, data string){}

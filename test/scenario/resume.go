@@ -9,9 +9,9 @@ import (
 	"pubsub/internal/testkit/wire"
 )
 
-// From the first event on, the id names topic:VERSION for every topic of which a version was delivered on
-// this stream or given by Last-Event-ID, so that a client that loses the connection right after that
-// event loses nothing.
+// From the first event on, the id names topic:VERSION for every topic of which a version was
+// delivered on this stream or given by Last-Event-ID, so that a client that loses the connection
+// right after that event loses nothing.
 func TestFirstIDIncludesGivenVersions(t *testing.T) {
 	n := start(t)
 	topics := []string{"a", "b", "c", "d"}
@@ -42,9 +42,10 @@ func TestFirstIDIncludesGivenVersions(t *testing.T) {
 	c.Expect("event: message\ndata: plain\n")
 }
 
-// The retained messages of a stream's topics may exceed the memory for one client. Then they are sent in
-// pieces, in the same order and with the same ids. A message that the client has is not sent again, a
-// newer message replaces one that has not been sent yet, and live messages are delivered as usual.
+// The retained messages of a stream's topics may exceed the memory for one client. Then they are
+// sent in pieces, in the same order and with the same ids. A message that the client has is not
+// sent again, a newer message replaces one that has not been sent yet, and live messages are
+// delivered as usual.
 func TestLargeRetainedMessagesOfAStream(t *testing.T) {
 	n := start(t, func(c *config.Config) { c.WriteTimeout = 4 * patience })
 	const topics = 10

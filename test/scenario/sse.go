@@ -60,8 +60,8 @@ func TestHeadOfEventsIsNoStream(t *testing.T) {
 	}
 }
 
-// Each refusal of a stream is one event and the end of the body. Each request also has the faults of all
-// later checks, which shows the order of the checks.
+// Each refusal of a stream is one event and the end of the body. Each request also has the faults
+// of all later checks, which shows the order of the checks.
 func TestStreamRefusals(t *testing.T) {
 	n := start(t)
 	token := n.token("t", "u", "é")
@@ -213,8 +213,8 @@ func TestRequireExp(t *testing.T) {
 	n.events("topic", "t", "auth", n.key.token([]string{"t"}, nil, claims{"exp": time.Now().Unix() + 60}))
 }
 
-// A message of valid UTF-8 is one data line for each line of the content, where CR LF and a lone CR end a
-// line like LF. Any other message is a message-base64 event with one line of standard Base64.
+// A message of valid UTF-8 is one data line for each line of the content, where CR LF and a lone CR
+// end a line like LF. Any other message is a message-base64 event with one line of standard Base64.
 func TestMessageEvents(t *testing.T) {
 	n := start(t)
 	c := n.adminEvents("topic", "t")
@@ -241,7 +241,8 @@ func TestMessageEvents(t *testing.T) {
 	}
 }
 
-// With envelope=true the data is one line of JSON with the topic and the exact content, CR included.
+// With envelope=true the data is one line of JSON with the topic and the exact content, CR
+// included.
 func TestEnvelope(t *testing.T) {
 	n := start(t)
 	one := n.adminEvents("topic", "t", "envelope", "true")

@@ -17,9 +17,9 @@ import (
 // ballast is the size of a message that fills the socket of a stalled reader, in bytes.
 const ballast = 4 << 10
 
-// stalled opens a connection that reads nothing after it has subscribed to topics. It fills the socket
-// with messages of the first topic, to which no other client of the node may subscribe, and returns
-// when the socket accepts no more. An SSE stream is durable.
+// stalled opens a connection that reads nothing after it has subscribed to topics. It fills the
+// socket with messages of the first topic, to which no other client of the node may subscribe, and
+// returns when the socket accepts no more. An SSE stream is durable.
 func (n *node) stalled(m transport, topics ...string) (s stalledReader) {
 	n.t.Helper()
 	if m.name == "SSE" {
@@ -93,10 +93,10 @@ func nextOrError(s subscriber) (string, error) {
 }
 
 // One stalled reader beside a thousand fast ones on the same two topics does not affect the fast
-// ones, which lose nothing. The stalled reader loses the oldest messages first and learns how many (SSE).
-// It may miss older retained messages of a topic, but never the newest. A durable event is never older
-// than one that was delivered before. MQTT delivers no retained message older than one that the
-// subscriber has received, and after an overload the newest.
+// ones, which lose nothing. The stalled reader loses the oldest messages first and learns how many
+// (SSE). It may miss older retained messages of a topic, but never the newest. A durable event is
+// never older than one that was delivered before. MQTT delivers no retained message older than one
+// that the subscriber has received, and after an overload the newest.
 func TestStalledReader(t *testing.T) {
 	const (
 		readers  = 1000

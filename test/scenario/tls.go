@@ -148,8 +148,8 @@ func (n *tlsNode) http2(window int) *http2 {
 	return c
 }
 
-// bodyConn presents the body of a response as a connection, of which wire.SSE only uses the deadlines.
-// They have no effect: patience bounds the whole stream.
+// bodyConn presents the body of a response as a connection, of which wire.SSE only uses the
+// deadlines. They have no effect: patience bounds the whole stream.
 type bodyConn struct {
 	net.Conn
 	cancel context.CancelFunc
@@ -190,8 +190,8 @@ func (c *http2) send(body io.Reader, pairs ...string) *wire.SSE {
 	return s
 }
 
-// Twenty streams share a connection, and each receives only its own events. When a client cancels one,
-// the server forgets it, and the others continue.
+// Twenty streams share a connection, and each receives only its own events. When a client cancels
+// one, the server forgets it, and the others continue.
 func TestHTTP2Streams(t *testing.T) {
 	const streams = 20
 	n := startTLS(t)
@@ -233,8 +233,8 @@ func TestHTTP2Streams(t *testing.T) {
 	check(ss[5:], 5)
 }
 
-// A stalled stream does not slow the others of its connection. It is closed after write-timeout, and
-// only the stream, not the connection.
+// A stalled stream does not slow the others of its connection. It is closed after write-timeout,
+// and only the stream, not the connection.
 func TestHTTP2StalledReader(t *testing.T) {
 	// Long enough that a reader on a busy machine does not look stalled.
 	n := startTLS(t, func(c *config.Config) { c.WriteTimeout = 2 * time.Second })
@@ -269,8 +269,8 @@ func TestHTTP2StalledReader(t *testing.T) {
 // A slow reader is not closed as long as it accepts bytes, even if one message takes longer than
 // write-timeout.
 func TestSlowReaderIsNotClosed(t *testing.T) {
-	// Long enough that a reader on a busy machine does not look stalled. All 32 pieces take twice as
-	// long.
+	// Long enough that a reader on a busy machine does not look stalled. All 32 pieces take twice
+	// as long.
 	const timeout, size, piece = 2 * time.Second, 4 << 20, 128 << 10
 	large := func(c *config.Config) {
 		c.WriteTimeout = timeout

@@ -9,8 +9,8 @@ import (
 	"pubsub/internal/testkit/wire"
 )
 
-// A will is published as the client's own message when its connection ends without DISCONNECT 0x00, if
-// its token still permits it: not after the token has expired or its key has been deleted.
+// A will is published as the client's own message when its connection ends without DISCONNECT 0x00,
+// if its token still permits it: not after the token has expired or its key has been deleted.
 func TestWill(t *testing.T) {
 	for _, tt := range []struct {
 		name  string

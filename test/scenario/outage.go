@@ -35,8 +35,8 @@ func (n *node) healthy() {
 }
 
 // refuses sends requests concurrently and checks that all of them fail for lack of a backplane: a
-// GET /events with an event, others with 503 "Backplane unavailable". Each response must say when to
-// retry.
+// GET /events with an event, others with 503 "Backplane unavailable". Each response must say when
+// to retry.
 func (n *node) refuses(requests ...[2]string) {
 	n.t.Helper()
 	var wg sync.WaitGroup
@@ -51,7 +51,7 @@ func (n *node) refuses(requests ...[2]string) {
 			wait, _ := strconv.Atoi(after)
 			ok := resp.StatusCode == 503 && body == "Backplane unavailable\n" && wait >= 1 && wait <= 60
 			if r[0] == "GET" && strings.HasPrefix(r[1], "/events") {
-				event, whole := strings.CutSuffix(body, "\n")
+				event, complete := strings.CutSuffix(body, "\n")
 				ok = resp.StatusCode == 200 && complete && wire.IsError(event, "internal-server-error", "Failed to read message from storage")
 			}
 			if !ok {
@@ -62,9 +62,9 @@ func (n *node) refuses(requests ...[2]string) {
 	wg.Wait()
 }
 
-// During an outage of NATS, streams stay open with keep-alives, and /readyz is 503. A POST gets 503 with
-// Retry-After, an MQTT publish is dropped and counted, and a new stream is refused with a retry. All
-// of it recovers by itself, and no client has to reconnect.
+// During an outage of NATS, streams stay open with keep-alives, and /readyz is 503. A POST gets 503
+// with Retry-After, an MQTT publish is dropped and counted, and a new stream is refused with a
+// retry. All of it recovers by itself, and no client has to reconnect.
 func TestClusterNATSOutage(t *testing.T) {
 	s := startNATS(t)
 	nodes := cluster(t, s, 2, func(c *config.Config) { c.SSEKeepAlive = 200 * time.Millisecond })
@@ -165,8 +165,8 @@ func TestClusterMQTTPublishDuringNATSOutage(t *testing.T) {
 	p.Ping()
 }
 
-// A node that starts during an outage of NATS logs it and serves: it is healthy, not ready, and refuses
-// publishes with 503. It becomes ready when NATS is back.
+// A node that starts during an outage of NATS logs it and serves: it is healthy, not ready, and
+// refuses publishes with 503. It becomes ready when NATS is back.
 func TestClusterStartsBeforeNATS(t *testing.T) {
 	s, err := newNATS(t.TempDir())
 	if err != nil {
