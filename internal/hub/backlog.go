@@ -13,34 +13,34 @@ type backlog struct {
 	limit int64 // immutable
 	bytes atomic.Int64
 	trim  sync.Mutex // held by the one goroutine that cuts
-	// useless is the size below which trimming could not get. Trimming is not tried again
+	// retryAbove is the size below which trimming could not get. Trimming is not tried again
 	// before there is more. It is 0 if trimming helps.
-	useless atomic.Int64
+	retryAbove atomic.Int64
 }
 
 func (b *backlog) over() bool {
 	n := b.bytes.Load()
-	return n > b.limit && n > b.useless.Load()
+	return n > b.limit && n > b.retryAbove.Load()
 }
 
-// boundBacklogs cuts logs if all together hold too much. Whoever finds somebody
+// enforceBacklogLimit cuts logs if all together hold too much. Whoever finds somebody
 // else at it leaves it to them: they look again when they are done.
-func (h *Hub) boundBacklogs() {
+func (h *Hub) enforceBacklogLimit() {
 	for b := &h.backlog; b.over() && b.trim.TryLock(); {
 		before := b.bytes.Load()
-		b.useless.Store(0)
-		if freed := h.trimBacklogs(); freed == 0 && b.bytes.Load() == before {
-			b.useless.Store(before + b.limit/8)
+		b.retryAbove.Store(0)
+		if freed := h.trimBacklog(); freed == 0 && b.bytes.Load() == before {
+			b.retryAbove.Store(before + b.limit/8)
 		}
 		b.trim.Unlock()
 	}
 }
 
-// trimBacklogs cuts the longest logs to one common length, so that the total is seven
+// trimBacklog cuts the longest logs to one common length, so that the total is seven
 // eighths of the limit; the room that this makes pays for the search. If that is not
 // enough, it forgets the newest retained messages as well. It returns how many bytes it
 // has freed.
-func (h *Hub) trimBacklogs() (freed int64) {
+func (h *Hub) trimBacklog() (freed int64) {
 	b := &h.backlog
 	freed = h.recent.clear(b)
 	excess := b.bytes.Load() - b.limit/8*7
@@ -50,7 +50,7 @@ func (h *Hub) trimBacklogs() (freed int64) {
 	level := h.cutLevel(excess)
 	h.eachLog(func(l *topicLog) { freed += l.cutTo(level, b) })
 	if level == 0 && b.bytes.Load() > b.limit {
-		h.eachLog(func(l *topicLog) { freed += l.forget(b) })
+		h.eachLog(func(l *topicLog) { freed += l.forgetNewest(b) })
 	}
 	return freed
 }

@@ -7,8 +7,8 @@ import (
 	"pubsub"
 )
 
-// fetchesAtOnce is how many goroutines read the store for members.
-const fetchesAtOnce = 64
+// maxConcurrentFetches is how many goroutines read the store for members.
+const maxConcurrentFetches = 64
 
 // fetches reads the store for members that could not take more when they subscribed, or
 // whose log has forgotten messages that they missed. It bounds the number of goroutines
@@ -32,7 +32,7 @@ func (q *fetches) init() { q.ctx, q.cancel = context.WithCancel(context.Backgrou
 // fetch is a subscription for which the store must be read, and the reason.
 type fetch struct {
 	sub  *Subscription
-	late late
+	kind fetchKind
 }
 
 // add queues f.
@@ -43,7 +43,7 @@ func (q *fetches) add(h *Hub, f fetch) {
 		return
 	}
 	q.queue = append(q.queue, f)
-	if q.running < fetchesAtOnce {
+	if q.running < maxConcurrentFetches {
 		q.running++
 		q.goroutines.Go(func() { q.run(h) })
 	}
@@ -79,23 +79,23 @@ func (q *fetches) end() {
 // do reads the store and lets the member continue. It also reads for the member's next
 // subscriptions, if they are late as well, until the messages fill one piece.
 func (f fetch) do(h *Hub) {
-	m := f.sub.member
+	m := f.sub.subscriber
 	fs := []fetch{f}
 	var err error
 	for done, size := 0, 0; done < len(fs) && size < maxPiece; {
-		var found []found
+		var found []fetchResult
 		if found, err = readAll(h, fs[done:]); err != nil {
 			break
 		}
 		for i := 0; i < len(found) && size < maxPiece; i++ { // the remaining ones are read again later
-			if p := found[i].parcel; p != nil {
+			if p := found[i].msg; p != nil {
 				size += p.MaxEncodedSize
 			}
-			fs[done].give(&found[i], &h.backlog)
+			fs[done].apply(&found[i], &h.backlog)
 			done++
 		}
 		if size < maxPiece {
-			fs = m.appendLate(fs, h.opts.FetchConcurrency)
+			fs = m.appendPendingFetches(fs, h.opts.FetchConcurrency)
 		}
 	}
 	if m.fetched(fs, err) {
@@ -103,16 +103,16 @@ func (f fetch) do(h *Hub) {
 	}
 }
 
-// found is the result of reading the store for a subscription.
-type found struct {
-	parcel    *pubsub.PreparedMessage // nil if there is none
+// fetchResult is the result of reading the store for a subscription.
+type fetchResult struct {
+	msg    *pubsub.PreparedMessage // nil if there is none
 	forgotten pubsub.Version          // the log's newest, before the store was asked
 	err       error
 }
 
 // readAll reads the store for all of fs at the same time.
-func readAll(h *Hub, fs []fetch) ([]found, error) {
-	all := make([]found, len(fs))
+func readAll(h *Hub, fs []fetch) ([]fetchResult, error) {
+	all := make([]fetchResult, len(fs))
 	if len(fs) == 1 {
 		fs[0].read(h, &all[0])
 		return all, all[0].err
@@ -130,54 +130,54 @@ func readAll(h *Hub, fs []fetch) ([]found, error) {
 	return all, nil
 }
 
-func (f fetch) read(h *Hub, to *found) {
+func (f fetch) read(h *Hub, to *fetchResult) {
 	s := f.sub
 	s.log.mu.Lock()
 	seen := s.seen
-	to.forgotten = s.log.version
+	to.forgotten = s.log.newestVersion
 	s.log.mu.Unlock()
-	if f.late == lateLast {
+	if f.kind == fetchRetained {
 		seen = pubsub.Version{}
 	}
 	ctx, cancel := context.WithTimeout(h.fetches.ctx, h.opts.SubscribeTimeout)
 	defer cancel()
-	to.parcel, _, to.err = s.Last(ctx, seen)
+	to.msg, _, to.err = s.Last(ctx, seen)
 }
 
-// give passes the result to the subscription. If the result is out of date, f must be
+// apply passes the result to the subscription. If the result is out of date, f must be
 // done again.
-func (f *fetch) give(found *found, b *backlog) {
-	s, late := f.sub, f.late
-	f.late = lateNothing
+func (f *fetch) apply(found *fetchResult, b *backlog) {
+	s, late := f.sub, f.kind
+	f.kind = fetchNothing
 	switch {
-	case late == lateMissed:
-		if !s.log.replaceForgotten(s, found.parcel, found.forgotten, b) {
-			f.late = lateMissed
+	case late == fetchForgotten:
+		if !s.log.replaceForgotten(s, found.msg, found.forgotten, b) {
+			f.kind = fetchForgotten
 		}
-	case found.parcel != nil:
-		s.log.resume(s, false, found.parcel, late == lateNewer, pubsub.Version{}, b)
+	case found.msg != nil:
+		s.log.resume(s, false, found.msg, late == fetchNewer, pubsub.Version{}, b)
 	}
 }
 
-// appendLate appends to fs, the first of the ready subscriptions, up to n of those that
+// appendPendingFetches appends to fs, the first of the ready subscriptions, up to n of those that
 // follow, as long as they are late as well.
-func (m *Subscriber) appendLate(fs []fetch, n int) []fetch {
+func (m *Subscriber) appendPendingFetches(fs []fetch, n int) []fetch {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.ready == nil {
+	if m.readyTail == nil {
 		return fs
 	}
-	for s := m.ready.next; n > 0; s = s.next {
+	for s := m.readyTail.next; n > 0; s = s.next {
 		switch {
 		case s.fetching || s.paused:
-		case s.late == lateNothing:
+		case s.pendingFetch == fetchNothing:
 			return fs
 		default:
-			fs = append(fs, fetch{s, s.late})
-			s.late, s.fetching = lateNothing, true
+			fs = append(fs, fetch{s, s.pendingFetch})
+			s.pendingFetch, s.fetching = fetchNothing, true
 			n--
 		}
-		if s == m.ready {
+		if s == m.readyTail {
 			break
 		}
 	}
@@ -191,12 +191,12 @@ func (m *Subscriber) fetched(fs []fetch, err error) (wake bool) {
 	m.mu.Lock()
 	for _, f := range fs {
 		left = left && f.sub.paused
-		if f.sub.fetching = false; f.late != lateNothing && f.sub.late == lateNothing {
-			f.sub.late = f.late
+		if f.sub.fetching = false; f.kind != fetchNothing && f.sub.pendingFetch == fetchNothing {
+			f.sub.pendingFetch = f.kind
 		}
 	}
 	left = left || m.closed
-	wake = m.ready != nil && (err == nil || left) && m.markAwake()
+	wake = m.readyTail != nil && (err == nil || left) && m.markAwakeLocked()
 	m.mu.Unlock()
 	if err != nil && !left {
 		m.holder.StoreFailed(err)

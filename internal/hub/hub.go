@@ -133,7 +133,7 @@ func (h *Hub) Run(ctx context.Context) {
 // out.
 func (h *Hub) Deliver(p *pubsub.PreparedMessage) {
 	h.index.deliver(p, h)
-	h.boundBacklogs()
+	h.enforceBacklogLimit()
 }
 
 // prepare makes p, which must not be shared yet, a parcel of this node.
@@ -155,7 +155,7 @@ type Stats struct {
 
 // counts are changed by all members.
 type counts struct {
-	members, subscriptions      atomic.Int64
+	subscribers, subscriptions      atomic.Int64
 	delivered, dropped, expired atomic.Uint64
 }
 
@@ -181,7 +181,7 @@ func (h *Hub) count(ds []Delivery, expired uint64) {
 // Stats returns the gauges and counters of the moment.
 func (h *Hub) Stats() Stats {
 	return Stats{
-		Subscribers:   h.counts.members.Load(),
+		Subscribers:   h.counts.subscribers.Load(),
 		Subscriptions: h.counts.subscriptions.Load(),
 		BacklogBytes:  h.backlog.bytes.Load(),
 		Delivered:     h.counts.delivered.Load(),

@@ -30,36 +30,36 @@ type topic struct {
 	// guarded by the stripe's mu
 	logs  *topicLog // one for each shard with members, linked by nextLog
 	joins int       // members that have joined or are joining
-	want  *want     // nil if Subscribe must be called
+	call  *subscribeCall     // nil if Subscribe must be called
 
-	// first is the log that is made first: most topics have no other.
-	first topicLog // minds its fields itself
+	// firstLog is the log that is made firstLog: most topics have no other.
+	firstLog topicLog // minds its fields itself
 }
 
 // newLog puts a log of a shard to those that t has; the stripe's mu is held. The one
 // that lies in t serves once: a shard may still look at one that has been emptied.
 func (t *topic) newLog(s *shard) *topicLog {
-	l := &t.first
+	l := &t.firstLog
 	if l.shard != nil {
 		l = new(topicLog)
 	}
 	l.shard, l.topic, l.nextLog = s, t, t.logs
-	l.subscriptions = l.one[:0]
+	l.subscriptions = l.subsArray[:0]
 	t.logs = l
 	return l
 }
 
-// want is a call of Subscribe.
-type want struct {
-	answered chan struct{} // immutable; closed when it has returned
+// subscribeCall is a call of Subscribe.
+type subscribeCall struct {
+	done chan struct{} // immutable; closed when it has returned
 	err      error         // set before answered is closed
 }
 
-// wanted takes the place of a topic's own call once that has succeeded: a million
+// subscribed takes the place of a topic's own call once that has succeeded: a million
 // topics need no million of them.
-var wanted = func() *want {
-	w := &want{answered: make(chan struct{})}
-	close(w.answered)
+var subscribed = func() *subscribeCall {
+	w := &subscribeCall{done: make(chan struct{})}
+	close(w.done)
 	return w
 }()
 
@@ -88,7 +88,7 @@ func (x *index) deliver(p *pubsub.PreparedMessage, h *Hub) {
 	h.prepare(p)
 	for l := t.logs; l != nil; l = l.nextLog {
 		if l.append(p, &h.backlog, h.opts.SubscriberBuffer) {
-			l.shard.enqueue(l)
+			l.shard.enqueueLog(l)
 		}
 	}
 }
@@ -96,7 +96,7 @@ func (x *index) deliver(p *pubsub.PreparedMessage, h *Hub) {
 // join puts s at the end of its shard's log of name, and returns when the
 // backplane delivers the topic to this node. After an error s has not joined.
 func (x *index) join(ctx context.Context, s *Subscription, name pubsub.Topic) error {
-	h := s.member.shard.hub
+	h := s.subscriber.shard.hub
 	st := x.stripe(name)
 	st.mu.Lock()
 	t := st.topics[name]
@@ -107,18 +107,18 @@ func (x *index) join(ctx context.Context, s *Subscription, name pubsub.Topic) er
 	}
 	t.joins++
 	l := t.logs
-	for l != nil && l.shard != s.member.shard {
+	for l != nil && l.shard != s.subscriber.shard {
 		l = l.nextLog
 	}
 	if l == nil {
-		l = t.newLog(s.member.shard)
+		l = t.newLog(s.subscriber.shard)
 	}
 	l.join(s)
-	first := t.want == nil
+	first := t.call == nil
 	if first {
-		t.want = &want{answered: make(chan struct{})}
+		t.call = &subscribeCall{done: make(chan struct{})}
 	}
-	w := t.want
+	w := t.call
 	st.mu.Unlock()
 
 	if first {
@@ -127,15 +127,15 @@ func (x *index) join(ctx context.Context, s *Subscription, name pubsub.Topic) er
 		w.err = h.opts.Backplane.Subscribe(wctx, t.name)
 		cancel()
 		st.mu.Lock()
-		t.want = wanted
+		t.call = subscribed
 		if w.err != nil {
-			t.want = nil // whoever joins next asks again
+			t.call = nil // whoever joins next asks again
 		}
 		st.mu.Unlock()
-		close(w.answered)
+		close(w.done)
 	} else {
 		select {
-		case <-w.answered:
+		case <-w.done:
 		case <-ctx.Done():
 			x.leave(s)
 			return ctx.Err()
@@ -149,7 +149,7 @@ func (x *index) join(ctx context.Context, s *Subscription, name pubsub.Topic) er
 
 // leave undoes join. The last member of a topic to leave drops it.
 func (x *index) leave(s *Subscription) {
-	h := s.member.shard.hub
+	h := s.subscriber.shard.hub
 	name := s.Topic()
 	st := x.stripe(name)
 	st.mu.Lock()
@@ -169,9 +169,9 @@ func (x *index) leave(s *Subscription) {
 		return
 	}
 	delete(st.topics, name)
-	h.recent.forget(name, &h.backlog)
+	h.recent.remove(name, &h.backlog)
 	// With the stripe locked, so that a Subscribe for the same topic comes after.
-	if t.want != nil {
+	if t.call != nil {
 		h.opts.Backplane.Unsubscribe(name)
 	}
 }

@@ -19,11 +19,11 @@ type topicLog struct {
 
 	nextLog *topicLog // guarded by the index's stripe
 
-	nextIn *topicLog // guarded by shard.mu: the job after it
+	nextQueued *topicLog // guarded by shard.mu: the job after it
 	queued bool      // guarded by shard.mu: it is among the shard's jobs
 
 	// guarded by mu; here, for they fit in what is left of a word
-	forgot   bool  // newest was forgotten
+	forgotNewest   bool  // newest was forgotten
 	walkAt   int32 // the next member to be woken
 	walkLeft int32 // how many more are to be woken, going round
 	atEnd    int32 // members that have read everything
@@ -31,12 +31,12 @@ type topicLog struct {
 	mu sync.Mutex
 	// guarded by mu
 	subscriptions []*Subscription
-	one           [1]*Subscription // the array of members while there is no other
+	subsArray           [1]*Subscription // the array of members while there is no other
 	entries       []entry          // what somebody has not read and nobody has cut
 	base          uint64           // the position of entries[0]
 	bytes         int              // what entries count against a member's buffer
-	plain         uint64           // the ordinal that the next plain message gets
-	version       pubsub.Version
+	plainTotal         uint64           // the ordinal that the next plain message gets
+	newestVersion       pubsub.Version
 	// newest is the newest retained parcel and newestAt its position. It outlives its
 	// entry while a member may not have read it. If memory is short, it is forgotten and
 	// only its position is kept. Members that have not read it then get the topic's
@@ -46,10 +46,10 @@ type topicLog struct {
 }
 
 type entry struct {
-	parcel *pubsub.PreparedMessage
-	// plain is the parcel's own ordinal or, for a retained one, that of the next
-	// plain message.
-	plain uint64
+	msg *pubsub.PreparedMessage
+	// plainBefore is the parcel's own ordinal or, for a retained one, that of the next
+	// plainBefore message.
+	plainBefore uint64
 }
 
 // entryOverhead is the cost of a message against a member's buffer beyond its bytes, so
@@ -74,9 +74,9 @@ func (l *topicLog) plainAtBase() uint64 { return l.plainAt(l.base) }
 // was not cut.
 func (l *topicLog) plainAt(pos uint64) uint64 {
 	if pos = max(pos, l.base); pos < l.end() {
-		return l.entries[pos-l.base].plain
+		return l.entries[pos-l.base].plainBefore
 	}
-	return l.plain
+	return l.plainTotal
 }
 
 // append puts p at the end and cuts the oldest beyond limit bytes. It is false
@@ -88,18 +88,18 @@ func (l *topicLog) append(p *pubsub.PreparedMessage, b *backlog, limit int) bool
 	if len(l.subscriptions) == 0 {
 		return false
 	}
-	if p.Retain && !p.Version.Newer(l.version) {
+	if p.Retain && !p.Version.Newer(l.newestVersion) {
 		return false
 	}
 	added := entrySize + p.Hold()
 	if p.Retain {
-		l.version = p.Version
+		l.newestVersion = p.Version
 		added += p.Hold() - l.releaseNewest()
-		l.newest, l.newestAt, l.forgot = p, l.end(), false
+		l.newest, l.newestAt, l.forgotNewest = p, l.end(), false
 	}
-	l.entries = append(l.entries, entry{p, l.plain})
+	l.entries = append(l.entries, entry{p, l.plainTotal})
 	if !p.Retain {
-		l.plain++
+		l.plainTotal++
 	}
 	l.bytes += cost(p)
 	b.bytes.Add(added)
@@ -114,10 +114,10 @@ func (l *topicLog) append(p *pubsub.PreparedMessage, b *backlog, limit int) bool
 func (l *topicLog) cut(limit, keep int, b *backlog) {
 	n := 0
 	for l.bytes > limit && n < len(l.entries)-keep {
-		l.bytes -= cost(l.entries[n].parcel)
+		l.bytes -= cost(l.entries[n].msg)
 		n++
 	}
-	l.drop(n, b)
+	l.dropOldest(n, b)
 }
 
 // cutTo drops the oldest entries until the rest keeps at most limit bytes in memory, and
@@ -125,18 +125,18 @@ func (l *topicLog) cut(limit, keep int, b *backlog) {
 func (l *topicLog) cutTo(limit int64, b *backlog) (freed int64) {
 	n, kept := 0, l.size()
 	for kept > limit && n < len(l.entries) {
-		p := l.entries[n].parcel
+		p := l.entries[n].msg
 		kept -= l.sizeOf(p)
 		l.bytes -= cost(p)
 		n++
 	}
-	return l.drop(n, b)
+	return l.dropOldest(n, b)
 }
 
 // size is how many bytes the entries keep in memory; mu is held.
 func (l *topicLog) size() (n int64) {
 	for i := range l.entries {
-		n += l.sizeOf(l.entries[i].parcel)
+		n += l.sizeOf(l.entries[i].msg)
 	}
 	return n
 }
@@ -150,15 +150,15 @@ func (l *topicLog) sizeOf(p *pubsub.PreparedMessage) int64 {
 	return p.Size() + entrySize
 }
 
-// drop drops the n oldest entries, which bytes no longer counts, and returns how much
+// dropOldest drops the n oldest entries, which bytes no longer counts, and returns how much
 // memory that frees; mu is held.
-func (l *topicLog) drop(n int, b *backlog) (freed int64) {
+func (l *topicLog) dropOldest(n int, b *backlog) (freed int64) {
 	if n == 0 {
 		return 0
 	}
 	freed = int64(n) * entrySize
 	for _, e := range l.entries[:n] {
-		freed += e.parcel.Release()
+		freed += e.msg.Release()
 	}
 	b.bytes.Add(-freed)
 	l.base += uint64(n)
@@ -184,13 +184,13 @@ func (l *topicLog) releaseNewest() (freed int64) {
 	return freed
 }
 
-// forget gives up newest if its entry was cut, and returns how many bytes that
+// forgetNewest gives up newest if its entry was cut, and returns how many bytes that
 // frees; mu is held.
-func (l *topicLog) forget(b *backlog) (freed int64) {
+func (l *topicLog) forgetNewest(b *backlog) (freed int64) {
 	if l.newest != nil && l.newestAt < l.base {
 		freed = l.releaseNewest()
 		b.bytes.Add(-freed)
-		l.forgot = true
+		l.forgotNewest = true
 	}
 	return freed
 }
@@ -200,13 +200,13 @@ func (l *topicLog) compact(b *backlog) {
 	if int(l.atEnd) < len(l.subscriptions) {
 		return
 	}
-	l.forgot = false
+	l.forgotNewest = false
 	if l.newest == nil && len(l.entries) == 0 {
 		return
 	}
 	freed := l.releaseNewest() + int64(len(l.entries))*entrySize
 	for i := range l.entries {
-		freed += l.entries[i].parcel.Release()
+		freed += l.entries[i].msg.Release()
 	}
 	l.base = l.end()
 	l.entries = nil
@@ -221,9 +221,9 @@ func (l *topicLog) join(s *Subscription) {
 	s.index = int32(len(l.subscriptions))
 	l.subscriptions = append(l.subscriptions, s)
 	if len(l.subscriptions) > 1 {
-		l.one[0] = nil // they have another array, and who leaves that is not to be kept here
+		l.subsArray[0] = nil // they have another array, and who leaves that is not to be kept here
 	}
-	s.pos, s.plain = l.end(), l.plain
+	s.pos, s.plainSeen = l.end(), l.plainTotal
 	l.atEnd++
 	if l.walkLeft > 0 {
 		l.walkLeft++ // a walk that goes round now comes by s as well
@@ -238,7 +238,7 @@ func (l *topicLog) leave(s *Subscription, b *backlog) (lost uint64) {
 	if s.pos == l.end() {
 		l.atEnd--
 	}
-	lost = l.plainAt(s.pos) - s.plain
+	lost = l.plainAt(s.pos) - s.plainSeen
 	// The hole is filled so that no member is passed over by a walk under way:
 	// one that was visited moves into it, and the last one takes that one's
 	// place in front of the walk, which becomes longer by it.
@@ -248,11 +248,11 @@ func (l *topicLog) leave(s *Subscription, b *backlog) (lost uint64) {
 		if l.walkLeft > 0 {
 			l.walkLeft++
 		}
-		l.seat(l.subscriptions[l.walkAt], hole)
+		l.moveTo(l.subscriptions[l.walkAt], hole)
 		hole = l.walkAt
 	}
 	if hole < last {
-		l.seat(l.subscriptions[last], hole)
+		l.moveTo(l.subscriptions[last], hole)
 	}
 	s.index = -1
 	s.setInitial(nil, b)
@@ -263,7 +263,7 @@ func (l *topicLog) leave(s *Subscription, b *backlog) (lost uint64) {
 	return lost
 }
 
-func (l *topicLog) seat(s *Subscription, i int32) {
+func (l *topicLog) moveTo(s *Subscription, i int32) {
 	l.subscriptions[i] = s
 	s.index = i
 }
@@ -308,44 +308,44 @@ func (l *topicLog) resume(s *Subscription, joined bool, p *pubsub.PreparedMessag
 	}
 	switch {
 	case p != nil:
-		s.setInitial(&initial{p, l.place(p, s), again}, b)
+		s.setInitial(&initial{p, l.initialPos(p, s), again}, b)
 	case joined && !seen.IsZero():
-		at, _ := l.find(seen, s)
-		l.skip(s, at, b)
+		at, _ := l.findVersion(seen, s)
+		l.skipTo(s, at, b)
 	}
 	if !seen.IsZero() && seen.Newer(s.seen) {
 		s.seen = seen
 	}
 }
 
-// find returns where, in what s has not read, the retained version v stands; else
+// findVersion returns where, in what s has not read, the retained version v stands; else
 // where the first newer one does; else the end, for v itself may be still to come.
-func (l *topicLog) find(v pubsub.Version, s *Subscription) (at uint64, exact bool) {
+func (l *topicLog) findVersion(v pubsub.Version, s *Subscription) (at uint64, exact bool) {
 	if l.missesNewest(s) {
-		if l.version == v {
+		if l.newestVersion == v {
 			return l.base, true
 		}
-		if l.version.Newer(v) {
+		if l.newestVersion.Newer(v) {
 			return s.pos, false
 		}
 	}
 	from := max(s.pos, l.base)
 	for i, e := range l.entries[from-l.base:] {
-		if e.parcel.Retain && (e.parcel.Version == v || e.parcel.Version.Newer(v)) {
-			return from + uint64(i), e.parcel.Version == v
+		if e.msg.Retain && (e.msg.Version == v || e.msg.Version.Newer(v)) {
+			return from + uint64(i), e.msg.Version == v
 		}
 	}
 	return l.end(), false
 }
 
-// place returns where p, which the topic retained when s asked for it, belongs in
+// initialPos returns where p, which the topic retained when s asked for it, belongs in
 // what s has not read, so that a publisher's messages keep their order. A p that
 // is not there may be from before s joined: then all that was published later
 // comes behind it.
-func (l *topicLog) place(p *pubsub.PreparedMessage, s *Subscription) uint64 {
-	at, exact := l.find(p.Version, s)
+func (l *topicLog) initialPos(p *pubsub.PreparedMessage, s *Subscription) uint64 {
+	at, exact := l.findVersion(p.Version, s)
 	for i := max(s.pos, l.base); i < at && !exact; i++ {
-		if l.entries[i-l.base].parcel.Published.After(p.Published) {
+		if l.entries[i-l.base].msg.Published.After(p.Published) {
 			at = i
 		}
 	}
@@ -355,15 +355,15 @@ func (l *topicLog) place(p *pubsub.PreparedMessage, s *Subscription) uint64 {
 	return at
 }
 
-// skip has s go on at the position at, as if it had read what comes before; mu
+// skipTo has s go on at the position at, as if it had read what comes before; mu
 // is held.
-func (l *topicLog) skip(s *Subscription, at uint64, b *backlog) {
+func (l *topicLog) skipTo(s *Subscription, at uint64, b *backlog) {
 	if at <= s.pos {
 		return
 	}
-	s.pos, s.plain = at, l.plain
+	s.pos, s.plainSeen = at, l.plainTotal
 	if at < l.end() {
-		s.plain = l.entries[at-l.base].plain
+		s.plainSeen = l.entries[at-l.base].plainBefore
 		return
 	}
 	l.atEnd++
@@ -373,7 +373,7 @@ func (l *topicLog) skip(s *Subscription, at uint64, b *backlog) {
 // missesNewest reports whether the newest retained message, whose version is l.version,
 // was cut off before s has read it; mu is held.
 func (l *topicLog) missesNewest(s *Subscription) bool {
-	return (l.newest != nil || l.forgot) && s.pos <= l.newestAt && l.newestAt < l.base
+	return (l.newest != nil || l.forgotNewest) && s.pos <= l.newestAt && l.newestAt < l.base
 }
 
 // replaceForgotten gives s the store's message p, which may be nil, in place of the newest retained
@@ -382,10 +382,10 @@ func (l *topicLog) missesNewest(s *Subscription) bool {
 func (l *topicLog) replaceForgotten(s *Subscription, p *pubsub.PreparedMessage, forgotten pubsub.Version, b *backlog) (done bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if s.index < 0 || !l.forgot || !l.missesNewest(s) {
+	if s.index < 0 || !l.forgotNewest || !l.missesNewest(s) {
 		return true
 	}
-	if l.version != forgotten {
+	if l.newestVersion != forgotten {
 		return false
 	}
 	s.pos = l.newestAt + 1
@@ -430,32 +430,32 @@ func (l *topicLog) read(s *Subscription, dst []Delivery, head int, now time.Time
 	at := l.plainAt(s.pos)
 	if i := s.initial; i != nil && s.pos >= i.at {
 		lost := uint64(0)
-		if i.again { // the lost messages were before it
-			lost = at - s.plain
+		if i.asLive { // the lost messages were before it
+			lost = at - s.plainSeen
 		}
-		if s.readInitial(&to, lost, now, &expired, b) && i.again {
-			s.plain = at
+		if s.readInitial(&to, lost, now, &expired, b) && i.asLive {
+			s.plainSeen = at
 		}
 	}
 	end := l.end()
 	wasAtEnd := s.pos == end
 	switch {
-	case l.missesNewest(s) && l.forgot:
+	case l.missesNewest(s) && l.forgotNewest:
 		return to.ds, true, true, expired
-	case wasAtEnd && s.plain == l.plain:
+	case wasAtEnd && s.plainSeen == l.plainTotal:
 		return to.ds, false, false, expired
 	case !to.hasRoom():
 		return to.ds, true, false, expired
 	}
-	lost := at - s.plain
+	lost := at - s.plainSeen
 	if s.pos < l.base {
-		if l.missesNewest(s) && s.takes(l.newest, false, now, &expired) {
+		if l.missesNewest(s) && s.accept(l.newest, false, now, &expired) {
 			to.add(Delivery{Message: l.newest, Sub: s, Options: s.opts, Dropped: lost})
 			lost = 0
 		}
 		s.pos = l.base
 	}
-	s.plain = at
+	s.plainSeen = at
 	for s.pos < end && to.hasRoom() {
 		if s.initial != nil && s.pos >= s.initial.at {
 			s.readInitial(&to, 0, now, &expired, b)
@@ -463,13 +463,13 @@ func (l *topicLog) read(s *Subscription, dst []Delivery, head int, now time.Time
 		}
 		e := &l.entries[s.pos-l.base]
 		s.pos++
-		if !e.parcel.Retain {
-			s.plain = e.plain + 1
+		if !e.msg.Retain {
+			s.plainSeen = e.plainBefore + 1
 		}
-		if !s.takes(e.parcel, false, now, &expired) {
+		if !s.accept(e.msg, false, now, &expired) {
 			continue
 		}
-		to.add(Delivery{Message: e.parcel, Sub: s, Options: s.opts, Dropped: lost})
+		to.add(Delivery{Message: e.msg, Sub: s, Options: s.opts, Dropped: lost})
 		lost = 0
 	}
 	if lost > 0 {
@@ -496,8 +496,8 @@ func (s *Subscription) readInitial(to *piece, lost uint64, now time.Time, expire
 	if i == nil {
 		return false
 	}
-	if given = s.takes(i.parcel, !i.again, now, expired); given {
-		to.add(Delivery{Message: i.parcel, Sub: s, Options: s.opts, Initial: !i.again, Dropped: lost})
+	if given = s.accept(i.msg, !i.asLive, now, expired); given {
+		to.add(Delivery{Message: i.msg, Sub: s, Options: s.opts, Initial: !i.asLive, Dropped: lost})
 	}
 	s.setInitial(nil, b)
 	return given
@@ -507,10 +507,10 @@ func (s *Subscription) readInitial(to *piece, lost uint64, now time.Time, expire
 func (s *Subscription) setInitial(i *initial, b *backlog) {
 	var added int64
 	if i != nil {
-		added += i.parcel.Hold()
+		added += i.msg.Hold()
 	}
 	if s.initial != nil {
-		added -= s.initial.parcel.Release()
+		added -= s.initial.msg.Release()
 	}
 	if added != 0 {
 		b.bytes.Add(added)

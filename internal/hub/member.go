@@ -51,7 +51,7 @@ type Subscriber struct {
 	holder Holder
 	name   string // see pubsub.Message.Sender
 
-	nextRun *Subscriber // guarded by shard.mu: the one to be served after it
+	nextScheduled *Subscriber // guarded by shard.mu: the one to be served after it
 
 	timer timer // guarded by the shard's wheel
 
@@ -61,17 +61,17 @@ type Subscriber struct {
 	// first is the subscription that is made first, and one the array of subs while
 	// there is no other: most members have one topic, and need nothing else.
 	first Subscription
-	one   [1]*Subscription
-	// ready is the last of those with something unread; its next is the first, so
+	subsArray   [1]*Subscription
+	// readyTail is the last of those with something unread; its next is the first, so
 	// that one pointer finds both ends.
-	ready    *Subscription
+	readyTail    *Subscription
 	awake    bool // a goroutine of the holder reads, or is about to
 	notified bool // it must look again before it sleeps
 	closed   bool
 
 	// Here, for they fit in what is left of a word.
-	runs bool   // guarded by shard.mu: it is among those that are to be served
-	due  uint32 // guarded by the shard's wheel: the tick of its deadline, 0 if there is none
+	scheduled bool   // guarded by shard.mu: it is among those that are to be served
+	dueTick  uint32 // guarded by the shard's wheel: the tick of its deadline, 0 if there is none
 }
 
 // SubscriptionOptions are what a subscriber asked for. The hub minds NoLocal,
@@ -88,12 +88,12 @@ type SubscriptionOptions struct {
 // Subscription is a member's interest in one topic, and its cursor in the log.
 type Subscription struct {
 	// immutable
-	member *Subscriber
+	subscriber *Subscriber
 	log    *topicLog
 
 	// guarded by log.mu
 	pos     uint64 // the position that is read next
-	plain   uint64 // the ordinal of the plain message that is expected next
+	plainSeen   uint64 // the ordinal of the plain message that is expected next
 	opts    SubscriptionOptions
 	seen    pubsub.Version // of the newest retained message that was delivered
 	initial *initial       // nil if there is none, or no more
@@ -102,29 +102,29 @@ type Subscription struct {
 	// guarded by member.mu
 	paused   bool // joined and not yet opened, or left
 	queued   bool // in the list of ready subscriptions
-	late     late
+	pendingFetch     fetchKind
 	fetching bool // the store is being read for it; it is the first ready subscription
 	next     *Subscription
 }
 
-// late says what must be read from the store before a subscription's log is read.
-type late uint8
+// fetchKind says what must be read from the store before a subscription's log is read.
+type fetchKind uint8
 
 const (
-	lateNothing late = iota
-	lateLast         // the retained message, whatever version the client has
-	lateNewer        // the retained message, if it is newer than the client's version
-	lateMissed       // as lateNewer, because a log has forgotten it
+	fetchNothing fetchKind = iota
+	fetchRetained         // the retained message, whatever version the client has
+	fetchNewer        // the retained message, if it is newer than the client's version
+	fetchForgotten       // as lateNewer, because a log has forgotten it
 )
 
 // initial is a topic's retained message, as it was read from the store. It is delivered
 // once the cursor has reached at.
 type initial struct {
-	parcel *pubsub.PreparedMessage
+	msg *pubsub.PreparedMessage
 	at     uint64
-	// again says that the message does not answer a subscription, but replaces one that
+	// asLive says that the message does not answer a subscription, but replaces one that
 	// the log has forgotten.
-	again bool
+	asLive bool
 }
 
 // Delivery is one thing that a member is to be given.
@@ -145,13 +145,13 @@ type Delivery struct {
 // connection, a member. Its name identifies it as a publisher, for NoLocal. It is
 // asleep; it ends with Close.
 func (h *Hub) Add(m *Subscriber, holder Holder, name string) {
-	h.counts.members.Add(1)
+	h.counts.subscribers.Add(1)
 	m.shard = h.shards[h.next.Add(1)%uint32(len(h.shards))]
 	m.holder, m.name = holder, name
 }
 
 // Schedule has the shard serve m, whose holder is a ShardHolder.
-func (m *Subscriber) Schedule() { m.shard.enqueueMember(m) }
+func (m *Subscriber) Schedule() { m.shard.schedule(m) }
 
 // wake has m read, which has just been roused.
 func (m *Subscriber) wake() {
@@ -211,12 +211,12 @@ func (m *Subscriber) newSubscription(o SubscriptionOptions) *Subscription {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	s := &m.first
-	if s.member != nil {
+	if s.subscriber != nil {
 		s = new(Subscription)
 	} else {
-		m.subs = m.one[:0]
+		m.subs = m.subsArray[:0]
 	}
-	s.member, s.opts, s.paused = m, o, true
+	s.subscriber, s.opts, s.paused = m, o, true
 	return s
 }
 
@@ -231,12 +231,12 @@ func (s *Subscription) setOptions(o SubscriptionOptions) {
 // given that. Read after Subscribe, it leaves no gap: whatever is newer comes
 // through the log.
 func (s *Subscription) Last(ctx context.Context, after pubsub.Version) (*pubsub.PreparedMessage, pubsub.Version, error) {
-	msg, ok, err := s.member.shard.hub.opts.Backplane.Last(ctx, s.Topic(), after)
+	msg, ok, err := s.subscriber.shard.hub.opts.Backplane.Last(ctx, s.Topic(), after)
 	if err != nil || !ok {
 		return nil, msg.Version, err
 	}
-	h := s.member.shard.hub
-	return h.recent.parcel(h, s.log.topic, msg), msg.Version, nil
+	h := s.subscriber.shard.hub
+	return h.recent.prepared(h, s.log.topic, msg), msg.Version, nil
 }
 
 // Resume lets m read s. A retained message of the version seen, or older, is not
@@ -247,12 +247,12 @@ func (s *Subscription) Last(ctx context.Context, after pubsub.Version) (*pubsub.
 // Without initial, a new subscription begins behind the version seen: what was
 // published before that is left out. The client must not have been told yet.
 func (s *Subscription) Resume(initial *pubsub.PreparedMessage, seen pubsub.Version) {
-	m := s.member
+	m := s.subscriber
 	m.mu.Lock()
 	joined := s.paused
 	m.mu.Unlock()
 	s.log.resume(s, joined, initial, false, seen, &m.shard.hub.backlog)
-	s.ready(lateNothing)
+	s.makeReady(fetchNothing)
 }
 
 // ResumeAndFetch is Open for a client that must take other bytes first; the topic's retained
@@ -261,23 +261,23 @@ func (s *Subscription) Resume(initial *pubsub.PreparedMessage, seen pubsub.Versi
 // a version in seen, only a newer message is read and delivered.
 func (s *Subscription) ResumeAndFetch(seen pubsub.Version) {
 	if seen.IsZero() {
-		s.ready(lateLast)
+		s.makeReady(fetchRetained)
 		return
 	}
-	s.log.resume(s, false, nil, false, seen, &s.member.shard.hub.backlog)
-	s.ready(lateNewer)
+	s.log.resume(s, false, nil, false, seen, &s.subscriber.shard.hub.backlog)
+	s.makeReady(fetchNewer)
 }
 
-// ready lets the member read s, after its late messages.
-func (s *Subscription) ready(l late) {
-	m := s.member
+// makeReady lets the member read s, after its late messages.
+func (s *Subscription) makeReady(l fetchKind) {
+	m := s.subscriber
 	m.mu.Lock()
 	s.paused = false
-	if l != lateNothing {
-		s.late = l
+	if l != fetchNothing {
+		s.pendingFetch = l
 	}
 	m.enqueue(s)
-	wake := m.markAwake()
+	wake := m.markAwakeLocked()
 	m.mu.Unlock()
 	if wake {
 		m.wake()
@@ -295,7 +295,7 @@ func (m *Subscriber) Unsubscribe(t pubsub.Topic) bool {
 	s := m.subs[i]
 	m.subs = slices.Delete(m.subs, i, i+1)
 	m.mu.Unlock()
-	m.forget(s)
+	m.leave(s)
 	return true
 }
 
@@ -312,13 +312,13 @@ func (m *Subscriber) Close() {
 	m.subs = nil
 	m.mu.Unlock()
 	for _, s := range subs {
-		m.forget(s)
+		m.leave(s)
 	}
 	m.shard.wheel.remove(m)
-	m.shard.hub.counts.members.Add(-1)
+	m.shard.hub.counts.subscribers.Add(-1)
 }
 
-func (m *Subscriber) forget(s *Subscription) {
+func (m *Subscriber) leave(s *Subscription) {
 	m.mu.Lock()
 	s.paused = true // should it be in the list of the ready ones, it is passed over
 	m.mu.Unlock()
@@ -346,7 +346,7 @@ func (m *Subscriber) find(t pubsub.Topic) *Subscription {
 func (m *Subscriber) Notify() {
 	m.mu.Lock()
 	m.notified = true
-	wake := m.markAwake()
+	wake := m.markAwakeLocked()
 	m.mu.Unlock()
 	if wake {
 		m.wake()
@@ -358,14 +358,14 @@ func (m *Subscriber) Notify() {
 func (m *Subscriber) MarkAwake() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.markAwake()
+	m.markAwakeLocked()
 }
 
 // queueUnread says that s has something unread.
 func (m *Subscriber) queueUnread(s *Subscription) {
 	m.mu.Lock()
 	m.enqueue(s)
-	wake := m.ready != nil && !m.ready.next.fetching && m.markAwake()
+	wake := m.readyTail != nil && !m.readyTail.next.fetching && m.markAwakeLocked()
 	m.mu.Unlock()
 	if !wake {
 		return
@@ -377,8 +377,8 @@ func (m *Subscriber) queueUnread(s *Subscription) {
 	}
 }
 
-// markAwake marks m as awake and reports whether it slept; mu is held.
-func (m *Subscriber) markAwake() bool {
+// markAwakeLocked marks m as awake and reports whether it slept; mu is held.
+func (m *Subscriber) markAwakeLocked() bool {
 	if m.awake || m.closed {
 		return false
 	}
@@ -392,33 +392,33 @@ func (m *Subscriber) enqueue(s *Subscription) {
 		return
 	}
 	s.queued = true
-	if last := m.ready; last == nil {
+	if last := m.readyTail; last == nil {
 		s.next = s
 	} else {
 		last.next, s.next = s, last.next
 	}
-	m.ready = s
+	m.readyTail = s
 }
 
 // enqueueFirst puts s before the other ready subscriptions; mu is held.
 func (m *Subscriber) enqueueFirst(s *Subscription) {
-	last := m.ready
-	if m.enqueue(s); last != nil && m.ready == s {
-		m.ready = last
+	last := m.readyTail
+	if m.enqueue(s); last != nil && m.readyTail == s {
+		m.readyTail = last
 	}
 }
 
 // dequeue takes the first ready subscription, if it can be read; mu is held.
 func (m *Subscriber) dequeue() *Subscription {
-	for m.ready != nil {
-		s := m.ready.next
+	for m.readyTail != nil {
+		s := m.readyTail.next
 		if s.fetching && !s.paused {
 			return nil
 		}
-		if s == m.ready {
-			m.ready = nil
+		if s == m.readyTail {
+			m.readyTail = nil
 		} else {
-			m.ready.next = s.next
+			m.readyTail.next = s.next
 		}
 		s.next, s.queued = nil, false
 		if !s.paused {
@@ -435,7 +435,7 @@ func (m *Subscriber) dequeue() *Subscription {
 // call Read again. Only one goroutine at a time may be between Wake and asleep.
 func (m *Subscriber) Read(dst []Delivery, head int, now time.Time) (_ []Delivery, asleep bool) {
 	h := m.shard.hub
-	h.boundBacklogs() // other reads may have made encodings since
+	h.enforceBacklogLimit() // other reads may have made encodings since
 	m.mu.Lock()
 	s := m.dequeue()
 	switch {
@@ -445,9 +445,9 @@ func (m *Subscriber) Read(dst []Delivery, head int, now time.Time) (_ []Delivery
 		m.awake = !asleep
 		m.mu.Unlock()
 		return dst, asleep
-	case s.late != lateNothing:
-		f := fetch{s, s.late}
-		s.late, s.fetching = lateNothing, true
+	case s.pendingFetch != fetchNothing:
+		f := fetch{s, s.pendingFetch}
+		s.pendingFetch, s.fetching = fetchNothing, true
 		m.enqueueFirst(s)
 		m.mu.Unlock()
 		h.fetches.add(h, f)
@@ -461,8 +461,8 @@ func (m *Subscriber) Read(dst []Delivery, head int, now time.Time) (_ []Delivery
 	if unread {
 		m.mu.Lock()
 		if missed {
-			if s.late == lateNothing { // it may have been opened again meanwhile
-				s.late = lateMissed
+			if s.pendingFetch == fetchNothing { // it may have been opened again meanwhile
+				s.pendingFetch = fetchForgotten
 			}
 			m.enqueueFirst(s)
 		} else {
@@ -473,8 +473,8 @@ func (m *Subscriber) Read(dst []Delivery, head int, now time.Time) (_ []Delivery
 	return dst, false
 }
 
-// deadlineCame calls the holder's Due, unless m has been closed.
-func (m *Subscriber) deadlineCame() {
+// reachDeadline calls the holder's Due, unless m has been closed.
+func (m *Subscriber) reachDeadline() {
 	m.mu.Lock()
 	closed := m.closed
 	m.mu.Unlock()
@@ -483,11 +483,11 @@ func (m *Subscriber) deadlineCame() {
 	}
 }
 
-// takes decides whether s is given p, and notes that it is; log.mu is held.
+// accept decides whether s is given p, and notes that it is; log.mu is held.
 // Whoever subscribes again is given again, as the initial one, what its topic
 // retains, but never anything older than it has had.
-func (s *Subscription) takes(p *pubsub.PreparedMessage, initial bool, now time.Time, expired *uint64) bool {
-	if s.opts.NoLocal && p.Sender != "" && p.Sender == s.member.name {
+func (s *Subscription) accept(p *pubsub.PreparedMessage, initial bool, now time.Time, expired *uint64) bool {
+	if s.opts.NoLocal && p.Sender != "" && p.Sender == s.subscriber.name {
 		return false
 	}
 	if p.Retain && !p.Version.Newer(s.seen) && !(initial && p.Version == s.seen) {

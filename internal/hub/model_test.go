@@ -384,8 +384,8 @@ func (m *model) place(s *modelSub, p *pubsub.PreparedMessage) int {
 
 // readOne has p read one piece, and compares.
 func (m *model) readOne(t *testing.T, p *modelPeer) (asleep bool) {
-	next := p.ready
-	if last := p.ready; last != nil {
+	next := p.readyTail
+	if last := p.readyTail; last != nil {
 		for next = last.next; next.paused && next != last; {
 			next = next.next
 		}

@@ -8,13 +8,13 @@ import (
 )
 
 const (
-	// recentMin is the length of the shortest message that is kept: encoding a shorter
+	// recentMinBytes is the length of the shortest message that is kept: encoding a shorter
 	// one costs no more than the lookup.
-	recentMin = 512
-	// recentMost is how many messages are kept.
-	recentMost = 256
-	// recentPart is the divisor of the bound of all logs that gives the bound of recent.
-	recentPart = 8
+	recentMinBytes = 512
+	// recentMaxCount is how many messages are kept.
+	recentMaxCount = 256
+	// recentDivisor is the divisor of the bound of all logs that gives the bound of recent.
+	recentDivisor = 8
 )
 
 // recent keeps the retained messages that were read from the store last, while their
@@ -24,14 +24,14 @@ const (
 type recent struct {
 	mu sync.Mutex
 	// guarded by mu
-	parcels map[pubsub.Topic]*pubsub.PreparedMessage
+	messages map[pubsub.Topic]*pubsub.PreparedMessage
 	order   []pubsub.Topic // of parcels, oldest first
 }
 
-// parcel returns m, the store's message for t, as a parcel that other members may share.
-func (r *recent) parcel(h *Hub, t *topic, m pubsub.Message) *pubsub.PreparedMessage {
+// prepared returns m, the store's message for t, as a prepared that other members may share.
+func (r *recent) prepared(h *Hub, t *topic, m pubsub.Message) *pubsub.PreparedMessage {
 	m.Topic = t.name
-	if len(m.Data) < recentMin {
+	if len(m.Data) < recentMinBytes {
 		return h.prepare(pubsub.NewPreparedMessage(m))
 	}
 	st := h.index.stripe(t.name)
@@ -42,7 +42,7 @@ func (r *recent) parcel(h *Hub, t *topic, m pubsub.Message) *pubsub.PreparedMess
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	p := r.parcels[t.name]
+	p := r.messages[t.name]
 	if p == nil || p.Version != m.Version {
 		p = h.prepare(pubsub.NewPreparedMessage(m))
 		r.put(p, &h.backlog)
@@ -53,30 +53,30 @@ func (r *recent) parcel(h *Hub, t *topic, m pubsub.Message) *pubsub.PreparedMess
 
 // put keeps p in place of the previous parcel of its topic; mu is held.
 func (r *recent) put(p *pubsub.PreparedMessage, b *backlog) {
-	if r.parcels == nil {
-		r.parcels = make(map[pubsub.Topic]*pubsub.PreparedMessage)
+	if r.messages == nil {
+		r.messages = make(map[pubsub.Topic]*pubsub.PreparedMessage)
 	}
 	added := p.Hold()
-	if old := r.parcels[p.Topic]; old != nil {
+	if old := r.messages[p.Topic]; old != nil {
 		added -= old.Release()
 	} else {
 		r.order = append(r.order, p.Topic)
 	}
-	r.parcels[p.Topic] = p
+	r.messages[p.Topic] = p
 	b.bytes.Add(added)
 }
 
-// forget drops the parcel of the topic name, whose last member leaves. The topic's stripe
+// remove drops the parcel of the topic name, whose last member leaves. The topic's stripe
 // is locked.
-func (r *recent) forget(name pubsub.Topic, b *backlog) {
+func (r *recent) remove(name pubsub.Topic, b *backlog) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	p := r.parcels[name]
+	p := r.messages[name]
 	if p == nil {
 		return
 	}
 	b.bytes.Add(-p.Release())
-	delete(r.parcels, name)
+	delete(r.messages, name)
 	i := slices.Index(r.order, name)
 	r.order = slices.Delete(r.order, i, i+1)
 }
@@ -84,15 +84,15 @@ func (r *recent) forget(name pubsub.Topic, b *backlog) {
 // bound drops the oldest parcels until the rest are within the bounds; mu is held.
 func (r *recent) bound(b *backlog) {
 	var size int64
-	for _, p := range r.parcels {
+	for _, p := range r.messages {
 		size += p.Size()
 	}
 	n := 0
-	for n < len(r.order) && (size > b.limit/recentPart || len(r.order)-n > recentMost) {
-		p := r.parcels[r.order[n]]
+	for n < len(r.order) && (size > b.limit/recentDivisor || len(r.order)-n > recentMaxCount) {
+		p := r.messages[r.order[n]]
 		size -= p.Size()
 		b.bytes.Add(-p.Release())
-		delete(r.parcels, r.order[n])
+		delete(r.messages, r.order[n])
 		n++
 	}
 	r.order = append(r.order[:0], r.order[n:]...)
@@ -102,10 +102,10 @@ func (r *recent) bound(b *backlog) {
 func (r *recent) clear(b *backlog) (freed int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, p := range r.parcels {
+	for _, p := range r.messages {
 		freed += p.Release()
 	}
-	r.parcels, r.order = nil, nil
+	r.messages, r.order = nil, nil
 	b.bytes.Add(-freed)
 	return freed
 }

@@ -26,9 +26,9 @@ type shard struct {
 
 	mu sync.Mutex
 	// guarded by mu: the topics with news, in the order they get their turn
-	first, last *topicLog
+	firstLog, lastLog *topicLog
 	// guarded by mu: the members that are to be served, likewise
-	firstRun, lastRun *Subscriber
+	firstScheduled, lastScheduled *Subscriber
 }
 
 func newShard(h *Hub, o Outbox) *shard {
@@ -42,38 +42,38 @@ func newShard(h *Hub, o Outbox) *shard {
 	}
 }
 
-// enqueue gives l a turn.
-func (s *shard) enqueue(l *topicLog) {
+// enqueueLog gives l a turn.
+func (s *shard) enqueueLog(l *topicLog) {
 	s.mu.Lock()
 	if l.queued {
 		s.mu.Unlock()
 		return
 	}
 	l.queued = true
-	if s.last == nil {
-		s.first = l
+	if s.lastLog == nil {
+		s.firstLog = l
 	} else {
-		s.last.nextIn = l
+		s.lastLog.nextQueued = l
 	}
-	s.last = l
+	s.lastLog = l
 	s.mu.Unlock()
 	s.signal()
 }
 
-// enqueueMember has m served.
-func (s *shard) enqueueMember(m *Subscriber) {
+// schedule has m served.
+func (s *shard) schedule(m *Subscriber) {
 	s.mu.Lock()
-	if m.runs {
+	if m.scheduled {
 		s.mu.Unlock()
 		return
 	}
-	m.runs = true
-	if s.lastRun == nil {
-		s.firstRun = m
+	m.scheduled = true
+	if s.lastScheduled == nil {
+		s.firstScheduled = m
 	} else {
-		s.lastRun.nextRun = m
+		s.lastScheduled.nextScheduled = m
 	}
-	s.lastRun = m
+	s.lastScheduled = m
 	s.mu.Unlock()
 	s.signal()
 }
@@ -90,16 +90,16 @@ func (s *shard) signal() {
 func (s *shard) serve(n int) (any bool) {
 	for range n {
 		s.mu.Lock()
-		m := s.firstRun
+		m := s.firstScheduled
 		if m == nil {
 			s.mu.Unlock()
 			return any
 		}
-		s.firstRun = m.nextRun
-		if s.firstRun == nil {
-			s.lastRun = nil
+		s.firstScheduled = m.nextScheduled
+		if s.firstScheduled == nil {
+			s.lastScheduled = nil
 		}
-		m.nextRun, m.runs = nil, false
+		m.nextScheduled, m.scheduled = nil, false
 		s.mu.Unlock()
 		m.holder.(ShardHolder).Serve(s.outbox)
 		any = true
@@ -107,18 +107,18 @@ func (s *shard) serve(n int) (any bool) {
 	return any
 }
 
-func (s *shard) dequeue() *topicLog {
+func (s *shard) dequeueLog() *topicLog {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	l := s.first
+	l := s.firstLog
 	if l == nil {
 		return nil
 	}
-	s.first = l.nextIn
-	if s.first == nil {
-		s.last = nil
+	s.firstLog = l.nextQueued
+	if s.firstLog == nil {
+		s.lastLog = nil
 	}
-	l.nextIn, l.queued = nil, false
+	l.nextQueued, l.queued = nil, false
 	return l
 }
 
@@ -153,18 +153,18 @@ func (s *shard) run(ctx context.Context) {
 // whose turn it is, and serves some of those that are to be served; false if there
 // were none of any.
 func (s *shard) slice() bool {
-	busy := s.wheel.ring(sliceSize)
+	busy := s.wheel.fire(sliceSize)
 	busy = s.serve(sliceSize) || busy
-	l := s.dequeue()
+	l := s.dequeueLog()
 	if l == nil {
 		return busy
 	}
 	batch, more := l.walk(s.batch[:0])
 	if more {
-		s.enqueue(l)
+		s.enqueueLog(l)
 	}
 	for _, sub := range batch {
-		sub.member.queueUnread(sub)
+		sub.subscriber.queueUnread(sub)
 	}
 	clear(batch)
 	return true

@@ -32,9 +32,9 @@ type timer struct{ prev, next *Subscriber }
 
 func newWheel(now time.Time) *wheel { return &wheel{start: now} }
 
-// at is the first tick not before t, or the last one that can be told: 13 years
+// tickOf is the first tick not before t, or the last one that can be told: 13 years
 // from the start of the wheel.
-func (w *wheel) at(t time.Time) int64 {
+func (w *wheel) tickOf(t time.Time) int64 {
 	d := t.Sub(w.start)
 	n := int64(d / tick)
 	if d%tick > 0 { // not d+tick-1: d is the longest there is if t is centuries away
@@ -50,8 +50,8 @@ func (w *wheel) set(m *Subscriber, t time.Time) {
 	if t.IsZero() {
 		return
 	}
-	m.due = uint32(max(w.at(t), w.now+1))
-	slot := &w.slots[m.due%wheelSlots]
+	m.dueTick = uint32(max(w.tickOf(t), w.now+1))
+	slot := &w.slots[m.dueTick%wheelSlots]
 	m.timer.next = *slot
 	if *slot != nil {
 		(*slot).timer.prev = m
@@ -63,18 +63,18 @@ func (w *wheel) remove(m *Subscriber) { w.set(m, time.Time{}) }
 
 func (w *wheel) unlink(m *Subscriber) {
 	t := &m.timer
-	if m.due == 0 {
+	if m.dueTick == 0 {
 		return
 	}
 	if t.prev != nil {
 		t.prev.timer.next = t.next
 	} else {
-		w.slots[m.due%wheelSlots] = t.next
+		w.slots[m.dueTick%wheelSlots] = t.next
 	}
 	if t.next != nil {
 		t.next.timer.prev = t.prev
 	}
-	*t, m.due = timer{}, 0
+	*t, m.dueTick = timer{}, 0
 }
 
 // advance collects the members whose deadline has come; ring calls their holders.
@@ -85,7 +85,7 @@ func (w *wheel) advance(now time.Time) {
 		w.now++
 		for m := w.slots[w.now%wheelSlots]; m != nil; {
 			next := m.timer.next
-			if int64(m.due) <= w.now {
+			if int64(m.dueTick) <= w.now {
 				w.unlink(m)
 				w.due = append(w.due, m)
 			}
@@ -95,12 +95,12 @@ func (w *wheel) advance(now time.Time) {
 	w.mu.Unlock()
 }
 
-// ring calls the holders of up to n due members and reports whether there were any.
-func (w *wheel) ring(n int) bool {
+// fire calls the holders of up to n due members and reports whether there were any.
+func (w *wheel) fire(n int) bool {
 	kept := max(0, len(w.due)-n)
 	some := len(w.due) > 0
 	for i, m := range w.due[kept:] {
-		m.deadlineCame()
+		m.reachDeadline()
 		w.due[kept+i] = nil
 	}
 	w.due = w.due[:kept]
