@@ -211,7 +211,7 @@ func (h *Hub) check(t testing.TB) {
 				if l.newest != nil {
 					kept[l.newest] = true
 				}
-				bytes, atEnd, ordinal := 0, 0, l.plainAtBase()
+				bytes, atEnd, ordinal := 0, 0, l.plainBefore(l.base)
 				for _, e := range l.entries {
 					bytes += cost(e.msg)
 					kept[e.msg] = true

@@ -479,7 +479,7 @@ func TestForgottenAgainMeanwhile(t *testing.T) {
 	publish := func(seq uint64) {
 		deliver(h, "t", fmt.Sprintf("a r%d b", seq))
 		s.log.mu.Lock()
-		s.log.cutTo(0, &h.backlog)
+		s.log.cutToSize(0, &h.backlog)
 		s.log.forgetNewest(&h.backlog)
 		s.log.mu.Unlock()
 	}
@@ -512,7 +512,7 @@ func TestForgottenAndGone(t *testing.T) {
 	p.drain()
 	deliver(h, "t", "a r1 b")
 	s.log.mu.Lock()
-	s.log.cutTo(0, &h.backlog)
+	s.log.cutToSize(0, &h.backlog)
 	s.log.forgetNewest(&h.backlog)
 	s.log.mu.Unlock()
 	deliver(h, "t", "c")
