@@ -22,8 +22,8 @@ const module = "pubsub"
 // listed for it. Tests may import any package. Every package must be listed.
 var layout = map[string]struct {
 	level   int
-	ours    []string // what it may import of this module, besides the root
-	foreign []string // the modules it may import
+	ours    []string // the packages of this module that it may import, besides the root
+	foreign []string // the other modules that it may import
 }{
 	".": {level: 0},
 
