@@ -316,7 +316,7 @@ func TestMaximumPacketSizeOfTheClient(t *testing.T) {
 	n.publish("t", strings.Repeat("z", 90), "ttl=9")
 	n.publish("t", "end")
 	m.expect("t", "end")
-	if got := n.metric(`pubsub_deliveries_dropped_total{reason="packet-too-large"}`); got != 7 {
+	if got := n.metric(`pubsub_messages_dropped_total{reason="packet-too-large"}`); got != 7 {
 		t.Errorf("%v deliveries are counted as too large, not 7", got)
 	}
 }

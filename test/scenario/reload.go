@@ -42,7 +42,7 @@ func TestReloadOfCertificate(t *testing.T) {
 			c("t", data)
 		}
 		// Nobody has gone, and nobody has come back.
-		if now, ever := n.metric("pubsub_connections{"), n.metric("pubsub_connections_total"); now != 15 || ever != 15 {
+		if now, ever := n.metric("pubsub_connections{"), n.metric("pubsub_connections_opened_total"); now != 15 || ever != 15 {
 			t.Errorf("%v connections now, %v ever", now, ever)
 		}
 		if got := n.serial(); got.Cmp(big.NewInt(serial)) != 0 {
