@@ -201,7 +201,7 @@ var properties = []byte("\x26\x00\x01b\x00\x01z" + "\x01\x01" + "\x03\x00\x0atex
 // over a restart.
 func TestPropertiesTravelUnaltered(t *testing.T) {
 	dir := t.TempDir()
-	onDisk := func(c *config.Config) { c.InMemory, c.DataDir = false, dir }
+	onDisk := func(c *config.Config) { c.InMemory, c.DataDir = false, config.Dir(dir) }
 	n := start(t, onDisk)
 	m := n.adminClient("t", "plain")
 	m.subscribeWith(9, mqtt.Filter{Topic: "with id"})
@@ -331,7 +331,7 @@ func TestSubscribeToManyLargeRetained(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	n := start(t, func(c *config.Config) { c.InMemory, c.DataDir, c.WriteTimeout = false, dir, patience })
+	n := start(t, func(c *config.Config) { c.InMemory, c.DataDir, c.WriteTimeout = false, config.Dir(dir), patience })
 	p := n.adminClient()
 	filler := strings.Repeat("x", 32000)
 	sub := mqtt.Subscribe{PacketID: 1}

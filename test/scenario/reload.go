@@ -68,7 +68,7 @@ func TestReloadOfCertificate(t *testing.T) {
 	// Other files, with other names.
 	n.certFile, n.keyFile = n.certFile+".new", n.keyFile+".new"
 	n.writeCertificate(t, 3)
-	n.change(func(c *config.Config) { c.TLSCert, c.TLSKey = n.certFile, n.keyFile })
+	n.change(func(c *config.Config) { c.TLSCert, c.TLSKey = config.File(n.certFile), config.File(n.keyFile) })
 	check("other files", 3)
 }
 
