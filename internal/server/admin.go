@@ -43,7 +43,7 @@ func pathValue(segment string) string {
 
 // createKey answers POST /admin/keys.
 func (s *Server) createKey(w http.ResponseWriter, r *http.Request) {
-	if s.draining() {
+	if s.registry.Draining() {
 		shuttingDown(w, r)
 		return
 	}

@@ -211,7 +211,7 @@ func TestClaimAfterAStepBack(t *testing.T) {
 		openSocket(t, s, connect("c", 0))
 		synctest.Wait()
 		var body []byte // as another node heard of the first claim
-		for _, m := range s.registry.sessions() {
+		for _, m := range s.clients.all() {
 			body = m.claimed.append(nil, m.session.ClientHash())
 		}
 		c.jump(-time.Hour)
@@ -227,7 +227,7 @@ func TestClaimAfterAStepBack(t *testing.T) {
 		s.Control(pubsub.ControlMessage{Kind: controlTakeOver, Body: theirs.append(nil, "another owner")})
 		openSocket(t, s, connect("d", 0))
 		synctest.Wait()
-		for _, m := range s.registry.sessions() {
+		for _, m := range s.clients.all() {
 			if strings.HasSuffix(m.session.ClientHash(), "d") && m.claimed.at <= theirs.at {
 				t.Error("a new claim is older than one that was heard of")
 			}

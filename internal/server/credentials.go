@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"pubsub"
+	"pubsub/internal/conn"
 	"pubsub/internal/token"
 )
 
@@ -176,4 +177,14 @@ func isToken(s string) bool {
 		}
 	}
 	return s != ""
+}
+
+// setKey records the key that admitted c. It reports whether that key is still valid: it
+// may have been revoked since the token was checked.
+func (s *Server) setKey(c *conn.Conn, kid string) (ok bool) {
+	if kid == "" { // the admin token
+		return true
+	}
+	c.SetKey(kid)
+	return !s.keys.isGone(kid) // checked now, since from here on EndKey finds c
 }

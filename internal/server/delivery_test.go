@@ -13,8 +13,8 @@ import (
 
 	"pubsub"
 	"pubsub/internal/backplane/local"
+	"pubsub/internal/conn"
 	"pubsub/internal/hub"
-	"pubsub/internal/session"
 	"pubsub/internal/sse"
 )
 
@@ -44,7 +44,7 @@ func TestDeliveryAllocatesNothingPerSubscriber(t *testing.T) {
 	expiring.HasTTL, expiring.TTL = true, 100
 	for _, tc := range []struct {
 		name string
-		open func(*Server, *testing.T) *conn
+		open func(*Server, *testing.T) *conn.Conn
 		msg  pubsub.Message
 		wait time.Duration // how long ago the message was published
 	}{
@@ -73,11 +73,11 @@ func TestDeliveryAllocatesNothingPerSubscriber(t *testing.T) {
 			out := &receiver{want: tc.msg.Data, got: &got}
 			for range subscribers {
 				c := tc.open(s, t)
-				if !c.register() {
+				if !c.Register() {
 					t.Fatal("not registered")
 				}
-				c.startAlone(out, nil)
-				defer func() { c.close(); c.wait() }()
+				c.StartGoroutines(out, nil)
+				defer func() { c.Close(); c.Wait() }()
 			}
 			seq := uint64(0)
 			allocs := testing.AllocsPerRun(50, func() {
@@ -104,41 +104,37 @@ func retained(m pubsub.Message) pubsub.Message {
 	return m
 }
 
-func openTestSSE(topic string) func(*Server, *testing.T) *conn {
-	return func(s *Server, t *testing.T) *conn { return openTestStream(s, t, false, topic) }
+func openTestSSE(topic string) func(*Server, *testing.T) *conn.Conn {
+	return func(s *Server, t *testing.T) *conn.Conn { return openTestStream(s, t, false, topic) }
 }
 
-func openTestDurable(topics ...string) func(*Server, *testing.T) *conn {
-	return func(s *Server, t *testing.T) *conn { return openTestStream(s, t, true, topics...) }
+func openTestDurable(topics ...string) func(*Server, *testing.T) *conn.Conn {
+	return func(s *Server, t *testing.T) *conn.Conn { return openTestStream(s, t, true, topics...) }
 }
 
-func openTestStream(s *Server, t *testing.T, durable bool, topics ...string) *conn {
+func openTestStream(s *Server, t *testing.T, durable bool, topics ...string) *conn.Conn {
 	req := &sseRequest{durable: durable}
 	for _, topic := range topics {
 		req.topics = append(req.topics, pubsub.Topic(topic))
 	}
 	req.since = sse.ParseLastEventID("", req.topics)
-	place, _ := s.acquire(s.conns, loopback)
-	st := &sseStream{durable: durable, chunked: true}
-	st.init(s, st, place)
-	st.join(false)
+	st := &sseStream{s: s, durable: durable, chunked: true}
+	initConn(t, s, &st.Conn, st, false)
 	if _, err := st.subscribe(t.Context(), req); err != nil {
 		t.Fatal(err)
 	}
-	return &st.conn
+	return &st.Conn
 }
 
-func openTestMQTT(o hub.SubscriptionOptions) func(*Server, *testing.T) *conn {
-	return func(s *Server, t *testing.T) *conn {
-		place, _ := s.acquire(s.conns, loopback)
-		m := &mqttConn{stranger: &loopback, session: session.New(&s.sessions, time.Now())}
-		m.init(s, m, place)
-		m.join(false)
-		sub, err := m.member.Subscribe(t.Context(), "t", o)
+func openTestMQTT(o hub.SubscriptionOptions) func(*Server, *testing.T) *conn.Conn {
+	return func(s *Server, t *testing.T) *conn.Conn {
+		m := s.newWebSocketConn(loopback)
+		initConn(t, s, &m.Conn, m, false)
+		sub, err := m.Subscriber.Subscribe(t.Context(), "t", o)
 		if err != nil {
 			t.Fatal(err)
 		}
 		sub.Resume(nil, pubsub.Version{})
-		return &m.conn
+		return &m.Conn
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"pubsub"
+	"pubsub/internal/conn"
 	"pubsub/internal/mqtt"
 	"pubsub/internal/park"
 	"pubsub/internal/session"
@@ -51,32 +52,33 @@ func runningLot(t *testing.T) *park.Lot {
 	return lot
 }
 
-// pings are more than the server answers to a client that does not read.
-var pings = bytes.Repeat(clientFrame(gobwas.OpPing, make([]byte, ws.MaxControlPayload)), 2*maxControl/ws.MaxControlPayload)
+// pings are twice as many as the server answers to a client that does not read; see
+// [conn.Conn.WaitRoom].
+var pings = bytes.Repeat(clientFrame(gobwas.OpPing, make([]byte, ws.MaxControlPayload)), 2*(16<<10)/ws.MaxControlPayload)
 
 // When the server ends a connection for any reason, the client has 5 s to take the last
 // words, even if it reads a little all the time and has much to read before them.
 func TestTrickleIsClosedAfterFiveSeconds(t *testing.T) {
 	const at = 20 * time.Second // when the reason comes
-	revoked := func(_ *Server, c *conn, _ net.Conn) { c.proto.end(endRevoked) }
-	drained := func(s *Server, _ *conn, _ net.Conn) { go s.Drain(context.Background()) }
+	revoked := func(_ *Server, c *conn.Conn, _ net.Conn) { c.Protocol().End(conn.KeyRevoked) }
+	drained := func(s *Server, _ *conn.Conn, _ net.Conn) { go s.Drain(context.Background()) }
 	subscribe := &mqtt.Subscribe{PacketID: 1, Filters: []mqtt.Filter{{Topic: "t"}}}
 	for _, tt := range []struct {
 		name    string
 		stream  bool // it is a stream of events
 		expires bool // at that time
-		now     func(s *Server, c *conn, client net.Conn)
+		now     func(s *Server, c *conn.Conn, client net.Conn)
 	}{
 		{name: "MQTT, handshake timeout"},
 		{name: "MQTT, token expired", expires: true},
 		{name: "MQTT, key deleted", now: revoked},
 		{name: "MQTT, drained", now: drained},
-		{name: "MQTT, taken over", now: func(_ *Server, c *conn, _ net.Conn) { c.proto.(*mqttConn).endByServer(session.TakenOver{}) }},
-		{name: "MQTT, protocol error", now: func(_ *Server, _ *conn, client net.Conn) {
+		{name: "MQTT, taken over", now: func(_ *Server, c *conn.Conn, _ net.Conn) { c.Protocol().(*webSocketConn).endWith(session.TakenOver{}) }},
+		{name: "MQTT, protocol error", now: func(_ *Server, _ *conn.Conn, client net.Conn) {
 			client.Write(clientFrame(ws.OpBinary, (&mqtt.Auth{}).Append(nil)))
 		}},
-		{name: "MQTT, text frame", now: func(_ *Server, _ *conn, client net.Conn) { client.Write(clientFrame(gobwas.OpText, nil)) }},
-		{name: "MQTT, close frame", now: func(_ *Server, _ *conn, client net.Conn) { client.Write(clientFrame(ws.OpClose, nil)) }},
+		{name: "MQTT, text frame", now: func(_ *Server, _ *conn.Conn, client net.Conn) { client.Write(clientFrame(gobwas.OpText, nil)) }},
+		{name: "MQTT, close frame", now: func(_ *Server, _ *conn.Conn, client net.Conn) { client.Write(clientFrame(ws.OpClose, nil)) }},
 		{name: "SSE, token expired", stream: true, expires: true},
 		{name: "SSE, key deleted", stream: true, now: revoked},
 		{name: "SSE, drained", stream: true, now: drained},
@@ -98,15 +100,15 @@ func TestTrickleIsClosedAfterFiveSeconds(t *testing.T) {
 				}
 				began := time.Now()
 				var client net.Conn
-				var c *conn
+				var c *conn.Conn
 				var ended atomic.Int64
 				if tt.stream {
 					client, c = connectStream(t, s, expires)
 					go trickle(client, &ended)
 				} else {
-					var m *mqttConn
+					var m *webSocketConn
 					client, m = connectSocket(t, s)
-					c = &m.conn
+					c = &m.Conn
 					go trickle(client, &ended)
 					if tt.name == "MQTT, handshake timeout" {
 						go client.Write(pings)
@@ -195,7 +197,7 @@ func TestSlowReaderIsClosedOverTheNetwork(t *testing.T) {
 				n.hub.Deliver(pubsub.NewPreparedMessage(pubsub.Message{Topic: "t", Data: make([]byte, 32<<10)}))
 				time.Sleep(time.Millisecond)
 			}
-			n.endKey(n.key.ID)
+			n.registry.EndKey(n.key.ID)
 			began := time.Now()
 			for open.Load() > 0 {
 				if time.Since(began) > 10*time.Second {
@@ -229,7 +231,7 @@ func TestSlowReaderIsClosedOverTheNetwork(t *testing.T) {
 			n.hub.Deliver(pubsub.NewPreparedMessage(pubsub.Message{Topic: "t", Data: make([]byte, 32<<10)}))
 			time.Sleep(time.Millisecond)
 		}
-		n.endKey(n.key.ID)
+		n.registry.EndKey(n.key.ID)
 		var b [1]byte
 		for began := time.Now(); open.Load() > 0; time.Sleep(10 * time.Millisecond) {
 			if time.Since(began) > 10*time.Second {

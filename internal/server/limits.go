@@ -1,113 +1,29 @@
 package server
 
 import (
-	"encoding/binary"
 	"net/netip"
 	"sync"
 	"time"
 
 	"golang.org/x/time/rate"
+
+	"pubsub/internal/conn"
 )
 
-// connLimiter counts the streams and sessions of this node, or those that are
-// none yet.
-type connLimiter struct {
-	// guarded by mu
-	mu    sync.Mutex
-	total int
-	per   map[network]*share // of those admitted while there was a limit per address
-	rest  *share             // of all others
+// acquire takes a slot of l for one more connection from a, unless the limits are
+// reached.
+func (s *Server) acquire(l *conn.Limiter, a netip.Addr) (slot conn.Slot, ok bool) {
+	live := s.live.Load()
+	return l.Acquire(a, live.MaxConnections, live.MaxConnectionsPerIP)
 }
 
-// network is whom max-connections-per-ip counts as one: an IPv4 address or an
-// IPv6 /64. The zero network is counted nowhere.
-type network struct {
-	bits  uint64
-	bytes uint8 // 4 or 8
+// countOf returns how many streams, sessions and WebSockets count for a network.
+func (s *Server) countOf(from conn.Network) int {
+	return s.conns.Count(from) + s.pending.Count(from)
 }
 
-func networkOf(a netip.Addr) network {
-	a = a.Unmap()
-	switch {
-	case a.Is4():
-		b := a.As4()
-		return network{uint64(binary.BigEndian.Uint32(b[:])), 4}
-	case a.Is6():
-		b := a.As16()
-		return network{binary.BigEndian.Uint64(b[:8]), 8}
-	}
-	return network{}
-}
-
-// share is what one network takes of a limiter, or all together that no limit
-// per address counts. A connection holds it for its place, which is to be given
-// back to release, once.
-type share struct {
-	// immutable
-	limiter *connLimiter
-	from    network
-
-	n int // guarded by limiter.mu: connections
-}
-
-func newConnLimiter() *connLimiter {
-	c := &connLimiter{per: make(map[network]*share)}
-	c.rest = &share{limiter: c}
-	return c
-}
-
-// acquire admits one more stream or session from a, unless the limits are
-// reached. A connection that was admitted while there was no limit per address
-// does not count for one that is set later.
-func (s *Server) acquire(c *connLimiter, a netip.Addr) (place *share, ok bool) {
-	l := s.live.Load()
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if l.MaxConnections > 0 && c.total >= l.MaxConnections {
-		return nil, false
-	}
-	place = c.rest
-	if from := networkOf(a); l.MaxConnectionsPerIP > 0 && from.bytes > 0 {
-		if place = c.per[from]; place == nil {
-			place = &share{limiter: c, from: from}
-			c.per[from] = place
-		}
-		if place.n >= l.MaxConnectionsPerIP {
-			return nil, false
-		}
-	}
-	place.n++
-	c.total++
-	return place, true
-}
-
-// release gives back what acquire gave.
-func (s *Server) release(place *share) {
-	c := place.limiter
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.total--
-	place.n--
-	if place.n == 0 && place != c.rest {
-		delete(c.per, place.from)
-	}
-}
-
-// held returns how many streams, sessions and WebSockets count for a network.
-func (s *Server) held(from network) int {
-	n := 0
-	for _, c := range []*connLimiter{s.conns, s.strangers} {
-		c.mu.Lock()
-		if place := c.per[from]; place != nil {
-			n += place.n
-		}
-		c.mu.Unlock()
-	}
-	return n
-}
-
-// publisher is whom publish-rate counts as one; see [credential]. It has no limit if
-// it is zero: the administrator.
+// publisher identifies a publisher to the limit publish-rate; see [credential]. The zero
+// publisher, the administrator, has no limit.
 type publisher [16]byte
 
 // rateLimiter holds the message rate of each publisher.
@@ -115,17 +31,17 @@ type rateLimiter struct {
 	// guarded by mu
 	mu       sync.Mutex
 	limiters map[publisher]*rate.Limiter
-	sweepAt  int // how many limiters make a sweep worth its time
+	pruneAt  int // prune does nothing while there are fewer limiters
 }
 
-const minSweep = 1024
+const minPrune = 1024
 
 func newRateLimiter() *rateLimiter {
-	return &rateLimiter{limiters: make(map[publisher]*rate.Limiter), sweepAt: minSweep}
+	return &rateLimiter{limiters: make(map[publisher]*rate.Limiter), pruneAt: minPrune}
 }
 
-// mayPublish takes one message from the allowance of p. If there is none left, ok
-// is false and wait says when there will be.
+// mayPublish takes one message from the allowance of p. If none is left, it returns the
+// wait until there is one, and false.
 func (s *Server) mayPublish(p publisher) (wait time.Duration, ok bool) {
 	perSecond := s.live.Load().PublishRate
 	if perSecond <= 0 || p == (publisher{}) {
@@ -140,7 +56,7 @@ func (r *rateLimiter) take(p publisher, perSecond float64, now time.Time) (wait 
 	defer r.mu.Unlock()
 	l := r.limiters[p]
 	if l == nil {
-		r.sweep(now)
+		r.prune(now)
 		l = rate.NewLimiter(rate.Limit(perSecond), burst)
 		r.limiters[p] = l
 	} else if l.Limit() != rate.Limit(perSecond) {
@@ -154,10 +70,10 @@ func (r *rateLimiter) take(p publisher, perSecond float64, now time.Time) (wait 
 	return time.Duration(lacking / perSecond * float64(time.Second)), false
 }
 
-// sweep forgets the publishers that have their whole allowance, as a new one has,
-// once there are twice as many as the last sweep left.
-func (r *rateLimiter) sweep(now time.Time) {
-	if len(r.limiters) < r.sweepAt {
+// prune removes the publishers that have their whole allowance, as a new one has. It does
+// so once there are twice as many as the last prune left.
+func (r *rateLimiter) prune(now time.Time) {
+	if len(r.limiters) < r.pruneAt {
 		return
 	}
 	for p, l := range r.limiters {
@@ -165,5 +81,5 @@ func (r *rateLimiter) sweep(now time.Time) {
 			delete(r.limiters, p)
 		}
 	}
-	r.sweepAt = max(minSweep, 2*len(r.limiters))
+	r.pruneAt = max(minPrune, 2*len(r.limiters))
 }

@@ -4,29 +4,31 @@ import (
 	"time"
 
 	"pubsub"
+	"pubsub/internal/conn"
 	"pubsub/internal/hub"
 	"pubsub/internal/mqtt"
 	"pubsub/internal/ws"
 )
 
-// head covers a frame's header, an expiry and a Subscription Identifier. The topic
+// MaxHead covers a frame's header, an expiry and a Subscription Identifier. The topic
 // belongs to the shared encoding.
-func (m *mqttConn) head() int { return 32 }
+func (m *mqttConn) MaxHead() int { return 32 }
 
-func (m *mqttConn) encode(w *writer, d *hub.Delivery, now time.Time, last bool) {
+// Encode implements [conn.Protocol].
+func (m *mqttConn) Encode(w *conn.Writer, d *hub.Delivery, now time.Time, last bool) {
 	p := d.Message
 	if p == nil {
 		return // MQTT has no way to say that messages were dropped
 	}
 	retain := d.Initial || p.Retain && d.Options.RetainAsPublished
 	if d.Options.ID == 0 && (!p.HasTTL || p.RemainingTTL(now) == p.TTL) {
-		shape, encode := shapeMQTT, appendMQTT
+		encoding, encode := encodingMQTT, appendMessage
 		if retain {
-			shape, encode = shapeMQTTRetain, appendMQTTRetain
+			encoding, encode = encodingMQTTRetain, appendRetainMessage
 		}
-		frame := p.Encoded(shape, encode)
-		if m.takes(len(frame) - ws.HeaderLen(len(frame))) {
-			w.bytes(frame, last)
+		message := p.Encoded(encoding, encode)
+		if m.takes(len(packetOf(message))) {
+			w.Add(m.framing().message(message), last)
 		}
 		return
 	}
@@ -36,15 +38,15 @@ func (m *mqttConn) encode(w *writer, d *hub.Delivery, now time.Time, last bool) 
 		pub.Expiry = p.RemainingTTL(now)
 	}
 	if d.Options.ID != 0 {
-		w.ids[0] = d.Options.ID
-		pub.SubscriptionIDs = w.ids[:]
+		w.Scratch[0] = d.Options.ID
+		pub.SubscriptionIDs = w.Scratch[:]
 	}
 	size := pub.Size()
 	if !m.takes(size) {
 		return
 	}
-	w.setHead(pub.AppendHead(ws.AppendHeader(w.head(), ws.OpBinary, size)))
-	w.bytes(pub.Payload, last)
+	w.SetHead(pub.AppendHead(m.framing().appendHeader(w.Head(), size)))
+	w.Add(pub.Payload, last)
 }
 
 // takes reports whether the client takes a packet of that size (MQTT 5.0 section
@@ -68,12 +70,25 @@ func mqttPublish(m *pubsub.Message, retain bool) mqtt.Publish {
 	}
 }
 
-// appendMQTT appends m as a PUBLISH in a frame of its own.
-func appendMQTT(dst []byte, m *pubsub.Message) []byte { return appendMQTTFrame(dst, m, false) }
+// appendMessage appends m as a PUBLISH in a WebSocket message of its own.
+func appendMessage(dst []byte, m *pubsub.Message) []byte { return appendAsMessage(dst, m, false) }
 
-func appendMQTTRetain(dst []byte, m *pubsub.Message) []byte { return appendMQTTFrame(dst, m, true) }
+// appendRetainMessage is appendMessage with RETAIN set.
+func appendRetainMessage(dst []byte, m *pubsub.Message) []byte { return appendAsMessage(dst, m, true) }
 
-func appendMQTTFrame(dst []byte, m *pubsub.Message, retain bool) []byte {
+func appendAsMessage(dst []byte, m *pubsub.Message, retain bool) []byte {
 	pub := mqttPublish(m, retain)
 	return pub.Append(ws.AppendHeader(dst, ws.OpBinary, pub.Size()))
+}
+
+// packetOf returns the packet in a message of appendMessage. The second byte of the header
+// says how long the header is (RFC 6455 section 5.2).
+func packetOf(message []byte) []byte {
+	switch message[1] {
+	case 126:
+		return message[4:]
+	case 127:
+		return message[10:]
+	}
+	return message[2:]
 }

@@ -83,8 +83,8 @@ func (m *mqttConn) subscribeSome(ctx context.Context, subs []session.Subscriptio
 // subscribeOne joins a topic. With late, what it retains is not read yet.
 func (m *mqttConn) subscribeOne(ctx context.Context, want *session.Subscription, late bool) (o opening, err error) {
 	options := hub.SubscriptionOptions{NoLocal: want.NoLocal, RetainAsPublished: want.RetainAsPublished, ID: want.ID}
-	again := m.member.Has(want.Topic)
-	if o.sub, err = m.member.Subscribe(ctx, want.Topic, options); err != nil || !want.SendRetained {
+	again := m.Subscriber.Has(want.Topic)
+	if o.sub, err = m.Subscriber.Subscribe(ctx, want.Topic, options); err != nil || !want.SendRetained {
 		return o, err
 	}
 	if late {
@@ -93,7 +93,7 @@ func (m *mqttConn) subscribeOne(ctx context.Context, want *session.Subscription,
 	}
 	o.retained, _, err = o.sub.Last(ctx, pubsub.Version{})
 	if err != nil && !again {
-		m.member.Unsubscribe(want.Topic)
+		m.Subscriber.Unsubscribe(want.Topic)
 	}
 	return o, err
 }

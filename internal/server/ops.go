@@ -66,7 +66,7 @@ func hostName(host string) string {
 // ready answers /readyz. It reports a failure of the backplane once, however many
 // requests see it.
 func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
-	if s.draining() {
+	if s.registry.Draining() {
 		text(w, http.StatusServiceUnavailable, "shutting down")
 		return
 	}

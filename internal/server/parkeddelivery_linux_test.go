@@ -71,23 +71,22 @@ func parkedDelivery(t *testing.T, outboxes []hub.Outbox) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		place, _ := s.acquire(s.conns, loopback)
-		st := &sseStream{chunked: true}
-		st.init(s, st, place)
-		st.join(true)
+		st := &sseStream{s: s, chunked: true}
+		initConn(t, s, &st.Conn, st, true)
 		if _, err := st.subscribe(t.Context(), &sseRequest{topics: []pubsub.Topic{"t"}, since: sse.ParseLastEventID("", []pubsub.Topic{"t"})}); err != nil {
 			t.Fatal(err)
 		}
-		if !st.register() {
+		if !st.Register() {
 			t.Fatal("not registered")
 		}
-		if _, err := st.park(nc, parkedStream{st}, nil); err != nil {
+		if _, err := st.Park(nc); err != nil {
 			t.Fatal(err)
 		}
-		defer st.close()
+		st.StartParked(nil)
+		defer st.Close()
 	}
 	msg := pubsub.Message{Topic: "t", Data: []byte("the content")}
-	got := make([]byte, len((&sseStream{}).chunk(pubsub.NewPreparedMessage(msg), shapeSSE)))
+	got := make([]byte, len((&sseStream{}).chunk(pubsub.NewPreparedMessage(msg), encodingSSE)))
 	allocs := testing.AllocsPerRun(50, func() {
 		h.Deliver(pubsub.NewPreparedMessage(msg))
 		for _, c := range clients {

@@ -27,7 +27,7 @@ func backplaneContext(r *http.Request) (context.Context, context.CancelFunc) {
 // parameters, the credentials, the permission, the limits and the size; not a
 // byte of the body is read before all but the last have passed.
 func (s *Server) publish(w http.ResponseWriter, r *http.Request) {
-	if s.draining() {
+	if s.registry.Draining() {
 		shuttingDown(w, r)
 		return
 	}

@@ -92,9 +92,9 @@ func (q *publishQueue) add(m *mqttConn, e session.Publish) (answer session.Event
 	return nil
 }
 
-// refuse answers a PUBLISH of QoS 1 that is not published. The answer is nil if it must
+// reject answers a PUBLISH of QoS 1 that is not published. The answer is nil if it must
 // wait for earlier ones.
-func (q *publishQueue) refuse(m *mqttConn, packetID uint16, reason mqtt.ReasonCode) (answer session.Event) {
+func (q *publishQueue) reject(m *mqttConn, packetID uint16, reason mqtt.ReasonCode) (answer session.Event) {
 	p := publishing{packetID: packetID, refused: reason}
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -145,8 +145,7 @@ func (q *publishQueue) push(m *mqttConn, p publishing) {
 	}
 	if !q.running {
 		q.running = true
-		m.s.registry.goroutines.Add(1)
-		go q.run(m)
+		m.s.registry.Go(func() { q.run(m) })
 	}
 }
 
@@ -221,7 +220,6 @@ func (q *publishQueue) wake() {
 
 // run finishes what was added.
 func (q *publishQueue) run(m *mqttConn) {
-	defer m.s.registry.goroutines.Done()
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for len(q.queue) > 0 {

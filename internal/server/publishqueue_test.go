@@ -59,7 +59,7 @@ func TestPublishesKeepTheirOrderForWhoSubscribesMeanwhile(t *testing.T) {
 		d := &slowDisk{durable: make(chan struct{})}
 		s := New(Options{Backplane: d})
 		var q publishQueue
-		c := &mqttConn{conn: conn{s: s}}
+		c := &mqttConn{s: s}
 		go func() {
 			for _, m := range []pubsub.Message{
 				{Topic: "t", Data: []byte("1"), Retain: true},
@@ -77,7 +77,7 @@ func TestPublishesKeepTheirOrderForWhoSubscribesMeanwhile(t *testing.T) {
 		}
 		close(d.durable)
 		synctest.Wait()
-		s.registry.goroutines.Wait()
+		s.registry.Wait()
 		at := func(call string) int { return slices.Index(d.called(), call) }
 		if !slices.IsSortedFunc([]string{"send 1", "send 2", "send 3", "put 5", "send 5"}, func(a, b string) int { return at(a) - at(b) }) || at("put 5") < 0 || at("send 4") < at("send 3") {
 			t.Errorf("in the end: %q", d.called())
@@ -117,7 +117,7 @@ func TestPublishesToABackplaneThatIsAwayHoldNothingUp(t *testing.T) {
 			PublishDropped: func(string, string) { dropped = append(dropped, time.Since(began)) },
 		}})
 		var q publishQueue
-		c := &mqttConn{conn: conn{s: s}}
+		c := &mqttConn{s: s}
 		for _, m := range []pubsub.Message{
 			{Topic: "t", Data: []byte("1")},
 			{Topic: "t", Data: []byte("2"), Retain: true},
@@ -135,7 +135,7 @@ func TestPublishesToABackplaneThatIsAwayHoldNothingUp(t *testing.T) {
 		if want := []string{"put 6", "send 1"}; !slices.Equal(slices.Sorted(slices.Values(d.called())), want) {
 			t.Errorf("at first: %q, want %q", d.called(), want)
 		}
-		s.registry.goroutines.Wait()
+		s.registry.Wait()
 		if len(dropped) != 6 || dropped[5] != backplaneWait {
 			t.Errorf("dropped after %v, want 6 after %v", dropped, backplaneWait)
 		}
@@ -150,7 +150,7 @@ func TestRetainedPublishesThatWaitedAreStoredTogether(t *testing.T) {
 		d := &slowDisk{durable: first}
 		s := New(Options{Backplane: d})
 		var q publishQueue
-		c := &mqttConn{conn: conn{s: s}}
+		c := &mqttConn{s: s}
 		for i, retain := range []bool{true, false, true, true, false, true} {
 			q.add(c, session.Publish{Message: pubsub.Message{Topic: "t", Data: []byte{byte('1' + i)}, Retain: retain}})
 		}
@@ -164,7 +164,7 @@ func TestRetainedPublishesThatWaitedAreStoredTogether(t *testing.T) {
 			t.Errorf("when the first is durable: %q, want %q", d.called(), want)
 		}
 		close(later)
-		s.registry.goroutines.Wait()
+		s.registry.Wait()
 		if want := []string{"send 3", "send 4", "send 5", "put 6", "send 6"}; !slices.Equal(d.called()[5:], want) {
 			t.Errorf("in the end: %q, want %q at the end", d.called(), want)
 		}
@@ -184,7 +184,7 @@ func TestPublishesThatWaitAreBounded(t *testing.T) {
 			for range connections {
 				publishers.Go(func() {
 					var q publishQueue
-					c := &mqttConn{conn: conn{s: s}}
+					c := &mqttConn{s: s}
 					for range each {
 						q.add(c, session.Publish{Message: message})
 						q.waitRoom(s)
@@ -198,7 +198,7 @@ func TestPublishesThatWaitAreBounded(t *testing.T) {
 			}
 			close(d.durable)
 			publishers.Wait()
-			s.registry.goroutines.Wait()
+			s.registry.Wait()
 			if n := len(d.called()); n != 2*connections*each { // to be stored, and sent
 				t.Errorf("%d calls for %d messages", n, connections*each)
 			}
@@ -227,15 +227,15 @@ func (b *holdingPut) Send(context.Context, pubsub.Message) error { return nil }
 func TestTickDoesNotWaitForTheStore(t *testing.T) {
 	b := &holdingPut{in: make(chan struct{}), out: make(chan struct{})}
 	s := New(Options{Backplane: b})
-	m := &mqttConn{conn: conn{s: s}, session: session.New(&s.sessions, time.Now())}
+	m := &mqttConn{s: s, session: session.New(&s.sessions, time.Now())}
 	published := make(chan struct{})
 	go func() {
 		m.publish(session.Publish{Message: pubsub.Message{Topic: "t", Retain: true, Data: []byte("x")}})
 		close(published)
 	}()
 	<-b.in
-	m.tick(time.Now(), time.Now()) // the test hangs if it waits
+	m.Tick(time.Now(), time.Now()) // the test hangs if it waits
 	close(b.out)
 	<-published
-	s.registry.goroutines.Wait()
+	s.registry.Wait()
 }

@@ -181,7 +181,7 @@ func (s *Server) mqttEndpoint(r *http.Request, originAllowed bool) endpoint {
 	e := endpoint{pattern: "/mqtt", get: upgradeRequired}
 	if r.Method == http.MethodGet && hasToken(r.Header["Upgrade"], "websocket") {
 		switch {
-		case s.draining():
+		case s.registry.Draining():
 			e.get = shuttingDown
 		case !originAllowed:
 			e.get = originForbidden

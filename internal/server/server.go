@@ -5,6 +5,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"net/netip"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"pubsub"
+	"pubsub/internal/conn"
 	"pubsub/internal/hub"
 	"pubsub/internal/park"
 	"pubsub/internal/session"
@@ -105,14 +107,14 @@ type Server struct {
 	verifier token.Verifier
 	keys     *keyCache
 	rates    *rateLimiter
-	registry *registry
-	conns    *connLimiter // streams and sessions
-	// strangers are the WebSockets whose token has not been read yet.
-	strangers *connLimiter
-	sockets   *Sockets
-	sessions  session.Options
-	events    endpoint  // /events
-	began     time.Time // what instants are told from
+	registry *conn.Registry
+	clients  *clients
+	conns    *conn.Limiter // streams and sessions
+	pending  *conn.Limiter // WebSockets whose token has not been read yet
+	sockets  *Sockets
+	sessions session.Options
+	events   endpoint  // /events
+	began    time.Time // before any time that Options.Now returns
 
 	live atomic.Pointer[live] // replaced as a whole by Reload
 
@@ -133,13 +135,13 @@ type live struct {
 func New(o Options) *Server {
 	defaults(&o)
 	s := &Server{
-		o:     o,
-		admin: newSecret(o.AdminToken),
-		rates: newRateLimiter(),
-		conns: newConnLimiter(),
-
-		registry:  newRegistry(),
-		strangers: newConnLimiter(),
+		o:       o,
+		admin:   newSecret(o.AdminToken),
+		rates:   newRateLimiter(),
+		clients: newClients(),
+		conns:   conn.NewLimiter(),
+		pending: conn.NewLimiter(),
+		began:   o.Now().Add(-1),
 		sessions: session.Options{
 			MaxMessageSize:   o.MaxMessageSize,
 			HandshakeTimeout: o.HandshakeTimeout,
@@ -147,42 +149,44 @@ func New(o Options) *Server {
 			NewClientID:      newClientID,
 		},
 	}
-	s.keys = newKeyCache(o.Backplane, s.endKey)
+	s.registry = conn.NewRegistry(conn.Options{
+		Hub:          o.Hub,
+		Lot:          o.Lot,
+		WriteTimeout: o.WriteTimeout,
+		LastWords:    o.LastWords,
+		Began:        s.began,
+		Now:          o.Now,
+		Connected:    o.Events.Connected,
+		Disconnected: o.Events.Disconnected,
+		Failed:       o.Events.Failed,
+	})
+	s.keys = newKeyCache(o.Backplane, s.registry.EndKey)
 	s.verifier = token.Verifier{Key: s.keys.value, RequireExp: o.RequireExp, EnforceExpiry: o.EnforceExpiry}
 	s.events = s.eventsEndpoint()
-	s.began = o.Now().Add(-1)
 	s.sessions.Epoch = s.began
 	s.sockets = NewSockets(SocketOptions{
 		TrustedProxies:   o.TrustedProxies,
 		HandshakeTimeout: o.HandshakeTimeout,
 		WriteTimeout:     o.WriteTimeout,
 		Events:           o.SocketEvents,
-		held:             s.held,
+		countOf:          s.countOf,
 	})
 	s.Reload(o.Limits)
 	return s
 }
 
 func defaults(o *Options) {
-	orElse(&o.MaxMessageSize, 32512)
-	orElse(&o.SSEKeepAlive, 25*time.Second)
-	orElse(&o.WSKeepAlive, 25*time.Second)
-	orElse(&o.WriteTimeout, 30*time.Second)
-	orElse(&o.LastWords, 5*time.Second)
-	orElse(&o.HandshakeTimeout, 10*time.Second)
-	orElse(&o.DrainTimeout, 10*time.Second)
+	o.MaxMessageSize = cmp.Or(o.MaxMessageSize, 32512)
+	o.SSEKeepAlive = cmp.Or(o.SSEKeepAlive, 25*time.Second)
+	o.WSKeepAlive = cmp.Or(o.WSKeepAlive, 25*time.Second)
+	o.WriteTimeout = cmp.Or(o.WriteTimeout, 30*time.Second)
+	o.LastWords = cmp.Or(o.LastWords, 5*time.Second)
+	o.HandshakeTimeout = cmp.Or(o.HandshakeTimeout, 10*time.Second)
+	o.DrainTimeout = cmp.Or(o.DrainTimeout, 10*time.Second)
 	if o.Now == nil {
 		o.Now = time.Now
 	}
 	o.Events.fill()
-}
-
-// orElse sets *v to def if it is zero.
-func orElse[T comparable](v *T, def T) {
-	var zero T
-	if *v == zero {
-		*v = def
-	}
 }
 
 // Handler answers the requests that come to the broker's public listener, over
@@ -223,6 +227,10 @@ func (s *Server) Reload(l Limits) {
 	s.sockets.SetMax(l.MaxSockets)
 	s.sockets.setMaxPerIP(l.MaxConnectionsPerIP)
 }
+
+// Drain accepts no new streams and sessions, ends the present ones spread over the drain
+// timeout, and returns when all have ended; see [conn.Registry.Drain].
+func (s *Server) Drain(ctx context.Context) { s.registry.Drain(ctx, s.o.DrainTimeout) }
 
 // Run keeps up with the signing keys and the clock until ctx is done, then returns nil once all
 // that it started has ended.

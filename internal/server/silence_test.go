@@ -6,32 +6,26 @@ import (
 	"testing"
 	"time"
 
+	"pubsub/internal/conn"
 	"pubsub/internal/mqtt"
-	"pubsub/internal/session"
 )
 
 // laden is a transport that says whether the client has sent something that lies
 // unread.
 type laden struct {
-	netTransport
+	conn.NetTransport
 	unread atomic.Bool
 }
 
 func (l *laden) Unread() bool { return l.unread.Load() }
 
 // openLaden starts an MQTT connection.
-func openLaden(t *testing.T, s *Server) (*peer, *laden, *mqttConn) {
+func openLaden(t *testing.T, s *Server) (*peer, *laden, *webSocketConn) {
 	t.Helper()
-	place, _ := s.acquire(s.strangers, loopback)
-	m := &mqttConn{stranger: &loopback, session: session.New(&s.sessions, time.Now())}
-	m.init(s, m, place)
-	m.join(false)
-	if !m.register() {
-		t.Fatal("the server drains")
-	}
+	m := newSocket(t, s)
 	client, nc := net.Pipe()
-	l := &laden{netTransport: netTransport{nc}}
-	m.startAlone(l, nil)
+	l := &laden{NetTransport: conn.NetTransport{Conn: nc}}
+	m.StartGoroutines(l, nil)
 	go m.read(nc, nil)
 	return newPeer(client), l, m
 }
@@ -86,9 +80,9 @@ func TestUnreadBytesComeBeforeSilence(t *testing.T) {
 			p, _, m := openLaden(t, s)
 			p.send(connect("c", 2))
 			time.Sleep(time.Second)
-			m.serving.Store(true) // its PUBLISH waits for the backplane
+			m.SetServing(true) // its PUBLISH waits for the backplane
 			time.Sleep(backplaneWait)
-			m.serving.Store(false)
+			m.SetServing(false)
 			if p.end() != 0 {
 				t.Errorf("ended after %v", p.end())
 			}

@@ -15,7 +15,7 @@ func TestConnectionsAreSmall(t *testing.T) {
 		size, max uintptr
 	}{
 		{"sseStream", unsafe.Sizeof(sseStream{}), 416},
-		{"mqttConn", unsafe.Sizeof(mqttConn{}), 576 - 8},
+		{"webSocketConn", unsafe.Sizeof(webSocketConn{}), 576 - 8},
 		{"pubsub.Grant", unsafe.Sizeof(pubsub.Grant{}), 112},
 	} {
 		t.Logf("%s: %d bytes", c.name, c.size)

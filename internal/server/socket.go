@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/pires/go-proxyproto"
+
+	"pubsub/internal/conn"
 )
 
 // socket is a TCP connection that a [Sockets] counts. A Write on it fails once the
@@ -21,7 +23,7 @@ type socket struct {
 	net.Conn
 	sockets *Sockets
 
-	limit writeLimit // owned by the writer
+	limit conn.WriteLimit // owned by the writer
 
 	// guarded by sockets.mu
 	owner       *owner      // nil if it is not counted for an address
@@ -51,7 +53,7 @@ func (k *socket) Write(b []byte) (n int, err error) {
 	if timeout <= 0 {
 		return k.Conn.Write(b)
 	}
-	return k.limit.write(k.Conn, timeout, b)
+	return k.limit.Write(k.Conn, timeout, b)
 }
 
 // SetWriteDeadline sets the deadline of future writes. It can only shorten the write
@@ -270,6 +272,9 @@ func (c *httpConn) handshakeFailed(err error) {
 		io.WriteString(bad.Conn, "HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n")
 	}
 }
+
+// CloseNow closes the TCP connection at once, without a closing alert of TLS.
+func (c *httpConn) CloseNow() error { return c.socket.Close() }
 
 // CloseWrite closes the sending side.
 func (c *httpConn) CloseWrite() error { return closeWrite(c.Conn) }

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"pubsub/internal/conn"
 )
 
 // Sockets counts the TCP connections that a listener has accepted and keeps them
@@ -26,11 +28,11 @@ type Sockets struct {
 
 	// guarded by mu
 	max, maxPerIP int
-	open          int                // accepted or parked, and not closed
-	idle          socketList         // in order of how long they have idled
-	addresses     map[network]*owner // of connections that count for an address
-	draining      bool               // connections that have sent nothing are closed
-	stats         SocketStats        // but for Open and Max
+	open          int                     // accepted or parked, and not closed
+	idle          socketList              // in order of how long they have idled
+	addresses     map[conn.Network]*owner // of connections that count for an address
+	draining      bool                    // connections that have sent nothing are closed
+	stats         SocketStats             // but for Open and Max
 }
 
 // SocketOptions says how a [Sockets] treats connections.
@@ -46,9 +48,9 @@ type SocketOptions struct {
 	// Events receives the events of the connections; any of its functions may be nil.
 	Events SocketEvents
 
-	// held returns how many streams, sessions and WebSockets the server counts for a
+	// countOf returns how many streams, sessions and WebSockets the server counts for a
 	// network; nil means none.
-	held func(network) int
+	countOf func(conn.Network) int
 }
 
 // SocketEvents are the functions that a [Sockets] calls, for logs. They must not block.
@@ -83,7 +85,7 @@ const (
 
 // owner is a network for which connections count.
 type owner struct {
-	from network // immutable
+	from conn.Network // immutable
 
 	// guarded by Sockets.mu
 	n         int // connections
@@ -103,10 +105,10 @@ func NewSockets(o SocketOptions) *Sockets {
 	if o.Events.HandshakeFailed == nil {
 		o.Events.HandshakeFailed = func(net.Addr, error) {}
 	}
-	if o.held == nil {
-		o.held = func(network) int { return 0 }
+	if o.countOf == nil {
+		o.countOf = func(conn.Network) int { return 0 }
 	}
-	s := &Sockets{o: o, max: o.Max, addresses: make(map[network]*owner)}
+	s := &Sockets{o: o, max: o.Max, addresses: make(map[conn.Network]*owner)}
 	s.room.L = &s.mu
 	return s
 }
@@ -379,10 +381,10 @@ func (s *Sockets) add(l *socketListener, k *socket) bool {
 func (s *Sockets) count(k *socket, a netip.Addr) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	from := networkOf(a)
+	from := conn.NetworkOf(a)
 	for {
 		// k may have been closed, too, while another was closed for it.
-		if s.maxPerIP == 0 || from.bytes == 0 || !k.counted {
+		if s.maxPerIP == 0 || from.IsZero() || !k.counted {
 			return true
 		}
 		o := s.addresses[from]
@@ -391,7 +393,7 @@ func (s *Sockets) count(k *socket, a netip.Addr) bool {
 			s.addresses[from] = o
 		}
 		oldest := o.idle.first
-		if oldest != nil && o.n-o.streaming+s.o.held(from) >= s.maxPerIP {
+		if oldest != nil && o.n-o.streaming+s.o.countOf(from) >= s.maxPerIP {
 			s.closeFor(limitPerIP, oldest) // which may forget o
 			continue
 		}

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"pubsub/internal/conn"
 	"slices"
 	"strings"
 	"sync"
@@ -406,7 +407,7 @@ func TestClosedMeanwhileIsNotCounted(t *testing.T) {
 	oldest.Conn.(*closeHook).do = func() { k.Close() }
 	s.count(k, a)
 	if len(s.addresses) != 0 {
-		t.Errorf("%d connections of a closed address are counted", s.addresses[networkOf(a)].n)
+		t.Errorf("%d connections of a closed address are counted", s.addresses[conn.NetworkOf(a)].n)
 	}
 }
 
@@ -420,15 +421,15 @@ func TestCloseOfTLSDoesNotWait(t *testing.T) {
 		ours, theirs := net.Pipe()
 		defer theirs.Close()
 		k := &socket{Conn: ours, sockets: NewSockets(SocketOptions{WriteTimeout: time.Minute})}
-		conn := tls.Server(k, &tls.Config{Certificates: certificates})
+		tlsConn := tls.Server(k, &tls.Config{Certificates: certificates})
 		// Without session tickets, the client's handshake is over when the server's is.
 		client := tls.Client(theirs, &tls.Config{InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12})
 		go client.Handshake()
-		if err := conn.Handshake(); err != nil {
+		if err := tlsConn.Handshake(); err != nil {
 			t.Fatal(err)
 		}
 		began := time.Now()
-		netTransport{&httpConn{Conn: conn, socket: k, tls: conn}}.Close()
+		conn.NetTransport{Conn: &httpConn{Conn: tlsConn, socket: k, tls: tlsConn}}.Close()
 		if took := time.Since(began); took != 0 {
 			t.Errorf("Close has waited %v", took)
 		}

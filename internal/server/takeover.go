@@ -68,18 +68,15 @@ func parseClaim(b []byte) (c claim, owner string, ok bool) {
 // claim makes m the session of a client identifier, on all nodes.
 func (m *mqttConn) claim(owner string) {
 	c := claim{at: m.s.claimClock.next(m.s.o.Now()), id: max(1, rand.Uint64())}
-	m.member.SetSender(owner)
-	m.smu.Lock()
+	m.Subscriber.SetSender(owner)
+	m.sessionMu.Lock()
 	m.claimed = c
 	m.maxPacket = uint32(m.session.MaxPacketSize())
-	m.smu.Unlock()
-	if old := m.s.registry.claim(owner, m); old != nil {
-		old.endByServer(session.TakenOver{})
+	m.sessionMu.Unlock()
+	if old := m.s.clients.claim(owner, m); old != nil {
+		old.endWith(session.TakenOver{})
 	}
-	m.mu.Lock()
-	closed := m.state == connClosed
-	m.mu.Unlock()
-	if closed { // close may have given up the identifier before it was claimed
+	if m.IsClosed() { // Close may have given up the identifier before it was claimed
 		m.unclaim()
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), backplaneWait)
@@ -91,11 +88,11 @@ func (m *mqttConn) claim(owner string) {
 
 // unclaim gives the client identifier up, unless somebody else has it by now.
 func (m *mqttConn) unclaim() {
-	m.smu.Lock()
+	m.sessionMu.Lock()
 	claimed, owner := m.claimed.id != 0, m.session.ClientHash()
-	m.smu.Unlock()
+	m.sessionMu.Unlock()
 	if claimed {
-		m.s.registry.unclaim(owner, m)
+		m.s.clients.unclaim(owner, m)
 	}
 }
 
@@ -108,19 +105,19 @@ func (s *Server) takeOver(body []byte) {
 	}
 	s.claimClock.heard(theirs.at)
 	if m, ours := s.claimOf(owner); m != nil && ours.id != theirs.id && ours.at <= theirs.at {
-		m.endByServer(session.TakenOver{})
+		m.endWith(session.TakenOver{})
 	}
 }
 
 // claimOf returns the session of a client identifier, and its claim; nil if there
 // is none.
 func (s *Server) claimOf(owner string) (*mqttConn, claim) {
-	m := s.registry.client(owner)
+	m := s.clients.get(owner)
 	if m == nil {
 		return nil, claim{}
 	}
-	m.smu.Lock()
-	defer m.smu.Unlock()
+	m.sessionMu.Lock()
+	defer m.sessionMu.Unlock()
 	return m, m.claimed
 }
 
@@ -132,10 +129,10 @@ const claimsSize = 64 << 10
 // claim stays.
 func (s *Server) Rejoined(ctx context.Context) {
 	var batch []byte
-	for _, m := range s.registry.sessions() {
-		m.smu.Lock()
+	for _, m := range s.clients.all() {
+		m.sessionMu.Lock()
 		c, owner := m.claimed, m.session.ClientHash()
-		m.smu.Unlock()
+		m.sessionMu.Unlock()
 		if c.id == 0 {
 			continue
 		}
@@ -190,7 +187,7 @@ func (s *Server) answerClaims(batch []byte) (later []byte) {
 	}
 	if len(over) > 0 {
 		// To end a session may take as long as to publish its will.
-		s.registry.spawn(func() {
+		s.registry.GoUnlessDraining(func() {
 			for _, one := range over {
 				s.takeOver(one)
 			}

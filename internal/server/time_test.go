@@ -14,6 +14,7 @@ import (
 
 	"pubsub"
 	"pubsub/internal/backplane/local"
+	"pubsub/internal/conn"
 	"pubsub/internal/hub"
 	"pubsub/internal/mqtt"
 	"pubsub/internal/session"
@@ -130,28 +131,26 @@ func openStream(t *testing.T, s *Server, expires time.Time) *peer {
 }
 
 // connectStream is openStream for a client of another kind.
-func connectStream(t *testing.T, s *Server, expires time.Time) (client net.Conn, c *conn) {
+func connectStream(t *testing.T, s *Server, expires time.Time) (client net.Conn, c *conn.Conn) {
 	t.Helper()
 	req := &sseRequest{topics: []pubsub.Topic{"t"}, durable: true}
 	req.since = sse.ParseLastEventID("", req.topics)
-	place, _ := s.acquire(s.conns, loopback)
-	st := &sseStream{durable: true, chunked: true}
+	st := &sseStream{s: s, durable: true, chunked: true}
 	if !expires.IsZero() {
 		st.expires = expires.UnixMilli()
 	}
-	st.init(s, st, place)
-	st.join(false)
+	initConn(t, s, &st.Conn, st, false)
 	opening, err := st.subscribe(t.Context(), req)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !st.register() {
+	if !st.Register() {
 		t.Fatal("the server drains")
 	}
 	client, nc := net.Pipe()
-	st.startAlone(netTransport{nc}, opening)
+	st.StartGoroutines(conn.NetTransport{Conn: nc}, opening)
 	go st.watch(nc)
-	return client, &st.conn
+	return client, &st.Conn
 }
 
 // openSocket starts an MQTT connection and sends what is given.
@@ -166,19 +165,35 @@ func openSocket(t *testing.T, s *Server, send ...mqtt.Packet) *peer {
 }
 
 // connectSocket starts an MQTT connection.
-func connectSocket(t *testing.T, s *Server) (client net.Conn, m *mqttConn) {
+func connectSocket(t *testing.T, s *Server) (client net.Conn, m *webSocketConn) {
 	t.Helper()
-	place, _ := s.acquire(s.strangers, loopback)
-	m = &mqttConn{stranger: &loopback, session: session.New(&s.sessions, s.o.Now())}
-	m.init(s, m, place)
-	m.join(false)
-	if !m.register() {
-		t.Fatal("the server drains")
-	}
 	client, nc := net.Pipe()
-	m.startAlone(netTransport{nc}, nil)
+	m = newSocket(t, s)
+	m.StartGoroutines(conn.NetTransport{Conn: nc}, nil)
 	go m.read(nc, nil)
 	return client, m
+}
+
+// newSocket returns an MQTT connection that is registered and not started.
+func newSocket(t *testing.T, s *Server) *webSocketConn {
+	t.Helper()
+	m := s.newWebSocketConn(loopback)
+	slot, _ := s.acquire(s.pending, loopback)
+	m.Init(s.registry, m, slot, false)
+	if !m.Register() {
+		t.Fatal("the server drains")
+	}
+	return m
+}
+
+// initConn makes c a connection with a slot among the streams and sessions.
+func initConn(t *testing.T, s *Server, c *conn.Conn, p conn.Protocol, parked bool) {
+	t.Helper()
+	slot, ok := s.acquire(s.conns, loopback)
+	if !ok {
+		t.Fatal("too many connections")
+	}
+	c.Init(s.registry, p, slot, parked)
 }
 
 // send sends a packet.
@@ -402,7 +417,7 @@ func TestClaimsAreCompared(t *testing.T) {
 		s.Rejoined(t.Context()) // this node hears itself, and takes nothing over
 		var batch []byte
 		var earlier, later int
-		for i, m := range s.registry.sessions() {
+		for i, m := range s.clients.all() {
 			owner := m.session.ClientHash()
 			_, c := s.claimOf(owner)
 			switch i % 3 {
@@ -431,16 +446,16 @@ func TestClaimsAreCompared(t *testing.T) {
 		if told != earlier {
 			t.Errorf("%d claims are told, not the %d that are later", told, earlier)
 		}
-		if left := len(s.registry.sessions()); left != sessions-later {
+		if left := len(s.clients.all()); left != sessions-later {
 			t.Errorf("%d sessions are left, not %d", left, sessions-later)
 		}
 		s.answerClaims([]byte{200, 1, 'x'}) // cut off
 		// What others answer counts here as well.
-		for _, m := range s.registry.sessions() {
+		for _, m := range s.clients.all() {
 			s.Control(pubsub.ControlMessage{Kind: controlTakeOver, Body: claim{m.claimed.at, 1}.append(nil, m.session.ClientHash())})
 		}
 		synctest.Wait()
-		if left := len(s.registry.sessions()); left != 0 {
+		if left := len(s.clients.all()); left != 0 {
 			t.Errorf("%d sessions are left in the end", left)
 		}
 	})

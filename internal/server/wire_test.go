@@ -16,7 +16,7 @@ func TestWireSizeBoundsEncodings(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	rnd := rand.New(rand.NewPCG(seed, 1))
-	encoders := append(sseEncoders[:], appendMQTT, appendMQTTRetain)
+	encoders := append(sseEncoders[:], appendMessage, appendRetainMessage)
 	if len(encoders) != pubsub.NumEncodings {
 		t.Fatalf("%d encodings of %d", len(encoders), pubsub.NumEncodings)
 	}

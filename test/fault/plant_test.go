@@ -29,17 +29,17 @@ func TestPlantedBugsAreFound(t *testing.T) {
 		wait           time.Duration // for all to converge
 		says           string        // what the history says then
 	}{
-		{"a stream that resumes is not given what it has missed", "internal/server/sse.go",
+		{"a stream that resumes is not given what it has missed", "internal/server/ssesubscribe.go",
 			"if o.late {\n\t\to.retained = nil", "if o.late || !since.IsZero() {\n\t\to.retained = nil",
 			"a node is killed", soon, `stream \d+ on node \d has version \d+ of topic t\d+, which (retains|was cleared by) version \d+`},
-		{"a stream is given again what came while it resumed", "internal/server/sse.go",
+		{"a stream is given again what came while it resumed", "internal/server/ssesubscribe.go",
 			"o.sub.Resume(nil, o.seen)", "o.sub.Resume(nil, pubsub.Version{})",
 			"clients leave", testkit.Patience, `order: stream \d+ is given version (\d+) of topic t\d+ after version \d+`},
 		{"a session is not given what is retained", "internal/server/mqttsubscribe.go",
 			"err != nil || !want.SendRetained {", "err != nil || want.SendRetained {",
 			"a node is told to end", soon, `session \d+ on node \d has a clear or nothing of topic t\d+, which retains version \d+`},
 		{"a topic is not wanted any more when one of several has left", "internal/hub/index.go",
-			"if t.joins > 0 {", "if t.joins > 0 { if t.want == wanted { h.opts.Backplane.Unsubscribe(name); t.want = nil }",
+			"if t.joins > 0 {", "if t.joins > 0 { if t.call == subscribed { h.opts.Backplane.Unsubscribe(name); t.call = nil }",
 			"clients leave", soon, `(stream|session) \d+ on node \d has .* of topic t\d+, which (retains|was cleared by)`},
 		{"what is not kept is acknowledged", "internal/server/publish.go",
 			"if err != nil {\n\t\ts.o.Events.Failed(", "if err != nil && !unavailable(err) {\n\t\ts.o.Events.Failed(",

@@ -29,11 +29,11 @@ const (
 	unexplained = 3
 	// heapFloor and residentFloor are the growth that is allowed however small the process is.
 	// Pools, maps and the runtime's lists vary by a few dozen KiB. A leak of 6 bytes for each
-	// connection would exceed the floor. Resident memory varies in larger pieces.
+	// of 50,000 connections would exceed the floor. Resident memory varies in larger pieces.
 	heapFloor, residentFloor = 256 << 10, 4 << 20
 )
 
-// However clients leave, and whatever they were about to send, the node then has the same
+// However clients leave, and at any point of a request, the node then has the same
 // goroutines, descriptors, subscriptions, topics and memory as before. Clients that stay miss no
 // message.
 func TestChurn(t *testing.T) {
@@ -43,14 +43,14 @@ func TestChurn(t *testing.T) {
 	others := len(descriptors(t)["socket"])
 	n := start(t, func(cfg *config.Config) {
 		// Not in memory, because the store's log would be part of the heap.
-		cfg.InMemory, cfg.DataDir = false, t.TempDir()
+		cfg.InMemory, cfg.DataDir = false, config.Dir(t.TempDir())
 		cfg.LogLevel = "error"         // log lines stay in memory
 		cfg.SubscriberBuffer = 4 << 20 // so that clients that stay lose nothing on a busy machine
 	})
 	c := &churn{n: n, token: n.token(churnTopics...), sockets: others + 2} // the two listeners
 	c.settle()
 	idle := runtime.NumGoroutine()
-	// Fill the store's memtable, and connect the first clients: they make what is made once and
+	// Fill the store's memtable, and connect the first clients: they allocate the memory that
 	// stays.
 	c.fillStore()
 	count := churnCount()

@@ -258,7 +258,7 @@ func jetStream(t testing.TB, s *natsServer) (*nats.Conn, jetstream.JetStream) {
 }
 
 // prefix returns the prefix of all names of the node's broker in NATS.
-func (n *node) prefix() string { return n.next.Load().NATSPrefix }
+func (n *node) prefix() string { return string(n.next.Load().NATSPrefix) }
 
 // The stream of retained messages is deleted while nodes run. /readyz is 503 at once and 200 within
 // 15 s. Until then publishing is refused, and the log gives the reason. SSE streams stay open and

@@ -169,7 +169,7 @@ func TestOrderOfOnePublisher(t *testing.T) {
 // the next one is being published. So do the plain messages between them, except over NATS.
 func TestPipelinedRetainedPublishesKeepTheirOrder(t *testing.T) {
 	forEachTransport(t, func(t *testing.T, m transport) {
-		n := start(t, func(c *config.Config) { c.InMemory, c.DataDir = false, t.TempDir() })
+		n := start(t, func(c *config.Config) { c.InMemory, c.DataDir = false, config.Dir(t.TempDir()) })
 		s := m.subscribe(n, n.token("t"), "t")
 		p := n.adminClient()
 		var ps []mqtt.Packet

@@ -285,11 +285,10 @@ func TestTTL(t *testing.T) {
 }
 
 // A generation names one life of the store, restarts included. After a restart a durable subscriber
-// continues from its version. With another store it gets the current message, whatever version it
-// has.
+// continues from its version. With another store it gets the current message in any case.
 func TestRestart(t *testing.T) {
 	dir := t.TempDir()
-	onDisk := func(c *config.Config) { c.InMemory, c.DataDir = false, dir }
+	onDisk := func(c *config.Config) { c.InMemory, c.DataDir = false, config.Dir(dir) }
 	first := start(t, onDisk)
 	old := first.publish("t", "old", "retain=true")
 	now := first.publish("t", "now", "retain=true")
@@ -311,7 +310,7 @@ func TestRestart(t *testing.T) {
 	if e := c.Next(); e.Data != "later" {
 		t.Errorf("%q", e.Raw)
 	}
-	// The key has been stored, too.
+	// The store also has the key.
 	second.events("topic", "t", "auth", first.token("t"))
 	second.stop()
 

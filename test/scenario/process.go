@@ -22,7 +22,7 @@ func heap() int64 {
 
 // live returns how many bytes of memory are in use after a collection.
 func live() int64 {
-	runtime.GC() // what pools keep goes with the second collection
+	runtime.GC() // sync.Pool drops its items with the second collection
 	runtime.GC()
 	var s runtime.MemStats
 	runtime.ReadMemStats(&s)
@@ -43,7 +43,7 @@ func (c *churn) footprint(idle int) (f footprint) {
 	t.Helper()
 	c.settle()
 	within(func() bool { return runtime.NumGoroutine() <= idle })
-	for range 3 { // what pools keep goes with the second collection
+	for range 3 { // sync.Pool drops its items with the second collection
 		f.heap = heap()
 	}
 	debug.FreeOSMemory()

@@ -158,7 +158,7 @@ func TestStreamCredentials(t *testing.T) {
 	}
 }
 
-// Every refused token gets "Invalid token", whatever is wrong with it.
+// Every refused token gets "Invalid token", for any fault.
 func TestTokenRefusals(t *testing.T) {
 	n := start(t)
 	now := time.Now().Unix()

@@ -8,18 +8,18 @@ import (
 )
 
 // announcer sends subscribers the messages that became durable after their publishers had
-// given up. Such a message is retained now, and nobody else would send it.
+// given up. Such a message is retained now, and its publisher no longer sends it.
 type announcer struct {
 	// set before the first message is put
 	store *store
 	bus   *bus
 
 	mu     sync.Mutex
-	topics map[pubsub.Topic]struct{} // guarded by mu; nil if nothing runs
+	topics map[pubsub.Topic]struct{} // guarded by mu; nil while run is not running
 	done   sync.WaitGroup
 }
 
-// add queues the retained message of t to be sent. It does not block.
+// add queues the retained message of t for sending. It does not block.
 func (a *announcer) add(t pubsub.Topic) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -30,7 +30,7 @@ func (a *announcer) add(t pubsub.Topic) {
 	a.topics[t] = struct{}{}
 }
 
-// run sends until there is nothing left.
+// run sends messages until none is queued.
 func (a *announcer) run() {
 	for {
 		a.mu.Lock()
@@ -55,7 +55,7 @@ func (a *announcer) run() {
 // publisher or a later call sends it.
 func (a *announcer) send(t pubsub.Topic) error {
 	if err := a.store.engine.enter(); err != nil {
-		return nil // what is subscribed to later is read from the store
+		return nil // closed: a later subscriber reads the message from the store
 	}
 	defer a.store.engine.leave()
 	m, h, ok, err := a.store.read(t)

@@ -11,8 +11,8 @@ import (
 	"pubsub"
 )
 
-// BenchmarkPut puts messages of 128 bytes on a real disk, each writer waiting
-// for each: run with TMPDIR on the disk in question.
+// BenchmarkPut puts messages of 128 bytes on a real disk. Each writer waits for one Put
+// before the next. TMPDIR selects the disk.
 func BenchmarkPut(b *testing.B) {
 	for _, writers := range []int{1, 64} {
 		b.Run(fmt.Sprintf("writers=%d", writers), func(b *testing.B) {

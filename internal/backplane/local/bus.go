@@ -9,14 +9,14 @@ import (
 	"pubsub"
 )
 
-// bus is the pubsub.Bus of one process: what is sent is delivered before Send
-// returns. It keeps no list of wanted topics, since the receiver looks the topic
-// up anyway and a million of them would be kept twice.
+// bus implements [pubsub.Bus] for one process: it delivers a message before Send returns.
+// It keeps no list of subscribed topics, because the receiver looks the topic up anyway
+// and a million topics would be stored twice.
 type bus struct {
 	// immutable
 	closed <-chan struct{}
 
-	wanted atomic.Int64 // Wants less Drops
+	subscribed atomic.Int64 // calls of Subscribe less those of Unsubscribe
 
 	mu       sync.RWMutex
 	receiver *pubsub.Receiver // nil unless Run is under way
@@ -28,9 +28,9 @@ func newBus(closed <-chan struct{}) *bus { return &bus{closed: closed} }
 
 var errRunTwice = errors.New("local: Run was called before")
 
-// begin returns the receiver, for one call of it; end follows. It is
-// [pubsub.ErrUnavailable] before Run and after its end, since a Run is what
-// makes the bus work, and [pubsub.ErrClosed] after Close.
+// begin returns the receiver for one call. If there is no error, the caller must call end
+// afterwards. The error is [pubsub.ErrUnavailable] while Run is not running, and
+// [pubsub.ErrClosed] after Close.
 func (b *bus) begin(ctx context.Context) (*pubsub.Receiver, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -79,8 +79,7 @@ func (b *bus) Send(ctx context.Context, m pubsub.Message) error {
 	return nil
 }
 
-// Subscribe implements [pubsub.Bus]. It works before Run, too: nothing sent later is
-// missed.
+// Subscribe implements [pubsub.Bus]. It also works before Run.
 func (b *bus) Subscribe(ctx context.Context, _ pubsub.Topic) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -88,13 +87,14 @@ func (b *bus) Subscribe(ctx context.Context, _ pubsub.Topic) error {
 	if err := b.open(); err != nil {
 		return err
 	}
-	b.wanted.Add(1)
+	b.subscribed.Add(1)
 	return nil
 }
 
-// Unsubscribe implements [pubsub.Bus]. It panics if there were more Drops than Wants.
+// Unsubscribe implements [pubsub.Bus]. It panics if it is called more often than
+// Subscribe.
 func (b *bus) Unsubscribe(pubsub.Topic) {
-	if b.wanted.Add(-1) < 0 {
+	if b.subscribed.Add(-1) < 0 {
 		panic("local: Unsubscribe without Subscribe")
 	}
 }
@@ -141,7 +141,7 @@ func (b *bus) Run(ctx context.Context, r pubsub.Receiver) error {
 	}
 }
 
-// drain lets nothing be sent any more and waits for what is.
+// drain makes Send and Gather fail and waits for the calls of the receiver under way.
 func (b *bus) drain() {
 	b.mu.Lock()
 	b.receiver = nil

@@ -39,11 +39,11 @@ func TestBusNeedsRun(t *testing.T) {
 	}
 	check("after")
 	if err := b.Run(ctx, r); err == nil {
-		t.Error("a second Run is let in")
+		t.Error("a second Run returns no error")
 	}
 }
 
-func TestDropWithoutWant(t *testing.T) {
+func TestUnsubscribeWithoutSubscribe(t *testing.T) {
 	b := open(t, Options{InMemory: true})
 	defer b.Close()
 	if err := b.Subscribe(t.Context(), "t"); err != nil {
@@ -52,7 +52,7 @@ func TestDropWithoutWant(t *testing.T) {
 	b.Unsubscribe("t")
 	defer func() {
 		if recover() == nil {
-			t.Error("a Unsubscribe without Subscribe does not panic")
+			t.Error("Unsubscribe without Subscribe does not panic")
 		}
 	}()
 	b.Unsubscribe("t")

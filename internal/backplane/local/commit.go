@@ -14,22 +14,21 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 )
 
-// seqBlock is how many sequence numbers are reserved at a time. What is left of
-// a block when the process ends is never used.
+// seqBlock is the number of sequence numbers reserved at a time. The unused rest of a
+// block is lost when the process exits.
 const seqBlock = 1 << 16
 
 // stallAfter is how long a write may take before the disk counts as stalled.
 const stallAfter = 5 * time.Second
 
-// committer puts batches into the engine one after the other, numbers them, and
-// knows which of them are durable.
+// committer numbers batches, applies them to the engine one after the other, and tracks
+// which of them are durable.
 //
-// The engine shows a batch to readers before it is on disk. So that nothing is
-// shown which a crash could take back, a reader waits, by number, until what it
-// has read is synced: see waitSynced. Numbers are given in the order of the
-// engine's log, so that what comes before a synced number is synced too, and
-// the high-water mark that covers a number travels in the same or an earlier
-// batch: a number that anybody has seen is never given again.
+// The engine shows a batch to readers before it is on disk. To show nothing that a crash
+// could undo, a reader waits until the number that it has read is synced: see waitSynced.
+// Numbers follow the order of the engine's log, so all numbers before a synced one are
+// synced too. The high-water mark above a number is in the same batch or an earlier one,
+// so a number that a reader has seen is never used again.
 //
 // Applying a batch and syncing it can each take arbitrarily long, so each has a goroutine
 // of its own, and a caller can give up. Once a write has taken stallAfter, the committer
@@ -41,8 +40,8 @@ type committer struct {
 	db       *pebble.DB
 	fatal    func(error)
 	announce func(pubsub.Topic) // called when a message that was given up is durable
-	// writes are for use again, by this committer only: a channel that was made in
-	// a synctest bubble must not leave it.
+	// writes are reused by this committer only, because a channel that was made in a
+	// synctest bubble must not leave it.
 	writes  sync.Pool
 	toApply chan struct{} // one slot: a batch may be ready to apply, or closing is set
 	toSync  chan struct{} // one slot: a batch may be ready to sync, or closing is set and all are applied
@@ -52,15 +51,15 @@ type committer struct {
 	// guarded by mu
 	next    uint64   // the next number
 	limit   uint64   // numbers below it are reserved
-	queue   []*write // in order: nil once done, then those to be synced, then those to be applied
-	first   int      // index in queue of the first that is not done
-	ready   int      // index in queue of the first that is not applied
-	ordinal uint64   // of the last write that was queued
+	queue   []*write // in order: nil for finished writes, then applied ones, then new ones
+	first   int      // index in queue of the first unfinished write
+	ready   int      // index in queue of the first write that is not applied
+	ordinal uint64   // of the last queued write
 	closing bool
-	watch   *time.Timer // looks at the age of the oldest write; nil if none is under way
+	watch   *time.Timer // runs checkStall; nil if not scheduled
 
 	applied        atomic.Uint64 // the last number that readers may see
-	appliedOrdinal atomic.Uint64 // of the last write that was applied
+	appliedOrdinal atomic.Uint64 // of the last applied write
 	synced         atomic.Uint64 // this number and all before it are durable
 
 	// stall is closed when the committer stalls, and replaced when the stall is over. It
@@ -68,18 +67,18 @@ type committer struct {
 	stall atomic.Pointer[chan struct{}]
 
 	progressMu sync.Mutex
-	progress   chan struct{} // closed when a write was applied or synced; nil if nobody waits
+	progress   chan struct{} // closed when a write was applied or synced; nil without a waiter
 }
 
-// write is a batch on its way to the disk. One that was waited for is used
-// again.
+// write is a batch on its way to the disk. Writes are reused, but not if they were given
+// up.
 type write struct {
 	log   *committer // immutable
 	batch *pebble.Batch
 	seq   uint64       // 0 if it has no number
 	topic pubsub.Topic // of a message
-	lazy  bool         // it need not be synced, and nobody waits for it
-	late  func()       // called, if not nil, once it is durable after it was given up
+	lazy  bool         // it need not be synced, and no caller waits for it
+	late  func()       // called, if not nil, when a write that was given up becomes durable
 	began time.Time
 	state atomic.Int32 // pending, finished or givenUp
 	done  chan error   // one slot: the outcome
@@ -107,15 +106,15 @@ func newCommitter(db *pebble.DB, announce func(pubsub.Topic), fatal func(error))
 	return c
 }
 
-// start says that numbers below highWater may have been given. It is called
-// before the first commit.
+// start sets the first number to use: all numbers below highWater may be in use. It must
+// be called before the first commit.
 func (c *committer) start(highWater uint64) {
 	c.next, c.limit = highWater, highWater
 	c.applied.Store(highWater - 1)
 	c.synced.Store(highWater - 1)
 }
 
-// unused returns a write without a batch, which goes back to c.writes.
+// unused returns a write without a batch. The caller returns it to c.writes.
 func (c *committer) unused() *write {
 	if w, ok := c.writes.Get().(*write); ok {
 		return w
@@ -131,16 +130,16 @@ func (c *committer) newWrite() *write {
 	return w
 }
 
-// abandon lets go of a write that is not to be committed.
+// abandon releases a write that will not be committed.
 func (c *committer) abandon(w *write) {
 	c.check(w.batch.Close())
 	w.batch = nil
 	c.writes.Put(w)
 }
 
-// commit gives w its place in the engine's order and returns its ordinal. If number is
-// not nil, w takes the next number and writes it there, in the batch's last value. w is
-// durable when its wait returns nil.
+// commit queues w for the engine and returns its ordinal. If number is not nil, w takes
+// the next sequence number and writes it to number, which must lie in the last value of
+// the batch. w is durable when its wait returns nil.
 func (c *committer) commit(w *write, number []byte) (ordinal uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -157,13 +156,13 @@ func (c *committer) commit(w *write, number []byte) (ordinal uint64) {
 	c.queue = append(c.queue, w)
 	c.ordinal++
 	if c.watch == nil {
-		c.watch = time.AfterFunc(stallAfter, c.look)
+		c.watch = time.AfterFunc(stallAfter, c.checkStall)
 	}
 	signal(c.toApply)
 	return c.ordinal
 }
 
-// apply hands a batch to the engine.
+// apply applies a batch in the engine.
 func (c *committer) apply(w *write) {
 	// The engine panics if its log is broken. The panic must not reach a caller that
 	// recovers from it.
@@ -193,7 +192,7 @@ func signal(c chan<- struct{}) {
 	}
 }
 
-// applyAll applies what is queued, in order.
+// applyAll applies queued batches, in order, until the committer is closed.
 func (c *committer) applyAll() {
 	var batch []*write
 	for {
@@ -219,7 +218,7 @@ func (c *committer) applyAll() {
 			c.ready++
 			c.mu.Unlock()
 			c.appliedOrdinal.Add(1)
-			c.tellProgress()
+			c.notifyProgress()
 			signal(c.toSync)
 		}
 	}
@@ -247,7 +246,7 @@ func (c *committer) syncAll() {
 	}
 }
 
-// finish waits until w, the first in the queue, is durable, and takes it off.
+// finish waits until w, the first write in the queue, is durable, and removes it.
 func (c *committer) finish(w *write) {
 	if !w.lazy {
 		c.check(w.batch.SyncWait()) // on failure, the engine's memory stays ahead of its disk
@@ -256,9 +255,9 @@ func (c *committer) finish(w *write) {
 	w.batch = nil
 	if w.seq != 0 {
 		c.synced.Store(w.seq)
-		c.tellProgress()
+		c.notifyProgress()
 	}
-	c.takeOff()
+	c.removeFirst()
 	switch {
 	case w.lazy:
 		c.writes.Put(w)
@@ -271,8 +270,8 @@ func (c *committer) finish(w *write) {
 	}
 }
 
-// takeOff removes the first write from the queue.
-func (c *committer) takeOff() {
+// removeFirst removes the first write from the queue.
+func (c *committer) removeFirst() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.queue[c.first] = nil
@@ -285,15 +284,15 @@ func (c *committer) takeOff() {
 	if len(c.queue) > 0 {
 		return
 	}
-	if stall := *c.stall.Load(); isClosed(stall) { // that is over
+	if stall := *c.stall.Load(); isClosed(stall) { // the stall is over
 		working := make(chan struct{})
 		c.stall.Store(&working)
 	}
 }
 
-// look stalls the committer if the oldest write has taken too long, and looks again later
-// if a write is left.
-func (c *committer) look() {
+// checkStall stalls the committer if the oldest write has taken too long. It runs again
+// later if a write is pending.
+func (c *committer) checkStall() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.first == len(c.queue) {
@@ -338,7 +337,7 @@ func (w *write) wait() error {
 	case <-w.done:
 	case <-stall:
 		if w.state.CompareAndSwap(pending, givenUp) {
-			return errStalled // and w is the committer's
+			return errStalled // w now belongs to the committer
 		}
 		<-w.done
 	}
@@ -346,7 +345,8 @@ func (w *write) wait() error {
 	return nil
 }
 
-func (c *committer) tellProgress() {
+// notifyProgress wakes all callers of waitFor.
+func (c *committer) notifyProgress() {
 	c.progressMu.Lock()
 	if c.progress != nil {
 		close(c.progress)
@@ -355,13 +355,14 @@ func (c *committer) tellProgress() {
 	c.progressMu.Unlock()
 }
 
-// waitSynced waits until the batch numbered seq is durable. The error is that of ctx, or
+// waitSynced waits until the batch numbered seq is durable. The error is ctx's, or
 // errStalled.
 func (c *committer) waitSynced(ctx context.Context, seq uint64) error {
 	return c.waitFor(ctx, &c.synced, seq)
 }
 
-// waitApplied waits until readers see the write of that ordinal. The error is errStalled.
+// waitApplied waits until readers see the write with that ordinal. The error is
+// errStalled.
 func (c *committer) waitApplied(ordinal uint64) error {
 	return c.waitFor(context.Background(), &c.appliedOrdinal, ordinal)
 }
@@ -399,7 +400,7 @@ func (c *committer) waitFor(ctx context.Context, counter *atomic.Uint64, n uint6
 	return nil
 }
 
-// close waits until all that was committed is durable.
+// close waits until all committed writes are durable and stops the goroutines.
 func (c *committer) close() {
 	c.mu.Lock()
 	c.closing = true

@@ -19,44 +19,58 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// newSeed returns the seed of a random test, which a failure prints.
+// newSeed returns a seed for a random test and logs it.
 func newSeed(t *testing.T) uint64 {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	return seed
 }
 
-// history is what a test knows of a store across crashes.
+// history is a test's record of a store across crashes.
 type history struct {
 	mu     sync.Mutex
-	values map[pubsub.Version]string       // of every version that was given
+	values map[pubsub.Version]string       // of all versions seen
 	newest map[pubsub.Topic]pubsub.Version // acknowledged, or shown to a reader
-	maybe  map[pubsub.Version]string       // what was under way when power was cut
-	taken  uint64                          // the highest number that anybody has seen
-	keys   map[string]bool                 // acknowledged: there, or deleted
+	maybe  map[pubsub.Version]string       // pending when the power was cut
+	taken  uint64                          // the highest sequence number seen
+	keys   map[string]bool                 // acknowledged: true if put, false if deleted
 }
 
 func newHistory() *history {
 	return &history{values: map[pubsub.Version]string{}, newest: map[pubsub.Topic]pubsub.Version{}, keys: map[string]bool{}}
 }
 
-// clone returns a copy of h, whose mu is held or not needed.
+// clone returns a copy of h. The caller holds h.mu if h is shared.
 func (h *history) clone() *history {
 	return &history{values: maps.Clone(h.values), newest: maps.Clone(h.newest), keys: maps.Clone(h.keys), taken: h.taken}
 }
 
-// saw notes that v of topic was acknowledged or shown, with value.
+// saw records that v of topic was acknowledged or shown, with value.
 func (h *history) saw(t *testing.T, topic pubsub.Topic, v pubsub.Version, value string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if old, ok := h.values[v]; ok && old != value {
-		t.Errorf("version %v of %q is %q and was %q", v, topic, value, old)
+		t.Errorf("version %v of %q is %q, was %q", v, topic, value, old)
 	}
 	h.values[v] = value
 	if v.Newer(h.newest[topic]) {
 		h.newest[topic] = v
 	}
 	h.taken = max(h.taken, v.Seq)
+}
+
+// sawLine is saw for a line of helpPublish.
+func (h *history) sawLine(t *testing.T, line string) {
+	t.Helper()
+	f := strings.Fields(line)
+	if len(f) != 3 {
+		t.Fatalf("the helper printed %q", line)
+	}
+	v, err := pubsub.ParseVersion(f[1])
+	if err != nil {
+		t.Fatalf("the helper printed %q: %v", line, err)
+	}
+	h.saw(t, pubsub.Topic(f[0]), v, f[2])
 }
 
 // check checks that b has lost nothing of h.
@@ -73,7 +87,7 @@ func (h *history) check(t *testing.T, b *Backplane) {
 			continue
 		}
 		if rec.seq < v.Seq {
-			t.Errorf("%q: version %v steps back to %v", topic, v, m.Version)
+			t.Errorf("%q: version %v was replaced by the older %v", topic, v, m.Version)
 		}
 		if value, ok := h.maybe[m.Version]; ok && m.Version != v && value != string(m.Data) {
 			t.Errorf("%q: version %v reads %q, was %q", topic, m.Version, m.Data, value)
@@ -85,25 +99,24 @@ func (h *history) check(t *testing.T, b *Backplane) {
 	}
 	for id, there := range h.keys {
 		if _, err := b.Key(ctx, id); there && err != nil || !there && !errors.Is(err, pubsub.ErrKeyNotFound) {
-			t.Errorf("key %q: error %v, there before the crash: %v", id, err, there)
+			t.Errorf("key %q: error %v, existed before the crash: %v", id, err, there)
 		}
 	}
 	v, err := b.Put(ctx, message("after the crash", "x"))()
 	if err != nil || v.Seq <= h.taken {
-		t.Errorf("after the crash a Put = %v, %v; %d was given before", v, err, h.taken)
+		t.Errorf("Put after the crash = %v, %v, want a number above %d", v, err, h.taken)
 	}
 	h.saw(t, "after the crash", v, "x")
 	checkStats(t, b)
 }
 
-// message returns a message of now that never expires.
+// message returns a retained message, published now, that never expires.
 func message(topic pubsub.Topic, data string) pubsub.Message {
 	return pubsub.Message{Topic: topic, Data: []byte(data), Retain: true, Published: time.Now()}
 }
 
-// TestPowerLoss writes and reads over a file system that loses what was not
-// synced, takes the state after a power cut at a random moment, and goes on with
-// that.
+// TestPowerLoss writes and reads on a file system that loses unsynced data. It cuts the
+// power at a random moment and continues with the resulting state.
 func TestPowerLoss(t *testing.T) {
 	t.Parallel()
 	const rounds = 60
@@ -112,7 +125,7 @@ func TestPowerLoss(t *testing.T) {
 	fs := vfs.NewCrashableMem()
 	h := newHistory()
 	for round := range rounds {
-		// A small disk makes for small tables, so that they are written too.
+		// A small disk results in small tables, so that some are written.
 		fs.TestingSetDiskUsage(vfs.DiskUsage{AvailBytes: 1 << 40, TotalBytes: 16 << 20})
 		b := open(t, Options{Dir: "/data", FS: fs})
 		h.check(t, b)
@@ -123,8 +136,8 @@ func TestPowerLoss(t *testing.T) {
 	}
 }
 
-// crashAtRandom uses b for a random while and returns its file system as a power
-// cut leaves it; h is what was known just before that. b is closed.
+// crashAtRandom uses b for a random time and returns the file system that a power cut
+// leaves. h then is the history just before the power cut. b is closed.
 func crashAtRandom(t *testing.T, rng *rand.Rand, fs *vfs.MemFS, b *Backplane, h *history) *vfs.MemFS {
 	const writers, topics = 8, 40
 	ctx := t.Context()
@@ -154,7 +167,7 @@ func crashAtRandom(t *testing.T, rng *rand.Rand, fs *vfs.MemFS, b *Backplane, h 
 					h.mu.Lock()
 					h.keys[id] = true
 					h.mu.Unlock()
-				case 1: // it finds nothing that has ended
+				case 1: // no message has expired
 					if err := b.expire(ctx, time.Now()); err != nil {
 						t.Error(err)
 					}
@@ -202,14 +215,13 @@ func crashAtRandom(t *testing.T, rng *rand.Rand, fs *vfs.MemFS, b *Backplane, h 
 	if err := b.Close(); err != nil {
 		t.Error(err)
 	}
-	// What the store went on to do after the cut has not happened, but what was
-	// under way may be there.
+	// Writes that began after the power cut have not happened; pending ones may have.
 	h.values, h.newest, h.keys, h.taken, h.maybe = known.values, known.newest, known.keys, known.taken, h.values
 	return crashed
 }
 
-// TestKill kills a process of 64 publishers at a random moment, again and again
-// on one directory.
+// TestKill repeatedly kills a process of 64 publishers at a random moment, always with the
+// same directory.
 func TestKill(t *testing.T) {
 	t.Parallel()
 	const rounds = 50
@@ -218,15 +230,8 @@ func TestKill(t *testing.T) {
 	dir := t.TempDir()
 	h := newHistory()
 	for round := range rounds {
-		acknowledged := killed(t, dir, 1+rng.IntN(1000))
-		for _, line := range acknowledged {
-			topic, rest, _ := strings.Cut(line, " ")
-			version, value, _ := strings.Cut(rest, " ")
-			v, err := pubsub.ParseVersion(version)
-			if err != nil {
-				t.Fatalf("the helper said %q", line)
-			}
-			h.saw(t, pubsub.Topic(topic), v, value)
+		for _, line := range publishAndKill(t, dir, 1+rng.IntN(1000)) {
+			h.sawLine(t, line)
 		}
 		b := open(t, Options{Dir: dir})
 		h.check(t, b)
@@ -239,9 +244,9 @@ func TestKill(t *testing.T) {
 	}
 }
 
-// killed runs publishers on dir, kills them once lines have come, and returns all
-// lines.
-func killed(t *testing.T, dir string, lines int) []string {
+// publishAndKill runs a process of publishers on dir and kills it after so many lines of
+// acknowledgements. It returns all lines.
+func publishAndKill(t *testing.T, dir string, lines int) []string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
@@ -266,14 +271,13 @@ func killed(t *testing.T, dir string, lines int) []string {
 	}
 	err = cmd.Wait()
 	if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.Exited() {
-		t.Fatalf("the publishers ended by themselves: %v\n%s", err, &stderr)
+		t.Fatalf("the publishers exited by themselves: %v\n%s", err, &stderr)
 	}
 	return all
 }
 
-// TestLogFails checks that a process whose log cannot be written any more ends
-// with a clear message, without another acknowledgement, and that nothing which
-// it had acknowledged is lost.
+// TestLogFails checks that a process exits with a clear message when it can no longer
+// write its log. It acknowledges nothing more, and no acknowledged message is lost.
 func TestLogFails(t *testing.T) {
 	dir := t.TempDir()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -283,19 +287,14 @@ func TestLogFails(t *testing.T) {
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	err := cmd.Run()
 	if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != 1 {
-		t.Fatalf("the process ended with %v\n%s", err, &stderr)
+		t.Fatalf("the process exited with %v\n%s", err, &stderr)
 	}
-	if msg := stderr.String(); !strings.Contains(msg, dir) || !strings.Contains(msg, "cannot be written") {
-		t.Errorf("the process said %q", msg)
+	if msg := stderr.String(); !strings.Contains(msg, dir) || !strings.Contains(msg, "cannot write") {
+		t.Errorf("the process printed %q", msg)
 	}
 	h := newHistory()
 	for line := range strings.Lines(stdout.String()) {
-		f := strings.Fields(line)
-		v, err := pubsub.ParseVersion(f[1])
-		if err != nil {
-			t.Fatal(err)
-		}
-		h.saw(t, pubsub.Topic(f[0]), v, f[2])
+		h.sawLine(t, line)
 	}
 	if len(h.values) != 100 {
 		t.Errorf("%d messages were acknowledged, want the 100 before the failure", len(h.values))

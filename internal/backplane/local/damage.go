@@ -18,8 +18,8 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// checkFiles looks for damage in the files that the engine would not notice. exists
-// reports whether there is a database. logs are its logs.
+// checkFiles looks for damage that the engine would not notice. exists reports whether
+// there is a database. logs are its logs.
 func checkFiles(d *directory) (logs logList, exists bool, err error) {
 	names, err := d.fs.List(d.store)
 	if errors.Is(err, iofs.ErrNotExist) {
@@ -35,14 +35,14 @@ func checkFiles(d *directory) (logs logList, exists bool, err error) {
 	if !desc.Exists {
 		for _, name := range names {
 			if strings.HasSuffix(name, ".log") || strings.HasSuffix(name, ".sst") {
-				// The engine would begin anew and delete them.
-				return nil, false, fmt.Errorf("%w: %s has %s, and the file marker.manifest.* that says which MANIFEST counts is missing; %s", ErrCorrupt, d.store, name, wayOut)
+				// The engine would create a new database and delete them.
+				return nil, false, fmt.Errorf("%w: %s contains %s, but no file marker.manifest.* that names the current MANIFEST; %s", ErrCorrupt, d.store, name, remedy)
 			}
 		}
 		return nil, false, nil
 	}
 	if !slices.ContainsFunc(names, func(name string) bool { return strings.HasPrefix(name, "marker.format-version.") }) {
-		return nil, true, fmt.Errorf("%w: the file marker.format-version.* is missing in %s; %s", ErrCorrupt, d.store, wayOut)
+		return nil, true, fmt.Errorf("%w: the file marker.format-version.* is missing in %s; %s", ErrCorrupt, d.store, remedy)
 	}
 	log, manifest, err := readSyncMarks(d)
 	if err != nil {
@@ -51,8 +51,8 @@ func checkFiles(d *directory) (logs logList, exists bool, err error) {
 	if manifest.number != numberOf(desc.ManifestFilename) {
 		manifest.size = 0
 	}
-	// Every edit is synced before the next is written: where a record begins, all
-	// before it was whole.
+	// The engine syncs every edit before it writes the next one, so the beginning of a
+	// record proves that everything before it was complete.
 	if _, err := checkChunks(d, desc.ManifestFilename, manifest.size, func(_ int64, c chunk) bool { return c.kind.starts }); err != nil {
 		return nil, true, err
 	}
@@ -94,7 +94,7 @@ func checkOptions(d *directory, names []string) error {
 func openFile(d *directory, name string) (vfs.File, error) {
 	f, err := d.fs.Open(name)
 	if errors.Is(err, iofs.ErrNotExist) {
-		return nil, fmt.Errorf("%w: %s is missing; %s", ErrCorrupt, name, wayOut)
+		return nil, fmt.Errorf("%w: %s is missing; %s", ErrCorrupt, name, remedy)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrDirectory, err)
@@ -139,13 +139,13 @@ func checkTable(d *directory, path string, o sstable.ReaderOptions) error {
 		err = errors.Join(r.ValidateBlockChecksums(), r.Close())
 	}
 	if err != nil {
-		return fmt.Errorf("%w: %s: %w; %s", ErrCorrupt, path, err, wayOut)
+		return fmt.Errorf("%w: %s: %w; %s", ErrCorrupt, path, err, remedy)
 	}
 	return nil
 }
 
-// wayOut is the advice in errors about damage.
-const wayOut = "restore the directory from a backup, or name a new one"
+// remedy is the advice in errors about damage.
+const remedy = "restore the directory from a backup, or use another one"
 
 // damaged marks an error of the engine about damaged files as [ErrCorrupt]. It names the
 // file if the engine does. An error that only reports a lack of descriptors for a table
@@ -160,15 +160,16 @@ func damaged(err error) error {
 		return err
 	}
 	if i := pebble.ExtractDataCorruptionInfo(err); i != nil {
-		return fmt.Errorf("%w: %s: %w; %s", ErrCorrupt, i.Path, i.Details, wayOut)
+		return fmt.Errorf("%w: %s: %w; %s", ErrCorrupt, i.Path, i.Details, remedy)
 	}
-	return fmt.Errorf("%w: %w; %s", ErrCorrupt, err, wayOut)
+	return fmt.Errorf("%w: %w; %s", ErrCorrupt, err, remedy)
 }
 
 // missingTable finds the number of a missing table in an error of the engine.
 var missingTable = regexp.MustCompile(`file (\d+) \(type sstable\) unknown`)
 
-// openError says what an error of opening the engine means to an operator.
+// openError converts an error of opening the engine into one of this package's, with
+// advice for the operator.
 func openError(d *directory, err error) error {
 	var errno syscall.Errno
 	switch {
@@ -181,8 +182,8 @@ func openError(d *directory, err error) error {
 		return damaged(err)
 	}
 	if name := missingTable.FindStringSubmatch(err.Error()); name != nil {
-		return fmt.Errorf("%w: %s is missing; %s", ErrCorrupt, d.fs.PathJoin(d.store, name[1]+".sst"), wayOut)
+		return fmt.Errorf("%w: %s is missing; %s", ErrCorrupt, d.fs.PathJoin(d.store, name[1]+".sst"), remedy)
 	}
-	// What is left is that the files do not fit together.
-	return fmt.Errorf("%w: cannot open %s: %w; %s", ErrCorrupt, d.store, err, wayOut)
+	// In all other cases the files do not fit together.
+	return fmt.Errorf("%w: cannot open %s: %w; %s", ErrCorrupt, d.store, err, remedy)
 }

@@ -10,19 +10,20 @@ import (
 )
 
 const (
-	// maxTables is how many tables the engine keeps open.
+	// maxTables is the number of tables that the engine keeps open.
 	maxTables = 256
-	// otherFiles is how many descriptors the store needs beside those of tables: logs,
-	// the MANIFEST, directories, and the output of a flush and two compactions.
+	// otherFiles is the number of descriptors that the store needs in addition to those
+	// for tables: logs, the MANIFEST, directories, and the output of a flush and two
+	// compactions.
 	otherFiles = 32
-	// readersLeave is how many reserved descriptors a read of a table must leave for
-	// writes, because the engine cannot continue without one for its next log.
+	// readersLeave is the number of reserved descriptors that a read of a table must leave
+	// for writes, because the engine cannot continue without one for its next log.
 	readersLeave = 16
 )
 
-// descriptors reserves file descriptors of the process for the store, so that it can open
-// its files when connections have taken all others. The open files of the store and the
-// reserved descriptors, which are files of [os.DevNull], always add up to budget.
+// descriptors reserves file descriptors of the process, so that the store can open its
+// files when connections have taken all others. The open files of the store and the
+// reserved descriptors, which are open files of [os.DevNull], always add up to budget.
 type descriptors struct {
 	budget int // guarded by mu once the store is open; 0 reserves none
 
@@ -50,8 +51,8 @@ func (d *descriptors) tables() int {
 	return d.budget - readersLeave
 }
 
-// take runs open, which opens one file. While the process has no other descriptor left,
-// take gives up reserved ones, down to keep of them.
+// take calls open, which opens one file. If the process has no descriptor left, take
+// closes reserved ones and tries again, as long as more than keep are reserved.
 func (d *descriptors) take(keep int, open func() error) error {
 	for {
 		err := open()
@@ -68,7 +69,8 @@ func (d *descriptors) take(keep int, open func() error) error {
 	}
 }
 
-// giveUp closes a reserved descriptor. ok reports whether there were more than keep.
+// giveUp closes a reserved descriptor if there are more than keep. ok reports whether it
+// did.
 func (d *descriptors) giveUp(keep int) (ok bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -79,7 +81,7 @@ func (d *descriptors) giveUp(keep int) (ok bool) {
 	return true
 }
 
-// closed notes that a file of the store was closed.
+// closed records that a file of the store was closed.
 func (d *descriptors) closed() {
 	d.mu.Lock()
 	d.open--

@@ -16,15 +16,15 @@ import (
 	"pubsub"
 )
 
-// TestNoDescriptors runs a process in which something else takes every descriptor that
-// it can get, as connections do.
+// TestNoDescriptors runs a process in which a goroutine takes every free descriptor, as
+// connections do.
 func TestNoDescriptors(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	out, err := helperCommand(ctx, t, "starve", dir).CombinedOutput()
-	if err != nil || !strings.Contains(string(out), "went on") {
+	if err != nil || !strings.Contains(string(out), "recovered") {
 		t.Fatalf("%v\n%.3000s", err, out)
 	}
 	t.Logf("%s", out)
@@ -35,8 +35,8 @@ func TestNoDescriptors(t *testing.T) {
 
 func init() { helpers["starve"] = helpStarve }
 
-// helpStarve puts messages that make for many logs and tables while nothing is left of
-// 256 descriptors, and then while every descriptor that the store closes is taken from it, too.
+// helpStarve puts messages that need many logs and tables while none of 256 descriptors is
+// free, and then while every descriptor that the store closes is taken at once.
 func helpStarve(dir string) error {
 	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: 256, Max: 256}); err != nil {
 		return err
@@ -71,7 +71,7 @@ func helpStarve(dir string) error {
 	put := func(n int) (int64, error) { return putMany(b, n) }
 	kept, err := put(1000)
 	if err != nil || kept != 1000 {
-		return fmt.Errorf("without descriptors %d of 1000 were kept: %w", kept, err)
+		return fmt.Errorf("without free descriptors %d of 1000 were kept: %w", kept, err)
 	}
 	greedy.Store(true)
 	if kept, err = put(400); err != nil {
@@ -85,19 +85,19 @@ func helpStarve(dir string) error {
 			break
 		}
 		if time.Since(began) > 10*time.Second {
-			return fmt.Errorf("with descriptors: %w", err)
+			return fmt.Errorf("with free descriptors: %w", err)
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
 	if kept, err = put(100); err != nil || kept != 100 {
-		return fmt.Errorf("with descriptors %d of 100 were kept: %w", kept, err)
+		return fmt.Errorf("with free descriptors %d of 100 were kept: %w", kept, err)
 	}
-	fmt.Println("it went on")
+	fmt.Println("the store recovered")
 	return b.Close()
 }
 
-// putMany puts n messages of 32 KiB that do not compress, and returns how many are kept.
-// That the store is unavailable is no error.
+// putMany puts n messages of 32 KiB that do not compress, and returns the number of those
+// kept. [pubsub.ErrUnavailable] does not count as an error.
 func putMany(b *Backplane, n int) (int64, error) {
 	const writers = 8
 	var kept atomic.Int64

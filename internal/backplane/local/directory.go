@@ -18,26 +18,26 @@ import (
 
 // directory is a data directory that this process has locked:
 //
-//	FORMAT  what the rest is, in words: see parseFormat
-//	LOCK    held as long as the directory is open
-//	CLOSED  there, and empty, while the engine's files are whole: after a Close
+//	FORMAT  the format of the directory: see checkFormat
+//	LOCK    locked while the directory is open
+//	CLOSED  empty; exists if Close has completed and the engine was not opened since
 //	store/  the engine's files
 type directory struct {
 	fs    vfs.FS
 	real  bool   // fs is the operating system's
-	path  string // as the operating system knows it, whatever name was given
+	path  string // absolute and without symbolic links if real
 	store string
 	lock  io.Closer
 }
 
-// formatVersion is the format that this release writes, and the newest that it
-// reads. It changes when an older release would misread the directory.
+// formatVersion is the format that this release writes, and the newest one that it reads.
+// It changes when an older release would misread the directory.
 const formatVersion = 1
 
 const formatHead = "pubsub data directory, format "
 
-// openDirectory locks the data directory at path, makes it if it is not there,
-// and checks that this release may touch it. A nil fs is the operating system's.
+// openDirectory locks the data directory at path, creates it if it does not exist, and
+// checks its format. A nil fs means the operating system's.
 func openDirectory(fs vfs.FS, path string) (*directory, error) {
 	real := fs == nil
 	if real {
@@ -47,8 +47,8 @@ func openDirectory(fs vfs.FS, path string) (*directory, error) {
 		return nil, err
 	}
 	if real {
-		// The lock knows a directory by its name: two names of one directory
-		// must not make two locks.
+		// The lock identifies a directory by its name, so two names of one directory
+		// must not result in two locks.
 		p, err := filepath.Abs(path)
 		if err == nil {
 			p, err = filepath.EvalSymlinks(p)
@@ -70,48 +70,48 @@ func openDirectory(fs vfs.FS, path string) (*directory, error) {
 	return d, nil
 }
 
-// makeDirectory makes the data directory, but no parent of it: a parent that is
-// missing is a slip of the pen, or a disk that is not mounted.
+// makeDirectory creates the data directory, but not its parent: a missing parent is
+// probably a typing error, or a disk that is not mounted.
 func makeDirectory(fs vfs.FS, path string) error {
 	switch fi, err := fs.Stat(path); {
 	case err == nil && fi.IsDir():
 		return nil
 	case err == nil:
-		return fmt.Errorf("%w: %s is a file, not a directory; name another", ErrDirectory, path)
+		return fmt.Errorf("%w: %s is a file; use another directory", ErrDirectory, path)
 	case !errors.Is(err, iofs.ErrNotExist):
 		return fmt.Errorf("%w: %s: %w", ErrDirectory, path, err)
 	}
 	parent := fs.PathDir(path)
 	switch fi, err := fs.Stat(parent); {
 	case errors.Is(err, iofs.ErrNotExist):
-		return fmt.Errorf("%w: cannot make %s: there is no %s; make it, or name another directory", ErrDirectory, path, parent)
+		return fmt.Errorf("%w: cannot create %s: %s does not exist; create it, or use another directory", ErrDirectory, path, parent)
 	case err != nil:
 		return fmt.Errorf("%w: %s: %w", ErrDirectory, path, err)
 	case !fi.IsDir():
-		return fmt.Errorf("%w: cannot make %s: %s is a file; name another directory", ErrDirectory, path, parent)
+		return fmt.Errorf("%w: cannot create %s: %s is a file; use another directory", ErrDirectory, path, parent)
 	}
 	if err := fs.MkdirAll(path, 0o700); err != nil {
-		return fmt.Errorf("%w: cannot make %s: %w; see to the permissions of %s", ErrDirectory, path, err, parent)
+		return fmt.Errorf("%w: cannot create %s: %w; check the permissions of %s", ErrDirectory, path, err, parent)
 	}
 	return syncDirectory(fs, parent)
 }
 
-// lockError tells a lock that is held from one that cannot be had.
+// lockError distinguishes a directory that is in use from one that cannot be locked.
 func lockError(path string, err error) error {
 	var onPath *iofs.PathError
 	var errno syscall.Errno
 	switch {
 	case errors.As(err, &onPath):
-		return fmt.Errorf("%w: cannot write in %s: %w; see to its permissions, or name another directory", ErrDirectory, path, err)
+		return fmt.Errorf("%w: cannot write in %s: %w; check its permissions, or use another directory", ErrDirectory, path, err)
 	case errors.As(err, &errno) && !errors.Is(err, syscall.EAGAIN) && !errors.Is(err, syscall.EACCES):
-		return fmt.Errorf("%w: cannot lock %s: %w; use a disk whose file system has locks", ErrDirectory, path, err)
+		return fmt.Errorf("%w: cannot lock %s: %w; use a file system that supports locks", ErrDirectory, path, err)
 	}
-	return fmt.Errorf("%w: %s is open in another broker; stop that one, or name another directory", ErrLocked, path)
+	return fmt.Errorf("%w: %s is open in another broker; stop that broker, or use another directory", ErrLocked, path)
 }
 
-// protect removes the permissions of everybody but the owner from the store's files,
-// because they contain keys. It reports failures, and a data directory that others may
-// use, which may be on purpose.
+// protect removes the permissions of all users but the owner from the store's files,
+// because they contain keys. It reports failures, and a data directory that other users
+// have access to, because that may be intended.
 func (d *directory) protect(exposed func(path string, mode iofs.FileMode)) {
 	if !d.real || runtime.GOOS == "windows" { // there, modes do not restrict other users
 		return
@@ -150,7 +150,7 @@ func (d *directory) checkFormat() error {
 	f, err := d.fs.Open(name)
 	if errors.Is(err, iofs.ErrNotExist) {
 		if _, err := d.fs.Stat(d.store); err == nil {
-			return fmt.Errorf("%w: %s is missing although there is %s; %s", ErrCorrupt, name, d.store, wayOut)
+			return fmt.Errorf("%w: %s exists, but %s is missing; %s", ErrCorrupt, d.store, name, remedy)
 		}
 		return d.writeFormat(name)
 	}
@@ -166,14 +166,14 @@ func (d *directory) checkFormat() error {
 	n, err := strconv.Atoi(digits)
 	switch {
 	case !ok || err != nil || n < 1:
-		return fmt.Errorf("%w: %s does not read %q; %s", ErrCorrupt, name, formatHead+strconv.Itoa(formatVersion), wayOut)
+		return fmt.Errorf("%w: %s does not contain a line such as %q; %s", ErrCorrupt, name, formatHead+strconv.Itoa(formatVersion), remedy)
 	case n > formatVersion:
-		return fmt.Errorf("%w: %s has format %d, and this release reads up to %d; use the release that wrote it, or a later one", ErrNewerFormat, d.path, n, formatVersion)
+		return fmt.Errorf("%w: %s has format %d, and this release reads formats up to %d; use the release that wrote it, or a later one", ErrNewerFormat, d.path, n, formatVersion)
 	}
 	return nil
 }
 
-// writeFormat writes the FORMAT file: whole, or not at all.
+// writeFormat writes the FORMAT file atomically.
 func (d *directory) writeFormat(name string) error {
 	err := func() error {
 		tmp := name + ".new"
@@ -199,14 +199,14 @@ func (d *directory) writeFormat(name string) error {
 	return nil
 }
 
-// wasClosed reports whether the engine's files were closed and not opened since.
+// wasClosed reports whether the engine's files were closed properly and not opened since.
 func (d *directory) wasClosed() bool {
 	_, err := d.fs.Stat(d.fs.PathJoin(d.path, "CLOSED"))
 	return err == nil
 }
 
-// markOpen says, durably, that the engine's files may be in the middle of
-// something.
+// markOpen removes the CLOSED file durably: from now on a crash may leave the engine's
+// files incomplete.
 func (d *directory) markOpen() error {
 	if !d.wasClosed() {
 		return nil
@@ -218,7 +218,7 @@ func (d *directory) markOpen() error {
 	return syncDirectory(d.fs, d.path)
 }
 
-// markClosed says that the engine's files are whole.
+// markClosed writes the CLOSED file: the engine's files are complete.
 func (d *directory) markClosed() error {
 	f, err := d.fs.Create(d.fs.PathJoin(d.path, "CLOSED"), vfs.WriteCategoryUnspecified)
 	if err != nil {

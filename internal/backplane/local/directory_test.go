@@ -18,8 +18,8 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 )
 
-// wantOpenError checks that Open fails with a sentinel and a text that has all of
-// parts, and leaves every file as it was.
+// wantOpenError checks that Open changes no file and returns an error that wraps sentinel
+// and contains all parts.
 func wantOpenError(t *testing.T, o Options, sentinel error, parts ...string) {
 	t.Helper()
 	before := snapshot(t, o.Dir)
@@ -36,15 +36,15 @@ func wantOpenError(t *testing.T, o Options, sentinel error, parts ...string) {
 	}
 	for _, part := range parts {
 		if !strings.Contains(err.Error(), part) {
-			t.Errorf("Open(%s): %v; want it to say %q", o.Dir, err, part)
+			t.Errorf("Open(%s): %v; want it to contain %q", o.Dir, err, part)
 		}
 	}
 	if after := snapshot(t, o.Dir); !equal(before, after) {
-		t.Errorf("Open(%s) has failed and changed files: %v, before %v", o.Dir, names(after), names(before))
+		t.Errorf("Open(%s) failed but changed files: %v, before %v", o.Dir, names(after), names(before))
 	}
 }
 
-// snapshot returns the files under dir, but for locks.
+// snapshot returns the contents of the files under dir, except locks, by path.
 func snapshot(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	files := map[string]string{}
@@ -85,10 +85,10 @@ func TestNewDirectory(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "data")
 	b := open(t, Options{Dir: dir})
 	if fi, err := os.Stat(dir); err != nil || fi.Mode().Perm() != 0o700 {
-		t.Errorf("the directory was made with mode %v, error %v, want 0700", fi.Mode(), err)
+		t.Errorf("the directory has mode %v, error %v, want 0700", fi.Mode(), err)
 	}
 	if text, err := os.ReadFile(filepath.Join(dir, "FORMAT")); err != nil || string(text) != "pubsub data directory, format 1\n" {
-		t.Errorf("FORMAT reads %q, error %v", text, err)
+		t.Errorf("FORMAT contains %q, error %v", text, err)
 	}
 	generation := b.generation
 	if err := b.Close(); err != nil {
@@ -136,12 +136,12 @@ func TestDirectoryUnusable(t *testing.T) {
 	wantOpenError(t, Options{Dir: file}, ErrDirectory, file, "is a file")
 	wantOpenError(t, Options{Dir: filepath.Join(file, "data")}, ErrDirectory, file)
 	missing := filepath.Join(parent, "missing")
-	wantOpenError(t, Options{Dir: filepath.Join(missing, "data")}, ErrDirectory, missing, "there is no")
+	wantOpenError(t, Options{Dir: filepath.Join(missing, "data")}, ErrDirectory, missing, "does not exist")
 }
 
-// TestReadOnly tries a directory that cannot be written, new and with data: by a
-// read-only mount or its mode, as whoever runs the test can, and by a file system
-// that refuses.
+// TestReadOnly opens a directory that cannot be written, new and with data. The directory
+// is on a file system that refuses writes; it also is a read-only mount, or has a
+// read-only mode, depending on the user that runs the test.
 func TestReadOnly(t *testing.T) {
 	dir := t.TempDir()
 	data := filepath.Join(dir, "data")
@@ -169,8 +169,8 @@ func TestReadOnly(t *testing.T) {
 	}
 }
 
-// readOnly makes what is under dir read-only until the test is over. Modes do
-// not bind root, and not every root may mount.
+// readOnly makes dir and everything under it read-only for the duration of the test. It
+// reports whether this user can: modes do not bind root, and root may be unable to mount.
 func readOnly(t *testing.T, dir string) bool {
 	t.Helper()
 	if os.Geteuid() == 0 {
@@ -201,7 +201,7 @@ func TestFormat(t *testing.T) {
 	for _, c := range []struct {
 		text     string
 		sentinel error
-		says     string
+		contains string
 	}{
 		{"pubsub data directory, format 2\n", ErrNewerFormat, "format 2"},
 		{"pubsub data directory, format 12\nand more\n", ErrNewerFormat, "format 12"},
@@ -215,7 +215,7 @@ func TestFormat(t *testing.T) {
 		if err := os.WriteFile(name, []byte(c.text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		wantOpenError(t, Options{Dir: dir}, c.sentinel, dir, c.says)
+		wantOpenError(t, Options{Dir: dir}, c.sentinel, dir, c.contains)
 	}
 	if err := os.Remove(name); err != nil {
 		t.Fatal(err)
@@ -229,7 +229,7 @@ func TestFormat(t *testing.T) {
 	h.check(t, b)
 }
 
-// TestNewerRecords tries a store with records that a later release has written.
+// TestNewerRecords opens stores with records that a later release has written.
 func TestNewerRecords(t *testing.T) {
 	for name, write := range map[string]func(b *Backplane) error{
 		"record": func(b *Backplane) error { return b.db.Set([]byte("mt"), []byte{recordVersion + 1}, nil) },
@@ -252,9 +252,9 @@ func TestNewerRecords(t *testing.T) {
 	}
 }
 
-// TestNumbersMustFit tries stores whose generation or numbers are gone.
-func TestNumbersMustFit(t *testing.T) {
-	for name, harm := range map[string]func(b *Backplane) error{
+// TestBadNumbers opens stores whose generation or high-water mark is missing or wrong.
+func TestBadNumbers(t *testing.T) {
+	for name, damage := range map[string]func(b *Backplane) error{
 		"no generation": func(b *Backplane) error { return b.db.Delete(generationKey, nil) },
 		"no high-water": func(b *Backplane) error { return b.db.Delete(highWaterKey, nil) },
 		"behind":        func(b *Backplane) error { return b.db.Set(highWaterKey, []byte{7: 1}, nil) },
@@ -263,7 +263,7 @@ func TestNumbersMustFit(t *testing.T) {
 			dir := t.TempDir()
 			b := open(t, Options{Dir: dir})
 			_, err := b.Put(t.Context(), pubsub.Message{Topic: "t", Data: []byte("x"), Published: time.Now()})()
-			if err := errors.Join(err, harm(b), b.Close()); err != nil {
+			if err := errors.Join(err, damage(b), b.Close()); err != nil {
 				t.Fatal(err)
 			}
 			if _, err := Open(Options{Dir: dir}); !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), dir) {

@@ -8,9 +8,9 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// disk watches the free space of the disk that holds the data directory. The
-// engine cannot go on once its log cannot be written, so messages are refused
-// while there is still room for it to finish its work.
+// disk watches the free space of the disk that holds the data directory. The engine cannot
+// continue when it cannot write its log, so messages are refused while it still has room
+// to finish its work.
 type disk struct {
 	// immutable
 	fs      vfs.FS
@@ -18,18 +18,18 @@ type disk struct {
 	total   int64 // 0 if unknown
 	reserve int64
 
-	mu     sync.Mutex
-	asked  time.Time // when left was asked for
-	left   int64     // free bytes when asked, less those taken since
-	unsure bool      // the file system did not tell
+	mu      sync.Mutex
+	checked time.Time // when free was called last
+	left    int64     // free bytes at that time, less those taken since
+	unknown bool      // the file system did not report its free space
 }
 
-// askEvery is how long an answer of the file system counts.
-const askEvery = 100 * time.Millisecond
+// checkEvery is the time between two looks at the free space.
+const checkEvery = 100 * time.Millisecond
 
-// writtenTwice is what a byte of a record costs on disk at once: it goes to the
+// writesPerByte is the number of bytes on disk for each byte of a record: it goes to the
 // log, and then to a table.
-const writtenTwice = 2
+const writesPerByte = 2
 
 // newDisk watches the disk that holds path.
 func newDisk(fs vfs.FS, path string, reserve int64) *disk {
@@ -41,7 +41,7 @@ func newDisk(fs vfs.FS, path string, reserve int64) *disk {
 	return d
 }
 
-// free returns how many bytes are free, -1 if that is unknown.
+// free returns the number of free bytes, or -1 if it is unknown.
 func (d *disk) free() int64 {
 	u, err := d.fs.GetDiskUsage(d.path)
 	if err != nil {
@@ -50,22 +50,21 @@ func (d *disk) free() int64 {
 	return int64(u.AvailBytes)
 }
 
-// take notes that n bytes are about to be written; [ErrDiskFull] if less than leave
-// would be free after that. A file system that does not tell its free space is
-// taken to have some.
+// take reserves room for a write of n bytes. It returns [ErrDiskFull] if leave bytes or
+// less would then be free. It succeeds if the free space is unknown.
 func (d *disk) take(n, leave int64) error {
-	n *= writtenTwice
+	n *= writesPerByte
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if now := time.Now(); d.asked.IsZero() || now.Sub(d.asked) >= askEvery {
+	if now := time.Now(); d.checked.IsZero() || now.Sub(d.checked) >= checkEvery {
 		d.left = d.free()
-		d.asked, d.unsure = now, d.left < 0
+		d.checked, d.unknown = now, d.left < 0
 	}
-	if d.unsure {
+	if d.unknown {
 		return nil
 	}
 	if d.left-n <= leave {
-		return fmt.Errorf("%w: %s are free on the disk of %s, and %s are needed; make room", ErrDiskFull, size(d.left), d.path, size(leave))
+		return fmt.Errorf("%w: the disk of %s has %s free and needs %s; free some space", ErrDiskFull, d.path, size(d.left), size(leave))
 	}
 	d.left -= n
 	return nil
@@ -74,18 +73,18 @@ func (d *disk) take(n, leave int64) error {
 // The reserve is used up in steps: the lower the step, the more important its writes. The
 // last step is for the engine, which cannot stop in the middle of a write.
 
-// forMessages is how much a retained message must leave free.
+// forMessages returns how many bytes a retained message must leave free.
 func (d *disk) forMessages() int64 { return d.reserve }
 
-// forCompactions is how much compactions must leave free, and sweeps, too, because only a
-// compaction turns their work into free space. The messages in memory still go to tables
-// then: see memTableSize.
+// forCompactions returns how many bytes compactions must leave free, and removals of
+// expired messages too, because only a compaction frees their space. Flushes of the
+// messages in memory may use the rest: see memTableSize.
 func (d *disk) forCompactions() int64 { return d.reserve / 4 * 3 }
 
-// forKeys is how much a change of a signing key must leave free.
+// forKeys returns how many bytes a change of a signing key must leave free.
 func (d *disk) forKeys() int64 { return d.reserve / 8 }
 
-// size formats n bytes for people.
+// size formats a number of bytes with a unit.
 func size(n int64) string {
 	switch {
 	case n >= 10<<20:

@@ -23,19 +23,19 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 )
 
-// TestSmallDisk fills a real disk of 16 MiB: messages are refused while keys can
-// still be written and messages read, the process lives, and when room is made
-// all goes on.
+// TestSmallDisk fills a real disk of 16 MiB. Messages are refused while keys can still be
+// written and messages read, the process survives, and with free space again everything
+// works.
 func TestSmallDisk(t *testing.T) {
 	dir := t.TempDir()
 	if runtime.GOOS != "linux" || os.Geteuid() != 0 || !mount(t, dir, "-t", "tmpfs", "-o", "size=16m", "tmpfs") {
-		t.Log("this user cannot mount a small disk: TestDiskReserve has to do")
+		t.Log("this user cannot mount a small disk: only TestDiskReserve runs")
 		return
 	}
-	var troubles atomic.Int64
+	var failures atomic.Int64
 	o := Options{Dir: dir, Events: Events{
-		Error: func(event string, err error) { troubles.Add(1); t.Log(event, err) },
-		Fatal: func(err error) { t.Errorf("the process ends: %v", err) },
+		Error: func(event string, err error) { failures.Add(1); t.Log(event, err) },
+		Fatal: func(err error) { t.Errorf("the process exits: %v", err) },
 	}}
 	b := open(t, o)
 	h := newHistory()
@@ -63,18 +63,18 @@ func TestSmallDisk(t *testing.T) {
 	if err := errors.Join(ballast.Close(), os.Remove(ballast.Name()), b.Close()); err != nil {
 		t.Fatal(err)
 	}
-	// Room that compactions cannot take up for a while.
+	// More room than compactions can use up soon.
 	if !remount(t, dir, "-t", "tmpfs", "-o", "remount,size=48m", "tmpfs") {
 		t.FailNow()
 	}
 	b = open(t, o)
 	defer b.Close()
 	h.check(t, b)
-	t.Logf("%d messages fitted; errors reported: %d", len(h.values), troubles.Load())
+	t.Logf("%d messages fitted; errors reported: %d", len(h.values), failures.Load())
 }
 
-// exhaust lets somebody else, the ballast, take what is left above half of the
-// reserve, until the engine has done what it can to make room.
+// exhaust fills the disk with ballast down to half of the reserve, until the engine cannot
+// free any more space.
 func exhaust(t *testing.T, b *Backplane, ballast *os.File) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -119,16 +119,16 @@ func fillDisk(t *testing.T, b *Backplane, h *history) {
 	wg.Wait()
 }
 
-// TestDiskReserve goes through the same with a file system that says what is
-// free.
+// TestDiskReserve is like TestSmallDisk, but with a file system that reports a given free
+// space.
 func TestDiskReserve(t *testing.T) {
 	fs := vfs.NewMem()
 	var b *Backplane
-	// An answer counts for a while: each one here gets a store of its own.
+	// A store remembers the free space for a while, so each change of it needs a new store.
 	reopen := func(avail uint64) {
 		t.Helper()
 		if b != nil {
-			// What is in a log would need room when it is opened.
+			// The contents of a log would need room when the store is opened.
 			if err := errors.Join(b.db.Flush(), b.Close()); err != nil {
 				t.Fatal(err)
 			}
@@ -149,9 +149,9 @@ func TestDiskReserve(t *testing.T) {
 		t.Errorf("Put of 100 kB with 1 MiB above the reserve: %v", err)
 	}
 	if err := put(600_000); !errors.Is(err, ErrDiskFull) || !strings.Contains(err.Error(), "/data") {
-		t.Errorf("Put of what costs more than is left: %v, want %v", err, ErrDiskFull)
+		t.Errorf("Put of a message larger than the free space: %v, want %v", err, ErrDiskFull)
 	}
-	for range 100 { // what was taken since the last answer counts
+	for range 100 { // each Put reduces the remembered free space
 		if err := put(100_000); errors.Is(err, ErrDiskFull) {
 			break
 		} else if err != nil {
@@ -174,7 +174,7 @@ func TestDiskReserve(t *testing.T) {
 	reopen(1 << 30)
 	defer b.Close()
 	if err := put(1); err != nil {
-		t.Errorf("Put when there is room again: %v", err)
+		t.Errorf("Put with free space again: %v", err)
 	}
 	if err := b.Health(context.Background()); !errors.Is(err, pubsub.ErrUnavailable) {
 		t.Errorf("Health without Run: %v, want %v", err, pubsub.ErrUnavailable)
@@ -182,7 +182,7 @@ func TestDiskReserve(t *testing.T) {
 }
 
 // TestFilledByOthers fills the disk to the last byte. The store writes nothing, the
-// process lives, and when there is room again, everything works.
+// process survives, and with free space again everything works.
 func TestFilledByOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fs := &starvedFS{match: func(op errorfs.Op) bool { return op.Kind == errorfs.OpFileWrite || op.Kind == errorfs.OpCreate }}
@@ -194,7 +194,7 @@ func TestFilledByOthers(t *testing.T) {
 				full := error(syscall.ENOSPC)
 				fs.failing.Store(&full)
 			}
-			time.Sleep(askEvery)
+			time.Sleep(checkEvery)
 		}
 		room(8 << 20)
 		b := open(t, Options{Dir: "/data", FS: fs.wrap(mem)})
@@ -208,30 +208,30 @@ func TestFilledByOthers(t *testing.T) {
 		if err := b.PutKey(t.Context(), pubsub.Key{ID: "k", Value: "v"}); err != nil {
 			t.Fatal(err)
 		}
-		synctest.Wait() // for a flush under way, which would be repeated
+		synctest.Wait() // for a pending flush, which would be repeated
 		room(0)
-		time.Sleep(2 * time.Minute) // and sweeps
-		for what, err := range map[string]error{
+		time.Sleep(2 * time.Minute) // expired messages are removed meanwhile
+		for call, err := range map[string]error{
 			"Put":       func() error { _, err := b.Put(t.Context(), message("t", "x"))(); return err }(),
 			"a clear":   func() error { _, err := b.Put(t.Context(), message("t/1", ""))(); return err }(),
 			"PutKey":    b.PutKey(t.Context(), pubsub.Key{ID: "new", Value: "v"}),
 			"DeleteKey": b.DeleteKey(t.Context(), "k"),
-			"a sweep":   b.expire(t.Context(), time.Now()),
+			"expire":    b.expire(t.Context(), time.Now()),
 			"Health":    b.Health(t.Context()),
 		} {
 			if !errors.Is(err, ErrDiskFull) || !strings.Contains(err.Error(), "/data") {
-				t.Errorf("%s on a full disk: %v", what, err)
+				t.Errorf("%s on a full disk: %v", call, err)
 			}
 		}
-		if n := fs.tried.Load(); n != 0 {
-			t.Errorf("%d writes were tried", n)
+		if n := fs.attempts.Load(); n != 0 {
+			t.Errorf("the store tried %d writes", n)
 		}
 		room(8 << 20)
 		if err := b.expire(t.Context(), time.Now()); err != nil {
 			t.Error(err)
 		}
 		if s := b.Stats(); s.Expired != 1000 || s.Keys != 1 {
-			t.Errorf("Stats = %+v, want 1000 messages swept and one key", s)
+			t.Errorf("Stats = %+v, want 1000 messages expired and one key", s)
 		}
 		if err := b.Close(); err != nil {
 			t.Error(err)
@@ -240,8 +240,8 @@ func TestFilledByOthers(t *testing.T) {
 }
 
 // TestStartOnFullDisk kills a process of publishers, fills its disk to a varying extent,
-// and opens the store. Opening works, or fails at once with an error that names the disk.
-// When there is room again, nothing is lost.
+// and opens the store. Open succeeds, or returns quickly with an error that names the
+// directory. With free space again nothing is lost.
 func TestStartOnFullDisk(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -252,14 +252,8 @@ func TestStartOnFullDisk(t *testing.T) {
 	h := newHistory()
 	outcomes := map[bool]int{}
 	for _, left := range []int64{0, 8 << 10, 64 << 10, 200 << 10, 400 << 10, 600 << 10, 900 << 10, 2 << 20} {
-		for _, line := range killed(t, o.Dir, 8_000) {
-			topic, rest, _ := strings.Cut(line, " ")
-			version, value, _ := strings.Cut(rest, " ")
-			v, err := pubsub.ParseVersion(version)
-			if err != nil {
-				t.Fatalf("the helper said %q", line)
-			}
-			h.saw(t, pubsub.Topic(topic), v, value)
+		for _, line := range publishAndKill(t, o.Dir, 8_000) {
+			h.sawLine(t, line)
 		}
 		ballast := fillUp(t, filepath.Join(dir, "ballast"), left)
 		began := time.Now()
@@ -291,31 +285,31 @@ func TestStartOnFullDisk(t *testing.T) {
 		}
 	}
 	if outcomes[true] == 0 || outcomes[false] == 0 {
-		t.Errorf("it opened, or not: %v; both were to be seen", outcomes)
+		t.Errorf("Open succeeded %d times and failed %d times, want both", outcomes[true], outcomes[false])
 	}
 }
 
 // TestNoRoomWhileOpening fills the disk while a store is being opened, after all checks.
-// The process ends with a line that names the disk.
+// The process exits with a line that names the directory.
 func TestNoRoomWhileOpening(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	killed(t, dir, 10)
+	publishAndKill(t, dir, 10)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	out, err := helperCommand(ctx, t, "full", dir).CombinedOutput()
 	if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != 1 {
-		t.Errorf("the process ended with %v", err)
+		t.Errorf("the process exited with %v", err)
 	}
 	if text := string(out); !strings.Contains(text, dir) || !strings.Contains(text, syscall.ENOSPC.Error()) || strings.Count(text, "\n") != 1 {
-		t.Errorf("it said %q", text)
+		t.Errorf("the process printed %q", text)
 	}
 	b := open(t, Options{Dir: dir})
 	defer b.Close()
 	checkStats(t, b)
 }
 
-// fillUp makes a file that leaves so many bytes of its disk.
+// fillUp creates a file that leaves so many bytes of its disk free.
 func fillUp(t *testing.T, name string, left int64) string {
 	t.Helper()
 	f, err := os.Create(name)

@@ -12,17 +12,17 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// engineFS is the file system as the engine sees it. The engine ends the process when
-// its log or its MANIFEST cannot be written, and repeats a flush or a compaction that
-// failed at once, for ever. So engineFS
+// engineFS is the file system of the engine. The engine ends the process when it cannot
+// write its log or its MANIFEST, and repeats a failed flush or compaction at once, for
+// ever. So engineFS
 //
-//   - gives up descriptors that are kept for the store when the process has no other;
+//   - opens files with reserved descriptors when the process has no other;
 //   - waits for a descriptor, or for room on the disk, where the engine cannot continue
 //     without it; [committer] answers publishers meanwhile;
 //   - pauses before it returns the failure of a flush or a compaction;
 //   - keeps compactions out of the lower part of the reserve, because a compaction
 //     needs room for everything that it rewrites before it frees any;
-//   - notes what was synced: see [syncMarks].
+//   - records how much was synced: see [syncMarks].
 type engineFS struct {
 	vfs.FS
 
@@ -34,8 +34,8 @@ type engineFS struct {
 	report reporter
 	fatal  func(error)
 
-	// serving is set once the engine is open. Before that nothing waits, so that a start
-	// fails at once and names what is missing.
+	// serving is set once the engine is open. Before that no call waits, so that a start
+	// without room or descriptors fails at once.
 	serving atomic.Bool
 }
 
@@ -43,11 +43,11 @@ const (
 	// retryAfter is how long the failure of a flush or a compaction is held back before
 	// the engine receives it and tries again.
 	retryAfter = time.Second
-	// lookAgain is the time between two attempts to get the missing room or descriptor.
-	lookAgain = 100 * time.Millisecond
+	// pollInterval is the time between two attempts to get the missing room or descriptor.
+	pollInterval = 100 * time.Millisecond
 )
 
-// fileKind says what a file is for.
+// fileKind is the purpose of a file.
 type fileKind int
 
 const (
@@ -59,8 +59,7 @@ const (
 	readFile
 )
 
-// kindOf returns the kind of a file that is written, from what the engine calls the
-// purpose of the write.
+// kindOf returns the kind of a file that is opened for writing.
 func kindOf(category vfs.DiskWriteCategory) fileKind {
 	switch category {
 	case "pebble-wal":
@@ -92,8 +91,8 @@ func (fs *engineFS) OpenReadWrite(name string, category vfs.DiskWriteCategory, o
 	return fs.write(name, category, func() (vfs.File, error) { return fs.FS.OpenReadWrite(name, category, opts...) })
 }
 
-// ReuseForWrite implements [vfs.FS]. It renames and opens in two steps, since the
-// second may have to be repeated.
+// ReuseForWrite implements [vfs.FS]. It renames and opens in two steps, because the second
+// may have to be repeated.
 func (fs *engineFS) ReuseForWrite(oldname, newname string, category vfs.DiskWriteCategory) (vfs.File, error) {
 	if err := fs.Rename(oldname, newname); err != nil {
 		return nil, err
@@ -142,8 +141,8 @@ func (fs *engineFS) Open(name string, opts ...vfs.OpenOption) (vfs.File, error) 
 		return err
 	})
 	if err != nil {
-		if outOfDescriptors(err) { // a compaction that cannot read would be repeated at once
-			fs.wait(lookAgain)
+		if outOfDescriptors(err) { // the engine repeats a compaction that cannot read at once
+			fs.wait(pollInterval)
 		}
 		return nil, err
 	}
@@ -168,7 +167,8 @@ func (fs *engineFS) OpenDir(name string) (vfs.File, error) {
 // Unwrap implements [vfs.FS].
 func (fs *engineFS) Unwrap() vfs.FS { return fs.FS }
 
-// patiently repeats do while it fails for lack of room or of a descriptor.
+// patiently calls do until it succeeds, or fails for a reason other than a lack of room or
+// of a descriptor.
 func (fs *engineFS) patiently(do func() error) error {
 	for {
 		err := do()
@@ -176,7 +176,7 @@ func (fs *engineFS) patiently(do func() error) error {
 			return err
 		}
 		fs.report("disk write failed", fmt.Errorf("%w; the store waits and tries again", err))
-		if !fs.wait(lookAgain) {
+		if !fs.wait(pollInterval) {
 			return err
 		}
 	}
@@ -194,9 +194,9 @@ func (fs *engineFS) wait(d time.Duration) (ok bool) {
 	}
 }
 
-// pause returns err, the outcome of a step of a flush or a compaction, after a while if
-// it is a failure. While the engine opens, it repeats a failed flush until it works and
-// cannot be stopped, so the process must end then.
+// pause returns err, the outcome of a step of a flush or a compaction. If err is not nil,
+// it waits first. A flush that fails while the engine is being opened ends the process,
+// because the engine would repeat it for ever.
 func (fs *engineFS) pause(k fileKind, err error) error {
 	if err == nil {
 		return nil
@@ -208,7 +208,7 @@ func (fs *engineFS) pause(k fileKind, err error) error {
 	return err
 }
 
-// room returns an error if a compaction must not go on.
+// room returns an error if a compaction must not continue.
 func (fs *engineFS) room() error {
 	if free := fs.disk.free(); free >= 0 && free < fs.disk.forCompactions() {
 		return fmt.Errorf("%w: no room for a compaction (%w)", ErrDiskFull, syscall.ENOSPC)
@@ -230,7 +230,7 @@ type engineFile struct {
 	kind   fileKind
 	number uint64 // of a log or a MANIFEST
 
-	// owned by the goroutine that writes
+	// owned by the goroutine that writes: numbers of bytes
 	written, synced int64
 }
 
@@ -262,7 +262,7 @@ func (f *engineFile) Sync() error { return f.afterSync(f.File.Sync()) }
 // SyncData implements [vfs.File].
 func (f *engineFile) SyncData() error { return f.afterSync(f.File.SyncData()) }
 
-// afterSync notes what is durable.
+// afterSync records how much is durable, or returns err, the outcome of the sync.
 func (f *engineFile) afterSync(err error) error {
 	switch {
 	case err != nil:

@@ -12,11 +12,11 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 )
 
-// expiryBatch is how many sweep keys are read at a time. No lock is held for
-// longer than one of them takes.
+// expiryBatch is the number of expiry keys that are read at a time. No lock is held for
+// more than one of them.
 const expiryBatch = 256
 
-// expirer is the goroutine that sweeps.
+// expirer is the goroutine that removes expired records at intervals.
 type expirer struct {
 	cancel context.CancelFunc
 	done   sync.WaitGroup
@@ -46,9 +46,9 @@ func (s *store) stopExpiring() {
 	s.expirer.done.Wait()
 }
 
-// expire removes the records that have ended by now, until ctx is done. It stops with
+// expire removes the records that have expired by now, until ctx is done. It stops with
 // [ErrDiskFull] if there is no room for a compaction, because only a compaction frees the
-// space of removed records. Nobody sees ended records either way.
+// space of removed records. Readers skip expired records in any case.
 func (s *store) expire(ctx context.Context, now time.Time) error {
 	var n, size int64
 	defer func() {
@@ -86,7 +86,8 @@ func (s *store) expire(ctx context.Context, now time.Time) error {
 	return nil
 }
 
-// due returns the first sweep keys from the key from on whose time has come.
+// due returns the first expiry keys, at or after from, whose time has come: at most
+// expiryBatch.
 func (s *store) due(from []byte, now time.Time) ([][]byte, error) {
 	it, err := s.db.NewIter(&pebble.IterOptions{
 		LowerBound: from,
@@ -102,10 +103,9 @@ func (s *store) due(from []byte, now time.Time) ([][]byte, error) {
 	return keys, damaged(errors.Join(it.Error(), it.Close()))
 }
 
-// expireOne removes the record that a sweep key names, unless a newer one has
-// taken its place, and the sweep key. It returns the bytes that the record took
-// up; 0 if it was not removed. Nobody waits for the removal to be durable: what
-// a crash brings back is swept again.
+// expireOne removes an expiry key and the record that it names, unless a newer record has
+// replaced that. It returns the size of the removed record, or 0 if it removed none. The
+// removal need not be durable: if a crash undoes it, it is repeated.
 func (s *store) expireOne(key []byte) (size int, err error) {
 	topic := pubsub.Topic(key[expiryHead:])
 	if err := s.engine.disk.take(int64(2*len(key)), s.engine.disk.forCompactions()); err != nil {

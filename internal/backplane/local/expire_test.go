@@ -11,15 +11,14 @@ import (
 	"pubsub"
 )
 
-// TestExpiry follows messages and a marker through their ends, by a clock of its
-// own.
+// TestExpiry checks with a fake clock when messages and markers of clears expire.
 func TestExpiry(t *testing.T) {
 	start := time.Date(2026, 1, 1, 12, 0, 0, 500_000_000, time.UTC)
 	var now atomic.Int64 // since start
-	var swept, sweptBytes int64
+	var expired, expiredBytes int64
 	b := open(t, Options{InMemory: true,
 		Now:    func() time.Time { return start.Add(time.Duration(now.Load())) },
-		Events: Events{Expired: func(n, bytes int64) { swept += n; sweptBytes += bytes }},
+		Events: Events{Expired: func(n, bytes int64) { expired += n; expiredBytes += bytes }},
 	})
 	defer b.Close()
 	ctx := t.Context()
@@ -30,7 +29,7 @@ func TestExpiry(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// at sweeps when so much time has passed and checks what is left.
+	// at removes expired records after the given time and checks the number of those left.
 	at := func(passed time.Duration, retained, markers int64) {
 		t.Helper()
 		now.Store(int64(passed))
@@ -47,37 +46,37 @@ func TestExpiry(t *testing.T) {
 	put("long", "x", 100)
 	put("renewed", "x", 2)
 	put("renewed", "y", 100)
-	put("made lasting", "x", 2)
-	put("made lasting", "y", 0)
+	put("made permanent", "x", 2)
+	put("made permanent", "y", 0)
 	put("cleared", "x", 2)
 	put("cleared", "", 0)
 	put("clear", "", 0)
 	at(0, 5, 2)
 	at(1999*time.Millisecond, 5, 2)
 	if _, ok, err := b.Last(ctx, "short", pubsub.Version{}); !ok || err != nil {
-		t.Errorf("Last just before the end: ok %v, error %v", ok, err)
+		t.Errorf("Last just before the message expires: ok %v, error %v", ok, err)
 	}
 	now.Store(int64(2 * time.Second))
 	if _, ok, err := b.Last(ctx, "short", pubsub.Version{}); ok || err != nil {
-		t.Errorf("Last at the end: ok %v, error %v", ok, err)
+		t.Errorf("Last when the message expires: ok %v, error %v", ok, err)
 	}
 	at(3*time.Second, 4, 2)
-	if swept != 1 || sweptBytes <= 0 {
-		t.Errorf("%d messages of %d bytes were swept, want 1", swept, sweptBytes)
+	if expired != 1 || expiredBytes <= 0 {
+		t.Errorf("Expired reported %d messages of %d bytes, want 1 message", expired, expiredBytes)
 	}
 	at(101*time.Second, 2, 2)
 	old := pubsub.Version{Generation: b.generation, Seq: 1}
 	if m, ok, err := b.Last(ctx, "clear", old); !ok || err != nil || len(m.Data) != 0 {
 		t.Errorf("Last of a clear: %q, ok %v, error %v", m.Data, ok, err)
 	}
-	at(24*time.Hour-time.Second, 2, 2) // the 24 h of the contract, whatever pubsub.ClearMarkerTTL says
+	at(24*time.Hour-time.Second, 2, 2) // 24 h is a promise: not pubsub.ClearMarkerTTL
 	now.Store(int64(24 * time.Hour))
 	if _, ok, err := b.Last(ctx, "clear", old); ok || err != nil {
 		t.Errorf("Last of a clear after its time: ok %v, error %v", ok, err)
 	}
 	at(24*time.Hour+time.Second, 2, 0)
-	if s := b.Stats(); s.Expired != 5 || s.ExpiredBytes != sweptBytes || swept != 5 {
-		t.Errorf("Stats = %+v, the events said %d messages of %d bytes, want 5", s, swept, sweptBytes)
+	if s := b.Stats(); s.Expired != 5 || s.ExpiredBytes != expiredBytes || expired != 5 {
+		t.Errorf("Stats = %+v, Expired reported %d messages of %d bytes, want 5 messages", s, expired, expiredBytes)
 	}
 	it, err := b.db.NewIter(nil)
 	if err != nil {
@@ -88,13 +87,13 @@ func TestExpiry(t *testing.T) {
 	for it.First(); it.Valid(); it.Next() {
 		left = append(left, string(it.Key()))
 	}
-	if fmt.Sprint(left) != "[g h mforever mmade lasting]" {
+	if fmt.Sprint(left) != "[g h mforever mmade permanent]" {
 		t.Errorf("the database has the keys %q", left)
 	}
 }
 
-// TestExpireManyWhilePublishing removes many batches of messages that end while they are
-// being overwritten by ones which do not: no newer message is lost.
+// TestExpireManyWhilePublishing removes many batches of expired messages while publishers
+// replace them by messages without a TTL. No newer message is lost.
 func TestExpireManyWhilePublishing(t *testing.T) {
 	const topics = 5 * expiryBatch
 	b := open(t, Options{InMemory: true})
@@ -140,13 +139,12 @@ func TestExpireManyWhilePublishing(t *testing.T) {
 		}
 	}
 	if s := b.Stats(); s.Retained != topics/2 || s.Expired < topics/2 {
-		t.Errorf("Stats = %+v, want %d messages and at least as many swept", s, topics/2)
+		t.Errorf("Stats = %+v, want %d messages and at least as many expired", s, topics/2)
 	}
 	checkStats(t, b)
 }
 
-// TestPutAfterExpiry checks that a put does not take for there what was put before it
-// and has been swept since.
+// TestPutAfterExpiry checks that a Put does not count a removed message as replaced.
 func TestPutAfterExpiry(t *testing.T) {
 	b := open(t, Options{InMemory: true})
 	defer b.Close()
@@ -166,16 +164,16 @@ func TestPutAfterExpiry(t *testing.T) {
 		checkStats(t, b)
 	}
 	if s := b.Stats(); s.Expired != 3 {
-		t.Errorf("Stats = %+v, want three messages swept", s)
+		t.Errorf("Stats = %+v, want three messages expired", s)
 	}
 }
 
-// TestExpiresAtIntervals checks that the sweeper works by itself, every interval.
+// TestExpiresAtIntervals checks that expired messages are removed at every interval.
 func TestExpiresAtIntervals(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		swept := make(chan int64, 10)
+		expired := make(chan int64, 10)
 		b := open(t, Options{InMemory: true, ExpireInterval: time.Minute, Events: Events{
-			Expired: func(n, _ int64) { swept <- n },
+			Expired: func(n, _ int64) { expired <- n },
 		}})
 		start := time.Now()
 		m := message("t", "x")
@@ -183,11 +181,11 @@ func TestExpiresAtIntervals(t *testing.T) {
 		if _, err := b.Put(t.Context(), m)(); err != nil {
 			t.Fatal(err)
 		}
-		if n := <-swept; n != 1 {
-			t.Errorf("swept %d messages, want 1", n)
+		if n := <-expired; n != 1 {
+			t.Errorf("%d messages expired, want 1", n)
 		}
 		if passed := time.Since(start); passed != 2*time.Minute {
-			t.Errorf("swept after %v, want 2m", passed)
+			t.Errorf("removed after %v, want 2m", passed)
 		}
 		if err := b.Close(); err != nil {
 			t.Error(err)

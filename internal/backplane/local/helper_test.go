@@ -18,8 +18,8 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 )
 
-// Some tests need a process that dies. The test binary runs itself with
-// helperEnv naming one of these.
+// Some tests need a process that is killed or exits. For these the test binary runs itself,
+// with the name of a helper in helperEnv and its directory in helperDir.
 const (
 	helperEnv = "LOCAL_TEST_HELPER"
 	helperDir = "LOCAL_TEST_HELPER_DIR"
@@ -32,7 +32,7 @@ var helpers = map[string]func(dir string) error{
 	"full":    helpFull,
 }
 
-// runHelper is what the process of a helper runs; it does not return.
+// runHelper runs a helper and exits.
 func runHelper(name string) {
 	if err := helpers[name](os.Getenv(helperDir)); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -53,8 +53,8 @@ func helperCommand(ctx context.Context, t *testing.T, name, dir string) *exec.Cm
 	return cmd
 }
 
-// helpPublish publishes without end from 64 publishers and tells on standard
-// output what was acknowledged: topic, version and value, a line each.
+// helpPublish publishes endlessly with 64 publishers. For each acknowledged message it
+// prints a line with its topic, version and value.
 func helpPublish(dir string) error {
 	b, err := Open(Options{Dir: dir})
 	if err != nil {
@@ -74,7 +74,7 @@ func helpPublish(dir string) error {
 					fmt.Fprintln(os.Stderr, err)
 					os.Exit(2)
 				}
-				// Short enough that the pipe takes it whole or not at all.
+				// The line is short, so its write to the pipe is atomic.
 				if _, err := fmt.Printf("%s %v %s\n", m.Topic, v, m.Data); err != nil {
 					os.Exit(2)
 				}
@@ -85,8 +85,8 @@ func helpPublish(dir string) error {
 	return nil
 }
 
-// helpFail publishes until the log cannot be synced any more, which happens
-// after a hundred messages, and tells what was acknowledged.
+// helpFail publishes until a sync of the log fails, after a hundred messages. It prints a
+// line for each acknowledged message, as helpPublish does.
 func helpFail(dir string) error {
 	var failing atomic.Bool
 	inject := func(op errorfs.Op) error {
@@ -115,7 +115,7 @@ func helpFail(dir string) error {
 	}
 }
 
-// helpFull opens a store on a disk that says that it has room and has none for a table.
+// helpFull opens a store on a disk that reports free space but has no room for a table.
 func helpFull(dir string) error {
 	fs := errorfs.Wrap(vfs.Default, errorfs.InjectorFunc(func(op errorfs.Op) error {
 		if op.Kind == errorfs.OpFileWrite && filepath.Ext(op.Path) == ".sst" {

@@ -12,24 +12,24 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 )
 
-// keyring is the pubsub.Keyring. All keys are also in memory: there are few, and
+// keyring implements [pubsub.Keyring]. It also keeps all keys in memory: they are few, and
 // every token needs one.
 type keyring struct {
 	// immutable
 	engine *engine
 
-	change chan struct{} // one slot: taken while a key is changed, until that is durable
+	change chan struct{} // one slot: taken from the start of a change until it is durable
 
 	mu       sync.Mutex
-	keys     map[string]pubsub.Key // what is durable
+	keys     map[string]pubsub.Key // the durable ones
 	bad      map[string]error      // errors of keys whose records cannot be read, by id
 	watchers map[*watcher]struct{}
 }
 
-// watcher is one WatchKeys. What it has not been told yet waits here: a watcher
-// that is slow holds nobody up and misses nothing.
+// watcher is one call of WatchKeys. It queues changes, so a slow watcher delays no other
+// call and misses no change.
 type watcher struct {
-	changes []pubsub.KeyEvent // guarded by keyring.mu
+	changes []pubsub.KeyEvent // not yet reported; guarded by keyring.mu
 	more    chan struct{}     // one slot: changes is not empty
 }
 
@@ -44,7 +44,7 @@ func newKeyring(e *engine, keys []pubsub.Key, bad map[string]error) *keyring {
 	return k
 }
 
-// enter lets a call in that neither waits nor writes.
+// enter enters the engine for a call that only reads.
 func (k *keyring) enter(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -52,7 +52,7 @@ func (k *keyring) enter(ctx context.Context) error {
 	return k.engine.enter()
 }
 
-// PutKey implements [pubsub.Keyring]. Keys may use much of the disk reserve.
+// PutKey implements [pubsub.Keyring]. Keys may use most of the disk reserve.
 func (k *keyring) PutKey(ctx context.Context, key pubsub.Key) error {
 	if err := k.begin(ctx, int64(len(key.ID)+len(key.Value))); err != nil {
 		return err
@@ -63,7 +63,7 @@ func (k *keyring) PutKey(ctx context.Context, key pubsub.Key) error {
 		return pubsub.ErrKeyExists
 	}
 	record := appendKey(nil, key)
-	key, err := parseKey(key.ID, record) // as it is after a restart
+	key, err := parseKey(key.ID, record) // the same value as after a restart
 	if err != nil {
 		<-k.change
 		return err
@@ -90,7 +90,7 @@ func (k *keyring) DeleteKey(ctx context.Context, id string) error {
 	})
 }
 
-// begin enters the engine and acquires change, for a record of n bytes.
+// begin enters the engine and acquires change, to write a record of n bytes.
 func (k *keyring) begin(ctx context.Context, n int64) error {
 	if err := k.enter(ctx); err != nil {
 		return err
@@ -147,14 +147,11 @@ func (k *keyring) changed(c pubsub.KeyEvent) {
 	}
 	for w := range k.watchers {
 		w.changes = append(w.changes, c)
-		select {
-		case w.more <- struct{}{}:
-		default:
-		}
+		signal(w.more)
 	}
 }
 
-// get returns the key with that id, or only the id if its record cannot be read.
+// get returns the key with that id. It has no value if its record cannot be read.
 func (k *keyring) get(id string) (pubsub.Key, bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -165,7 +162,7 @@ func (k *keyring) get(id string) (pubsub.Key, bool) {
 	return key, ok
 }
 
-// sorted returns the keys in byte order of their ids. mu is held.
+// sorted returns the keys in byte order of their ids. The caller holds mu.
 func (k *keyring) sorted() []pubsub.Key {
 	list := make([]pubsub.Key, 0, len(k.keys))
 	for _, id := range slices.Sorted(maps.Keys(k.keys)) {

@@ -3,8 +3,8 @@
 //
 // The store is Pebble, an LSM tree with a write-ahead log. Concurrent writes
 // share one fsync. Retained messages, signing keys and the store's generation
-// are all in it; what else the data directory holds says who may open it, and how
-// it was left.
+// are all in it. The other files of the data directory lock it, give its format,
+// and record whether it was closed properly.
 package local
 
 import (
@@ -23,89 +23,90 @@ import (
 )
 
 var (
-	// ErrLocked says that another process, or this one, has the data directory
+	// ErrLocked means that another process, or this one, has the data directory
 	// open.
 	ErrLocked = errors.New("data directory in use")
-	// ErrNewerFormat says that a later release has written the data directory.
+	// ErrNewerFormat means that a later release has written the data directory.
 	ErrNewerFormat = errors.New("data directory of a newer format")
-	// ErrCorrupt says that files in the data directory are damaged. Nothing has
+	// ErrCorrupt means that files in the data directory are damaged. Nothing has
 	// been repaired or deleted.
 	ErrCorrupt = errors.New("data directory damaged")
-	// ErrDirectory says that the data directory cannot be used: it is read-only,
-	// its parent is missing, or it is no directory.
+	// ErrDirectory means that the data directory cannot be used: it is read-only,
+	// its parent is missing, or it is not a directory.
 	ErrDirectory = errors.New("data directory unusable")
-	// ErrDiskFull says that a message was refused because less than the disk
+	// ErrDiskFull means that a message was refused because less than the disk
 	// reserve is free.
 	ErrDiskFull = errors.New("disk full")
 )
 
 // Options are the settings of a [Backplane]. Only Dir or InMemory must be set.
 type Options struct {
-	// Dir is the data directory. It is made, with mode 0700, if it is not there;
-	// its parent must be.
+	// Dir is the data directory. It is created with mode 0700 if it does not exist.
+	// Its parent must exist.
 	Dir string
-	// InMemory keeps everything in memory; Dir is then not used.
+	// InMemory keeps everything in memory and ignores Dir.
 	InMemory bool
-	// FS is the file system that holds Dir; nil is the operating system's.
+	// FS is the file system that holds Dir; nil means the operating system's.
 	FS vfs.FS
-	// DiskReserve is how many bytes are kept free on the disk: below it retained
-	// messages are refused with [ErrDiskFull], and what is left is for signing
-	// keys and the engine. 0 is 64 MiB. On a disk so small that this is more
-	// than an eighth of it, it is an eighth.
+	// DiskReserve is the number of bytes to keep free on the disk. With less free
+	// space, retained messages are refused with [ErrDiskFull], and the rest is for
+	// signing keys and the engine. 0 means 64 MiB. It is limited to an eighth of
+	// the disk.
 	DiskReserve int64
-	// ExpireInterval is the time between two sweeps of expired messages. 0 is 10
-	// seconds.
+	// ExpireInterval is the time between two removals of expired messages. 0 means
+	// 10 seconds.
 	ExpireInterval time.Duration
-	// Now tells the time by which messages expire; nil is [time.Now].
+	// Now returns the time by which messages expire; nil means [time.Now].
 	Now func() time.Time
-	// Events tells what happens within.
+	// Events are called for logs and metrics.
 	Events Events
 }
 
-// Events are calls about what happens within a backplane, for logs and metrics.
-// Each may be nil; they may overlap; none may block or call the backplane.
+// Events are the callbacks of a backplane, for logs and metrics. Each may be nil. Calls
+// may overlap. None may block or call the backplane.
 type Events struct {
-	// Expired follows a sweep that has removed n messages and markers of clears,
-	// which took up so many bytes.
+	// Expired reports the removal of n expired messages and markers of clears, which
+	// had the given size in total.
 	Expired func(n, bytes int64)
 	// Unreadable reports, at Open, a record that this release cannot read. All other
-	// records work. kind is key, and name the key's id.
+	// records work. kind is "key", and name the key's id.
 	Unreadable func(kind, name string, err error)
 	// Exposed reports, before Open returns, a file or directory of the data directory
-	// whose mode lets others than its owner use it. Open removes those permissions from
-	// the store's own files if it can.
+	// whose mode gives users other than its owner access. Open removes those permissions
+	// from the store's own files if it can.
 	Exposed func(path string, mode fs.FileMode)
-	// Error reports trouble that the engine lives with and works on, such as a
-	// compaction that failed for lack of disk space. The event names it in a few
-	// constant words. Error may be called for every write.
+	// Error reports a failure that the engine survives and retries, such as a compaction
+	// without enough disk space. event is a constant. Error may be called for every
+	// write.
 	Error func(event string, err error)
-	// Fatal is told why nothing more can be written. The process then exits
-	// with status 1 as soon as Fatal returns: going on would show as kept what
-	// is not. What was acknowledged is on disk. If it is nil, the reason is
-	// written to standard error.
+	// Fatal reports why nothing more can be written. The process exits with status 1 as
+	// soon as Fatal returns, because the engine's memory is then ahead of its disk.
+	// Everything acknowledged is on disk. If Fatal is nil, the error is written to
+	// standard error.
 	Fatal func(error)
 }
 
 // Stats are figures of a [Backplane].
 type Stats struct {
-	// Retained is how many retained messages there are, those that have expired
-	// and wait for the next sweep included.
+	// Retained is the number of retained messages, including expired ones that have not
+	// been removed yet.
 	Retained int64
-	// RetainedBytes is what they take up, topics and properties included, before
-	// compression.
+	// RetainedBytes is their size before compression, with topics and properties.
 	RetainedBytes int64
-	// Markers is how many markers of clears there are.
+	// Markers is the number of markers of clears.
 	Markers int64
-	// Keys is how many signing keys there are.
+	// Keys is the number of signing keys.
 	Keys int
-	// Expired is how many messages and markers sweeps have removed since Open.
+	// Expired is the number of messages and markers that expired and were removed since
+	// Open.
 	Expired int64
-	// ExpiredBytes is what they took up.
+	// ExpiredBytes is the size of the removed messages and markers.
 	ExpiredBytes int64
-	// DiskFree is how many bytes are free on the disk; -1 if that is unknown, as
-	// it is in memory.
+	// DiskFree is the number of free bytes on the disk, or -1 if it is unknown, as it is
+	// in memory.
 	DiskFree int64
-	// DiskReserve is [Options.DiskReserve] as it was applied.
+	// DiskReserve is the reserve in effect, which may be less than
+	// [Options.DiskReserve].
 	DiskReserve int64
 }
 
@@ -124,10 +125,9 @@ type Backplane struct {
 
 var _ pubsub.Backplane = (*Backplane)(nil)
 
-// Open opens the data directory, or makes it. It reads every record there is,
-// to count them and to find damage before it is built upon: about one second
-// for a million small messages. The error is one of this package's, or an error
-// of the file system.
+// Open opens the data directory, or creates it. It reads every record, to count them
+// and to find damage before anything is written: about one second for a million small
+// messages. The error is one of this package's, or one of the file system.
 func Open(o Options) (*Backplane, error) {
 	if o.Now == nil {
 		o.Now = time.Now
@@ -152,7 +152,7 @@ func Open(o Options) (*Backplane, error) {
 		bus:     newBus(e.closed),
 		engine:  e,
 	}
-	e.late.store, e.late.bus = b.store, b.bus
+	e.announcer.store, e.announcer.bus = b.store, b.bus
 	if o.Events.Unreadable != nil {
 		for id, err := range found.badKeys {
 			o.Events.Unreadable("key", pubsub.Printable(id), err)
@@ -162,9 +162,9 @@ func Open(o Options) (*Backplane, error) {
 	return b, nil
 }
 
-// Health returns nil if retained messages and keys can be written and messages
-// be sent; [ErrDiskFull] if retained messages are refused; [pubsub.ErrUnavailable] if
-// the disk has not finished a write for 5 s.
+// Health returns nil if retained messages and keys can be written and messages can be
+// sent. It returns [ErrDiskFull] if retained messages are refused, and
+// [pubsub.ErrUnavailable] if the disk has not finished a write for 5 s.
 func (b *Backplane) Health(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -182,7 +182,7 @@ func (b *Backplane) Health(ctx context.Context) error {
 	return b.bus.health()
 }
 
-// Stats returns the figures of now.
+// Stats returns the current figures.
 func (b *Backplane) Stats() Stats {
 	return Stats{
 		Retained:      b.store.figures.retained.Load(),
@@ -196,12 +196,12 @@ func (b *Backplane) Stats() Stats {
 	}
 }
 
-// Close waits for the writes that were begun, ends what runs in the background
-// and closes the files. Calls made later return [pubsub.ErrClosed]; so does a
-// Run or WatchKeys that is under way. A second Close does nothing.
+// Close waits for pending writes, stops the background goroutines and closes the files.
+// Later calls, and a Run or WatchKeys under way, return [pubsub.ErrClosed]. A second
+// Close returns the error of the first.
 //
 // If the disk does not let Close finish within closeWait, it returns an error and
-// abandons the rest. The process must end then, as if it had been killed.
+// abandons the rest. The process must then exit, as if it had been killed.
 func (b *Backplane) Close() error {
 	b.closeOnce.Do(func() {
 		done := make(chan error, 1)
@@ -216,7 +216,7 @@ func (b *Backplane) Close() error {
 		select {
 		case b.closeErr = <-done:
 		case <-late.C:
-			b.closeErr = fmt.Errorf("%w: the disk of %s has not let the store be closed within %v; nothing acknowledged is lost",
+			b.closeErr = fmt.Errorf("%w: cannot close %s within %v because its disk does not respond; nothing acknowledged is lost",
 				ErrDirectory, b.engine.dir.path, closeWait)
 		}
 	})
@@ -226,30 +226,28 @@ func (b *Backplane) Close() error {
 // closeWait bounds how long Close takes.
 const closeWait = 15 * time.Second
 
-// engine is the open database with what guards it.
+// engine is the open database with its directory, its file system and its gate.
 type engine struct {
 	// immutable
-	db     *pebble.DB
-	dir    *directory
-	disk   *disk
-	log    *committer
-	fs     *engineFS
-	late   *announcer
-	fatal  func(error)
-	report reporter      // Events.Error
-	closed chan struct{} // closed by shut
+	db        *pebble.DB
+	dir       *directory
+	disk      *disk
+	log       *committer
+	fs        *engineFS
+	announcer *announcer
+	fatal     func(error)
+	report    reporter      // Events.Error
+	closed    chan struct{} // closed by shut
 
 	gate     sync.RWMutex // held for reading by every call that uses db
 	shutDown bool         // guarded by gate
-
 }
 
-// openingTakes is room for the small files that the engine writes when it is opened: a
+// openingBytes is room for the small files that the engine writes when it is opened: a
 // MANIFEST, an OPTIONS file and the beginning of a log.
-const openingTakes = 64 << 10
+const openingBytes = 64 << 10
 
-// openEngine opens the directory and the database in it, once that has been
-// found whole.
+// openEngine opens the directory, checks the database in it for damage and opens it.
 func openEngine(o Options) (*engine, contents, error) {
 	fs, dirname := o.FS, o.Dir
 	switch {
@@ -273,7 +271,7 @@ func openEngine(o Options) (*engine, contents, error) {
 	dir.protect(o.Events.Exposed)
 	found, err := inspect(dir, e.disk.total)
 	if err == nil {
-		err = e.disk.take(0, found.unflushed+openingTakes)
+		err = e.disk.take(0, found.unflushed+openingBytes)
 	}
 	if err == nil {
 		err = e.openDatabase(!found.exists)
@@ -281,8 +279,8 @@ func openEngine(o Options) (*engine, contents, error) {
 	if err != nil {
 		return nil, found, errors.Join(err, dir.close())
 	}
-	e.late = &announcer{}
-	e.log = newCommitter(e.db, e.late.add, e.fatal)
+	e.announcer = &announcer{}
+	e.log = newCommitter(e.db, e.announcer.add, e.fatal)
 	return e, found, nil
 }
 
@@ -314,9 +312,10 @@ func (e *engine) openDatabase(isNew bool) (err error) {
 	return nil
 }
 
-// makeDatabase makes the files of a new database, all at once, because the engine cannot
-// open a database whose making was interrupted. The database is opened a second time
-// afterwards, so its first log does not have the old format that the engine begins with.
+// makeDatabase creates the files of a new database under another name and renames the
+// directory, because the engine cannot open a half-made database. openDatabase then opens
+// the database a second time, so its first log does not have the old format that the
+// engine begins with.
 func (e *engine) makeDatabase() error {
 	fs, tmp := e.dir.fs, e.dir.store+".new"
 	if err := fs.RemoveAll(tmp); err != nil {
@@ -333,14 +332,14 @@ func (e *engine) makeDatabase() error {
 		return fmt.Errorf("%w: cannot remove %s: %w", ErrDirectory, e.dir.store, err)
 	}
 	if err := fs.Rename(tmp, e.dir.store); err != nil {
-		return fmt.Errorf("%w: cannot make %s: %w", ErrDirectory, e.dir.store, err)
+		return fmt.Errorf("%w: cannot create %s: %w", ErrDirectory, e.dir.store, err)
 	}
 	return syncDirectory(fs, e.dir.path)
 }
 
-// die ends the process after a failure that nothing can be built upon.
+// die reports a failed write and exits.
 func die(ev Events, path string, err error) {
-	err = fmt.Errorf("the data directory %s cannot be written any more: %w; see to the disk and start again: nothing acknowledged is lost", path, err)
+	err = fmt.Errorf("cannot write to the data directory %s: %w; check the disk and start again: nothing acknowledged is lost", path, err)
 	if ev.Fatal != nil {
 		ev.Fatal(err)
 	} else {
@@ -349,8 +348,8 @@ func die(ev Events, path string, err error) {
 	os.Exit(1)
 }
 
-// enter lets a call in that uses the database, unless it is closed; each
-// successful enter is followed by one leave.
+// enter must precede any use of the database, and leave must follow. It returns
+// [pubsub.ErrClosed] once shut was called; leave must not be called then.
 func (e *engine) enter() error {
 	e.gate.RLock()
 	if e.shutDown {
@@ -362,7 +361,7 @@ func (e *engine) enter() error {
 
 func (e *engine) leave() { e.gate.RUnlock() }
 
-// shut lets nobody in any more and waits for those who are.
+// shut makes enter fail and waits until every call that has entered has left.
 func (e *engine) shut() {
 	close(e.closed)
 	e.gate.Lock()
@@ -370,14 +369,14 @@ func (e *engine) shut() {
 	e.gate.Unlock()
 }
 
-// close waits for the writes under way and closes the files.
+// close waits for pending writes and closes the files.
 func (e *engine) close() error {
 	e.log.close()
-	e.late.wait()
+	e.announcer.wait()
 	err := errors.Join(e.db.Close(), e.fs.marks.close())
 	e.fs.files.release()
 	if err == nil {
-		// Without the mark the next Open is less strict: no reason to fail.
+		// Without the mark the next Open is only less strict, so Close does not fail.
 		if err := e.dir.markClosed(); err != nil {
 			e.report("store close failed", err)
 		}

@@ -15,9 +15,9 @@ import (
 )
 
 // The engine treats the first invalid chunk of a MANIFEST, and often of a log, as the end
-// of the writes before a crash, and ignores the rest. That is right for a torn end and
-// wrong for a damaged middle, after which the engine would delete the tables that it no
-// longer knows. So the files are checked before the engine opens them.
+// of the writes before a crash, and ignores the rest. That is right for a torn end, but
+// after damage in the middle the engine would delete the tables that it no longer knows.
+// So the files are checked before the engine opens them.
 //
 // Both consist of blocks of 32 KiB. A block consists of chunks, which never cross its
 // end:
@@ -27,14 +27,14 @@ import (
 // in little-endian. The CRC covers everything after the length.
 const blockBytes = 32 << 10
 
-// chunkKind says what a chunk is and how long its header is.
+// chunkKind is a kind of chunk.
 type chunkKind struct {
-	header int
+	header int  // length of the header in bytes
 	starts bool // a record begins here
 	ends   bool // a record ends here
 }
 
-// chunkKinds has the kinds 1 to 12: full, first, middle and last, three times.
+// chunkKinds are the kinds 1 to 12: full, first, middle and last, each with three headers.
 var chunkKinds = func() (k [13]chunkKind) {
 	for i := 1; i < len(k); i++ {
 		part := (i - 1) % 4
@@ -48,11 +48,11 @@ type chunk struct {
 	kind    chunkKind
 	end     int // offset in the block
 	log     uint32
-	synced  uint64 // bytes of the log that were synced before it was written
+	synced  uint64 // bytes of the log that were synced before the chunk was written
 	payload []byte
 }
 
-// parseChunk reads the chunk at offset i of a block. ok reports whether it is valid.
+// parseChunk parses the chunk at offset i of a block. ok reports whether it is valid.
 func parseChunk(block []byte, i int) (c chunk, ok bool) {
 	if len(block)-i < 7 {
 		return c, false
@@ -87,9 +87,9 @@ func maskedCRC(b []byte) uint32 {
 type logFileInfo struct {
 	number uint64
 	size   int64 // of its records
-	torn   error // its end as damage; nil if the engine had completed it
-	// first and next are the numbers of its first change and of the one after its last,
-	// 0 if it has none.
+	torn   error // the error to return if the log should be complete and is not, or nil
+	// first is the sequence number of its first change, and next the one after its last.
+	// Both are 0 if it has no change.
 	first, next uint64
 }
 
@@ -134,12 +134,11 @@ func checkLogs(d *directory, names []string, synced syncMark) (logs logList, err
 }
 
 func (logs logList) missing(d *directory, number uint64) error {
-	return fmt.Errorf("%w: %s is missing; %s", ErrCorrupt, d.fs.PathJoin(d.store, fmt.Sprintf("%06d.log", number)), wayOut)
+	return fmt.Errorf("%w: %s is missing; %s", ErrCorrupt, d.fs.PathJoin(d.store, fmt.Sprintf("%06d.log", number)), remedy)
 }
 
-// torn returns the damage of the oldest torn log, or nil. It ignores the newest log,
-// which a crash may tear. The damage does not matter if the engine no longer needs that
-// log.
+// torn returns the error of the oldest torn log, or nil. It ignores the newest log, which
+// a crash may tear. The error does not matter if the engine no longer needs that log.
 func (logs logList) torn() error {
 	for i := range len(logs) - 1 {
 		if logs[i].torn != nil {
@@ -171,7 +170,7 @@ func (logs logList) checkNeeded(d *directory) error {
 	var next uint64
 	for _, l := range logs {
 		if next != 0 && l.first != 0 && l.first != next {
-			return fmt.Errorf("%w: a log before %06d.log is missing in %s; %s", ErrCorrupt, l.number, d.store, wayOut)
+			return fmt.Errorf("%w: a log before %06d.log is missing in %s; %s", ErrCorrupt, l.number, d.store, remedy)
 		}
 		if l.next != 0 {
 			next = l.next
@@ -180,7 +179,7 @@ func (logs logList) checkNeeded(d *directory) error {
 	return nil
 }
 
-// checkChunks reads a file up to its first invalid chunk. The file is damaged if that
+// checkChunks reads a file and returns an error if it is damaged: if its first invalid
 // chunk lies within the first synced bytes, if a later chunk proves that it was once
 // valid, or if the valid chunks before it are not consecutive.
 func checkChunks(d *directory, name string, synced int64, proves func(bad int64, c chunk) bool) (log logFileInfo, err error) {
@@ -190,7 +189,7 @@ func checkChunks(d *directory, name string, synced int64, proves func(bad int64,
 	}
 	defer f.Close()
 	damage := func(at int64) error {
-		return fmt.Errorf("%w: %s at offset %d; %s", ErrCorrupt, name, at, wayOut)
+		return fmt.Errorf("%w: %s at offset %d; %s", ErrCorrupt, name, at, remedy)
 	}
 	number := uint32(numberOf(name))
 	order := recordOrder{log: strings.HasSuffix(name, ".log")}
@@ -207,7 +206,7 @@ func checkChunks(d *directory, name string, synced int64, proves func(bad int64,
 			at := start + int64(i)
 			switch {
 			case own && c.synced > uint64(at):
-				return log, damage(at) // some earlier chunks are lost
+				return log, damage(at) // earlier chunks are lost
 			case own && bad >= 0 && proves(bad, c):
 				return log, damage(bad)
 			case own && bad < 0 && !order.follows(c):
@@ -227,9 +226,9 @@ func checkChunks(d *directory, name string, synced int64, proves func(bad int64,
 				if ok {
 					i = c.end
 				} else if order.log {
-					// Not byte by byte: what lies there may be the data of messages, of an
-					// older log that this file was before, too, and a publisher can make
-					// that look like a chunk. Where a block begins there is none of it.
+					// Not byte by byte: the bytes may be the data of a message, also from
+					// an older log in the same file, and a publisher can make data look
+					// like a chunk. No data is at the beginning of a block.
 					i = n
 				} else {
 					i++
@@ -239,7 +238,7 @@ func checkChunks(d *directory, name string, synced int64, proves func(bad int64,
 		if n < blockBytes {
 			end := start + int64(n)
 			if end < synced {
-				return log, fmt.Errorf("%w: %s ends at offset %d, and %d bytes of it were on disk; %s", ErrCorrupt, name, end, synced, wayOut)
+				return log, fmt.Errorf("%w: %s ends at offset %d, but had %d bytes on disk; %s", ErrCorrupt, name, end, synced, remedy)
 			}
 			if bad >= 0 {
 				end = bad
@@ -249,22 +248,22 @@ func checkChunks(d *directory, name string, synced int64, proves func(bad int64,
 	}
 }
 
-// recordOrder checks that chunks are consecutive within a record, and that the records of
-// a log are, by the numbers that the engine gave their changes.
+// recordOrder checks that the chunks of a record are consecutive, and that the records of
+// a log are consecutive by the sequence numbers of their changes.
 type recordOrder struct {
 	log    bool   // the file is a log
 	within bool   // a record has begun and not ended
-	record []byte // of a log, the part read so far
-	first  uint64 // the number of the first change; 0 if there is none
-	next   uint64 // the number of the next change; 0 before the first record
+	record []byte // the part read so far; only for logs
+	first  uint64 // the sequence number of the first change, or 0
+	next   uint64 // that of the next change, or 0 before the first record
 }
 
-// info returns the description of a log that ends there.
+// info returns the description of a log with records of size bytes.
 func (o *recordOrder) info(number uint64, size int64, torn error) logFileInfo {
 	return logFileInfo{number: number, size: size, torn: torn, first: o.first, next: o.next}
 }
 
-// follows reports whether c may come next.
+// follows reports whether c may be the next chunk.
 func (o *recordOrder) follows(c chunk) bool {
 	if c.kind.starts == o.within {
 		return false
@@ -299,17 +298,16 @@ func (o *recordOrder) batch(b []byte) bool {
 	return len(changes) == 0
 }
 
-// trailerBytes is the length of the trailer of a log.
+// trailerBytes is the length of the trailer at the end of a log.
 const trailerBytes = 11
 
-// isTrailer reports whether b begins with the trailer of the log numbered n: an
-// empty chunk of kind 5, without a CRC, which has the number of the next log.
+// isTrailer reports whether b begins with the trailer of the log numbered n: an empty
+// chunk of kind 5 without a CRC and with the number of the next log.
 func isTrailer(b []byte, n uint32) bool {
 	return len(b) >= trailerBytes && bytes.Equal(b[:7], []byte{6: 5}) && binary.LittleEndian.Uint32(b[7:]) == n+1
 }
 
-// padding reports whether b, the rest of a block, is zeros that stand where no
-// chunk fits.
+// padding reports whether b, the rest of a block, is all zeros and too short for a chunk.
 func padding(b []byte) bool {
 	for _, c := range b {
 		if c != 0 {

@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// TestModes opens a store whose directory and files others can read. The directory is
-// reported, and others can no longer read the store's own files.
+// TestModes opens a store whose directory and files other users can read. Open reports the
+// directory, and makes the store's own files private.
 func TestModes(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "data")
 	b := open(t, Options{Dir: dir})
@@ -28,7 +28,7 @@ func TestModes(t *testing.T) {
 				fi, err = e.Info()
 			}
 			if errors.Is(err, fs.ErrNotExist) {
-				return nil // the open store has removed it meanwhile
+				return nil // removed meanwhile by the store
 			}
 			if err == nil {
 				do(path, fi)

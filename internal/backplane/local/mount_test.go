@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// mount mounts on dir until the test is over; false if that is not possible
-// here.
+// mount mounts a file system on dir for the duration of the test. It reports whether this
+// user can.
 func mount(t *testing.T, dir string, args ...string) bool {
 	t.Helper()
 	if !remount(t, dir, args...) {
@@ -20,7 +20,7 @@ func mount(t *testing.T, dir string, args ...string) bool {
 	return true
 }
 
-// remount changes what is mounted on dir.
+// remount runs mount on dir. It reports whether mount succeeded.
 func remount(t *testing.T, dir string, args ...string) bool {
 	t.Helper()
 	if out, err := exec.Command("mount", append(args, dir)...).CombinedOutput(); err != nil {

@@ -8,13 +8,13 @@ import (
 	"pubsub"
 )
 
-// Keys of the store begin with a byte that says what they are:
+// Keys of the database begin with a byte that gives their kind:
 //
 //	g               the generation, 8 bytes
 //	h               the high-water mark of sequence numbers, 8 bytes
 //	k ID            a signing key: appendKey
 //	m TOPIC         a retained message or a marker of a clear: appendRecord
-//	x TIME TOPIC    no value: the record of TOPIC is to be swept at TIME
+//	x TIME TOPIC    no value: the record of TOPIC expires at TIME
 //
 // Numbers are big-endian. TIME is seconds since 1970 with the sign bit flipped,
 // so that the order of bytes is the order of time.
@@ -23,7 +23,7 @@ const (
 	prefixMessage = 'm'
 	prefixExpiry  = 'x'
 
-	expiryHead = 1 + 8 // bytes of a sweep key before the topic
+	expiryHead = 1 + 8 // bytes of an expiry key before the topic
 )
 
 var (
@@ -31,18 +31,17 @@ var (
 	highWaterKey  = []byte("h")
 )
 
-// recordVersion is the first byte of every record. A reader refuses what is
-// newer than it knows.
+// recordVersion is the first byte of every record. A reader refuses a version that is newer
+// than its own.
 const recordVersion = 1
 
 const (
-	flagMarker = 1 << iota // a clear: no data, kept for pubsub.ClearMarkerTTL
-	flagTTL                // the TTL counts
+	flagMarker = 1 << iota // marker of a clear: no data, kept for pubsub.ClearMarkerTTL
+	flagTTL                // the message has a TTL
 	flagsKnown = 1<<iota - 1
 )
 
-// seqOffset and the offsets after it are where the fixed part of a message
-// record keeps its fields.
+// The offsets of the fields in the fixed part of a message record.
 const (
 	seqOffset   = 1
 	flagsOffset = seqOffset + 8
@@ -51,7 +50,7 @@ const (
 	fixedBytes  = ttlOffset + 4
 )
 
-// recordHead is what the store needs to know of a record without its content.
+// recordHead is the fixed part of a record.
 type recordHead struct {
 	seq       uint64
 	marker    bool
@@ -72,8 +71,8 @@ func (h *recordHead) message(t pubsub.Topic, generation uint64) pubsub.Message {
 	}
 }
 
-// ends returns when the record stops counting; ok is false if it never does.
-func (h *recordHead) ends() (at time.Time, ok bool) {
+// expires returns the time at which the record expires. ok reports whether it ever does.
+func (h *recordHead) expires() (at time.Time, ok bool) {
 	switch {
 	case h.marker:
 		return h.published.Add(pubsub.ClearMarkerTTL), true
@@ -83,14 +82,14 @@ func (h *recordHead) ends() (at time.Time, ok bool) {
 	return time.Time{}, false
 }
 
-// ended reports whether the record has stopped counting.
-func (h *recordHead) ended(now time.Time) bool {
-	at, ok := h.ends()
+// expired reports whether the record has expired by now.
+func (h *recordHead) expired(now time.Time) bool {
+	at, ok := h.expires()
 	return ok && !now.Before(at)
 }
 
-// headOf returns the head of m's record, without a sequence number. A marker has
-// no expiry: it is to be told of for as long as it is kept.
+// headOf returns the head of m's record, without a sequence number. A marker of a clear has
+// no TTL, so that subscribers who resume receive it for as long as it is kept.
 func headOf(m *pubsub.Message) recordHead {
 	h := recordHead{published: m.Published, marker: len(m.Data) == 0 || m.HasTTL && m.TTL == 0}
 	if m.HasTTL && !h.marker {
@@ -205,7 +204,7 @@ func parseRecord(t pubsub.Topic, generation uint64, b []byte) (pubsub.Message, r
 	return m, h, nil
 }
 
-// cutString takes a length and so many bytes off b.
+// cutString cuts a string with its length from the beginning of b.
 func cutString(b []byte) (s, rest []byte, err error) {
 	n, k := binary.Uvarint(b)
 	if k <= 0 || n > uint64(len(b)-k) {
@@ -220,19 +219,18 @@ func appendMessageKey(dst []byte, t pubsub.Topic) []byte {
 	return append(append(dst, prefixMessage), t...)
 }
 
-// appendExpiryKey appends the key that says when the record of t, whose head is
-// h, is to be swept; ok is false if it never is. The time is rounded up to the
-// second: what is swept has ended.
+// appendExpiryKey appends the expiry key of the record of t, whose head is h, to dst. ok
+// reports whether the record expires. The time is rounded up to the second, so no record
+// is removed before it has expired.
 func appendExpiryKey(dst []byte, h *recordHead, t pubsub.Topic) (key []byte, ok bool) {
-	at, ok := h.ends()
+	at, ok := h.expires()
 	if !ok {
 		return dst, false
 	}
 	return append(appendExpiryTime(dst, at.Add(time.Second-1)), t...), true
 }
 
-// appendExpiryTime appends the beginning of the sweep keys of the second that at
-// is in.
+// appendExpiryTime appends the beginning of the expiry keys for the second of at to dst.
 func appendExpiryTime(dst []byte, at time.Time) []byte {
 	return binary.BigEndian.AppendUint64(append(dst, prefixExpiry), uint64(at.Unix())^(1<<63))
 }

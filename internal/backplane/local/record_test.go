@@ -11,7 +11,7 @@ import (
 	"pubsub/internal/testkit"
 )
 
-// TestRecordLayout pins the bytes of records: other releases read them.
+// TestRecordLayout pins the bytes of records, because other releases read them.
 func TestRecordLayout(t *testing.T) {
 	at := time.Unix(1_700_000_000, 5)
 	for _, c := range []struct {
@@ -34,7 +34,7 @@ func TestRecordLayout(t *testing.T) {
 	}
 	h := recordHead{published: at, hasTTL: true, ttl: 60}
 	if key, ok := appendExpiryKey(nil, &h, "t"); !ok || string(key) != "x\x80\x00\x00\x00\x65\x53\xf1\x3dt" {
-		t.Errorf("sweep key %q, %v", key, ok)
+		t.Errorf("expiry key %q, %v", key, ok)
 	}
 	key := pubsub.Key{ID: "id", Value: "v", Created: at}
 	if got := appendKey(nil, key); string(got) != "\x01\x00\x00\x00\x00\x65\x53\xf1\x00v" {
@@ -42,14 +42,13 @@ func TestRecordLayout(t *testing.T) {
 	}
 }
 
-// TestExpiryKeyOrder checks that sweep keys are in the order of time, before 1970
-// too.
+// TestExpiryKeyOrder checks that expiry keys sort by time, also before 1970.
 func TestExpiryKeyOrder(t *testing.T) {
 	var prev []byte
 	for _, sec := range []int64{-62135596800, -1, 0, 1, 1_700_000_000, 1 << 40} {
 		key := appendExpiryTime(nil, time.Unix(sec, 0))
 		if bytes.Compare(prev, key) >= 0 {
-			t.Errorf("the key of %d is not after the one before", sec)
+			t.Errorf("the key of %d does not sort after its predecessor", sec)
 		}
 		prev = key
 	}
@@ -109,8 +108,8 @@ func FuzzChunk(f *testing.F) {
 	})
 }
 
-// TestAllocations holds what a Put and a Last may allocate. The engine's own
-// buffers are pooled; a little is left for those that a collection takes away.
+// TestAllocations bounds the allocations of a Put and a Last. The engine's buffers are
+// pooled; the bounds leave a little for buffers lost to a garbage collection.
 func TestAllocations(t *testing.T) {
 	b := open(t, Options{InMemory: true})
 	defer b.Close()

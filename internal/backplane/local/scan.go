@@ -11,20 +11,19 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 )
 
-// contents is what a database holds.
+// contents are the contents of a database.
 type contents struct {
 	exists     bool   // there is a database
 	unflushed  int64  // bytes of its logs that the engine writes to tables at the start
-	generation uint64 // 0 in a new one
-	highWater  uint64 // numbers below it may have been given
+	generation uint64 // 0 in a new database
+	highWater  uint64 // sequence numbers below it may be in use
 	keys       []pubsub.Key
 	badKeys    map[string]error // errors of keys whose records cannot be read, by id
 	figures    *figures
 }
 
-// inspect reads a whole database without changing a file, so that damage is
-// found before anything is built upon it. What is not there yet has nothing in
-// it.
+// inspect reads a whole database without changing a file, so that damage is found before
+// anything is written. A database that does not exist is empty.
 func inspect(d *directory, diskTotal int64) (contents, error) {
 	logs, exists, err := checkFiles(d)
 	if err != nil || !exists {
@@ -62,7 +61,7 @@ func inspect(d *directory, diskTotal int64) (contents, error) {
 	return c, err
 }
 
-// scan reads all that there is.
+// scan reads all records of db.
 func scan(db *pebble.DB) (c contents, err error) {
 	c.figures, c.badKeys = &figures{}, map[string]error{}
 	it, err := db.NewIter(nil)
@@ -75,7 +74,7 @@ func scan(db *pebble.DB) (c contents, err error) {
 		}
 	}()
 	var records int
-	var newest uint64 // the highest number of a record
+	var newest uint64 // the highest sequence number of a record
 	for it.First(); it.Valid(); it.Next() {
 		value, err := it.ValueAndErr()
 		if err != nil {
@@ -95,7 +94,7 @@ func scan(db *pebble.DB) (c contents, err error) {
 		case key[0] == prefixKey:
 			id := string(key[1:])
 			if k, err := parseKey(id, value); err != nil {
-				c.badKeys[id] = err // the others work
+				c.badKeys[id] = err // the other keys work
 			} else {
 				c.keys = append(c.keys, k)
 			}
@@ -107,7 +106,7 @@ func scan(db *pebble.DB) (c contents, err error) {
 			newest = max(newest, h.seq)
 			c.figures.count(&h, len(key)+len(value), 1)
 		case key[0] != prefixExpiry:
-			return c, fmt.Errorf("%w: a key begins with %#x; use a later release", ErrNewerFormat, key[0])
+			return c, fmt.Errorf("%w: a record is of the unknown kind %#x; use a later release", ErrNewerFormat, key[0])
 		}
 		records++
 	}
@@ -115,16 +114,16 @@ func scan(db *pebble.DB) (c contents, err error) {
 	case it.Error() != nil:
 		return c, damaged(it.Error())
 	case c.generation == 0 && (records != 0 || c.highWater != 0):
-		return c, fmt.Errorf("%w: there are %d records and no generation; %s", ErrCorrupt, records, wayOut)
+		return c, fmt.Errorf("%w: there are %d records but no generation; %s", ErrCorrupt, records, remedy)
 	case c.generation != 0 && c.highWater <= newest:
-		return c, fmt.Errorf("%w: there is a record numbered %d, and only numbers below %d were given; %s", ErrCorrupt, newest, c.highWater, wayOut)
+		return c, fmt.Errorf("%w: a record has the number %d, but only numbers below %d were in use; %s", ErrCorrupt, newest, c.highWater, remedy)
 	}
 	return c, nil
 }
 
 func parseNumber(b []byte) (uint64, error) {
 	if len(b) != 8 || binary.BigEndian.Uint64(b) == 0 {
-		return 0, fmt.Errorf("%w: number of %d bytes; %s", ErrCorrupt, len(b), wayOut)
+		return 0, fmt.Errorf("%w: number of %d bytes; %s", ErrCorrupt, len(b), remedy)
 	}
 	return binary.BigEndian.Uint64(b), nil
 }

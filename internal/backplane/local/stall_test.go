@@ -19,13 +19,13 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 )
 
-// frozenFS is a file system that can be frozen: nothing is written until it is thawed.
+// frozenFS is a file system that can be frozen: writes then wait until it is thawed.
 type frozenFS struct {
 	mu     sync.Mutex
 	thawed chan struct{} // guarded by mu; nil unless frozen
 }
 
-// wrap returns fs, to be frozen.
+// wrap returns fs with writes that wait while f is frozen.
 func (f *frozenFS) wrap(fs vfs.FS) vfs.FS {
 	return errorfs.Wrap(fs, errorfs.InjectorFunc(func(op errorfs.Op) error {
 		if op.Kind.ReadOrWrite() == errorfs.OpIsWrite {
@@ -53,10 +53,10 @@ func (f *frozenFS) thaw() {
 	f.thawed = nil
 }
 
-// TestFrozen freezes the disk under a store. After 5 s the store is not ready and refuses
+// TestFrozen freezes the disk of a store. After 5 s the store is not ready and refuses
 // messages and keys, waiting callers get an error, and durable data can be read. When the
-// disk recovers, everything works again; the writes that were given up are durable,
-// messages announced and keys reported.
+// disk recovers, everything works again, and the writes that were given up are durable:
+// their messages are delivered and their keys reported.
 func TestFrozen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var disk frozenFS
@@ -74,14 +74,14 @@ func TestFrozen(t *testing.T) {
 			}
 		})
 		<-ready
-		told := make(chan pubsub.KeyEvent, 100)
+		changes := make(chan pubsub.KeyEvent, 100)
 		running.Go(func() {
-			if err := b.WatchKeys(ctx, func(c pubsub.KeyEvent) { told <- c }); err != nil {
+			if err := b.WatchKeys(ctx, func(c pubsub.KeyEvent) { changes <- c }); err != nil {
 				t.Error(err)
 			}
 		})
-		if c := <-told; !c.Synced {
-			t.Errorf("a watch of no keys began with %+v", c)
+		if c := <-changes; !c.Synced {
+			t.Errorf("first change without keys: %+v, want Synced", c)
 		}
 		put := func(topic, data string) error {
 			_, err := pubsub.Publish(ctx, b, message(pubsub.Topic(topic), data))()
@@ -98,19 +98,19 @@ func TestFrozen(t *testing.T) {
 			for i := range 20 {
 				waiting.Go(func() {
 					if err := put(fmt.Sprint("given up/", i%10), fmt.Sprint(round)); !errors.Is(err, pubsub.ErrUnavailable) {
-						t.Errorf("a Put that waited: %v", err)
+						t.Errorf("Put that waits: %v", err)
 					}
 				})
 			}
 			waiting.Go(func() {
 				if err := b.PutKey(ctx, pubsub.Key{ID: fmt.Sprint("key ", round), Value: "v"}); !errors.Is(err, pubsub.ErrUnavailable) {
-					t.Errorf("a PutKey that waited: %v", err)
+					t.Errorf("PutKey that waits: %v", err)
 				}
 			})
 			synctest.Wait()
 			waiting.Go(func() {
-				if err := b.PutKey(ctx, pubsub.Key{ID: "behind it", Value: "v"}); !errors.Is(err, pubsub.ErrUnavailable) {
-					t.Errorf("a PutKey that waited for another: %v", err)
+				if err := b.PutKey(ctx, pubsub.Key{ID: "queued", Value: "v"}); !errors.Is(err, pubsub.ErrUnavailable) {
+					t.Errorf("PutKey that waits for another PutKey: %v", err)
 				}
 			})
 			time.Sleep(4900 * time.Millisecond)
@@ -121,24 +121,24 @@ func TestFrozen(t *testing.T) {
 			if waited := time.Since(began); waited != stallAfter {
 				t.Errorf("the writes waited for %v", waited)
 			}
-			// Nothing of this takes any time.
+			// These calls must return at once.
 			if err := b.Health(ctx); !errors.Is(err, pubsub.ErrUnavailable) {
 				t.Errorf("Health: %v", err)
 			}
 			if err := put("new", "x"); !errors.Is(err, pubsub.ErrUnavailable) {
-				t.Errorf("a Put on a frozen disk: %v", err)
+				t.Errorf("Put on a frozen disk: %v", err)
 			}
 			if err := b.PutKey(ctx, pubsub.Key{ID: "new", Value: "v"}); !errors.Is(err, pubsub.ErrUnavailable) {
 				t.Errorf("PutKey on a frozen disk: %v", err)
 			}
 			if err := b.expire(ctx, time.Now().Add(48*time.Hour)); err != nil && !errors.Is(err, pubsub.ErrUnavailable) {
-				t.Errorf("a sweep on a frozen disk: %v", err)
+				t.Errorf("expire on a frozen disk: %v", err)
 			}
 			if _, ok, err := b.Last(ctx, "before", pubsub.Version{}); !ok || err != nil {
-				t.Errorf("Last of what is durable: ok %v, %v", ok, err)
+				t.Errorf("Last of a durable message: ok %v, %v", ok, err)
 			}
 			if _, _, err := b.Last(ctx, "given up/1", pubsub.Version{}); !errors.Is(err, pubsub.ErrUnavailable) {
-				t.Errorf("Last of what is not durable: %v", err)
+				t.Errorf("Last of a message that is not durable: %v", err)
 			}
 			time.Sleep(time.Hour)
 			if took := time.Since(began); took != stallAfter+time.Hour {
@@ -147,7 +147,7 @@ func TestFrozen(t *testing.T) {
 			disk.thaw()
 			synctest.Wait()
 			if err := b.Health(ctx); err != nil {
-				t.Errorf("Health after the disk went on: %v", err)
+				t.Errorf("Health after the disk recovered: %v", err)
 			}
 			newest := map[pubsub.Topic]pubsub.Message{}
 			for len(delivered) > 0 {
@@ -162,17 +162,17 @@ func TestFrozen(t *testing.T) {
 					t.Errorf("Last(%s) = %q, ok %v, %v", topic, last.Data, ok, err)
 				}
 				if m := newest[topic]; m.Version != last.Version || string(m.Data) != string(last.Data) {
-					t.Errorf("subscribers of %s have been given %q, version %v; it is %v", topic, m.Data, m.Version, last.Version)
+					t.Errorf("subscribers of %s received %q, version %v, want version %v", topic, m.Data, m.Version, last.Version)
 				}
 			}
-			if c := <-told; c.Key.ID != fmt.Sprint("key ", round) {
-				t.Errorf("the watch was told of %+v", c)
+			if c := <-changes; c.Key.ID != fmt.Sprint("key ", round) {
+				t.Errorf("WatchKeys reported %+v", c)
 			}
-			if _, err := b.Key(ctx, "behind it"); !errors.Is(err, pubsub.ErrKeyNotFound) {
-				t.Errorf("the key that was not begun: %v", err)
+			if _, err := b.Key(ctx, "queued"); !errors.Is(err, pubsub.ErrKeyNotFound) {
+				t.Errorf("Key of a PutKey that wrote nothing: %v", err)
 			}
 			if err := put("after", fmt.Sprint(round)); err != nil {
-				t.Errorf("a Put after the disk went on: %v", err)
+				t.Errorf("Put after the disk recovered: %v", err)
 			}
 			<-delivered
 		}
@@ -185,12 +185,11 @@ func TestFrozen(t *testing.T) {
 	})
 }
 
-// starvedFS is a file system whose engine files fail to be written, or opened, with an
-// error that goes away.
+// starvedFS is a file system on which the matching operations fail for a time.
 type starvedFS struct {
-	failing atomic.Pointer[error]
-	match   func(errorfs.Op) bool
-	tried   atomic.Int64
+	failing  atomic.Pointer[error] // nil while operations succeed
+	match    func(errorfs.Op) bool
+	attempts atomic.Int64 // failed operations
 }
 
 func (f *starvedFS) wrap(fs vfs.FS) vfs.FS {
@@ -199,14 +198,14 @@ func (f *starvedFS) wrap(fs vfs.FS) vfs.FS {
 		if err == nil || !f.match(op) {
 			return nil
 		}
-		f.tried.Add(1)
+		f.attempts.Add(1)
 		return *err
 	}))
 }
 
-// TestStarved makes files of each kind fail for lack of room or descriptors. Publishes
-// are answered, the engine does not retry in a busy loop, and the process lives. When
-// there is room again, everything works, and nothing is lost.
+// TestStarved makes operations on files of each kind fail for lack of room or descriptors.
+// Every Put returns, the engine does not retry in a busy loop, and the process survives.
+// Afterwards everything works, and nothing is lost.
 func TestStarved(t *testing.T) {
 	isLog := func(op errorfs.Op) bool { return filepath.Ext(op.Path) == ".log" }
 	isTable := func(op errorfs.Op) bool { return filepath.Ext(op.Path) == ".sst" }
@@ -251,20 +250,20 @@ func TestStarved(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
-				if refused == 0 && name != "no descriptor for the MANIFEST" { // which a flush seldom opens
-					t.Error("nothing was refused")
+				if refused == 0 && name != "no descriptor for the MANIFEST" { // a flush seldom opens one
+					t.Error("no message was refused")
 				}
 				if took := time.Since(began); took > stallAfter+time.Second {
-					t.Errorf("200 messages were answered in %v", took)
+					t.Errorf("200 messages took %v", took)
 				}
 				time.Sleep(time.Minute)
-				if perSecond := float64(fs.tried.Load()) / time.Since(began).Seconds(); perSecond > 12 {
-					t.Errorf("it was tried %.0f times a second", perSecond)
+				if perSecond := float64(fs.attempts.Load()) / time.Since(began).Seconds(); perSecond > 12 {
+					t.Errorf("the store made %.0f attempts a second", perSecond)
 				}
 				fs.failing.Store(nil)
 				time.Sleep(2 * retryAfter)
-				if err := b.Health(t.Context()); !errors.Is(err, pubsub.ErrUnavailable) || errors.Is(err, errStalled) { // there is no Run
-					t.Errorf("Health when there is room: %v", err)
+				if err := b.Health(t.Context()); !errors.Is(err, pubsub.ErrUnavailable) || errors.Is(err, errStalled) { // Run is not running
+					t.Errorf("Health after the failures: %v", err)
 				}
 				h.check(t, b)
 				if err := b.Close(); err != nil {

@@ -7,7 +7,7 @@ import (
 	"pubsub"
 )
 
-// checkStats checks the figures against what is in the database.
+// checkStats compares the figures with the records in the database.
 func checkStats(t *testing.T, b *Backplane) {
 	t.Helper()
 	found, err := scan(b.db)
@@ -21,11 +21,11 @@ func checkStats(t *testing.T, b *Backplane) {
 		Keys:          len(found.keys),
 	}
 	if got.Retained != want.Retained || got.RetainedBytes != want.RetainedBytes || got.Markers != want.Markers || got.Keys != want.Keys {
-		t.Errorf("Stats = %+v, in the database are %+v", got, want)
+		t.Errorf("Stats = %+v, but the database has %+v", got, want)
 	}
 }
 
-// TestStats follows the figures through every way in which they change.
+// TestStats checks the figures after each kind of change.
 func TestStats(t *testing.T) {
 	dir := t.TempDir()
 	b := open(t, Options{Dir: dir})
@@ -75,6 +75,6 @@ func TestStats(t *testing.T) {
 	defer b.Close()
 	want(2, 1)
 	if s := b.Stats(); s.Keys != 1 || s.DiskFree <= 0 || s.DiskReserve <= 0 {
-		t.Errorf("Stats = %+v, want one key and what is free on the disk", s)
+		t.Errorf("Stats = %+v, want one key and the free space of the disk", s)
 	}
 }

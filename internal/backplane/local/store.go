@@ -17,22 +17,23 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 )
 
-// stripes is how many share out the topics.
+// stripes is the number of stripes. A topic's stripe is chosen by a hash.
 const stripes = 256
 
-// stripe is what some of the topics have in common.
+// stripe is the state that some of the topics share.
 type stripe struct {
-	mu sync.Mutex // held while a record is changed, from reading the old one until the new one is applied
-	// guarded by mu: the record that was put last. A topic is mostly published to
-	// time and again, and to look into the engine takes as long as all else of a put.
+	mu sync.Mutex // held while a record is changed, from reading the old one until the new one is committed
+
+	// The last record put, guarded by mu. It saves a look into the engine, which costs as
+	// much as the rest of a put, because a topic is usually published to repeatedly.
 	key  []byte // empty if there is none
 	head recordHead
 	size int
-	// ordinal is that of the last write to a topic of the stripe; guarded by mu.
-	ordinal uint64
+
+	ordinal uint64 // of the last write to a topic of the stripe; guarded by mu
 }
 
-// store is the pubsub.Store.
+// store implements [pubsub.Store].
 type store struct {
 	// immutable
 	engine     *engine
@@ -50,7 +51,7 @@ type store struct {
 	expired, expiredBytes atomic.Int64
 }
 
-// newStore returns the store of what was found in the database; a new one gets a
+// newStore returns a store with the contents found in the database. A new database gets a
 // generation.
 func newStore(e *engine, o Options, found contents) (*store, error) {
 	s := &store{
@@ -65,8 +66,8 @@ func newStore(e *engine, o Options, found contents) (*store, error) {
 	}
 	if s.generation == 0 {
 		var err error
-		if s.generation, err = begin(e.db); err != nil {
-			return nil, fmt.Errorf("%w: cannot begin %s: %w", ErrDirectory, e.dir.store, err)
+		if s.generation, err = makeGeneration(e.db); err != nil {
+			return nil, fmt.Errorf("%w: cannot write a generation to %s: %w", ErrDirectory, e.dir.store, err)
 		}
 		found.highWater = 1
 	}
@@ -74,8 +75,8 @@ func newStore(e *engine, o Options, found contents) (*store, error) {
 	return s, nil
 }
 
-// begin gives a new database its generation, durably.
-func begin(db *pebble.DB) (generation uint64, err error) {
+// makeGeneration gives a new database a random generation, durably.
+func makeGeneration(db *pebble.DB) (generation uint64, err error) {
 	var g [8]byte
 	for generation == 0 {
 		if _, err := rand.Read(g[:]); err != nil {
@@ -93,12 +94,12 @@ func begin(db *pebble.DB) (generation uint64, err error) {
 	return generation, err
 }
 
-// figures count the records that there are.
+// figures count the records in the database.
 type figures struct {
 	retained, retainedBytes, markers atomic.Int64
 }
 
-// count adds a record of so many bytes, or takes it off.
+// count adds a record of size bytes, or subtracts it if sign is -1.
 func (f *figures) count(h *recordHead, size int, sign int64) {
 	if h.marker {
 		f.markers.Add(sign)
@@ -108,16 +109,15 @@ func (f *figures) count(h *recordHead, size int, sign int64) {
 	f.retainedBytes.Add(sign * int64(size))
 }
 
-// stripe returns the one that t is of.
+// stripe returns the stripe of t.
 func (s *store) stripe(t pubsub.Topic) *stripe {
 	return &s.stripes[maphash.String(s.seed, string(t))%stripes]
 }
 
-// Put implements [pubsub.Store]. wait goes on until the message is durable, whatever
-// becomes of ctx: a publisher that has left must not leave a message behind that is kept
-// and was sent to nobody. wait gives up only if the disk is stalled, with
-// [pubsub.ErrUnavailable]. The backplane itself sends a message that becomes durable
-// after that.
+// Put implements [pubsub.Store]. wait ignores the end of ctx and returns when the message
+// is durable, because the caller must then send it even if its publisher has left. wait
+// gives up only if the disk is stalled, with [pubsub.ErrUnavailable]. The backplane itself
+// sends a message that becomes durable after that.
 func (s *store) Put(ctx context.Context, m pubsub.Message) (wait func() (pubsub.Version, error)) {
 	w, err := s.put(ctx, &m)
 	if err != nil {
@@ -132,7 +132,7 @@ func (s *store) Put(ctx context.Context, m pubsub.Message) (wait func() (pubsub.
 	}
 }
 
-// put gives m its place.
+// put gives m its version and commits it.
 func (s *store) put(ctx context.Context, m *pubsub.Message) (*write, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -164,8 +164,8 @@ func (s *store) put(ctx context.Context, m *pubsub.Message) (*write, error) {
 	return w, nil
 }
 
-// fill writes into w what Put of m, a topic of p, changes, and counts it. The number
-// of the record is still to be written: it comes back as a part of the batch.
+// fill adds the changes of a Put of m to w, and counts them. p is the stripe of m's topic.
+// number is the part of the batch where the record's sequence number must be written.
 func (s *store) fill(w *write, p *stripe, m *pubsub.Message, h *recordHead, size int) (number []byte, err error) {
 	w.key = appendMessageKey(w.key[:0], m.Topic)
 	keySize := len(w.key)
@@ -202,8 +202,8 @@ func (s *store) fill(w *write, p *stripe, m *pubsub.Message, h *recordHead, size
 	return record.Value[seqOffset:flagsOffset], nil
 }
 
-// newestHead reads the head of the record under key, of a topic of p, once all writes to
-// p are visible.
+// newestHead is like head for a topic of p, but first waits until all writes to p are
+// visible.
 func (s *store) newestHead(p *stripe, key []byte) (recordHead, int, error) {
 	if err := s.log.waitApplied(p.ordinal); err != nil {
 		return recordHead{}, 0, err
@@ -211,8 +211,8 @@ func (s *store) newestHead(p *stripe, key []byte) (recordHead, int, error) {
 	return s.head(key)
 }
 
-// head reads the head of the record under key and the record's length; 0 if
-// there is none.
+// head reads the head and the length of the record under key. The length is 0 if there is
+// no record.
 func (s *store) head(key []byte) (recordHead, int, error) {
 	value, closer, err := s.db.Get(key)
 	if errors.Is(err, pebble.ErrNotFound) {
@@ -249,13 +249,13 @@ func (s *store) Last(ctx context.Context, t pubsub.Topic, after pubsub.Version) 
 	if err := s.log.waitSynced(ctx, h.seq); err != nil {
 		return pubsub.Message{}, false, err
 	}
-	if !m.Version.Newer(after) || h.ended(s.now()) || h.marker && after.IsZero() {
+	if !m.Version.Newer(after) || h.expired(s.now()) || h.marker && after.IsZero() {
 		return pubsub.Message{Version: after}, false, nil
 	}
 	return m, true, nil
 }
 
-// read reads the record of t into memory of its own.
+// read returns a copy of the record of t. ok reports whether there is one.
 func (s *store) read(t pubsub.Topic) (m pubsub.Message, h recordHead, ok bool, err error) {
 	w := s.log.unused()
 	w.key = appendMessageKey(w.key[:0], t)
@@ -271,11 +271,10 @@ func (s *store) read(t pubsub.Topic) (m pubsub.Message, h recordHead, ok bool, e
 	return m, h, true, errors.Join(err, closer.Close())
 }
 
-// listCheck is how many records List looks at between two looks at its context.
+// listCheck is the number of records that List reads between two checks of its context.
 const listCheck = 1024
 
-// List implements [pubsub.Store]. It waits until all that it has seen is
-// durable.
+// List implements [pubsub.Store]. It waits until every record it has seen is durable.
 func (s *store) List(ctx context.Context, prefix string, after pubsub.Topic, limit int) ([]pubsub.Message, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -290,7 +289,7 @@ func (s *store) List(ctx context.Context, prefix string, after pubsub.Topic, lim
 	lower := append([]byte{prefixMessage}, prefix...)
 	upper := successor(lower)
 	if string(after) >= prefix {
-		// The next key in byte order.
+		// The first key after that of after, in byte order.
 		lower = append(append([]byte{prefixMessage}, after...), 0)
 	}
 	it, err := s.db.NewIterWithContext(ctx, &pebble.IterOptions{LowerBound: lower, UpperBound: upper})
@@ -307,8 +306,8 @@ func (s *store) List(ctx context.Context, prefix string, after pubsub.Topic, lim
 	return list, nil
 }
 
-// collect reads up to limit messages, and returns the highest number of a record that it
-// has seen: the engine shows a record before [committer.applied] has come to its number.
+// collect reads up to limit messages. seen is the highest sequence number of the records
+// it has read: the engine shows a record before [committer.applied] reaches its number.
 func (s *store) collect(ctx context.Context, it *pebble.Iterator, limit int) (list []pubsub.Message, seen uint64, err error) {
 	now := s.now()
 	n := 0
@@ -325,15 +324,15 @@ func (s *store) collect(ctx context.Context, it *pebble.Iterator, limit int) (li
 			return nil, 0, err
 		}
 		seen = max(seen, h.seq)
-		if !h.marker && !h.ended(now) {
+		if !h.marker && !h.expired(now) {
 			list = append(list, h.message(pubsub.Topic(it.Key()[1:]), s.generation))
 		}
 	}
 	return list, seen, damaged(it.Error())
 }
 
-// successor returns the first key after all that begin with prefix, which
-// begins with a byte that is not 0xff.
+// successor returns the first key after all keys that begin with prefix. The first byte of
+// prefix must not be 0xff.
 func successor(prefix []byte) []byte {
 	key := bytes.Clone(prefix)
 	for key[len(key)-1] == 0xff {

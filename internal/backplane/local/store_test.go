@@ -16,10 +16,10 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 )
 
-// heldLog is a file system on which syncs of the engine's log can be held up.
+// heldLog delays syncs of the engine's log.
 type heldLog struct {
-	mu   sync.RWMutex // held for writing while syncs are held up
-	seen chan struct{}
+	mu   sync.RWMutex  // held for writing while syncs must wait
+	seen chan struct{} // one slot: a sync was begun
 }
 
 func newHeldLog() (*heldLog, vfs.FS) {
@@ -40,9 +40,9 @@ func newHeldLog() (*heldLog, vfs.FS) {
 	}))
 }
 
-// TestNothingUnsyncedIsShown holds up the disk and checks that readers wait for
-// what they have read, as long as their context lets them, and that writers of
-// other topics get their place meanwhile.
+// TestNothingUnsyncedIsShown delays the disk's syncs. Readers must wait until the record
+// that they read is durable or their context is done, and publishers to other topics must
+// not wait for it.
 func TestNothingUnsyncedIsShown(t *testing.T) {
 	held, fs := newHeldLog()
 	b := open(t, Options{Dir: "/data", FS: fs})
@@ -65,16 +65,16 @@ func TestNothingUnsyncedIsShown(t *testing.T) {
 	<-held.seen
 	waitClear := b.Put(ctx, message("other", ""))
 
-	// A context that ends while the reader waits.
+	// The context ends while the reader waits.
 	short, cancel := context.WithTimeout(ctx, 20*time.Millisecond)
 	defer cancel()
 	if m, ok, err := b.Last(short, "t", pubsub.Version{}); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("Last of what is not durable = %q, ok %v, error %v", m.Data, ok, err)
+		t.Errorf("Last of a message that is not durable = %q, ok %v, error %v", m.Data, ok, err)
 	}
 	if l, err := b.List(short, "", "", 10); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("List with what is not durable = %v, %v", l, err)
+		t.Errorf("List with a message that is not durable = %v, %v", l, err)
 	}
-	// What nobody has touched can be read.
+	// A topic without a pending write can be read.
 	if _, ok, err := b.Last(ctx, "untouched", pubsub.Version{}); ok || err != nil {
 		t.Errorf("Last of another topic: ok %v, error %v", ok, err)
 	}
@@ -92,15 +92,15 @@ func TestNothingUnsyncedIsShown(t *testing.T) {
 		}()
 		return c
 	}
-	newer, cleared, gone := read("t", old), read("other", other), read("other", pubsub.Version{})
+	newer, cleared, none := read("t", old), read("other", other), read("other", pubsub.Version{})
 	select {
 	case r := <-newer:
 		t.Errorf("Last did not wait: %q", r.m.Data)
 	case r := <-cleared:
 		t.Errorf("Last did not wait: %q", r.m.Data)
-	case r := <-gone:
+	case r := <-none:
 		t.Errorf("Last did not wait: %q", r.m.Data)
-	case <-time.After(20 * time.Millisecond): // they would come at once
+	case <-time.After(20 * time.Millisecond): // a result without the wait is immediate
 	}
 	held.mu.Unlock()
 	v, err := wait()
@@ -117,14 +117,14 @@ func TestNothingUnsyncedIsShown(t *testing.T) {
 	if r := <-cleared; r.err != nil || !r.ok || r.m.Version != w {
 		t.Errorf("Last = %v, ok %v, error %v, want the clear %v", r.m.Version, r.ok, r.err, w)
 	}
-	if r := <-gone; r.err != nil || r.ok {
+	if r := <-none; r.err != nil || r.ok {
 		t.Errorf("Last without a version = ok %v, error %v, want nothing", r.ok, r.err)
 	}
 }
 
-// TestNumbersAreNotGivenTwice restarts again and again, after sweeping away what
-// has the highest numbers.
-func TestNumbersAreNotGivenTwice(t *testing.T) {
+// TestNumbersAreNotReused restarts repeatedly, each time after the records with the highest
+// numbers have expired.
+func TestNumbersAreNotReused(t *testing.T) {
 	fs := vfs.NewMem()
 	var last uint64
 	for range 5 {
@@ -137,7 +137,7 @@ func TestNumbersAreNotGivenTwice(t *testing.T) {
 				t.Fatal(err)
 			}
 			if v.Seq <= last {
-				t.Errorf("number %d was given after %d", v.Seq, last)
+				t.Errorf("number %d follows %d", v.Seq, last)
 			}
 			last = v.Seq
 		}
@@ -150,7 +150,7 @@ func TestNumbersAreNotGivenTwice(t *testing.T) {
 	}
 }
 
-// TestBlocksOfNumbers goes over the end of a block of reserved numbers.
+// TestBlocksOfNumbers crashes a store that has used up a block of reserved numbers.
 func TestBlocksOfNumbers(t *testing.T) {
 	fs := vfs.NewCrashableMem()
 	b := open(t, Options{Dir: "/data", FS: fs})
@@ -181,7 +181,7 @@ func TestBlocksOfNumbers(t *testing.T) {
 	b = open(t, Options{Dir: "/data", FS: crashed})
 	defer b.Close()
 	if again := put(b); again <= last {
-		t.Errorf("number %d was given after %d", again, last)
+		t.Errorf("number %d follows %d", again, last)
 	}
 }
 
@@ -195,8 +195,8 @@ func TestGenerations(t *testing.T) {
 	}
 }
 
-// TestCloseDuringUse closes under load: every Put that was begun ends, and is
-// there after a restart if it was acknowledged.
+// TestCloseDuringUse closes a store under load. Every pending Put returns, and every
+// acknowledged message survives a restart.
 func TestCloseDuringUse(t *testing.T) {
 	fs := vfs.NewMem()
 	b := open(t, Options{Dir: "/data", FS: fs})

@@ -11,9 +11,9 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// syncMarks is the file SYNCED among those of the engine. It says how far the newest log
-// and the MANIFEST are known to be on disk, so that damage to them, a lost end included,
-// can be told apart from the traces of a crash. The engine's own files do not tell: the
+// syncMarks is the file SYNCED in the engine's directory. It records how much of the
+// newest log and of the MANIFEST is known to be on disk, to distinguish damage, such as a
+// lost end, from the traces of a crash. The engine's own files do not show this: the
 // offsets in its log lag behind, by nearly the whole log if messages are large, and no
 // file records its own length.
 //
@@ -37,7 +37,8 @@ const (
 	markStride = 32
 )
 
-// openSyncMarks opens the file for writing. Without it only less damage is noticed.
+// openSyncMarks opens the file for writing. If that fails, no marks are written, and the
+// next Open detects less damage.
 func openSyncMarks(d *directory) *syncMarks {
 	f, err := d.fs.OpenReadWrite(d.fs.PathJoin(d.store, marksName), vfs.WriteCategoryUnspecified)
 	if err != nil {

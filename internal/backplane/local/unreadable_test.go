@@ -11,18 +11,18 @@ import (
 	"pubsub"
 )
 
-// A key whose record cannot be read hides no other key, is reported at Open, keeps its
-// id, and can be deleted.
+// TestUnreadableKeys checks that a key whose record cannot be read is reported at Open,
+// hides no other key, keeps its id, and can be deleted.
 func TestUnreadableKeys(t *testing.T) {
 	ctx := t.Context()
 	dir := t.TempDir()
-	named := map[string]error{}
+	unreadable := map[string]error{} // by id
 	open := func() *Backplane {
 		t.Helper()
-		clear(named)
+		clear(unreadable)
 		b, err := Open(Options{Dir: dir, Events: Events{Unreadable: func(kind, name string, err error) {
 			if kind == "key" {
-				named[name] = err
+				unreadable[name] = err
 			}
 		}}})
 		if err != nil {
@@ -46,8 +46,8 @@ func TestUnreadableKeys(t *testing.T) {
 	}
 
 	b = open()
-	if ids := slices.Sorted(maps.Keys(named)); !slices.Equal(ids, []string{"garbage", "later", "short"}) || !errors.Is(named["later"], ErrNewerFormat) {
-		t.Errorf("named are %v", named)
+	if ids := slices.Sorted(maps.Keys(unreadable)); !slices.Equal(ids, []string{"garbage", "later", "short"}) || !errors.Is(unreadable["later"], ErrNewerFormat) {
+		t.Errorf("Unreadable reported %v", unreadable)
 	}
 	keys, err := b.Keys(ctx)
 	if err != nil || len(keys) != 2 || keys[0].ID != "a" || keys[1].ID != "z" {
@@ -63,7 +63,7 @@ func TestUnreadableKeys(t *testing.T) {
 		t.Errorf("DeleteKey = %v", err)
 	}
 	if err := b.PutKey(ctx, pubsub.Key{ID: "garbage", Value: "v"}); err != nil {
-		t.Errorf("PutKey of what was deleted = %v", err)
+		t.Errorf("PutKey of the deleted key = %v", err)
 	}
 	if err := b.Close(); err != nil {
 		t.Fatal(err)
@@ -71,8 +71,8 @@ func TestUnreadableKeys(t *testing.T) {
 
 	b = open()
 	defer b.Close()
-	if ids := slices.Sorted(maps.Keys(named)); !slices.Equal(ids, []string{"later", "short"}) {
-		t.Errorf("named are %v", named)
+	if ids := slices.Sorted(maps.Keys(unreadable)); !slices.Equal(ids, []string{"later", "short"}) {
+		t.Errorf("Unreadable reported %v", unreadable)
 	}
 	if keys, err := b.Keys(ctx); err != nil || len(keys) != 3 {
 		t.Errorf("Keys = %+v, %v", keys, err)

@@ -1,4 +1,4 @@
-package server
+package conn
 
 import (
 	"errors"
@@ -61,8 +61,8 @@ func TestWriteLimit(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				time.Sleep(time.Second)
 				c := &slowConn{began: time.Now(), last: time.Now(), takes: tt.takes}
-				var l writeLimit
-				n, err := l.write(c, timeout, make([]byte, 1000))
+				var l WriteLimit
+				n, err := l.Write(c, timeout, make([]byte, 1000))
 				switch {
 				case n != min(c.taken, 1000):
 					t.Errorf("%d bytes were written, %d taken", n, c.taken)
@@ -84,9 +84,9 @@ func TestWriteLimit(t *testing.T) {
 func TestWriteLimitDeadlines(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		all := &slowConn{began: time.Now(), takes: func(time.Duration) int { return 1 << 30 }}
-		var l writeLimit
+		var l WriteLimit
 		for range 1000 {
-			if _, err := l.write(all, 30*time.Second, []byte("x")); err != nil {
+			if _, err := l.Write(all, 30*time.Second, []byte("x")); err != nil {
 				t.Fatal(err)
 			}
 			time.Sleep(10 * time.Millisecond)
@@ -96,13 +96,13 @@ func TestWriteLimitDeadlines(t *testing.T) {
 		}
 
 		none := &slowConn{began: time.Now(), takes: func(time.Duration) int { return 0 }}
-		l = writeLimit{}
+		l = WriteLimit{}
 		time.AfterFunc(time.Second, func() {
 			now := time.Now()
 			none.deadline.Store(&now)
 		})
 		began := time.Now()
-		if _, err := l.write(none, 30*time.Second, []byte("x")); !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(began) > 2*time.Second {
+		if _, err := l.Write(none, 30*time.Second, []byte("x")); !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(began) > 2*time.Second {
 			t.Errorf("%v after %v", err, time.Since(began))
 		}
 	})

@@ -1,4 +1,4 @@
-package server
+package conn
 
 import (
 	"errors"
@@ -9,16 +9,16 @@ import (
 	"pubsub/internal/park"
 )
 
-// writeLimit distinguishes a peer that takes nothing from a slow one. Its zero value is
+// WriteLimit distinguishes a peer that takes nothing from a slow one. Its zero value is
 // ready for use by the writer of one connection.
-type writeLimit struct {
+type WriteLimit struct {
 	deadline time.Time // the write deadline that is set
 }
 
-// write writes b to nc unless its peer acknowledges no byte for timeout, or up to an
-// eighth longer. While the peer takes some bytes, write may take longer. It ends earlier
+// Write writes b to nc unless its peer acknowledges no byte for timeout, or up to an
+// eighth longer. While the peer takes some bytes, Write may take longer. It ends earlier
 // if another goroutine sets an earlier write deadline.
-func (l *writeLimit) write(nc net.Conn, timeout time.Duration, b []byte) (n int, err error) {
+func (l *WriteLimit) Write(nc net.Conn, timeout time.Duration, b []byte) (n int, err error) {
 	step := max(timeout/16, time.Millisecond) // how often a blocking peer is checked
 	now := time.Now()
 	last := now   // when the peer last took some bytes

@@ -5,16 +5,6 @@ import (
 	"time"
 )
 
-// instant is a time in an eight-byte word: nanoseconds since a moment before the
-// server began, by the monotonic clock. 0 stands for no time.
-type instant int64
-
-// instant returns the instant of t.
-func (s *Server) instant(t time.Time) instant { return instant(t.Sub(s.began)) }
-
-// time is the inverse of instant.
-func (s *Server) time(i instant) time.Time { return s.began.Add(time.Duration(i)) }
-
 const (
 	// clockCheck is the time between two comparisons of the clocks.
 	clockCheck = 5 * time.Second
@@ -42,10 +32,7 @@ func (s *Server) watchClock(ctx context.Context) {
 		}
 		ahead += by
 		s.o.Events.ClockJumped(by)
-		now := s.o.Now()
-		for _, c := range s.registry.those(func(*conn) bool { return true }) {
-			c.dueBy(now)
-		}
+		s.registry.TickAll()
 	}
 }
 

@@ -1,0 +1,113 @@
+package server
+
+import (
+	"pubsub/internal/conn"
+	"pubsub/internal/session"
+	"time"
+)
+
+// endWait is how long the end of a session waits until the client's publishes are
+// acknowledged, if the session does not end by a fault of the client.
+const endWait = time.Second
+
+// endWith passes e, which ends the session, once the client's publishes at QoS 1 are
+// acknowledged. Otherwise the client would publish them again.
+func (m *mqttConn) endWith(e session.Event) {
+	if q := m.publishes.Load(); q != nil && q.endAfter(m, e) {
+		m.DueBy(m.s.o.Now().Add(endWait))
+		return
+	}
+	m.step(e)
+}
+
+// Name implements [conn.Protocol].
+func (m *mqttConn) Name() string { return transportMQTT }
+
+// Tick implements [conn.Protocol].
+func (m *mqttConn) Tick(now, wrote time.Time) time.Time {
+	next := wrote.Add(m.s.o.WSKeepAlive)
+	if !next.After(now) {
+		if b := m.framing().keepAlive(); b != nil {
+			m.SendKeepAlive(b)
+		}
+		next = now.Add(m.s.o.WSKeepAlive)
+	}
+	e, at := m.overdue(now)
+	if e != nil {
+		// In a goroutine: a will may have to be stored, and the shard must not wait for
+		// that. It calls DueBy.
+		m.s.registry.Go(func() { m.step(e) })
+	}
+	if !at.IsZero() && at.Before(next) {
+		next = at
+	}
+	return next
+}
+
+// overdue returns the event that is due at now, or nil and the time of the next check,
+// which is zero for never.
+func (m *mqttConn) overdue(now time.Time) (session.Event, time.Time) {
+	m.sessionMu.Lock()
+	at := m.session.Deadline(now)
+	silent, connected := m.session.TimedOut(now)
+	m.sessionMu.Unlock()
+	switch {
+	case silent && m.mayHaveSpoken(connected):
+		m.patience++
+		return nil, now.Add(lookAgain)
+	case !at.IsZero() && !now.Before(at):
+		m.patience = 0
+		return session.Tick{}, time.Time{}
+	}
+	m.patience = 0
+	if q := m.publishes.Load(); q != nil {
+		e, by := q.overdueEnd(now)
+		if e != nil {
+			return e, time.Time{}
+		}
+		if !by.IsZero() && (at.IsZero() || by.Before(at)) {
+			at = by
+		}
+	}
+	return nil, at
+}
+
+const (
+	// lookAgain is the time until a client that seems silent is checked again.
+	lookAgain = 100 * time.Millisecond
+	// keepAlivePatience and connectPatience are the numbers of such checks before a
+	// client that keeps sending bytes, but no packet, counts as silent. A connected
+	// client may have to wait as long as the backplane does.
+	keepAlivePatience = (backplaneWait + time.Second) / lookAgain
+	connectPatience   = time.Second / lookAgain
+)
+
+// mayHaveSpoken reports whether a packet may be among the client's bytes that have not
+// been read, or that are being served. After a pause of this process, or while the
+// client's messages wait for the backplane, their delay is not the client's fault.
+func (m *mqttConn) mayHaveSpoken(connected bool) bool {
+	most := keepAlivePatience
+	if !connected {
+		most = connectPatience
+		if m.IsFull() { // it sends more than its CONNECT, and does not read
+			return false
+		}
+	}
+	return time.Duration(m.patience) < most && m.HasInput()
+}
+
+// End ends the session for a reason of the server's. Tokens expire by Tick.
+func (m *mqttConn) End(why conn.Reason) {
+	switch why {
+	case conn.KeyRevoked:
+		m.step(session.Revoked{})
+	case conn.Draining:
+		m.endWith(session.Draining{})
+	}
+}
+
+// Closed reports the end to the session, which may publish its will.
+func (m *mqttConn) Closed() {
+	m.step(session.TransportClosed{})
+	m.unclaim()
+}
