@@ -383,7 +383,7 @@ func TestWalkPassesNobody(t *testing.T) {
 		slice := func() (more bool) {
 			b, more := l.walk(batch)
 			for _, s := range b {
-				s.member.queueUnread(s)
+				s.subscriber.queueUnread(s)
 			}
 			return more
 		}
@@ -437,7 +437,7 @@ func TestCutKeepsNothingAlive(t *testing.T) {
 			t.Fatalf("a log of at most 10 entries has room for %d", n)
 		}
 		for _, e := range s.log.entries[len(s.log.entries):cap(s.log.entries)] {
-			if e.parcel != nil {
+			if e.msg != nil {
 				t.Fatal("an entry that was cut is still referred to")
 			}
 		}

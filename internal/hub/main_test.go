@@ -199,7 +199,7 @@ func (h *Hub) check(t testing.TB) {
 	t.Helper()
 	var sum int64
 	kept := make(map[*pubsub.PreparedMessage]bool) // in a log, or for a member
-	for _, p := range h.recent.parcels {
+	for _, p := range h.recent.messages {
 		kept[p] = true
 	}
 	for i := range h.index.stripes {
@@ -211,14 +211,14 @@ func (h *Hub) check(t testing.TB) {
 				if l.newest != nil {
 					kept[l.newest] = true
 				}
-				bytes, atEnd, ordinal := 0, 0, l.plainAtBase()
+				bytes, atEnd, ordinal := 0, 0, l.plainBefore(l.base)
 				for _, e := range l.entries {
-					bytes += cost(e.parcel)
-					kept[e.parcel] = true
-					if e.plain != ordinal {
-						t.Fatalf("%s: entry has ordinal %d, want %d", name, e.plain, ordinal)
+					bytes += cost(e.msg)
+					kept[e.msg] = true
+					if e.plainBefore != ordinal {
+						t.Fatalf("%s: entry has ordinal %d, want %d", name, e.plainBefore, ordinal)
 					}
-					if !e.parcel.Retain {
+					if !e.msg.Retain {
 						ordinal++
 					}
 				}
@@ -230,12 +230,12 @@ func (h *Hub) check(t testing.TB) {
 						atEnd++
 					}
 					if s.initial != nil {
-						kept[s.initial.parcel] = true
+						kept[s.initial.msg] = true
 					}
 				}
-				if bytes != l.bytes || atEnd != int(l.atEnd) || ordinal != l.plain || int(l.walkLeft) > len(l.subscriptions) {
+				if bytes != l.bytes || atEnd != int(l.atEnd) || ordinal != l.plainTotal || int(l.walkLeft) > len(l.subscriptions) {
 					t.Fatalf("%s: bytes %d, counted %d; at end %d, counted %d; ordinal %d, counted %d; to wake %d of %d",
-						name, l.bytes, bytes, l.atEnd, atEnd, l.plain, ordinal, l.walkLeft, len(l.subscriptions))
+						name, l.bytes, bytes, l.atEnd, atEnd, l.plainTotal, ordinal, l.walkLeft, len(l.subscriptions))
 				}
 				if len(l.subscriptions) == 0 {
 					t.Fatalf("%s: a log without members is kept", name)

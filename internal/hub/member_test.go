@@ -362,7 +362,7 @@ func TestFirstLog(t *testing.T) {
 	h := New(Options{Backplane: newPlane(), Shards: 2})
 	a, b, c := newPeer(h, ""), newPeer(h, ""), newPeer(h, "") // a and c are of one shard, b is not
 	first, other := a.open(t, "t").log, b.open(t, "t").log
-	if first != &first.topic.first || other == first {
+	if first != &first.topic.firstLog || other == first {
 		t.Error("the first log, and only that, is to lie in the topic")
 	}
 	a.Close()
@@ -371,10 +371,10 @@ func TestFirstLog(t *testing.T) {
 	}
 	a, _, c = newPeer(h, ""), newPeer(h, ""), newPeer(h, "")
 	l := a.open(t, "u").log
-	if l.one[0] == nil {
+	if l.subsArray[0] == nil {
 		t.Error("one member needs an array of its own")
 	}
-	if s := c.open(t, "u"); s.log != l || l.one[0] != nil {
+	if s := c.open(t, "u"); s.log != l || l.subsArray[0] != nil {
 		t.Error("of two members the first is kept")
 	}
 	h.check(t)

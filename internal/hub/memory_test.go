@@ -144,7 +144,7 @@ func TestForgottenNewestComesFromTheStore(t *testing.T) {
 	}
 	forgot := 0
 	for _, s := range p.subs {
-		if s.log.forgot {
+		if s.log.forgotNewest {
 			forgot++
 		}
 	}
@@ -368,15 +368,15 @@ func TestRetainedIsShared(t *testing.T) {
 		topic := pubsub.Topic(fmt.Sprint(i))
 		retain(topic, uint64(i+3), 1000)
 		last(topic).Encoded(0, encode(2000))
-		if n := len(h.recent.parcels); n > recentMost || n != len(h.recent.order) {
+		if n := len(h.recent.messages); n > recentMaxCount || n != len(h.recent.order) {
 			t.Fatalf("%d are kept, in an order of %d", n, len(h.recent.order))
 		}
-		if n := h.Stats().BacklogBytes; n > h.backlog.limit/recentPart+5000 {
+		if n := h.Stats().BacklogBytes; n > h.backlog.limit/recentDivisor+5000 {
 			t.Fatalf("%d bytes are kept", n)
 		}
 	}
 	h.check(t)
-	if h.trimBacklogs(); h.Stats().BacklogBytes != 0 {
+	if h.trimBacklog(); h.Stats().BacklogBytes != 0 {
 		t.Errorf("%d bytes are kept where memory is short", h.Stats().BacklogBytes)
 	}
 	last("t")
@@ -479,8 +479,8 @@ func TestForgottenAgainMeanwhile(t *testing.T) {
 	publish := func(seq uint64) {
 		deliver(h, "t", fmt.Sprintf("a r%d b", seq))
 		s.log.mu.Lock()
-		s.log.cutTo(0, &h.backlog)
-		s.log.forget(&h.backlog)
+		s.log.cutToSize(0, &h.backlog)
+		s.log.forgetNewest(&h.backlog)
 		s.log.mu.Unlock()
 	}
 	publish(1)
@@ -512,8 +512,8 @@ func TestForgottenAndGone(t *testing.T) {
 	p.drain()
 	deliver(h, "t", "a r1 b")
 	s.log.mu.Lock()
-	s.log.cutTo(0, &h.backlog)
-	s.log.forget(&h.backlog)
+	s.log.cutToSize(0, &h.backlog)
+	s.log.forgetNewest(&h.backlog)
 	s.log.mu.Unlock()
 	deliver(h, "t", "c")
 	h.pump()

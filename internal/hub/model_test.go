@@ -178,7 +178,7 @@ func plainIn(ps []*pubsub.PreparedMessage) (n uint64) {
 
 func (m *model) takes(s *modelSub, p *pubsub.PreparedMessage, initial bool) bool {
 	switch {
-	case s.opts.NoLocal && p.Sender != "" && p.Sender == s.peer.name:
+	case s.opts.NoLocal && p.Sender != "" && p.Sender == s.peer.sender:
 		return false
 	case p.Retain && p.Version.Generation == s.seen.Generation && p.Version.Seq < s.seen.Seq:
 		return false
@@ -270,7 +270,7 @@ func (m *model) topic() pubsub.Topic { return pubsub.Topic(fmt.Sprint("t", m.rnd
 func (m *model) parcel(topic pubsub.Topic) *pubsub.PreparedMessage {
 	msg := pubsub.Message{Topic: topic, Published: m.now, Data: []byte(strings.Repeat("x", m.rnd.IntN(300)))}
 	if m.rnd.IntN(2) == 0 && len(m.peers) > 0 {
-		msg.Sender = m.peers[m.rnd.IntN(len(m.peers))].name
+		msg.Sender = m.peers[m.rnd.IntN(len(m.peers))].sender
 	}
 	if m.rnd.IntN(4) == 0 {
 		msg.HasTTL, msg.TTL = true, uint32(m.rnd.IntN(4))
@@ -384,8 +384,8 @@ func (m *model) place(s *modelSub, p *pubsub.PreparedMessage) int {
 
 // readOne has p read one piece, and compares.
 func (m *model) readOne(t *testing.T, p *modelPeer) (asleep bool) {
-	next := p.ready
-	if last := p.ready; last != nil {
+	next := p.readyTail
+	if last := p.readyTail; last != nil {
 		for next = last.next; next.paused && next != last; {
 			next = next.next
 		}
