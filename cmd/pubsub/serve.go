@@ -58,18 +58,14 @@ func settingFlags(n *kong.Node, some []config.Setting) []setting {
 	for i, s := range some {
 		given[i].name = s.Name
 		target := reflect.ValueOf(&given[i].values).Elem()
-		help := s.Help
-		if s.Zero != "" {
-			help += " 0 means " + s.Zero + "."
-		}
 		f := &kong.Flag{
 			Value: &kong.Value{
-				Name: s.Name, Help: help, OrigHelp: help, Default: s.Default,
+				Name: s.Name, Help: s.Help, OrigHelp: s.Help, Default: s.Default,
 				Target: target, DefaultValue: reflect.Zero(target.Type()),
 				Mapper: settingMapper{s.Bool}, Tag: &kong.Tag{},
 			},
 			Group:       &kong.Group{Key: s.Group, Title: s.Group},
-			PlaceHolder: s.Value,
+			PlaceHolder: s.Placeholder,
 		}
 		if s.List {
 			f.PlaceHolder += ",..."

@@ -36,7 +36,7 @@ func (n *node) adminToken() (string, error) {
 		fmt.Fprintf(n.out, "Admin token of this run: %s\n", token)
 		return token, nil
 	}
-	path := filepath.Join(n.cfg.DataDir, adminTokenFile)
+	path := filepath.Join(string(n.cfg.DataDir), adminTokenFile)
 	switch token, err := config.ReadToken(path); {
 	case err == nil:
 		n.warnOfReaders(path)

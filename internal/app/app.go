@@ -198,7 +198,7 @@ func (n *node) build(adminToken string) {
 		WriteTimeout:     n.cfg.WriteTimeout,
 		HandshakeTimeout: n.cfg.HandshakeTimeout,
 		DrainTimeout:     max(n.cfg.DrainTimeout, 1), // 0 would be the default
-		MaxKeepAlive:     uint16(n.cfg.MaxKeepAlive / time.Second),
+		MaxKeepAlive:     uint16(n.cfg.MaxKeepAlive),
 		Limits:           limitsOf(n.cfg),
 		Events:           n.serverEvents(),
 		SocketEvents:     n.socketEvents(),

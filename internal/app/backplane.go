@@ -26,7 +26,7 @@ func (n *node) clustered() bool { return len(n.cfg.NATS) > 0 }
 
 func (n *node) openLocal(ctx context.Context) error {
 	b, err := openLocal(ctx, local.Options{
-		Dir:         n.cfg.DataDir,
+		Dir:         string(n.cfg.DataDir),
 		InMemory:    n.cfg.InMemory,
 		DiskReserve: diskReserve(n.cfg),
 		Events:      n.storeEvents(),
@@ -63,16 +63,16 @@ func (n *node) openNATS() error {
 func NATSOptions(cfg *config.Config) nats.Options {
 	return nats.Options{
 		URLs:           cfg.NATS,
-		CredsFile:      cfg.NATSCreds,
-		NKeyFile:       cfg.NATSNKey,
-		User:           cfg.NATSUser,
+		CredsFile:      string(cfg.NATSCreds),
+		NKeyFile:       string(cfg.NATSNKey),
+		User:           string(cfg.NATSUser),
 		Password:       string(cfg.NATSPassword),
 		Token:          string(cfg.NATSToken),
-		CertFile:       cfg.NATSCert,
-		KeyFile:        cfg.NATSKey,
-		CAFile:         cfg.NATSCA,
-		Prefix:         cfg.NATSPrefix,
-		Replicas:       cfg.NATSReplicas,
+		CertFile:       string(cfg.NATSCert),
+		KeyFile:        string(cfg.NATSKey),
+		CAFile:         string(cfg.NATSCA),
+		Prefix:         string(cfg.NATSPrefix),
+		Replicas:       int(cfg.NATSReplicas),
 		MaxMessageSize: int(cfg.MaxMessageSize),
 		SyncInterval:   cfg.NATSSyncInterval,
 	}
@@ -117,5 +117,5 @@ func (n *node) storeName() string {
 	case n.cfg.InMemory:
 		return "memory"
 	}
-	return n.cfg.DataDir
+	return string(n.cfg.DataDir)
 }

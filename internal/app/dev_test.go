@@ -34,7 +34,7 @@ func load(t *testing.T, flags ...string) *config.Config {
 func TestDevSettings(t *testing.T) {
 	for _, tt := range []struct {
 		flags    []string
-		listen   string
+		listen   config.Addr
 		inMemory bool
 	}{
 		{nil, "127.0.0.1:7676", true},
@@ -59,12 +59,12 @@ func TestDevSettings(t *testing.T) {
 func TestDevIsOnLoopbackOnly(t *testing.T) {
 	cfg := devConfig(load(t, "dev", "true"))
 	// Any free ports: those of the defaults may be in use.
-	for _, address := range []*string{&cfg.Listen, &cfg.OpsListen} {
-		host, _, err := net.SplitHostPort(*address)
+	for _, address := range []*config.Addr{&cfg.Listen, &cfg.OpsListen} {
+		host, _, err := net.SplitHostPort(string(*address))
 		if err != nil {
 			t.Fatal(err)
 		}
-		*address = net.JoinHostPort(host, "0")
+		*address = config.Addr(net.JoinHostPort(host, "0"))
 	}
 	n := &node{cfg: cfg, log: slog.New(slog.DiscardHandler)}
 	if err := n.listen(); err != nil {

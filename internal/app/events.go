@@ -25,16 +25,16 @@ func (n *node) serverEvents() server.Events {
 			m.accepted(transport, size, retain, took)
 		},
 		PublishDropped: func(reason, topic string) {
-			m.dropped.WithLabelValues(reason).Inc()
+			m.unaccepted.WithLabelValues(reason).Inc()
 			n.log.Debug("publish dropped", "reason", reason, "topic", topic)
 		},
 		TokenRefused:    func(reason error) { n.log.Debug("token refused", "reason", reason) },
-		DeliveryDropped: func(reason string) { m.undelivered.WithLabelValues(reason).Inc() },
+		DeliveryDropped: func(reason string) { m.dropped.WithLabelValues(reason).Inc() },
 		KeyCreated:      func(id string) { n.log.Info("key created", "key", id) },
 		KeyDeleted:      func(id string) { n.log.Info("key deleted", "key", id) },
 		Connected: func(transport string) {
 			m.connections.WithLabelValues(transport).Inc()
-			m.connected.WithLabelValues(transport).Inc()
+			m.opened.WithLabelValues(transport).Inc()
 		},
 		Disconnected: func(transport string) { m.connections.WithLabelValues(transport).Dec() },
 		Refused: func(transport, reason string) {

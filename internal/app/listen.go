@@ -40,13 +40,13 @@ func (n *node) listen() error {
 		n.certs = &certificates{}
 		n.certs.current.Store(cert)
 	}
-	if n.public, err = listenOn("listen", n.cfg.Listen); err != nil {
+	if n.public, err = listenOn("listen", string(n.cfg.Listen)); err != nil {
 		return err
 	}
 	if n.cfg.OpsListen == "" {
 		return nil
 	}
-	if n.ops, err = listenOn("ops-listen", n.cfg.OpsListen); err != nil {
+	if n.ops, err = listenOn("ops-listen", string(n.cfg.OpsListen)); err != nil {
 		n.closeListeners()
 		return err
 	}

@@ -35,7 +35,7 @@ func OpenStore(ctx context.Context, cfg *config.Config, tell func(error)) (pubsu
 		return nats.Open(o)
 	}
 	b, err := openLocal(ctx, local.Options{
-		Dir:         cfg.DataDir,
+		Dir:         string(cfg.DataDir),
 		DiskReserve: diskReserve(cfg),
 		Events:      local.Events{Error: failed, Unreadable: unreadable},
 	})

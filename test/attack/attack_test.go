@@ -161,5 +161,5 @@ func (b *broker) checkBounds(t *testing.T) (closed float64) {
 	if n := m[`pubsub_errors_total{op="accept"}`]; n != 0 {
 		t.Errorf("%v errors of accept", n)
 	}
-	return m["pubsub_sockets_closed_total"]
+	return m[`pubsub_sockets_closed_total{limit="max-sockets"}`]
 }

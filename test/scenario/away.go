@@ -82,7 +82,7 @@ func TestClusterNATSOutage(t *testing.T) {
 		m.Expect("t", data)
 	}
 	expect("before", a.publish("t", "before", "retain=true"))
-	connected := b.metric("pubsub_connections_total")
+	connected := b.metric("pubsub_connections_opened_total")
 	if got := b.metric("pubsub_nats_connected"); got != 1 {
 		t.Errorf("pubsub_nats_connected is %v", got)
 	}
@@ -133,7 +133,7 @@ func TestClusterNATSOutage(t *testing.T) {
 		}
 	}
 	m.Expect("t", "by MQTT")
-	if got := b.metric("pubsub_connections_total"); got != connected {
+	if got := b.metric("pubsub_connections_opened_total"); got != connected {
 		t.Errorf("%v connections were made meanwhile", got-connected)
 	}
 	if got := b.metric("pubsub_nats_reconnects_total"); got < 1 {

@@ -54,7 +54,7 @@ func TestChurn(t *testing.T) {
 	others := len(descriptors(t)["socket"])
 	n := start(t, func(cfg *config.Config) {
 		// Not in memory, where the store's log would be part of the heap.
-		cfg.InMemory, cfg.DataDir = false, t.TempDir()
+		cfg.InMemory, cfg.DataDir = false, config.Dir(t.TempDir())
 		cfg.LogLevel = "error"         // what is logged is kept
 		cfg.SubscriberBuffer = 4 << 20 // those who stay are to lose nothing however busy the machine is
 	})

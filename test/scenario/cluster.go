@@ -260,7 +260,7 @@ func jetStream(t testing.TB, s *natsServer) (*nats.Conn, jetstream.JetStream) {
 }
 
 // prefix is how the names of a node's broker begin in NATS.
-func (n *node) prefix() string { return n.next.Load().NATSPrefix }
+func (n *node) prefix() string { return string(n.next.Load().NATSPrefix) }
 
 // The stream of retained messages is deleted under nodes that run: /readyz is 503 at
 // once and 200 within 15 s, publishing is refused meanwhile, the log says why, streams

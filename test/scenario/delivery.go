@@ -171,7 +171,7 @@ func TestOrderOfOnePublisher(t *testing.T) {
 // order.
 func TestPipelinedRetainedPublishesKeepTheirOrder(t *testing.T) {
 	forEachTransport(t, func(t *testing.T, m transport) {
-		n := start(t, func(c *config.Config) { c.InMemory, c.DataDir = false, t.TempDir() })
+		n := start(t, func(c *config.Config) { c.InMemory, c.DataDir = false, config.Dir(t.TempDir()) })
 		s := m.subscribe(n, n.token("t"), "t")
 		p := n.adminClient()
 		var ps []mqtt.Packet

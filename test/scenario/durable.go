@@ -291,7 +291,7 @@ func TestTTL(t *testing.T) {
 // value, whatever it had.
 func TestRestart(t *testing.T) {
 	dir := t.TempDir()
-	onDisk := func(c *config.Config) { c.InMemory, c.DataDir = false, dir }
+	onDisk := func(c *config.Config) { c.InMemory, c.DataDir = false, config.Dir(dir) }
 	first := start(t, onDisk)
 	old := first.publish("t", "old", "retain=true")
 	now := first.publish("t", "now", "retain=true")

@@ -117,7 +117,7 @@ func TestDrain(t *testing.T) {
 	forEachTransport(t, func(t *testing.T, m transport) {
 		const streams, spread = 20, time.Second
 		dir := t.TempDir()
-		stored := func(c *config.Config) { c.InMemory, c.DataDir = false, dir }
+		stored := func(c *config.Config) { c.InMemory, c.DataDir = false, config.Dir(dir) }
 		n := start(t, stored, func(c *config.Config) { c.DrainTimeout = spread })
 		var ss []subscriber
 		for range streams {

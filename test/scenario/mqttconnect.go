@@ -125,7 +125,7 @@ func TestConnectRefusals(t *testing.T) {
 
 // The properties of CONNACK, and Session Present 0.
 func TestConnack(t *testing.T) {
-	n := start(t, func(c *config.Config) { c.MaxKeepAlive = 10 * time.Second })
+	n := start(t, func(c *config.Config) { c.MaxKeepAlive = 10 })
 	for _, tt := range []struct {
 		name     string
 		c        mqtt.Connect

@@ -202,7 +202,7 @@ var properties = []byte("\x26\x00\x01b\x00\x01z" + "\x01\x01" + "\x03\x00\x0atex
 // over a restart.
 func TestPropertiesTravelUnaltered(t *testing.T) {
 	dir := t.TempDir()
-	onDisk := func(c *config.Config) { c.InMemory, c.DataDir = false, dir }
+	onDisk := func(c *config.Config) { c.InMemory, c.DataDir = false, config.Dir(dir) }
 	n := start(t, onDisk)
 	m := n.adminClient("t", "plain")
 	m.SubscribeWith(9, mqtt.Filter{Topic: "with id"})
@@ -316,7 +316,7 @@ func TestClientMaximumPacketSize(t *testing.T) {
 	n.publish("t", strings.Repeat("z", 90), "ttl=9")
 	n.publish("t", "end")
 	m.Expect("t", "end")
-	if got := n.metric(`pubsub_deliveries_dropped_total{reason="packet-too-large"}`); got != 7 {
+	if got := n.metric(`pubsub_messages_dropped_total{reason="packet-too-large"}`); got != 7 {
 		t.Errorf("%v deliveries are counted as too large, not 7", got)
 	}
 }
@@ -331,7 +331,7 @@ func TestSubscribeToManyLargeRetained(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	n := start(t, func(c *config.Config) { c.InMemory, c.DataDir, c.WriteTimeout = false, dir, patience })
+	n := start(t, func(c *config.Config) { c.InMemory, c.DataDir, c.WriteTimeout = false, config.Dir(dir), patience })
 	p := n.adminClient()
 	filler := strings.Repeat("x", 32000)
 	sub := mqtt.Subscribe{PacketID: 1}

@@ -118,7 +118,7 @@ var brokers atomic.Int64
 func ownBroker(s *natsServer) func(*config.Config) {
 	prefix := fmt.Sprint("b", brokers.Add(1))
 	return func(c *config.Config) {
-		c.InMemory, c.NATS, c.NATSPrefix = false, []string{s.url()}, prefix
+		c.InMemory, c.NATS, c.NATSPrefix = false, []string{s.url()}, config.Prefix(prefix)
 	}
 }
 
@@ -131,7 +131,7 @@ func toNATS(c *config.Config) {
 		h.Write([]byte(c.DataDir))
 		c.DataDir = config.Default().DataDir
 		set(c)
-		c.NATSPrefix = fmt.Sprintf("d%x", h.Sum64())
+		c.NATSPrefix = config.Prefix(fmt.Sprintf("d%x", h.Sum64()))
 		return
 	}
 	set(c)

@@ -43,7 +43,7 @@ func TestReloadOfCertificate(t *testing.T) {
 			c("t", data)
 		}
 		// Nobody has gone, and nobody has come back.
-		if now, ever := n.metric("pubsub_connections{"), n.metric("pubsub_connections_total"); now != 15 || ever != 15 {
+		if now, ever := n.metric("pubsub_connections{"), n.metric("pubsub_connections_opened_total"); now != 15 || ever != 15 {
 			t.Errorf("%v connections now, %v ever", now, ever)
 		}
 		if got := n.serial(); got.Cmp(big.NewInt(serial)) != 0 {
@@ -69,7 +69,7 @@ func TestReloadOfCertificate(t *testing.T) {
 	// Other files, with other names.
 	n.certFile, n.keyFile = n.certFile+".new", n.keyFile+".new"
 	n.writeCertificate(t, 3)
-	n.change(func(c *config.Config) { c.TLSCert, c.TLSKey = n.certFile, n.keyFile })
+	n.change(func(c *config.Config) { c.TLSCert, c.TLSKey = config.File(n.certFile), config.File(n.keyFile) })
 	check("other files", 3)
 }
 

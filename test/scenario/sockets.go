@@ -89,7 +89,7 @@ func TestMaxSockets(t *testing.T) {
 		answered(t, c)
 	}
 	n.sockets(t, 4)
-	if got := n.metric("pubsub_sockets_closed_total "); got != 2 {
+	if got := n.metric(`pubsub_sockets_closed_total{limit="max-sockets"}`); got != 2 {
 		t.Errorf("%v closed", got)
 	}
 	for _, c := range []net.Conn{kept, later, next} {
@@ -110,7 +110,7 @@ func TestMaxSocketsAllBusy(t *testing.T) {
 	if _, err := io.WriteString(post, request("POST", "/events?topic=t", asAdminLine, "Content-Length: 4")+"12"); err != nil {
 		t.Fatal(err)
 	}
-	closed := n.metric("pubsub_sockets_closed_total ")
+	closed := n.metric(`pubsub_sockets_closed_total{limit="max-sockets"}`)
 	n.sockets(t, 3)
 	for range 3 {
 		waiting := dial(t, n.addr) // into the kernel's queue
@@ -135,10 +135,10 @@ func TestMaxSocketsAllBusy(t *testing.T) {
 		t.Errorf("the body that came at last: %v, %v", resp, err)
 	}
 	stream.Expect("event: message\ndata: 1234\n")
-	if got := n.metric("pubsub_sockets_waits_total "); got < 1 {
+	if got := n.metric("pubsub_accept_pauses_total "); got < 1 {
 		t.Errorf("waited %v times", got)
 	}
-	if got := n.metric("pubsub_sockets_closed_total "); got != closed {
+	if got := n.metric(`pubsub_sockets_closed_total{limit="max-sockets"}`); got != closed {
 		t.Errorf("%v were closed meanwhile", got-closed)
 	}
 	if got := strings.Count(n.log.String(), "connection limit reached"); got != 1 {
@@ -335,7 +335,7 @@ func testSocketsPerIP(t *testing.T, n *node, other net.Conn, dial func() net.Con
 		io.WriteString(c, request("GET", "/")) // it may be reset already
 		closedByServer(t, "one of an address that is busy", c)
 	}
-	if got := n.metric("pubsub_sockets_closed_per_ip_total "); got != 7+3+1+3 {
+	if got := n.metric(`pubsub_sockets_closed_total{limit="max-connections-per-ip"}`); got != 7+3+1+3 {
 		t.Errorf("%v closed", got)
 	}
 	answered(t, other)

@@ -256,7 +256,7 @@ func TestStalledReader(t *testing.T) {
 			} else {
 				s.c.Expect("event: message\ndata: next\n")
 			}
-			if got := n.metric("pubsub_messages_dropped_total"); got != float64(plain-received) {
+			if got := n.metric(`pubsub_messages_dropped_total{reason="slow-subscriber"}`); got != float64(plain-received) {
 				t.Errorf("%v messages counted as dropped, want %d", got, plain-received)
 			}
 		})

@@ -42,7 +42,7 @@ func startTLS(t testing.TB, settings ...func(*config.Config)) *tlsNode {
 	dir := t.TempDir()
 	n := &tlsNode{certFile: filepath.Join(dir, "cert.pem"), keyFile: filepath.Join(dir, "key.pem"), roots: x509.NewCertPool()}
 	n.writeCertificate(t, 1)
-	withCert := func(c *config.Config) { c.TLSCert, c.TLSKey = n.certFile, n.keyFile }
+	withCert := func(c *config.Config) { c.TLSCert, c.TLSKey = config.File(n.certFile), config.File(n.keyFile) }
 	n.node = start(t, append(settings, withCert)...)
 	n.http.Transport = &http.Transport{TLSClientConfig: n.client(), ForceAttemptHTTP2: true}
 	n.key = n.newKey()

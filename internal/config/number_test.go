@@ -21,14 +21,16 @@ func TestSize(t *testing.T) {
 		{"9223372036854775807", math.MaxInt64, "9223372036854775807"},
 		{"8589934591GiB", 8589934591 << 30, "8589934591GiB"},
 	} {
-		got, err := ParseSize(tt.in)
+		var got Size
+		err := got.UnmarshalText([]byte(tt.in))
 		if err != nil || got != tt.want || got.String() != tt.out {
-			t.Errorf("ParseSize(%q) = %d (%s), %v; want %d (%s)", tt.in, got, got, err, tt.want, tt.out)
+			t.Errorf("%q: %d (%s), %v; want %d (%s)", tt.in, got, got, err, tt.want, tt.out)
 		}
 	}
 	for _, in := range []string{"", "KiB", "-1", "+1", "1.5GiB", "1KB", "1K", "1kB", "1e3", "0x10", "1_000", " 1", "1 ", "1KiBKiB", "8589934592GiB", "9223372036854775808", "1TiB"} {
-		if got, err := ParseSize(in); err == nil {
-			t.Errorf("ParseSize(%q) = %d, want an error", in, got)
+		var got Size
+		if err := got.UnmarshalText([]byte(in)); err == nil {
+			t.Errorf("%q: %d, want an error", in, got)
 		}
 	}
 }
