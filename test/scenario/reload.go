@@ -112,8 +112,8 @@ func TestReloadOfLimits(t *testing.T) {
 
 	// Below the number of clients: they stay, and no others are accepted.
 	n.change(func(c *config.Config) { c.MaxConnections = 1 })
-	for _, mode := range transports {
-		mode.refused(n, token, "t")
+	for _, tr := range transports {
+		tr.refused(n, token, "t")
 		n.connections(t, 2)
 	}
 	live("fewer connections")
