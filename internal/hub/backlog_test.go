@@ -10,6 +10,74 @@ import (
 	"pubsub"
 )
 
+// The backlog counts the memory in use: each message once, however many logs have it, and
+// every encoding, whenever it is made.
+func TestBacklogCountsMemory(t *testing.T) {
+	h := New(Options{Backplane: newBackplane(), Shards: 4})
+	var peers []*peer
+	for range 8 { // some of each shard
+		p := newPeer(h, "")
+		p.resume(t, "t")
+		p.drain()
+		peers = append(peers, p)
+	}
+	p := plain("t", "content")
+	h.Deliver(p)
+	const places = 4
+	want := p.Size() + places*entrySize
+	if got := h.Stats().BacklogBytes; got != want {
+		t.Errorf("%d bytes are kept, want %d", got, want)
+	}
+	before := p.Size()
+	p.Encoded(0, encode(5000))
+	p.Encoded(1, encode(7000))
+	if grown := p.Size() - before; grown < 12_000 || grown > 15_000 {
+		t.Errorf("encodings of 12,000 bytes count as %d", grown)
+	}
+	if got := h.Stats().BacklogBytes; got != p.Size()+places*entrySize {
+		t.Errorf("%d bytes are kept after it was encoded, want %d", got, p.Size()+places*entrySize)
+	}
+	h.check(t)
+	h.pump()
+	for _, p := range peers {
+		p.drain()
+	}
+	if got := h.Stats().BacklogBytes; got != 0 {
+		t.Errorf("%d bytes are kept of what all have read", got)
+	}
+	p.Encoded(2, encode(100))
+	if got := h.Stats().BacklogBytes; got != 0 {
+		t.Errorf("%d bytes are kept of what nobody keeps", got)
+	}
+}
+
+// The next reader trims encodings that were made while the messages were unread, because
+// nothing else may be published.
+func TestEncodingsAreTrimmed(t *testing.T) {
+	const limit = 200_000
+	h := New(Options{Backplane: newBackplane(), Shards: 1, BacklogMemory: limit})
+	slow, fast := newPeer(h, ""), newPeer(h, "")
+	slow.resume(t, "t")
+	fast.resume(t, "t")
+	slow.drain()
+	fast.drain()
+	var ps []*pubsub.PreparedMessage
+	for range 100 {
+		p := plain("t", strings.Repeat("\n", 100))
+		ps = append(ps, p)
+		h.Deliver(p)
+	}
+	for _, p := range ps {
+		p.Encoded(0, encode(10_000))
+	}
+	h.pump()
+	fast.drain()
+	if n := h.Stats().BacklogBytes; n > limit {
+		t.Errorf("%d bytes are kept, the limit is %d", n, limit)
+	}
+	h.check(t)
+}
+
 // bytesOf returns what the log of p's n-th subscription keeps.
 func bytesOf(p *peer, n int) int { return int(p.subs[n].log.size()) }
 
@@ -22,11 +90,11 @@ func sized(n int) string {
 func TestTrimCutsTheLongest(t *testing.T) {
 	const message = 1000
 	data := sized(message)
-	h := New(Options{Backplane: newPlane(), Shards: 1, BacklogMemory: 100 * message})
+	h := New(Options{Backplane: newBackplane(), Shards: 1, BacklogMemory: 100 * message})
 	p := newPeer(h, "")
 	topics := []pubsub.Topic{"a", "b", "c", "d"}
 	for _, topic := range topics {
-		p.open(t, topic)
+		p.resume(t, topic)
 	}
 	for i, n := range []int{10, 20, 30, 40} { // together just the limit
 		for range n {
@@ -75,15 +143,15 @@ func nonZero(m map[pubsub.Topic]uint64) map[pubsub.Topic]uint64 {
 // However many topics and shards there are, all logs together stay within the
 // limit, what was lost is told exactly, and nothing is left in the end.
 func TestBacklogIsBounded(t *testing.T) {
-	rnd := seeded(t)
+	rnd := newRand(t)
 	const limit = 200_000
-	h := New(Options{Backplane: newPlane(), Shards: 3, BacklogMemory: limit, SubscriberBuffer: 50_000})
+	h := New(Options{Backplane: newBackplane(), Shards: 3, BacklogMemory: limit, SubscriberBuffer: 50_000})
 	var peers []*peer
 	published := map[pubsub.Topic]uint64{}
 	for i := range 40 {
 		p := newPeer(h, "")
 		for j := range 3 {
-			p.open(t, pubsub.Topic(fmt.Sprint("t", (i+j*7)%20)))
+			p.resume(t, pubsub.Topic(fmt.Sprint("t", (i+j*7)%20)))
 		}
 		p.drain()
 		peers = append(peers, p)
@@ -145,11 +213,11 @@ func tally(ds []Delivery, n map[pubsub.Topic]uint64) {
 
 // Members that leave without having read free what they held up.
 func TestLeavingFreesTheBacklog(t *testing.T) {
-	h := New(Options{Backplane: newPlane(), Shards: 2})
+	h := New(Options{Backplane: newBackplane(), Shards: 2})
 	slow, fast := newPeer(h, ""), newPeer(h, "")
 	alone := newPeer(h, "")
 	for _, p := range []*peer{slow, fast, alone} {
-		p.open(t, "t")
+		p.resume(t, "t")
 		p.drain()
 	}
 	deliver(h, "t", "a r1 b")
@@ -173,11 +241,11 @@ func TestBacklogIsBoundedConcurrently(t *testing.T) {
 	const publishers = 4
 	data := strings.Repeat("x", 1000)
 	for _, limit := range []int64{4_000, 100_000} { // room for little more than trimming leaves, and for more
-		h := New(Options{Backplane: newPlane(), Shards: 2, BacklogMemory: limit})
+		h := New(Options{Backplane: newBackplane(), Shards: 2, BacklogMemory: limit})
 		var peers []*peer
 		for i := range 32 {
 			p := newPeer(h, "")
-			p.open(t, pubsub.Topic(fmt.Sprint("t", i%publishers)))
+			p.resume(t, pubsub.Topic(fmt.Sprint("t", i%publishers)))
 			peers = append(peers, p)
 		}
 		for range 500 {
@@ -204,9 +272,9 @@ func TestBacklogIsBoundedConcurrently(t *testing.T) {
 
 // What is published behind the back of a trimming, into a log that it has looked
 // at, is trimmed by whoever trims when they are done.
-func TestTrimLooksAgain(t *testing.T) {
+func TestTrimmingIsRepeated(t *testing.T) {
 	const limit = 100_000
-	h := New(Options{Backplane: newPlane(), Shards: 1, BacklogMemory: limit, SubscriberBuffer: 10 * limit})
+	h := New(Options{Backplane: newBackplane(), Shards: 1, BacklogMemory: limit, SubscriberBuffer: 10 * limit})
 	// The first stripe's log is empty when it is looked at; the last one's lock
 	// then stops the search.
 	first, last := &h.index.stripes[0], &h.index.stripes[len(h.index.stripes)-1]
@@ -222,8 +290,8 @@ func TestTrimLooksAgain(t *testing.T) {
 		}
 	}
 	p := newPeer(h, "")
-	p.open(t, early)
-	p.open(t, middle)
+	p.resume(t, early)
+	p.resume(t, middle)
 	h.Deliver(plain(middle, strings.Repeat("x", limit/2)))
 	last.mu.Lock()
 	// publish returns when data is in topic's log; whoever trims is stopped.

@@ -43,7 +43,7 @@ const last = "last"
 func newClient(t *testing.T, h *Hub, topics []pubsub.Topic) *client {
 	c := &client{t: t, wake: make(chan struct{}, 1), done: make(chan struct{}),
 		seen: make(map[pubsub.Topic]*account), left: len(topics)}
-	c.Subscriber = newMember(h, c, "")
+	c.Subscriber = newSubscriber(h, c, "")
 	for _, topic := range topics {
 		c.seen[topic] = &account{next: make(map[string]int)}
 	}
@@ -153,8 +153,8 @@ func TestConcurrent(t *testing.T) {
 func testConcurrent(t *testing.T, o Options) {
 	const publishers, messages, members, churners = 3, 400, 60, 4
 	topics := []pubsub.Topic{"a", "b", "c", "d"}
-	rnd := seeded(t)
-	b := newPlane()
+	rnd := newRand(t)
+	b := newBackplane()
 	o.Backplane = b
 	h := New(o)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -289,7 +289,7 @@ func churn(t *testing.T, h *Hub, topics []pubsub.Topic, rnd *rand.Rand) {
 // TestReadRacesWithLeaving has a member read on one goroutine what another one
 // subscribes to, leaves and opens too late.
 func TestReadRacesWithLeaving(t *testing.T) {
-	h := New(Options{Backplane: newPlane(), Shards: 2, SubscriberBuffer: room(5)})
+	h := New(Options{Backplane: newBackplane(), Shards: 2, SubscriberBuffer: room(5)})
 	ctx, cancel := context.WithCancel(t.Context())
 	var work sync.WaitGroup
 	work.Go(func() { h.Run(ctx) })
@@ -305,7 +305,7 @@ func TestReadRacesWithLeaving(t *testing.T) {
 		members.Go(func() {
 			for range 100 {
 				p := &racer{wake: make(chan struct{}, 1)}
-				p.Subscriber = newMember(h, p, "")
+				p.Subscriber = newSubscriber(h, p, "")
 				rctx, stop := context.WithCancel(ctx)
 				var reading sync.WaitGroup
 				reading.Go(func() { p.run(rctx) })
@@ -326,7 +326,7 @@ func TestReadRacesWithLeaving(t *testing.T) {
 				stop()
 				reading.Wait()
 				if ds, _ := p.Read(make([]Delivery, 0, 4), 0, time.Now()); len(ds) != 0 {
-					t.Errorf("read %s after Close", show(ds))
+					t.Errorf("read %s after Close", render(ds))
 				}
 			}
 		})

@@ -26,15 +26,15 @@ func awaitJoins(t testing.TB, h *Hub, topic pubsub.Topic, n int) {
 
 // A topic is wanted when its first member joins and dropped when its last one
 // leaves, whatever shards they are of.
-func TestWantAndDrop(t *testing.T) {
-	b := newPlane()
+func TestBackplaneSubscribeAndUnsubscribe(t *testing.T) {
+	b := newBackplane()
 	h := New(Options{Backplane: b, Shards: 4})
 	for round := 1; round <= 3; round++ {
 		var peers []*peer
 		for range 10 {
 			p := newPeer(h, "")
-			p.open(t, "t")
-			p.open(t, "u")
+			p.resume(t, "t")
+			p.resume(t, "u")
 			peers = append(peers, p)
 		}
 		if w, d := b.counts("t"); w != round || d != round-1 {
@@ -76,28 +76,28 @@ func joiners(t *testing.T, h *Hub, ctx context.Context, n int, meanwhile func())
 	return peers, errs
 }
 
-func TestWantFails(t *testing.T) {
-	b := newPlane()
+func TestSubscribeFails(t *testing.T) {
+	b := newBackplane()
 	h := New(Options{Backplane: b, Shards: 3})
 	broken := errors.New("no bus")
 	release := make(chan error)
-	b.want = func(context.Context, pubsub.Topic) error { return <-release }
+	b.onSubscribe = func(context.Context, pubsub.Topic) error { return <-release }
 	peers, errs := joiners(t, h, t.Context(), 8, func() { release <- broken })
 	for _, err := range errs {
 		if !errors.Is(err, broken) {
 			t.Errorf("a joiner was told %v", err)
 		}
 	}
-	if w, d := b.counts("t"); w != 0 || d != 0 || b.asked.Load() != 1 {
-		t.Errorf("asked %d times, %d wants, %d drops", b.asked.Load(), w, d)
+	if w, d := b.counts("t"); w != 0 || d != 0 || b.subscribeCalls.Load() != 1 {
+		t.Errorf("asked %d times, %d wants, %d drops", b.subscribeCalls.Load(), w, d)
 	}
 	if len(h.Topics("", "", 10)) != 0 {
 		t.Error("the topic is still there")
 	}
 	// Whoever joins next asks again.
-	b.want = nil
+	b.onSubscribe = nil
 	for _, p := range peers {
-		p.open(t, "t")
+		p.resume(t, "t")
 	}
 	if w, _ := b.counts("t"); w != 1 {
 		t.Errorf("%d wants after a failed one, want 1", w)
@@ -113,12 +113,12 @@ func TestWantFails(t *testing.T) {
 
 // A second attempt begins while those that wait for the first, which failed, have
 // not looked yet: each Subscribe that succeeded is dropped once.
-func TestWantFailsWhileOthersJoin(t *testing.T) {
-	b := newPlane()
+func TestSubscribeFailsWhileOthersJoin(t *testing.T) {
+	b := newBackplane()
 	h := New(Options{Backplane: b, Shards: 3})
 	broken := errors.New("no bus")
 	var odd atomic.Int64
-	b.want = func(context.Context, pubsub.Topic) error {
+	b.onSubscribe = func(context.Context, pubsub.Topic) error {
 		if odd.Add(1)%2 == 1 {
 			return broken
 		}
@@ -149,11 +149,11 @@ func TestWantFailsWhileOthersJoin(t *testing.T) {
 
 // A joiner whose request is gone does not wait, and does not take the others'
 // answer away; one that has come first does.
-func TestWantCancelled(t *testing.T) {
-	b := newPlane()
+func TestSubscribeCancelled(t *testing.T) {
+	b := newBackplane()
 	h := New(Options{Backplane: b})
 	release := make(chan struct{})
-	b.want = func(ctx context.Context, _ pubsub.Topic) error {
+	b.onSubscribe = func(ctx context.Context, _ pubsub.Topic) error {
 		select {
 		case <-release:
 			return nil
@@ -193,11 +193,11 @@ func TestWantCancelled(t *testing.T) {
 }
 
 // All that wait give up but the first, then Subscribe fails.
-func TestWantCancelledAndFails(t *testing.T) {
-	b := newPlane()
+func TestSubscribeCancelledAndFails(t *testing.T) {
+	b := newBackplane()
 	h := New(Options{Backplane: b})
 	release := make(chan error)
-	b.want = func(context.Context, pubsub.Topic) error { return <-release }
+	b.onSubscribe = func(context.Context, pubsub.Topic) error { return <-release }
 	ctx, cancel := context.WithCancel(t.Context())
 	_, errs := joiners(t, h, ctx, 5, func() {
 		cancel()
@@ -227,9 +227,9 @@ func TestWantCancelledAndFails(t *testing.T) {
 // would wait for ever.
 func TestSubscribeTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newPlane()
+		b := newBackplane()
 		h := New(Options{Backplane: b})
-		b.want = func(ctx context.Context, _ pubsub.Topic) error { <-ctx.Done(); return ctx.Err() }
+		b.onSubscribe = func(ctx context.Context, _ pubsub.Topic) error { <-ctx.Done(); return ctx.Err() }
 		start := time.Now()
 		_, errs := joiners(t, h, context.Background(), 3, func() {})
 		for _, err := range errs {
@@ -245,8 +245,8 @@ func TestSubscribeTimeout(t *testing.T) {
 
 // Joining right after the last member has left: the Subscribe comes after the Unsubscribe,
 // so the topic is wanted in the end.
-func TestRejoinAfterDrop(t *testing.T) {
-	b := newPlane()
+func TestResubscribe(t *testing.T) {
+	b := newBackplane()
 	h := New(Options{Backplane: b, Shards: 2})
 	var wg sync.WaitGroup
 	for range 4 {
@@ -254,7 +254,7 @@ func TestRejoinAfterDrop(t *testing.T) {
 			p := newPeer(h, "")
 			defer p.Close()
 			for range 500 {
-				p.open(t, "t")
+				p.resume(t, "t")
 				// While one is a member, the topic is wanted once more than dropped.
 				if w, d := b.counts("t"); w != d+1 {
 					t.Errorf("%d wants, %d drops while there is a member", w, d)

@@ -7,15 +7,15 @@ import (
 	"time"
 )
 
-// tray is an outbox that counts.
-type tray struct {
+// countingOutbox is an outbox that counts.
+type countingOutbox struct {
 	// owned by the shard's goroutine
 	gathered, most int
 
 	sent func(n int)
 }
 
-func (o *tray) Flush() {
+func (o *countingOutbox) Flush() {
 	o.most = max(o.most, o.gathered)
 	o.sent(o.gathered)
 	o.gathered = 0
@@ -24,15 +24,15 @@ func (o *tray) Flush() {
 // servedPeer is a peer that its shard serves.
 type servedPeer struct{ peer }
 
-func (p *servedPeer) Serve(o Outbox) { o.(*tray).gathered += len(p.drain()) }
+func (p *servedPeer) Serve(o Outbox) { o.(*countingOutbox).gathered += len(p.drain()) }
 
 // Whatever the members of a shard gather in its outbox is flushed, and no later
 // than after two slices: of those who are to be served and of a topic.
 func TestOutboxIsFlushed(t *testing.T) {
 	const members, messages = 10 * sliceSize, 20
 	var all sync.WaitGroup
-	trays := []*tray{{sent: func(n int) { all.Add(-n) }}, {sent: func(n int) { all.Add(-n) }}}
-	h := New(Options{Backplane: newPlane(), Outboxes: []Outbox{trays[0], trays[1]}})
+	trays := []*countingOutbox{{sent: func(n int) { all.Add(-n) }}, {sent: func(n int) { all.Add(-n) }}}
+	h := New(Options{Backplane: newBackplane(), Outboxes: []Outbox{trays[0], trays[1]}})
 	ctx, stop := context.WithCancel(t.Context())
 	var running sync.WaitGroup
 	running.Go(func() { h.Run(ctx) })
@@ -40,8 +40,8 @@ func TestOutboxIsFlushed(t *testing.T) {
 	defer stop()
 	for range members {
 		p := new(servedPeer)
-		p.Subscriber = newMember(h, p, "")
-		p.open(t, "t")
+		p.Subscriber = newSubscriber(h, p, "")
+		p.resume(t, "t")
 	}
 	all.Add(members * messages)
 	for range messages {

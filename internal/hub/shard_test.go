@@ -9,18 +9,18 @@ import (
 	"pubsub"
 )
 
-// crowd returns n members of topic that sleep.
-func crowd(t testing.TB, h *Hub, topic pubsub.Topic, n int) []*peer {
+// sleepers returns n members of topic that sleep.
+func sleepers(t testing.TB, h *Hub, topic pubsub.Topic, n int) []*peer {
 	peers := make([]*peer, n)
 	for i := range peers {
 		peers[i] = newPeer(h, "")
-		peers[i].open(t, topic)
+		peers[i].resume(t, topic)
 		peers[i].drain()
 	}
 	return peers
 }
 
-func awake(peers []*peer) (n int) {
+func countAwake(peers []*peer) (n int) {
 	for _, p := range peers {
 		if p.isAwake() {
 			n++
@@ -32,11 +32,11 @@ func awake(peers []*peer) (n int) {
 // The members of a small topic are woken within a slice or two, however many
 // members of a large one, or deadlines, are at it. Counted in slices, not time.
 func TestSmallTopicDoesNotWait(t *testing.T) {
-	h := New(Options{Backplane: newPlane(), Shards: 1})
+	h := New(Options{Backplane: newBackplane(), Shards: 1})
 	s := h.shards[0]
-	large := crowd(t, h, "large", 100_000)
-	small := crowd(t, h, "small", 10)
-	other := crowd(t, h, "other", 10)
+	large := sleepers(t, h, "large", 100_000)
+	small := sleepers(t, h, "small", 10)
+	other := sleepers(t, h, "other", 10)
 	for _, p := range large {
 		p.SetDeadline(s.wheel.start.Add(tick))
 	}
@@ -52,7 +52,7 @@ func TestSmallTopicDoesNotWait(t *testing.T) {
 		}
 		h.Deliver(plain("small", "x"))
 		h.Deliver(plain("other", "x"))
-		for i := 1; awake(small) < len(small) || awake(other) < len(other); i++ {
+		for i := 1; countAwake(small) < len(small) || countAwake(other) < len(other); i++ {
 			if i > 3 {
 				t.Fatalf("round %d: not awake after 3 slices", round)
 			}
@@ -62,14 +62,14 @@ func TestSmallTopicDoesNotWait(t *testing.T) {
 		for _, p := range append(small, other...) {
 			p.drain()
 		}
-		if n := awake(large); n > 2*sliceSize*slices {
+		if n := countAwake(large); n > 2*sliceSize*slices {
 			t.Fatalf("%d members of the large topic were woken in %d slices", n, slices)
 		}
 	}
 	for s.slice() {
 		slices++
 	}
-	if n := awake(large); n != len(large) {
+	if n := countAwake(large); n != len(large) {
 		t.Errorf("%d of %d members of the large topic were woken", n, len(large))
 	}
 	if most := len(large)/sliceSize*2 + 200; slices > most {
@@ -79,11 +79,11 @@ func TestSmallTopicDoesNotWait(t *testing.T) {
 
 // Topics take turns.
 func TestTopicsTakeTurns(t *testing.T) {
-	h := New(Options{Backplane: newPlane(), Shards: 1})
+	h := New(Options{Backplane: newBackplane(), Shards: 1})
 	topics := map[pubsub.Topic][]*peer{}
 	for i := range 5 {
 		topic := pubsub.Topic(fmt.Sprint("t", i))
-		topics[topic] = crowd(t, h, topic, 10*sliceSize)
+		topics[topic] = sleepers(t, h, topic, 10*sliceSize)
 		h.Deliver(plain(topic, "x"))
 	}
 	for turn := 1; turn <= 10; turn++ {
@@ -91,7 +91,7 @@ func TestTopicsTakeTurns(t *testing.T) {
 			h.shards[0].slice()
 		}
 		for topic, peers := range topics {
-			if n := awake(peers); n != turn*sliceSize {
+			if n := countAwake(peers); n != turn*sliceSize {
 				t.Errorf("turn %d: %d members of %s awake, want %d", turn, n, topic, turn*sliceSize)
 			}
 		}
@@ -104,12 +104,12 @@ func TestTopicsTakeTurns(t *testing.T) {
 // Members are spread over the shards; each shard has a log of its own.
 func TestShards(t *testing.T) {
 	for _, n := range []int{1, 2, 7, 1000} {
-		h := New(Options{Backplane: newPlane(), Shards: n})
+		h := New(Options{Backplane: newBackplane(), Shards: n})
 		want := min(n, 256)
 		if len(h.shards) != want {
 			t.Errorf("%d shards, want %d", len(h.shards), want)
 		}
-		peers := crowd(t, h, "t", 3*want)
+		peers := sleepers(t, h, "t", 3*want)
 		members := map[*shard]int{}
 		for _, p := range peers {
 			members[p.shard]++
@@ -138,8 +138,8 @@ func TestShards(t *testing.T) {
 
 // Run ends when it is told to, with work left.
 func TestRunEnds(t *testing.T) {
-	h := New(Options{Backplane: newPlane(), Shards: 2})
-	crowd(t, h, "t", 10*sliceSize)
+	h := New(Options{Backplane: newBackplane(), Shards: 2})
+	sleepers(t, h, "t", 10*sliceSize)
 	h.Deliver(plain("t", "x"))
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -150,8 +150,8 @@ func TestRunEnds(t *testing.T) {
 // waking allocate a constant, and reading nothing.
 func TestDeliveryDoesNotAllocate(t *testing.T) {
 	const members, rounds = 1000, 50
-	h := New(Options{Backplane: newPlane(), Shards: 1})
-	peers := crowd(t, h, "t", members)
+	h := New(Options{Backplane: newBackplane(), Shards: 1})
+	peers := sleepers(t, h, "t", members)
 	var parcels []*pubsub.PreparedMessage
 	for i := range rounds + 1 { // AllocsPerRun runs once more
 		parcels = append(parcels, plain("t", "x"), retained("t", uint64(i+1)))
@@ -184,7 +184,7 @@ func TestDeliveryDoesNotAllocate(t *testing.T) {
 // Nor does a tick at which nothing is due, a deadline that is set again, or a
 // member that is woken by one.
 func TestTicksDoNotAllocate(t *testing.T) {
-	h := New(Options{Backplane: newPlane(), Shards: 1})
+	h := New(Options{Backplane: newBackplane(), Shards: 1})
 	w := h.shards[0].wheel
 	var peers []*peer
 	for i := range 1000 {
@@ -236,11 +236,11 @@ func (r *reader) DeadlineReached() { r.Notify() }
 // BenchmarkFanOut delivers one message to 10,000 members of one topic.
 func BenchmarkFanOut(b *testing.B) {
 	const members = 10_000
-	h := New(Options{Backplane: newPlane(), Shards: 1})
+	h := New(Options{Backplane: newBackplane(), Shards: 1})
 	awake := make([]*reader, 0, members)
 	for range members {
 		r := &reader{awake: &awake}
-		r.Subscriber = newMember(h, r, "")
+		r.Subscriber = newSubscriber(h, r, "")
 		s, err := r.Subscribe(b.Context(), "t", SubscriptionOptions{})
 		if err != nil {
 			b.Fatal(err)

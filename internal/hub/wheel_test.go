@@ -23,7 +23,7 @@ func (a *alarm) DeadlineReached() { a.Notify() }
 
 func newAlarm(h *Hub) *alarm {
 	a := &alarm{wake: make(chan struct{}, 1)}
-	a.Subscriber = newMember(h, a, "")
+	a.Subscriber = newSubscriber(h, a, "")
 	return a
 }
 
@@ -46,7 +46,7 @@ func inBubble(t *testing.T, f func(ctx context.Context, h *Hub)) {
 	synctest.Test(t, func(t *testing.T) {
 		// Cancelled before the bubble ends: its goroutines must end as well.
 		ctx, cancel := context.WithCancel(t.Context())
-		h := New(Options{Backplane: newPlane(), Shards: 2})
+		h := New(Options{Backplane: newBackplane(), Shards: 2})
 		go h.Run(ctx)
 		f(ctx, h)
 		cancel()
@@ -57,7 +57,7 @@ func inBubble(t *testing.T, f func(ctx context.Context, h *Hub)) {
 // Deadlines, near ones and ones several turns away, are never early and at most
 // a tick late, and come once.
 func TestDeadlines(t *testing.T) {
-	rnd := seeded(t)
+	rnd := newRand(t)
 	inBubble(t, func(ctx context.Context, h *Hub) {
 		time.Sleep(37 * time.Millisecond) // between two ticks
 		start := time.Now()
@@ -145,8 +145,8 @@ func TestDeadlineIsReplaced(t *testing.T) {
 }
 
 // Members leave a slot of many from any place in it, and the rest stays whole.
-func TestDeadlineOfOneWhoLeft(t *testing.T) {
-	rnd := seeded(t)
+func TestDeadlineOfClosedSubscriber(t *testing.T) {
+	rnd := newRand(t)
 	inBubble(t, func(ctx context.Context, h *Hub) {
 		var alarms []*alarm
 		at := time.Now().Add(time.Second)
@@ -178,7 +178,7 @@ func TestDeadlineOfOneWhoLeft(t *testing.T) {
 
 // Between being due and being kicked a member may close or get another deadline.
 func TestClosedWhileDue(t *testing.T) {
-	h := New(Options{Backplane: newPlane(), Shards: 1})
+	h := New(Options{Backplane: newBackplane(), Shards: 1})
 	w := h.shards[0].wheel
 	a, b := newPeer(h, ""), newPeer(h, "")
 	a.SetDeadline(w.start.Add(tick))
@@ -202,7 +202,7 @@ func TestClosedWhileDue(t *testing.T) {
 
 // After a long pause, such as a suspended machine's, all ticks are made up for.
 func TestWheelCatchesUp(t *testing.T) {
-	h := New(Options{Backplane: newPlane(), Shards: 1})
+	h := New(Options{Backplane: newBackplane(), Shards: 1})
 	w := h.shards[0].wheel
 	var peers []*peer
 	for i := range 3 * wheelSlots {
@@ -221,10 +221,10 @@ func TestWheelCatchesUp(t *testing.T) {
 
 // A member that is awake when its deadline comes has a look before it sleeps.
 func TestDeadlineWhileAwake(t *testing.T) {
-	h := New(Options{Backplane: newPlane(), Shards: 1})
+	h := New(Options{Backplane: newBackplane(), Shards: 1})
 	w := h.shards[0].wheel
 	p := newPeer(h, "")
-	p.open(t, "t")
+	p.resume(t, "t")
 	p.SetDeadline(w.start.Add(tick))
 	w.advance(w.start.Add(tick))
 	h.pump()
