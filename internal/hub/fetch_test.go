@@ -12,40 +12,40 @@ import (
 	"pubsub"
 )
 
-// Late subscriptions are read from the store when the member reads, in the order in
-// which they were opened, a piece at a time; nothing else is read for it meanwhile.
+// The store is read for subscriptions in the order of ResumeAndFetch, one piece at a
+// time, and not before the subscriber has taken the previous piece.
 func TestResumeAndFetch(t *testing.T) {
-	for _, atOnce := range []int{1, 4} {
-		t.Run(fmt.Sprint(atOnce, " at once"), func(t *testing.T) {
+	for _, concurrency := range []int{1, 4} {
+		t.Run(fmt.Sprint(concurrency), func(t *testing.T) {
 			const topics = 20
-			plane := newBackplane()
-			h := New(Options{Backplane: plane, Shards: 1, FetchConcurrency: atOnce})
+			store := newBackplane()
+			h := New(Options{Backplane: store, Shards: 1, FetchConcurrency: concurrency})
 			p := newPeer(h, "")
 			var want []string
 			for i := range topics {
 				topic := pubsub.Topic(fmt.Sprintf("t%02d", topics-i)) // not in byte order
-				plane.retain(pubsub.Message{
+				store.retain(pubsub.Message{
 					Topic: topic, Data: []byte(strings.Repeat(string(topic), 1000)), Retain: true,
 					Version: pubsub.Version{Generation: gen, Seq: uint64(i + 1)},
 				})
 				p.subscribe(t, topic).ResumeAndFetch(pubsub.Version{})
 				want = append(want, string(topic))
 			}
-			plane.lastCalls.Store(0)
+			store.lastCalls.Store(0)
 			var got []string
 			for len(got) < topics {
 				if !p.isAwake() {
 					t.Fatalf("asleep after %d topics", len(got))
 				}
-				for asleep := false; !asleep; { // up to where the store must be read
-					if n := int(plane.lastCalls.Load()) - len(got); atOnce == 1 && n > maxPiece/3000+1 {
-						t.Fatalf("%d messages are read that the member has not taken", n)
+				for asleep := false; !asleep; { // until the store must be read
+					if n := int(store.lastCalls.Load()) - len(got); concurrency == 1 && n > maxPiece/3000+1 {
+						t.Fatalf("%d messages are read ahead of the subscriber", n)
 					}
 					var ds []Delivery
 					ds, asleep = p.Read(make([]Delivery, 0, 8), 0, time.Now())
 					for _, d := range ds {
 						if !d.Initial {
-							t.Error("what is retained is not marked as that")
+							t.Error("a fetched message is not marked as initial")
 						}
 						got = append(got, string(d.Sub.Topic()))
 					}
@@ -53,11 +53,11 @@ func TestResumeAndFetch(t *testing.T) {
 				h.fetches.goroutines.Wait()
 				h.check(t)
 			}
-			if n := plane.lastCalls.Load(); n > 2*topics {
+			if n := store.lastCalls.Load(); n > 2*topics {
 				t.Errorf("the store is read %d times", n)
 			}
 			if !slices.Equal(got, want) {
-				t.Errorf("they come as %v, want %v", got, want)
+				t.Errorf("order %v, want %v", got, want)
 			}
 			p.Close()
 			h.recent.clear(&h.backlog)
@@ -66,8 +66,8 @@ func TestResumeAndFetch(t *testing.T) {
 	}
 }
 
-// The message that a late subscription finds in the store is delivered in its place among
-// later messages. Nothing older than the client's version is delivered.
+// A fetched message is delivered at its position among the live messages. A message that
+// the client already has is not delivered.
 func TestFetchKeepsOrder(t *testing.T) {
 	began := time.Now()
 	message := func(data string, seq uint64, age time.Duration) pubsub.Message {
@@ -91,15 +91,15 @@ func TestFetchKeepsOrder(t *testing.T) {
 		{"newer", message("r2", 2, time.Hour), []pubsub.Message{message("a", 0, 0)}, 1, "r2 a"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			plane := newBackplane()
-			h := New(Options{Backplane: plane, Shards: 1})
+			store := newBackplane()
+			h := New(Options{Backplane: store, Shards: 1})
 			p := newPeer(h, "")
 			s := p.subscribe(t, "t")
 			var has pubsub.Version
 			if c.has > 0 {
 				has = pubsub.Version{Generation: gen, Seq: c.has}
 			}
-			plane.retain(c.stored)
+			store.retain(c.stored)
 			s.ResumeAndFetch(has)
 			for _, m := range c.published {
 				h.Deliver(pubsub.NewPreparedMessage(m))
@@ -112,75 +112,75 @@ func TestFetchKeepsOrder(t *testing.T) {
 	}
 }
 
-// A member for which the store cannot be read is ended by its holder; one that left
-// meanwhile is not.
+// StoreFailed is called if the store cannot be read, unless the subscription has ended
+// meanwhile.
 func TestFetchFails(t *testing.T) {
-	plane := newBackplane()
-	plane.lastErr = errors.New("no disk")
-	h := New(Options{Backplane: plane, Shards: 1})
-	p, left := newPeer(h, ""), newPeer(h, "")
-	for _, p := range []*peer{p, left} {
+	store := newBackplane()
+	store.lastErr = errors.New("no disk")
+	h := New(Options{Backplane: store, Shards: 1})
+	p, leaver := newPeer(h, ""), newPeer(h, "")
+	for _, p := range []*peer{p, leaver} {
 		p.subscribe(t, "t").ResumeAndFetch(pubsub.Version{})
 	}
-	left.subscribe(t, "other").Resume(nil, pubsub.Version{})
-	plane.mu.Lock() // the store is being read
+	leaver.subscribe(t, "other").Resume(nil, pubsub.Version{})
+	store.mu.Lock() // the store is being read
 	p.drain()
-	left.drain()
-	left.Unsubscribe("t")
-	plane.mu.Unlock()
+	leaver.drain()
+	leaver.Unsubscribe("t")
+	store.mu.Unlock()
 	h.fetches.goroutines.Wait()
 	if p.failed.Load() == nil {
-		t.Error("the holder is not told")
+		t.Error("StoreFailed is not called")
 	}
-	if left.failed.Load() != nil {
-		t.Error("the holder of one that has left the topic is told")
+	if leaver.failed.Load() != nil {
+		t.Error("StoreFailed is called after Unsubscribe")
 	}
 	deliver(h, "other", "a")
 	h.pump()
-	expect(t, left.drain(), "a")
+	expect(t, leaver.drain(), "a")
 	p.Close()
-	left.Close()
+	leaver.Close()
 	h.checkEmpty(t)
 }
 
-// While the store is read for a member, nothing else is read for it, and messages to
-// its other topics do not wake it.
+// During a fetch, the subscriber reads nothing, and messages to its other topics do not
+// wake it.
 func TestNothingIsReadDuringFetch(t *testing.T) {
-	plane := newBackplane()
-	goOn := make(chan struct{})
-	plane.onLast = func(context.Context) { <-goOn }
-	h := New(Options{Backplane: plane, Shards: 1})
+	store := newBackplane()
+	release := make(chan struct{})
+	store.onLast = func(context.Context) { <-release }
+	h := New(Options{Backplane: store, Shards: 1})
 	p := newPeer(h, "")
 	p.resume(t, "other")
 	p.drain()
-	plane.retain(retained("t", 1).Message)
+	store.retain(retained("t", 1).Message)
 	p.subscribe(t, "t").ResumeAndFetch(pubsub.Version{})
 	if ds := p.drain(); len(ds) != 0 {
-		t.Fatalf("%q is delivered", render(ds))
+		t.Fatalf("delivered %q during the fetch", render(ds))
 	}
 	deliver(h, "other", "a b")
 	wakes := p.wakes.Load()
 	h.pump()
 	if p.wakes.Load() != wakes || p.isAwake() {
-		t.Error("it is woken")
+		t.Error("woken during the fetch")
 	}
-	p.Notify() // it may have other things to do
+	p.Notify() // for example to send a control packet
 	if ds := p.drain(); len(ds) != 0 {
-		t.Errorf("%q is delivered", render(ds))
+		t.Errorf("delivered %q during the fetch", render(ds))
 	}
-	close(goOn)
+	close(release)
 	h.fetches.goroutines.Wait()
 	expect(t, drainAll(h, p), "*r1 a b")
 	p.Close()
 	h.checkEmpty(t)
 }
 
-// The end of the hub does not wait for a store that does not answer.
+// Run cancels a pending read of the store instead of waiting for it.
 func TestRunEndsDuringFetch(t *testing.T) {
-	plane := newBackplane()
+	store := newBackplane()
 	reading := make(chan struct{})
-	plane.onLast = func(ctx context.Context) { close(reading); <-ctx.Done() }
-	h := New(Options{Backplane: plane, Shards: 1, SubscribeTimeout: time.Hour})
+	store.onLast = func(ctx context.Context) { close(reading); <-ctx.Done() }
+	h := New(Options{Backplane: store, Shards: 1, SubscribeTimeout: time.Hour})
 	p := newPeer(h, "")
 	p.subscribe(t, "t").ResumeAndFetch(pubsub.Version{})
 	p.drain()

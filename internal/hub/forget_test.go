@@ -9,38 +9,38 @@ import (
 	"pubsub"
 )
 
-// If the newest retained messages alone take too much, they are forgotten, and read from
-// the store again for members that have not had them. The number of lost messages is
-// reported as usual. Trimming ends even if nothing can be freed.
+// If the newest retained messages alone take too much memory, they are forgotten, and
+// read from the store for subscribers that have not received them. Losses are reported as
+// usual. Trimming ends even if it can free nothing.
 func TestForgottenNewestComesFromTheStore(t *testing.T) {
 	const topics, limit = 50, 10_000
-	plane := newBackplane()
-	h := New(Options{Backplane: plane, Shards: 1, BacklogMemory: limit})
+	store := newBackplane()
+	h := New(Options{Backplane: store, Shards: 1, BacklogMemory: limit})
 	p := newPeer(h, "")
-	var own *peer
+	var single *peer
 	for i := range topics {
 		topic := pubsub.Topic(fmt.Sprintf("t%02d", i))
 		p.resume(t, topic)
 		if i == 0 {
-			own = newPeer(h, "")
-			own.resume(t, topic)
+			single = newPeer(h, "")
+			single.resume(t, topic)
 		}
 	}
 	p.drain()
-	own.drain()
+	single.drain()
 	for i := range topics {
 		topic := pubsub.Topic(fmt.Sprintf("t%02d", i))
 		r := retained(topic, uint64(i+1))
 		r.Data = []byte(fmt.Sprintf("r%d", i+1))
-		plane.retain(r.Message)
+		store.retain(r.Message)
 		h.Deliver(plain(topic, "lost"))
 		h.Deliver(r)
 	}
-	for i := range topics { // more and more, so that all else is cut
+	for i := range topics { // so that everything else is cut
 		h.Deliver(plain(pubsub.Topic(fmt.Sprintf("t%02d", i)), strings.Repeat("x", 2000)))
 	}
 	if n := h.Stats().BacklogBytes; n > limit {
-		t.Errorf("%d bytes are kept, the limit is %d", n, limit)
+		t.Errorf("BacklogBytes = %d, the limit is %d", n, limit)
 	}
 	forgot := 0
 	for _, s := range p.subs {
@@ -49,7 +49,7 @@ func TestForgottenNewestComesFromTheStore(t *testing.T) {
 		}
 	}
 	if forgot < topics/2 {
-		t.Fatalf("%d newest messages of %d are forgotten: the test does not test", forgot, topics)
+		t.Fatalf("only %d of %d newest messages are forgotten, so the test tests nothing", forgot, topics)
 	}
 	h.pump()
 	got, newest := map[pubsub.Topic]uint64{}, map[pubsub.Topic]string{}
@@ -58,7 +58,7 @@ func TestForgottenNewestComesFromTheStore(t *testing.T) {
 		got[topic] += d.Dropped
 		if d.Message != nil && d.Message.Retain {
 			if d.Initial {
-				t.Errorf("%s: what replaces a live message is given as what was retained", topic)
+				t.Errorf("%s: the replacement of a live message is marked as initial", topic)
 			}
 			newest[topic] = string(d.Message.Data)
 		} else if d.Message != nil {
@@ -68,24 +68,24 @@ func TestForgottenNewestComesFromTheStore(t *testing.T) {
 	for i := range topics {
 		topic := pubsub.Topic(fmt.Sprintf("t%02d", i))
 		if want := fmt.Sprintf("r%d", i+1); newest[topic] != want {
-			t.Errorf("%s: the newest retained message is %q, want %q", topic, newest[topic], want)
+			t.Errorf("%s: newest retained message %q, want %q", topic, newest[topic], want)
 		}
 		if got[topic] != 2 {
-			t.Errorf("%s: %d messages came or were said to be lost, want 2", topic, got[topic])
+			t.Errorf("%s: %d messages delivered or dropped, want 2", topic, got[topic])
 		}
 	}
-	drainAll(h, own)
+	drainAll(h, single)
 	h.check(t)
 	p.Close()
-	own.Close()
+	single.Close()
 	h.checkEmpty(t)
 }
 
-// A newer message that is forgotten as well, while the store is read for the one
-// before it, is read again.
+// The store is read again if a newer message is forgotten while the store is read for the
+// previous one.
 func TestForgottenAgainDuringFetch(t *testing.T) {
-	plane := newBackplane()
-	h := New(Options{Backplane: plane, Shards: 1})
+	store := newBackplane()
+	h := New(Options{Backplane: store, Shards: 1})
 	p := newPeer(h, "")
 	s := p.resume(t, "t")
 	p.drain()
@@ -97,17 +97,17 @@ func TestForgottenAgainDuringFetch(t *testing.T) {
 		s.log.mu.Unlock()
 	}
 	publish(1)
-	plane.retain(retained("t", 1).Message)
-	plane.onLast = func(context.Context) {
-		if plane.lastCalls.Load() == 1 {
-			publish(2) // behind the back of the read
+	store.retain(retained("t", 1).Message)
+	store.onLast = func(context.Context) {
+		if store.lastCalls.Load() == 1 {
+			publish(2) // during the read
 			return
 		}
-		plane.retain(retained("t", 2).Message)
+		store.retain(retained("t", 2).Message)
 	}
 	h.pump()
 	expect(t, drainAll(h, p), "-4r2")
-	if n := plane.lastCalls.Load(); n != 2 {
+	if n := store.lastCalls.Load(); n != 2 {
 		t.Errorf("the store is read %d times, want 2", n)
 	}
 	h.check(t)
@@ -115,11 +115,11 @@ func TestForgottenAgainDuringFetch(t *testing.T) {
 	h.checkEmpty(t)
 }
 
-// The store may have nothing in place of a forgotten message, for example because it has
-// expired. The loss is reported, and the next message is delivered.
+// If the store does not have the forgotten message any more, for example because it has
+// expired, the loss is reported and the next message is delivered.
 func TestForgottenAndNotInStore(t *testing.T) {
-	plane := newBackplane()
-	h := New(Options{Backplane: plane, Shards: 1})
+	store := newBackplane()
+	h := New(Options{Backplane: store, Shards: 1})
 	p := newPeer(h, "")
 	s := p.resume(t, "t")
 	p.drain()
@@ -131,7 +131,7 @@ func TestForgottenAndNotInStore(t *testing.T) {
 	deliver(h, "t", "c")
 	h.pump()
 	expect(t, drainAll(h, p), "-2c")
-	if n := plane.lastCalls.Load(); n != 1 {
+	if n := store.lastCalls.Load(); n != 1 {
 		t.Errorf("the store is read %d times, want 1", n)
 	}
 	h.check(t)

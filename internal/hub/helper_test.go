@@ -3,6 +3,7 @@ package hub
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -11,8 +12,8 @@ import (
 	"pubsub"
 )
 
-// peer is a member that is read by hand. As a holder it only notes that it was
-// woken.
+// peer is a subscriber whose test calls Read. As a holder it only counts the calls of
+// Wake.
 type peer struct {
 	*Subscriber
 	wakes  atomic.Int64
@@ -31,14 +32,14 @@ func newPeer(h *Hub, name string) *peer {
 	return p
 }
 
-// isAwake reports whether the holder owes the hub a Read.
+// isAwake reports whether the hub expects the holder to call Read.
 func (p *peer) isAwake() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.awake
 }
 
-// drain reads, as a holder would after a Wake, until there is nothing left.
+// drain reads until p is asleep, if it is awake.
 func (p *peer) drain() []Delivery {
 	var all []Delivery
 	if !p.isAwake() {
@@ -53,7 +54,7 @@ func (p *peer) drain() []Delivery {
 	}
 }
 
-// drainAll is drain, which waits for what is read from the store.
+// drainAll reads until p is asleep and no fetch is pending.
 func drainAll(h *Hub, p *peer) (all []Delivery) {
 	for {
 		all = append(all, p.drain()...)
@@ -73,7 +74,7 @@ func (p *peer) subscribe(t testing.TB, topic pubsub.Topic) *Subscription {
 	return s
 }
 
-// resume subscribes and opens.
+// resume subscribes to topic and resumes the subscription.
 func (p *peer) resume(t testing.TB, topic pubsub.Topic) *Subscription {
 	t.Helper()
 	s := p.subscribe(t, topic)
@@ -81,7 +82,64 @@ func (p *peer) resume(t testing.TB, topic pubsub.Topic) *Subscription {
 	return s
 }
 
-// pump does the work of the shards' goroutines until none is left.
+// runner is a subscriber that reads on its own goroutine.
+type runner struct {
+	*Subscriber
+	wake          chan struct{}
+	yield         bool           // call runtime.Gosched before each Read
+	onWake        func()         // if not nil, called by the goroutine of run
+	onDelivery    func(Delivery) // if not nil, called by the goroutine of run
+	onStoreFailed func(error)    // if not nil, called by any goroutine
+}
+
+func (r *runner) Wake() { r.wake <- struct{}{} } // a bug that wakes twice blocks here
+
+func (r *runner) StoreFailed(err error) {
+	if r.onStoreFailed != nil {
+		r.onStoreFailed(err)
+	}
+}
+
+func (r *runner) DeadlineReached() { r.Notify() }
+
+func (r *runner) init(h *Hub) {
+	r.wake = make(chan struct{}, 1)
+	r.Subscriber = newSubscriber(h, r, "")
+}
+
+func newRunner(h *Hub) *runner {
+	r := new(runner)
+	r.init(h)
+	return r
+}
+
+func (r *runner) run(ctx context.Context) {
+	dst := make([]Delivery, 0, 8)
+	for {
+		select {
+		case <-r.wake:
+		case <-ctx.Done():
+			return
+		}
+		if r.onWake != nil {
+			r.onWake()
+		}
+		for asleep := false; !asleep; {
+			if r.yield {
+				runtime.Gosched()
+			}
+			var ds []Delivery
+			ds, asleep = r.Read(dst, 0, time.Now())
+			if r.onDelivery != nil {
+				for _, d := range ds {
+					r.onDelivery(d)
+				}
+			}
+		}
+	}
+}
+
+// pump does the work of the shards' goroutines until there is none.
 func (h *Hub) pump() {
 	for _, s := range h.shards {
 		for s.slice() {
@@ -104,12 +162,11 @@ func retained(topic pubsub.Topic, seq uint64) *pubsub.PreparedMessage {
 	})
 }
 
-// room is a SubscriberBuffer that has room for n messages of a few bytes; n is at
-// most 15.
+// room returns a SubscriberBuffer for n messages of a few bytes. n must be at most 15.
 func room(n int) int { return n * (entryOverhead + 8) }
 
-// parse makes a message of each word of script: "rN" is retained and of version
-// N, anything else plain.
+// parse makes a message of each word of script: "rN" is a retained message of version N,
+// any other word a plain one.
 func parse(topic pubsub.Topic, script string) (ps []*pubsub.PreparedMessage) {
 	for _, w := range strings.Fields(script) {
 		var seq uint64
@@ -122,15 +179,15 @@ func parse(topic pubsub.Topic, script string) (ps []*pubsub.PreparedMessage) {
 	return ps
 }
 
-// deliver publishes script.
+// deliver delivers the messages of script.
 func deliver(h *Hub, topic pubsub.Topic, script string) {
 	for _, p := range parse(topic, script) {
 		h.Deliver(p)
 	}
 }
 
-// render writes deliveries as text: the data, "*" before it if initial, and "-N"
-// before that where N were dropped.
+// render returns deliveries as text: the data, after "*" for an initial message, and
+// after "-N" if N messages were dropped before.
 func render(ds []Delivery) string {
 	out := ""
 	for _, d := range ds {
@@ -157,7 +214,7 @@ func expect(t testing.TB, ds []Delivery, want string) {
 	}
 }
 
-// encode makes an encoding of so many bytes.
+// encode returns an encoder whose result has n bytes.
 func encode(n int) func([]byte, *pubsub.Message) []byte {
 	return func(dst []byte, _ *pubsub.Message) []byte { return append(dst, make([]byte, n)...) }
 }

@@ -9,9 +9,8 @@ import (
 	"pubsub"
 )
 
-// A member that read nothing while a script was published is given the rest of
-// it, told how many plain messages it lost, and given the newest retained one
-// even if that was cut off.
+// A subscriber that has read nothing while messages were cut receives the number of lost
+// plain messages, the newest retained message even if it was cut, and the rest.
 func TestCut(t *testing.T) {
 	for _, c := range []struct {
 		room         int
@@ -36,7 +35,7 @@ func TestCut(t *testing.T) {
 		{1, "a b c", "-2c"},
 		{1, "a r1 b", "-1r1 b"},
 		{1, "a b r1", "-2r1"},
-		// Older than one before: left out, and not counted.
+		// A retained message that is not newer than the previous one is omitted and not counted.
 		{9, "r5 r4 a r5 r6 r1", "r5 a r6"},
 	} {
 		t.Run(c.script, func(t *testing.T) {
@@ -58,7 +57,7 @@ func TestCut(t *testing.T) {
 				}
 			}
 			if s := h.Stats(); s.Delivered != delivered || s.Dropped != dropped || s.BacklogBytes != 0 {
-				t.Errorf("stats %+v, want %d delivered, %d dropped, nothing in logs", s, delivered, dropped)
+				t.Errorf("stats %+v, want %d delivered, %d dropped, no backlog", s, delivered, dropped)
 			}
 			p.Close()
 			h.checkEmpty(t)
@@ -66,8 +65,8 @@ func TestCut(t *testing.T) {
 	}
 }
 
-// What trimming leaves of a log may be nothing at all: the loss is told alone, or
-// with the newest retained message.
+// Trimming may cut the whole log. The loss is then reported alone or with the newest
+// retained message.
 func TestCutToNothing(t *testing.T) {
 	for _, c := range []struct{ script, want, then string }{
 		{"a b c", "-3", "d"},
@@ -83,7 +82,7 @@ func TestCutToNothing(t *testing.T) {
 		deliver(h, "t", c.script)
 		h.pump()
 		if got := render(other.drain()); got != c.script {
-			t.Fatalf("the fast member got %q", got)
+			t.Fatalf("delivered %q to the fast subscriber", got)
 		}
 		s.log.cut(0, 0, &h.backlog)
 		h.check(t)
@@ -92,9 +91,8 @@ func TestCutToNothing(t *testing.T) {
 			left = s.log.newest.Size()
 		}
 		if n := h.Stats().BacklogBytes; n != left {
-			t.Errorf("%d bytes are left of a log without entries, want %d", n, left)
+			t.Errorf("BacklogBytes = %d with an empty log, want %d", n, left)
 		}
-		// Who has read everything is at the end still; who has not is not.
 		expect(t, p.drain(), c.want)
 		h.check(t)
 		deliver(h, "t", c.then)
@@ -105,7 +103,7 @@ func TestCutToNothing(t *testing.T) {
 	}
 }
 
-// The same, when the member was not even looking as more was appended.
+// The log is cut to nothing, and more messages are appended before the subscriber reads.
 func TestCutToNothingThenAppend(t *testing.T) {
 	h := New(Options{Backplane: newBackplane(), Shards: 1})
 	p := newPeer(h, "")
@@ -132,7 +130,7 @@ func TestLossOfLeavingSubscriberIsCounted(t *testing.T) {
 	h.checkEmpty(t)
 }
 
-// Two members of one log lose each what it has not read.
+// Each subscriber of a log loses only messages that it has not read itself.
 func TestLossIsPerSubscription(t *testing.T) {
 	h := New(Options{Backplane: newBackplane(), Shards: 1, SubscriberBuffer: room(3)})
 	fast, slow := newPeer(h, ""), newPeer(h, "")
@@ -156,8 +154,8 @@ func TestLossIsPerSubscription(t *testing.T) {
 	h.check(t)
 }
 
-// Whatever joins and leaves between two slices of a walk, nobody who has
-// something unread is passed over.
+// A walk misses no subscription with unread messages, even if others join and leave
+// between its slices.
 func TestWalkMissesNoSubscription(t *testing.T) {
 	rnd := newRand(t)
 	for range 3000 {
@@ -212,13 +210,13 @@ func TestWalkMissesNoSubscription(t *testing.T) {
 		}
 		for i, p := range peers {
 			if unread[p] && !p.isAwake() {
-				t.Fatalf("member %d of %d was passed over", i, len(peers))
+				t.Fatalf("subscriber %d of %d was not woken", i, len(peers))
 			}
 		}
 	}
 }
 
-// The room that read and cut entries took is not kept.
+// Entries that were read or cut are not kept in memory.
 func TestCutFreesMemory(t *testing.T) {
 	h := New(Options{Backplane: newBackplane(), Shards: 1, SubscriberBuffer: room(10)})
 	p := newPeer(h, "")
@@ -226,24 +224,24 @@ func TestCutFreesMemory(t *testing.T) {
 	for i := range 1000 {
 		h.Deliver(plain("t", fmt.Sprint(i)))
 		if i%100 == 99 {
-			s.log.cut(room(3), 0, &h.backlog) // as trimming does, many at once
+			s.log.cut(room(3), 0, &h.backlog) // many at once, as trimming does
 		}
 		if n := cap(s.log.entries); n > 64 {
-			t.Fatalf("a log of at most 10 entries has room for %d", n)
+			t.Fatalf("a log of at most 10 entries has capacity %d", n)
 		}
 		for _, e := range s.log.entries[len(s.log.entries):cap(s.log.entries)] {
 			if e.msg != nil {
-				t.Fatal("an entry that was cut is still referred to")
+				t.Fatal("an entry that was cut is still referenced")
 			}
 		}
 	}
 	p.drain()
 	if s.log.entries != nil || s.log.newest != nil {
-		t.Error("a log that all have read is not empty")
+		t.Error("the log is not empty after all have read")
 	}
 }
 
-// A message does not keep alive the request that its topic was a part of.
+// A delivered message does not keep the request that its topic is a part of in memory.
 func TestDeliverReplacesTopicString(t *testing.T) {
 	h := New(Options{Backplane: newBackplane(), Shards: 1})
 	p := newPeer(h, "")
@@ -261,7 +259,7 @@ func TestDeliverReplacesTopicString(t *testing.T) {
 		h.Deliver(plain(pubsub.Topic(request[:1]), "x"))
 	}
 	if more := live() - before; more > n*size/10 {
-		t.Errorf("%d messages keep %d bytes alive", n, more)
+		t.Errorf("%d messages keep %d bytes in memory", n, more)
 	}
 	runtime.KeepAlive(p)
 }

@@ -14,7 +14,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// newRand returns a source of random numbers whose seed is in the test's log.
+// newRand returns a random number generator and logs its seed.
 func newRand(t testing.TB) *rand.Rand {
 	t.Helper()
 	seed := rand.Uint64()
@@ -22,25 +22,25 @@ func newRand(t testing.TB) *rand.Rand {
 	return rand.New(rand.NewPCG(seed, seed))
 }
 
-// newSubscriber returns a member that lies by itself.
-func newSubscriber(h *Hub, holder Holder, name string) *Subscriber {
-	m := new(Subscriber)
-	h.Add(m, holder, name)
-	return m
+// newSubscriber returns a subscriber that is registered with h.
+func newSubscriber(h *Hub, holder Holder, sender string) *Subscriber {
+	s := new(Subscriber)
+	h.Add(s, holder, sender)
+	return s
 }
 
-// fakeBackplane is a backplane that counts what it is asked, and answers as told.
+// fakeBackplane is a backplane that counts the calls of its methods.
 type fakeBackplane struct {
-	onSubscribe func(ctx context.Context, t pubsub.Topic) error // nil: succeed at once
+	onSubscribe func(ctx context.Context, t pubsub.Topic) error // called by Subscribe; nil means success
 
 	mu             sync.Mutex
-	subscribed     map[pubsub.Topic]int // successful ones
+	subscribed     map[pubsub.Topic]int // number of successful Subscribes
 	unsubscribed   map[pubsub.Topic]int
 	retained       map[pubsub.Topic]pubsub.Message
-	subscribeCalls atomic.Int64          // calls to Subscribe
-	lastCalls      atomic.Int64          // calls to Last
-	onLast         func(context.Context) // of Last, if not nil
-	lastErr        error                 // of Last
+	subscribeCalls atomic.Int64          // number of calls of Subscribe
+	lastCalls      atomic.Int64          // number of calls of Last
+	onLast         func(context.Context) // called by Last, if not nil
+	lastErr        error                 // returned by Last
 }
 
 func newBackplane() *fakeBackplane {
@@ -84,14 +84,14 @@ func (p *fakeBackplane) Last(ctx context.Context, t pubsub.Topic, after pubsub.V
 	return m, true, nil
 }
 
-// counts returns how often t was wanted with success, and dropped.
-func (p *fakeBackplane) counts(t pubsub.Topic) (wants, drops int) {
+// counts returns the number of successful Subscribes and of Unsubscribes of t.
+func (p *fakeBackplane) counts(t pubsub.Topic) (subscribes, unsubscribes int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.subscribed[t], p.unsubscribed[t]
 }
 
-// retain keeps m as its topic's retained message.
+// retain makes m the retained message of its topic.
 func (p *fakeBackplane) retain(m pubsub.Message) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

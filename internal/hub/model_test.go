@@ -8,8 +8,8 @@ import (
 	"pubsub"
 )
 
-// model is a hub written to be obviously right: each log keeps all that was ever
-// published, and what a member lost is counted by looking.
+// model is a simple implementation of the hub, for comparison. Its logs keep all messages
+// for ever, and it counts lost messages by iterating over them.
 type model struct {
 	hub   *Hub
 	rnd   *rand.Rand
@@ -20,7 +20,7 @@ type model struct {
 
 	delivered, dropped, expired uint64
 
-	overflowed bool // it is so full that newest messages are forgotten: the model does not do that
+	overflowed bool // the hub forgets retained messages, which the model does not implement
 }
 
 type modelKey struct {
@@ -30,8 +30,8 @@ type modelKey struct {
 
 type modelLog struct {
 	all       []*pubsub.PreparedMessage
-	cut       int // those before are not kept any more
-	compacted int // how many there were when all had read everything
+	cut       int // number of messages that were cut
+	compacted int // number of messages at the last compaction
 	version   pubsub.Version
 	subs      []*modelSub
 }
@@ -69,7 +69,7 @@ func (l *modelLog) compact() {
 	l.cut, l.compacted = len(l.all), len(l.all)
 }
 
-// newest is the newest retained message while it may be unread, nil if there is none.
+// newest returns the newest retained message if it may be unread, otherwise nil.
 func (l *modelLog) newest() *pubsub.PreparedMessage {
 	for _, s := range l.subs {
 		for i := len(l.all) - 1; i >= l.compacted; i-- {
@@ -81,7 +81,7 @@ func (l *modelLog) newest() *pubsub.PreparedMessage {
 	return nil
 }
 
-// size is what cutting all of l would free.
+// size returns the number of bytes that cutting all of l would free.
 func (l *modelLog) size() (n int64) {
 	newest := l.newest()
 	for _, p := range l.all[l.cut:] {
@@ -92,7 +92,7 @@ func (l *modelLog) size() (n int64) {
 	return n
 }
 
-// bytes is what the node keeps: each message once.
+// bytes returns the memory of all messages in use, each counted once.
 func (m *model) bytes() (n int64) {
 	kept := make(map[*pubsub.PreparedMessage]bool)
 	for _, l := range m.logs {
@@ -131,7 +131,7 @@ func (m *model) publish(p *pubsub.PreparedMessage) {
 	m.trim()
 }
 
-// trim cuts the longest topics if all together have too much.
+// trim cuts the largest logs if all together are above the limit.
 func (m *model) trim() {
 	limit := m.hub.opts.BacklogMemory
 	excess := m.bytes() - limit/8*7
@@ -145,19 +145,19 @@ func (m *model) trim() {
 	for _, n := range topics {
 		all += n
 	}
-	// The greatest length that, if no topic is longer, keeps all within bounds.
-	level := int64(0)
+	// Find the largest size to which the logs can be cut to free excess bytes.
+	size := int64(0)
 	for step := int64(1 << 20); step > 0; step /= 2 {
 		sum := int64(0)
 		for _, n := range topics {
-			sum += min(n, level+step)
+			sum += min(n, size+step)
 		}
 		if all-sum >= excess {
-			level += step
+			size += step
 		}
 	}
 	for _, l := range m.logs {
-		for l.size() > level {
+		for l.size() > size {
 			l.cut++
 		}
 	}
@@ -191,18 +191,18 @@ func (m *model) accept(s *modelSub, p *pubsub.PreparedMessage, initial bool) boo
 	return true
 }
 
-// read is what a Read of s with that much room is to give.
-func (m *model) read(s *modelSub, room int) (ds []Delivery) {
+// read returns the deliveries that Read must return for s, given dst with that capacity.
+func (m *model) read(s *modelSub, capacity int) (ds []Delivery) {
 	l := s.log
 	piece := 0
-	hasRoom := func() bool { return len(ds) < room && piece < maxPiece }
+	hasRoom := func() bool { return len(ds) < capacity && piece < maxPiece }
 	give := func(p *pubsub.PreparedMessage, initial bool, lost uint64) {
 		if p != nil {
 			piece += p.MaxEncodedSize
 		}
 		ds = append(ds, Delivery{Message: p, Sub: s.real, Options: s.opts, Initial: initial, Dropped: lost})
 	}
-	past := func() {
+	readInitial := func() {
 		if p := s.initial; p != nil && s.pos >= s.initialAt && hasRoom() {
 			s.initial = nil
 			if m.accept(s, p, true) {
@@ -210,7 +210,7 @@ func (m *model) read(s *modelSub, room int) (ds []Delivery) {
 			}
 		}
 	}
-	past()
+	readInitial()
 	var lost uint64
 	if s.pos < l.cut {
 		lost = plainIn(l.all[s.pos:l.cut])
@@ -226,7 +226,7 @@ func (m *model) read(s *modelSub, room int) (ds []Delivery) {
 		s.pos = l.cut
 	}
 	for ; s.pos < len(l.all) && hasRoom(); s.pos++ {
-		if past(); !hasRoom() {
+		if readInitial(); !hasRoom() {
 			break
 		}
 		if p := l.all[s.pos]; m.accept(s, p, false) {
@@ -238,7 +238,7 @@ func (m *model) read(s *modelSub, room int) (ds []Delivery) {
 		give(nil, false, lost)
 	}
 	if s.pos == len(l.all) {
-		past()
+		readInitial()
 	}
 	l.compact()
 	for _, d := range ds {
@@ -262,8 +262,9 @@ func (m *model) leave(s *modelSub) {
 	}
 }
 
-// findVersion is where v is among what s has not read, or else a newer one, or else the
-// end. Of what was cut off, only the newest retained message is known.
+// findVersion returns the index of version v among the unread messages of s, or else of
+// the first newer version, or else the end. Of the messages that were cut, only the
+// newest retained one counts.
 func (m *model) findVersion(s *modelSub, v pubsub.Version) (at int, exact bool) {
 	l := s.log
 	newest := len(l.all) - 1
@@ -286,7 +287,7 @@ func (m *model) findVersion(s *modelSub, v pubsub.Version) (at int, exact bool) 
 	return len(l.all), false
 }
 
-// initialPos is where s is given what is retained.
+// initialPos returns the index at which s receives the initial message pm.
 func (m *model) initialPos(s *modelSub, p *pubsub.PreparedMessage) int {
 	at, exact := m.findVersion(s, p.Version)
 	for i := max(s.pos, s.log.cut); i < at && !exact; i++ {

@@ -31,7 +31,7 @@ func (m *model) message(topic pubsub.Topic) *pubsub.PreparedMessage {
 	return pubsub.NewPreparedMessage(msg)
 }
 
-// version is the newest, or an older one.
+// version returns the newest version or an older one.
 func (m *model) version() pubsub.Version {
 	seq := m.seq
 	if m.rnd.IntN(4) == 0 {
@@ -48,7 +48,7 @@ func (m *model) subscribe(t *testing.T, p *modelPeer) {
 		t.Fatal(err)
 	}
 	for _, s := range p.subs {
-		if s.real == real { // again
+		if s.real == real { // subscribed again
 			s.opts = opts
 			m.resume(s)
 			return
@@ -89,7 +89,7 @@ func (m *model) resume(s *modelSub) {
 	s.real.Resume(initial, seen)
 }
 
-// readOne has p read one piece, and compares.
+// readOne makes p read one piece and compares it with the model.
 func (m *model) readOne(t *testing.T, p *modelPeer) (asleep bool) {
 	next := p.readyTail
 	if last := p.readyTail; last != nil {
@@ -137,11 +137,11 @@ func (m *model) step(t *testing.T) {
 		}
 		return nil
 	}
-	what := m.rnd.IntN(20)
+	action := m.rnd.IntN(20)
 	if len(m.peers) == 0 {
-		what = 8
+		action = 8
 	}
-	switch what {
+	switch action {
 	case 0, 1, 2, 3, 4, 5, 6, 7:
 		p := m.message(m.topic())
 		m.hub.Deliver(p)
@@ -161,7 +161,7 @@ func (m *model) step(t *testing.T) {
 	case 13:
 		if s := pickSub(); s != nil {
 			if !s.peer.Unsubscribe(s.real.Topic()) {
-				t.Fatal("Unsubscribe says that there is nothing to leave")
+				t.Fatal("Unsubscribe reports that there is no subscription")
 			}
 			m.leave(s)
 		}
@@ -181,7 +181,7 @@ func (m *model) step(t *testing.T) {
 		for _, s := range m.hub.shards {
 			s.slice()
 		}
-	default: // most are slow: they read a piece now and then
+	default: // reads are rarer than messages, so most subscribers are slow
 		if p := pick(); p.isAwake() {
 			m.readOne(t, p)
 		}
@@ -191,11 +191,11 @@ func (m *model) step(t *testing.T) {
 		return
 	}
 	if got, want := m.hub.backlog.bytes.Load(), m.bytes(); got != want {
-		t.Fatalf("logs hold %d bytes, want %d", got, want)
+		t.Fatalf("backlog of %d bytes, want %d", got, want)
 	}
 }
 
-// finish has everybody read everything, and leave.
+// finish makes all subscribers read everything and leave.
 func (m *model) finish(t *testing.T) {
 	m.hub.pump()
 	for _, p := range m.peers {
@@ -204,7 +204,7 @@ func (m *model) finish(t *testing.T) {
 				m.resume(s)
 			}
 			if s.pos < len(s.log.all) && !p.isAwake() {
-				t.Fatal("a member with something unread was not woken")
+				t.Fatal("a subscriber with unread messages was not woken")
 			}
 		}
 		if p.isAwake() {
@@ -213,14 +213,14 @@ func (m *model) finish(t *testing.T) {
 		}
 		for _, s := range p.subs {
 			if s.pos < len(s.log.all) || s.initial != nil {
-				t.Fatal("a member is asleep with something unread")
+				t.Fatal("a subscriber with unread messages is asleep")
 			}
 		}
 	}
 	m.hub.check(t)
 	st := m.hub.Stats()
 	if st.Delivered != m.delivered || st.Dropped != m.dropped || st.Expired != m.expired || st.BacklogBytes != 0 {
-		t.Fatalf("stats %+v, want delivered %d, dropped %d, expired %d, nothing in logs", st, m.delivered, m.dropped, m.expired)
+		t.Fatalf("stats %+v, want delivered %d, dropped %d, expired %d, no backlog", st, m.delivered, m.dropped, m.expired)
 	}
 	for _, p := range m.peers {
 		p.Close()
@@ -228,7 +228,7 @@ func (m *model) finish(t *testing.T) {
 	m.hub.checkEmpty(t)
 }
 
-// TestModel compares the hub with the model, step by random step.
+// The hub does the same as the model in random sequences of steps.
 func TestModel(t *testing.T) {
 	rnd := newRand(t)
 	var sum Stats
@@ -258,6 +258,6 @@ func TestModel(t *testing.T) {
 	}
 	t.Logf("delivered %d, dropped %d, expired %d; %d ended early", sum.Delivered, sum.Dropped, sum.Expired, forgot)
 	if sum.Delivered < 1000 || sum.Dropped < 1000 || sum.Expired < 100 {
-		t.Error("the steps did not lead anywhere")
+		t.Error("the steps test too little")
 	}
 }

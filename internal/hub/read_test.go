@@ -9,47 +9,47 @@ import (
 	"pubsub"
 )
 
-// A kick at any moment has the holder look once more before it sleeps.
+// Notify makes the holder call Read once more, at any time.
 func TestNotify(t *testing.T) {
 	h := New(Options{Backplane: newBackplane(), Shards: 1})
 	p := newPeer(h, "")
 	p.Notify()
 	if p.wakes.Load() != 1 {
-		t.Fatal("a kick did not wake")
+		t.Fatal("Notify did not wake the holder")
 	}
 	p.Notify()
 	if p.wakes.Load() != 1 {
-		t.Error("woken twice without having slept")
+		t.Error("woken twice without sleeping in between")
 	}
 	read := func(want bool) {
 		t.Helper()
 		if _, asleep := p.Read(make([]Delivery, 0, 2), 0, time.Now()); asleep != want {
-			t.Errorf("asleep is %v, want %v", asleep, want)
+			t.Errorf("asleep = %v, want %v", asleep, want)
 		}
 	}
-	read(false) // the kicks
-	p.Notify()  // between the last look and sleep
+	read(false) // because of Notify
+	p.Notify()  // between the last Read and sleep
 	read(false)
 	read(true)
 	p.Notify()
 	if p.wakes.Load() != 2 {
-		t.Error("a kick of one who sleeps did not wake")
+		t.Error("Notify did not wake a sleeping subscriber")
 	}
-	// A kick while there are messages is not lost among them.
+	// Notify is not lost if there are messages as well.
 	p.resume(t, "t")
 	deliver(h, "t", "a")
 	h.pump()
 	if p.wakes.Load() != 2 {
-		t.Error("woken without having slept")
+		t.Error("woken although awake")
 	}
 	read(false) // the message
-	read(false) // the kick
+	read(false) // because of Notify
 	read(true)
-	// News between the last look and sleep.
+	// A message arrives between the last Read and sleep.
 	deliver(h, "t", "b")
 	h.pump()
 	if p.wakes.Load() != 3 {
-		t.Error("news did not wake")
+		t.Error("a message did not wake the subscriber")
 	}
 	read(false)
 	deliver(h, "t", "c")
@@ -58,7 +58,7 @@ func TestNotify(t *testing.T) {
 	read(true)
 }
 
-// A member reads a bounded piece of one topic before it turns to the next.
+// A subscriber reads a bounded piece of one topic before it turns to the next.
 func TestRoundRobin(t *testing.T) {
 	h := New(Options{Backplane: newBackplane(), Shards: 1})
 	p := newPeer(h, "")
@@ -86,7 +86,7 @@ func TestRoundRobin(t *testing.T) {
 		t.Errorf("read %s, want %s", got, want)
 	}
 
-	// However much room there is, a piece is bounded in bytes.
+	// A piece is bounded in bytes, even if dst has more room.
 	big := strings.Repeat("x", maxPiece*5/16)
 	for range 8 {
 		h.Deliver(plain("a", big))
@@ -109,8 +109,8 @@ func TestRoundRobin(t *testing.T) {
 	h.check(t)
 }
 
-// An initial message, the newest one and a loss fit into the least room that Read
-// asks for.
+// Read makes progress with room for two deliveries, also for an initial message, the
+// newest one and a loss.
 func TestMinimumRoom(t *testing.T) {
 	h := New(Options{Backplane: newBackplane(), Shards: 1, SubscriberBuffer: room(1)})
 	p := newPeer(h, "")
@@ -122,7 +122,7 @@ func TestMinimumRoom(t *testing.T) {
 	for {
 		ds, asleep := p.Read(dst, 0, time.Now())
 		if cap(ds) != 2 {
-			t.Error("Read grew its argument")
+			t.Error("Read has reallocated dst")
 		}
 		got = append(got, ds...)
 		if asleep {
@@ -132,7 +132,7 @@ func TestMinimumRoom(t *testing.T) {
 	expect(t, got, "*r1 -2r2 c")
 }
 
-// A piece is bounded by the encoded length of its messages, with the head of each.
+// A piece is bounded by the encoded length of its messages, including their heads.
 func TestPieceIsBoundedByEncodedBytes(t *testing.T) {
 	const wire = 3000
 	for _, head := range []int{0, 1000, 31_000} {
@@ -149,14 +149,14 @@ func TestPieceIsBoundedByEncodedBytes(t *testing.T) {
 			ds, asleep := p.Read(make([]Delivery, 0, 64), head, time.Now())
 			got += len(ds)
 			if n := len(ds) * (wire + head); n > maxPiece+wire+head {
-				t.Errorf("a piece of %d bytes, with a head of %d", n, head)
+				t.Errorf("a piece of %d bytes with heads of %d bytes", n, head)
 			}
 			if asleep {
 				break
 			}
 		}
 		if got != 40 {
-			t.Errorf("%d messages of 40", got)
+			t.Errorf("read %d messages of 40", got)
 		}
 		p.Close()
 	}
@@ -164,10 +164,10 @@ func TestPieceIsBoundedByEncodedBytes(t *testing.T) {
 
 func TestNoLocal(t *testing.T) {
 	h := New(Options{Backplane: newBackplane(), Shards: 1, SubscriberBuffer: room(3)})
-	me, you, anon := newPeer(h, "me"), newPeer(h, "you"), newPeer(h, "")
+	publisher, other, anonymous := newPeer(h, "publisher"), newPeer(h, "other"), newPeer(h, "")
 	from := func(p *pubsub.PreparedMessage, sender string) *pubsub.PreparedMessage { p.Sender = sender; return p }
-	initial := from(retained("t", 1), "me")
-	for _, p := range []*peer{me, you, anon} {
+	initial := from(retained("t", 1), "publisher")
+	for _, p := range []*peer{publisher, other, anonymous} {
 		s, err := p.Subscribe(t.Context(), "t", SubscriptionOptions{NoLocal: true})
 		if err != nil {
 			t.Fatal(err)
@@ -175,30 +175,30 @@ func TestNoLocal(t *testing.T) {
 		s.Resume(initial, pubsub.Version{})
 		s.Resume(nil, pubsub.Version{})
 	}
-	// A retained message, too, is an Application Message (MQTT 5.0, 3.8.3.1).
-	expect(t, me.drain(), "")
-	expect(t, you.drain(), "*r1")
-	expect(t, anon.drain(), "*r1")
-	h.Deliver(from(plain("t", "a"), "me"))
+	// No Local applies to retained messages as well (MQTT 5.0 section 3.8.3.1).
+	expect(t, publisher.drain(), "")
+	expect(t, other.drain(), "*r1")
+	expect(t, anonymous.drain(), "*r1")
+	h.Deliver(from(plain("t", "a"), "publisher"))
 	h.Deliver(from(plain("t", "b"), ""))
-	h.Deliver(from(retained("t", 2), "me"))
+	h.Deliver(from(retained("t", 2), "publisher"))
 	h.pump()
-	expect(t, me.drain(), "b")
-	expect(t, you.drain(), "a b r2")
-	expect(t, anon.drain(), "a b r2")
-	// The newest retained one, cut off, is not given to its own publisher either.
-	h.Deliver(from(retained("t", 3), "me"))
+	expect(t, publisher.drain(), "b")
+	expect(t, other.drain(), "a b r2")
+	expect(t, anonymous.drain(), "a b r2")
+	// Its own publisher does not receive the newest retained message if it was cut, either.
+	h.Deliver(from(retained("t", 3), "publisher"))
 	deliver(h, "t", "c d e f")
 	h.pump()
-	expect(t, me.drain(), "-1d e f")
-	expect(t, you.drain(), "-1r3 d e f")
-	// Without NoLocal from now on.
-	if _, err := me.Subscribe(t.Context(), "t", SubscriptionOptions{ID: 7}); err != nil {
+	expect(t, publisher.drain(), "-1d e f")
+	expect(t, other.drain(), "-1r3 d e f")
+	// Subscribing again removes NoLocal.
+	if _, err := publisher.Subscribe(t.Context(), "t", SubscriptionOptions{ID: 7}); err != nil {
 		t.Fatal(err)
 	}
-	h.Deliver(from(plain("t", "g"), "me"))
+	h.Deliver(from(plain("t", "g"), "publisher"))
 	h.pump()
-	ds := me.drain()
+	ds := publisher.drain()
 	expect(t, ds, "g")
 	if len(ds) == 1 && ds[0].Options != (SubscriptionOptions{ID: 7}) {
 		t.Errorf("options %+v, want those of the later Subscribe", ds[0].Options)
@@ -229,41 +229,41 @@ func TestExpiry(t *testing.T) {
 	publish := func() {
 		h.Deliver(with(plain("t", "10s"), 10))
 		h.Deliver(with(plain("t", "20s"), 20))
-		h.Deliver(with(plain("t", "0s"), 0)) // live subscribers get it, whenever that is
+		h.Deliver(with(plain("t", "0s"), 0)) // does not expire on its way to live subscribers
 		h.Deliver(plain("t", "ever"))
 	}
 	publish()
 	if got := read(now.Add(9999 * time.Millisecond)); got != "10s 20s 0s ever" {
-		t.Errorf("in time: %q", got)
+		t.Errorf("before any expires: %q", got)
 	}
 	publish()
 	if got := read(now.Add(10 * time.Second)); got != "20s 0s ever" {
-		t.Errorf("at the end of the first one's life: %q", got)
+		t.Errorf("when the first expires: %q", got)
 	}
 	publish()
 	if got := read(now.Add(time.Hour)); got != "0s ever" {
-		t.Errorf("late: %q", got)
+		t.Errorf("after both have expired: %q", got)
 	}
 	if n := h.Stats().Expired; n != 3 {
-		t.Errorf("%d expired, want 3", n)
+		t.Errorf("Expired = %d, want 3", n)
 	}
-	// The newest retained one, cut off and expired.
+	// The newest retained message was cut and has expired.
 	h.Deliver(with(retained("t", 1), 10))
 	deliver(h, "t", "a b c d e")
 	if got := read(now.Add(time.Hour)); got != "-1b c d e" {
-		t.Errorf("cut off and expired: %q", got)
+		t.Errorf("cut and expired: %q", got)
 	}
-	// What was retained and expired before it could be given.
+	// An initial message expires before it is read.
 	s.Resume(with(retained("t", 2), 10), pubsub.Version{})
 	if got := read(now.Add(10 * time.Second)); got != "" {
 		t.Errorf("initial and expired: %q", got)
 	}
 	s.Resume(with(retained("t", 3), 10), pubsub.Version{})
 	if got := read(now.Add(9 * time.Second)); got != "*r3" {
-		t.Errorf("initial in time: %q", got)
+		t.Errorf("initial and not expired: %q", got)
 	}
 	if n := h.Stats().Expired; n != 5 {
-		t.Errorf("%d expired, want 5", n)
+		t.Errorf("Expired = %d, want 5", n)
 	}
 	h.check(t)
 }

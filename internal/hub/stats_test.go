@@ -40,17 +40,17 @@ func TestStatsAndTopics(t *testing.T) {
 		after = page[len(page)-1].Topic
 	}
 	if !slices.Equal(got, want) {
-		t.Errorf("pages of topics give %d topics, want %d in byte order", len(got), len(want))
+		t.Errorf("the pages have %d topics, want %d in byte order", len(got), len(want))
 	}
 	if got := h.Topics("y", "", 10); len(got) != 1 || got[0] != (TopicCount{"y", 1}) {
 		t.Errorf("Topics(y) = %v", got)
 	}
 	if got := h.Topics("", "x/", math.MaxInt32); len(got) != 3001 {
-		t.Errorf("all topics: %d, want 3001", len(got))
+		t.Errorf("Topics returns %d topics, want 3001", len(got))
 	}
 	st := h.Stats()
 	if st.Subscribers != int64(len(peers)) || st.Subscriptions != int64(len(peers)+1) {
-		t.Errorf("stats %+v, want %d members", st, len(peers))
+		t.Errorf("stats %+v, want %d subscribers", st, len(peers))
 	}
 	for _, p := range peers {
 		p.Close()

@@ -10,17 +10,17 @@ import (
 	"pubsub"
 )
 
-// Unsubscribe and Close in every state that a subscription can be in.
+// Unsubscribe and Close end a subscription in every state.
 func TestLeave(t *testing.T) {
 	states := []struct {
 		name string
 		to   func(h *Hub, p *peer, s *Subscription)
 	}{
-		{"held", func(*Hub, *peer, *Subscription) {}},
-		{"held with news", func(h *Hub, p *peer, s *Subscription) { deliver(h, "t", "a r1"); h.pump() }},
-		{"opened", func(h *Hub, p *peer, s *Subscription) { s.Resume(retained("t", 1), pubsub.Version{}) }},
+		{"paused", func(*Hub, *peer, *Subscription) {}},
+		{"paused, with messages", func(h *Hub, p *peer, s *Subscription) { deliver(h, "t", "a r1"); h.pump() }},
+		{"resumed", func(h *Hub, p *peer, s *Subscription) { s.Resume(retained("t", 1), pubsub.Version{}) }},
 		{"asleep", func(h *Hub, p *peer, s *Subscription) { s.Resume(nil, pubsub.Version{}); p.drain() }},
-		{"news, not walked", func(h *Hub, p *peer, s *Subscription) {
+		{"messages, not woken", func(h *Hub, p *peer, s *Subscription) {
 			s.Resume(nil, pubsub.Version{})
 			p.drain()
 			deliver(h, "t", "a r1")
@@ -31,13 +31,13 @@ func TestLeave(t *testing.T) {
 			deliver(h, "t", "a r1")
 			h.pump()
 		}},
-		{"mid-read", func(h *Hub, p *peer, s *Subscription) {
+		{"partly read", func(h *Hub, p *peer, s *Subscription) {
 			s.Resume(nil, pubsub.Version{})
 			deliver(h, "t", "a b c d")
 			h.pump()
 			p.Read(make([]Delivery, 0, 2), 0, time.Now())
 		}},
-		{"cut off", func(h *Hub, p *peer, s *Subscription) {
+		{"cut", func(h *Hub, p *peer, s *Subscription) {
 			s.Resume(nil, pubsub.Version{})
 			deliver(h, "t", "a r1 b c")
 			s.log.cut(0, 0, &h.backlog)
@@ -60,7 +60,7 @@ func TestLeave(t *testing.T) {
 				s := p.subscribe(t, "t")
 				st.to(h, p, s)
 				if !p.Unsubscribe("t") || p.Unsubscribe("t") {
-					t.Error("Unsubscribe says true once")
+					t.Error("Unsubscribe must report true exactly once")
 				}
 				h.check(t)
 				s.Resume(retained("t", 9), pubsub.Version{}) // too late
@@ -70,7 +70,7 @@ func TestLeave(t *testing.T) {
 				expect(t, p.drain(), "y")
 				h.check(t)
 
-				// Back again, and gone by Close.
+				// Subscribe again, then Close.
 				st.to(h, p, p.subscribe(t, "t"))
 				p.Close()
 				p.Close()
@@ -90,10 +90,10 @@ func TestLeave(t *testing.T) {
 					expect(t, ds, "")
 				}
 				if _, asleep := p.Read(nil, 0, time.Now()); !asleep {
-					t.Error("a closed member has something to do")
+					t.Error("a closed subscriber is not asleep")
 				}
 				if _, err := p.Subscribe(t.Context(), "t", SubscriptionOptions{}); err == nil {
-					t.Error("a closed member could subscribe")
+					t.Error("Subscribe succeeds after Close")
 				}
 				for _, p := range rest {
 					p.drain()
@@ -105,9 +105,9 @@ func TestLeave(t *testing.T) {
 	}
 }
 
-// One of several ready subscriptions leaves; the others are read.
+// One of several ready subscriptions ends. The others are still read.
 func TestUnsubscribeAmongReady(t *testing.T) {
-	for _, gone := range []pubsub.Topic{"a", "b", "c"} {
+	for _, removed := range []pubsub.Topic{"a", "b", "c"} {
 		h := New(Options{Backplane: newBackplane(), Shards: 1})
 		p := newPeer(h, "")
 		want := ""
@@ -117,12 +117,12 @@ func TestUnsubscribeAmongReady(t *testing.T) {
 		p.drain()
 		for _, topic := range []pubsub.Topic{"a", "b", "c"} {
 			deliver(h, topic, string(topic))
-			if topic != gone {
+			if topic != removed {
 				want += " " + string(topic)
 			}
 		}
 		h.pump()
-		p.Unsubscribe(gone)
+		p.Unsubscribe(removed)
 		expect(t, p.drain(), want[1:])
 		h.pump()
 		if p.isAwake() {
@@ -131,7 +131,7 @@ func TestUnsubscribeAmongReady(t *testing.T) {
 	}
 }
 
-// A walk that came by just before a member left does not wake it for nothing.
+// A walk has passed a subscription just before it ends. The subscriber is not woken.
 func TestUnsubscribeDuringWalk(t *testing.T) {
 	h := New(Options{Backplane: newBackplane(), Shards: 1})
 	p := newPeer(h, "")
@@ -142,19 +142,19 @@ func TestUnsubscribeDuringWalk(t *testing.T) {
 	p.Unsubscribe("t")
 	p.queueUnread(batch[0])
 	if p.isAwake() {
-		t.Error("woken for a subscription that it has left")
+		t.Error("woken for a subscription that has ended")
 	}
 	h.check(t)
 }
 
-// The first subscription lies in the member, and no other one takes its place when
-// it has left: the shard may have it in its hands.
+// The first subscription is a field of the subscriber. The field is not used again after
+// it has ended, because the shard may still access it.
 func TestFirstSubscription(t *testing.T) {
 	h := New(Options{Backplane: newBackplane(), Shards: 1})
 	p := newPeer(h, "")
 	first := p.resume(t, "t")
 	if first != &p.first {
-		t.Error("it does not lie in the member")
+		t.Error("the first subscription is not the field")
 	}
 	p.drain()
 	deliver(h, "t", "a")
@@ -162,12 +162,12 @@ func TestFirstSubscription(t *testing.T) {
 	p.Unsubscribe("t")
 	second := p.resume(t, "u")
 	if second == first {
-		t.Error("another one has taken its place")
+		t.Error("the second subscription uses the same memory")
 	}
 	p.drain()
 	p.queueUnread(batch[0])
 	if p.isAwake() {
-		t.Error("woken for a subscription that it has left")
+		t.Error("woken for a subscription that has ended")
 	}
 	deliver(h, "u", "b")
 	h.pump()
@@ -177,31 +177,31 @@ func TestFirstSubscription(t *testing.T) {
 	h.checkEmpty(t)
 }
 
-// The first log lies in the topic, and no other one takes its place when it has been
-// emptied; it keeps nobody who has left.
+// The first log is a field of the topic. The field is not used again after the log has
+// become empty. Its array does not keep subscribers that have left in memory.
 func TestFirstLog(t *testing.T) {
 	h := New(Options{Backplane: newBackplane(), Shards: 2})
-	a, b, c := newPeer(h, ""), newPeer(h, ""), newPeer(h, "") // a and c are of one shard, b is not
+	a, b, c := newPeer(h, ""), newPeer(h, ""), newPeer(h, "") // a and c are in one shard, b in the other
 	first, other := a.resume(t, "t").log, b.resume(t, "t").log
 	if first != &first.topic.firstLog || other == first {
-		t.Error("the first log, and only that, is to lie in the topic")
+		t.Error("the first log must be the field, the second must not")
 	}
 	a.Close()
 	if again := c.resume(t, "t").log; again == first {
-		t.Error("another log has taken its place")
+		t.Error("the third log uses the same memory")
 	}
 	a, _, c = newPeer(h, ""), newPeer(h, ""), newPeer(h, "")
 	l := a.resume(t, "u").log
 	if l.subsArray[0] == nil {
-		t.Error("one member needs an array of its own")
+		t.Error("the log of one subscriber has allocated an array")
 	}
 	if s := c.resume(t, "u"); s.log != l || l.subsArray[0] != nil {
-		t.Error("of two members the first is kept")
+		t.Error("the array still refers to a subscriber")
 	}
 	h.check(t)
 }
 
-// The name of a topic must not keep the request alive that it was a part of.
+// A topic does not keep the request that its name was a part of in memory.
 func TestTopicIsACopy(t *testing.T) {
 	h := New(Options{Backplane: newBackplane()})
 	topic := pubsub.Topic("topic=demo&auth=x")[6:10]
@@ -210,7 +210,7 @@ func TestTopicIsACopy(t *testing.T) {
 		t.Errorf("Topic() = %q", s.Topic())
 	}
 	if unsafe.StringData(string(s.Topic())) == unsafe.StringData(string(topic)) {
-		t.Error("the topic is a part of the request")
+		t.Error("the topic shares the memory of the request")
 	}
 }
 
@@ -220,15 +220,15 @@ func TestSubscribeAfterCloseLeavesNothing(t *testing.T) {
 	p := newPeer(h, "")
 	b.onSubscribe = func(context.Context, pubsub.Topic) error { p.Close(); return nil }
 	if _, err := p.Subscribe(t.Context(), "t", SubscriptionOptions{}); !errors.Is(err, context.Canceled) {
-		t.Errorf("Subscribe of a member that closes meanwhile: %v", err)
+		t.Errorf("Subscribe during Close: %v", err)
 	}
 	h.checkEmpty(t)
 	if wants, drops := b.counts("t"); wants != 1 || drops != 1 {
-		t.Errorf("%d wants, %d drops", wants, drops)
+		t.Errorf("%d Subscribes, %d Unsubscribes", wants, drops)
 	}
 }
 
-// Two calls for one topic at once make one subscription.
+// Concurrent calls of Subscribe for the same topic return the same subscription.
 func TestConcurrentSubscribesMakeOneSubscription(t *testing.T) {
 	b := newBackplane()
 	h := New(Options{Backplane: b})
@@ -249,7 +249,7 @@ func TestConcurrentSubscribesMakeOneSubscription(t *testing.T) {
 	awaitJoins(t, h, "t", 2)
 	close(leave)
 	if a, b := <-subs, <-subs; a != b {
-		t.Error("one topic, two subscriptions")
+		t.Error("two subscriptions to one topic")
 	}
 	h.check(t)
 	if n := h.Stats().Subscriptions; n != 1 {
@@ -259,21 +259,21 @@ func TestConcurrentSubscribesMakeOneSubscription(t *testing.T) {
 	h.checkEmpty(t)
 }
 
-// What one idle subscriber of one topic costs. To grow it is a decision: it is
-// paid a million times.
+// The sizes bound the memory of an idle subscriber of one topic. They are small on
+// purpose, because there may be a million of them.
 func TestSizes(t *testing.T) {
 	for _, c := range []struct {
-		what      string
+		name      string
 		size, max uintptr
 	}{
-		{"Member", unsafe.Sizeof(Subscriber{}), 200}, // with its first Subscription
+		{"Subscriber", unsafe.Sizeof(Subscriber{}), 200}, // with its first Subscription
 		{"Subscription", unsafe.Sizeof(Subscription{}), 80},
 		{"topicLog", unsafe.Sizeof(topicLog{}), 176},
 		{"topic", unsafe.Sizeof(topic{}), 208}, // with its first log
 	} {
-		t.Logf("%s: %d bytes", c.what, c.size)
+		t.Logf("%s: %d bytes", c.name, c.size)
 		if c.size > c.max {
-			t.Errorf("%s takes %d bytes, more than %d", c.what, c.size, c.max)
+			t.Errorf("%s has %d bytes, want at most %d", c.name, c.size, c.max)
 		}
 	}
 }

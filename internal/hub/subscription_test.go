@@ -8,34 +8,33 @@ import (
 	"pubsub"
 )
 
-// What Open is given, what was published before it, and what is read. Of what is
-// published in these tests each is a second younger than the one before; initial
-// is older than all of it, or as old as the message of its version.
+// Each message is published one second after the previous one. The initial message is
+// older than all of them, or it is one of them.
 func TestResume(t *testing.T) {
 	other := pubsub.Version{Generation: gen + 1, Seq: 9}
 	for _, c := range []struct {
 		name    string
-		initial uint64 // the version of what is retained, 0 for none
+		initial uint64 // the version of the retained message, or 0
 		seen    pubsub.Version
-		before  string // published between Subscribe and Open
-		after   string
+		before  string // published between Subscribe and Resume
+		after   string // published after Resume
 		want    string
 	}{
 		{"nothing", 0, pubsub.Version{}, "", "", ""},
 		{"nothing retained", 0, pubsub.Version{}, "a r2", "b", "a r2 b"},
 		{"initial", 1, pubsub.Version{}, "", "", "*r1"},
-		{"initial, seen as Last says", 3, version(3), "", "r3 r4", "*r3 r4"},
-		// The client may know already that it subscribes: nothing may be missing.
-		{"initial from before", 1, pubsub.Version{}, "a b", "c", "*r1 a b c"},
-		{"initial from before, and a newer one", 1, pubsub.Version{}, "a r2", "b", "*r1 a r2 b"},
-		{"initial comes through the log too", 2, pubsub.Version{}, "a r2 b", "r3", "a *r2 b r3"},
-		{"initial comes through the log, and a newer one", 2, pubsub.Version{}, "a r2 b r3 c", "d", "a *r2 b r3 c d"},
-		{"the log brings older ones", 2, pubsub.Version{}, "r1 a r2", "b", "r1 a *r2 b"},
-		// Whoever passes seen has not told the client.
-		{"behind what was seen", 0, version(5), "a r4 b r5 c", "r6", "c r6"},
-		{"what was seen is from before", 0, version(5), "a b", "c r6", "c r6"},
-		{"what was seen is from before, a newer one came", 0, version(5), "a r6 b", "c", "r6 b c"},
-		{"what was seen is still to come", 0, version(5), "a r4", "r5 b", "b"},
+		{"initial, with its version as seen", 3, version(3), "", "r3 r4", "*r3 r4"},
+		// The client may already know that it subscribes, so no message is skipped.
+		{"initial before all", 1, pubsub.Version{}, "a b", "c", "*r1 a b c"},
+		{"initial before all, and a newer one", 1, pubsub.Version{}, "a r2", "b", "*r1 a r2 b"},
+		{"initial is in the log", 2, pubsub.Version{}, "a r2 b", "r3", "a *r2 b r3"},
+		{"initial is in the log, and a newer one", 2, pubsub.Version{}, "a r2 b r3 c", "d", "a *r2 b r3 c d"},
+		{"older ones in the log", 2, pubsub.Version{}, "r1 a r2", "b", "r1 a *r2 b"},
+		// With seen, the client does not know yet that it subscribes.
+		{"seen is in the log", 0, version(5), "a r4 b r5 c", "r6", "c r6"},
+		{"seen before all", 0, version(5), "a b", "c r6", "c r6"},
+		{"seen before all, and a newer one", 0, version(5), "a r6 b", "c", "r6 b c"},
+		{"seen has not arrived yet", 0, version(5), "a r4", "r5 b", "b"},
 		{"seen in another generation", 1, other, "", "r2", "*r1 r2"},
 		{"seen in another generation, nothing retained", 0, other, "", "r2", "r2"},
 		{"newer than seen", 6, version(5), "r5 a r6", "b", "a *r6 b"},
@@ -51,24 +50,24 @@ func TestResume(t *testing.T) {
 				initial.Published = clock
 			}
 			publish := func(script string) {
-				for _, parcel := range parse("t", script) {
+				for _, pm := range parse("t", script) {
 					clock = clock.Add(time.Second)
-					parcel.Published = clock
-					if initial != nil && parcel.Version == initial.Version {
+					pm.Published = clock
+					if initial != nil && pm.Version == initial.Version {
 						initial.Published = clock
 					}
-					h.Deliver(parcel)
+					h.Deliver(pm)
 				}
 				h.pump()
 			}
 			publish(c.before)
 			if p.isAwake() || p.wakes.Load() != 0 {
-				t.Error("woken for a subscription that is held")
+				t.Error("woken for a paused subscription")
 			}
 			s.Resume(initial, c.seen)
 			h.check(t)
 			if !p.isAwake() || p.wakes.Load() != 1 {
-				t.Error("Open did not wake")
+				t.Error("Resume did not wake the subscriber")
 			}
 			publish(c.after)
 			expect(t, p.drain(), c.want)
@@ -79,8 +78,8 @@ func TestResume(t *testing.T) {
 	}
 }
 
-// What is retained was stored but had not come here when the member joined: what
-// its publisher published before that keeps its place.
+// The initial message has been stored but has not arrived through the log yet. Messages
+// published before it keep their position.
 func TestResumeBeforeInitialArrives(t *testing.T) {
 	h := New(Options{Backplane: newBackplane(), Shards: 1})
 	p := newPeer(h, "")
@@ -99,8 +98,8 @@ func TestResumeBeforeInitialArrives(t *testing.T) {
 	h.check(t)
 }
 
-// What was cut off while a subscription was held is told, and the newest one takes
-// the place of the initial one.
+// Messages cut while the subscription was paused are reported as dropped, and the newest
+// retained message follows the initial one.
 func TestResumeAfterCut(t *testing.T) {
 	for _, c := range []struct {
 		initial uint64
@@ -118,9 +117,9 @@ func TestResumeAfterCut(t *testing.T) {
 		h := New(Options{Backplane: newBackplane(), Shards: 1, SubscriberBuffer: room(3)})
 		p := newPeer(h, "")
 		s := p.subscribe(t, "t")
-		for i, parcel := range parse("t", c.before) {
-			parcel.Published = time.Unix(int64(100+i), 0)
-			h.Deliver(parcel)
+		for i, pm := range parse("t", c.before) {
+			pm.Published = time.Unix(int64(100+i), 0)
+			h.Deliver(pm)
 		}
 		var initial *pubsub.PreparedMessage
 		if c.initial > 0 {
@@ -134,8 +133,8 @@ func TestResumeAfterCut(t *testing.T) {
 	}
 }
 
-// Who subscribes again is given again what is retained, but never anything older
-// than it has had (MQTT 5.0 section 3.8.4, Retain Handling 0).
+// A client that subscribes again receives the retained message again, but never one that
+// is older than the last (MQTT 5.0 section 3.8.4, Retain Handling 0).
 func TestSubscribeAgain(t *testing.T) {
 	h := New(Options{Backplane: newBackplane(), Shards: 1})
 	p := newPeer(h, "")
@@ -143,7 +142,7 @@ func TestSubscribeAgain(t *testing.T) {
 	again := func(initial *pubsub.PreparedMessage, want string) {
 		t.Helper()
 		if p.subscribe(t, "t") != s {
-			t.Fatal("subscribing again made another subscription")
+			t.Fatal("Subscribe returned another subscription")
 		}
 		s.Resume(initial, pubsub.Version{})
 		expect(t, p.drain(), want)
@@ -152,15 +151,15 @@ func TestSubscribeAgain(t *testing.T) {
 	again(retained("t", 3), "*r3")
 	again(nil, "")
 	deliver(h, "t", "r4")
-	again(retained("t", 3), "*r3 r4") // not read yet when it subscribed again
-	again(retained("t", 3), "")       // read before the new one came from the store
+	again(retained("t", 3), "*r3 r4") // r4 was not read when it subscribed again
+	again(retained("t", 3), "")       // r4 was already read, and the store returned an older one
 	again(retained("t", 4), "*r4")
 	h.Deliver(retained("t", 4))
 	h.pump()
-	expect(t, p.drain(), "") // a repair brings it again
-	restored := pubsub.NewPreparedMessage(pubsub.Message{Topic: "t", Data: []byte("new life"), Retain: true,
+	expect(t, p.drain(), "") // a resync delivers it again
+	restored := pubsub.NewPreparedMessage(pubsub.Message{Topic: "t", Data: []byte("new"), Retain: true,
 		Version: pubsub.Version{Generation: gen + 1, Seq: 1}})
-	again(restored, "*new life")
+	again(restored, "*new")
 	if n := h.Stats().Subscriptions; n != 1 {
 		t.Errorf("%d subscriptions, want 1", n)
 	}
