@@ -19,8 +19,8 @@ import (
 	"time"
 )
 
-// TestTLS: over TLS a page may open more streams than the six connections that
-// a browser has for a host, since they share one of HTTP/2.
+// TestTLS: over TLS a page may open more streams than the six connections that a browser allows for
+// a host, because the streams share one connection over HTTP/2.
 func TestTLS(t *testing.T) {
 	const streams = 12
 	cert, key := selfSigned(t)
@@ -56,14 +56,14 @@ func TestTLS(t *testing.T) {
 	t.Run("a page opens 12 streams over HTTP/2", func(t *testing.T) {
 		page := openPage(t)
 		for _, topic := range topics {
-			// Each returns when its stream is open, with all before it open too.
+			// Each open returns while the earlier streams are open.
 			page.do(t, "listen", map[string]any{"url": b.events("topic", topic, "auth", token)}, nil)
 			e := page.await(t, "response")
 			for !strings.HasPrefix(e.URL, b.url) { // the page's own files
 				e = page.await(t, "response")
 			}
 			if e.Protocol != "h2" {
-				t.Fatalf("%s came by %s", topic, e.Protocol)
+				t.Fatalf("stream of %s over %s", topic, e.Protocol)
 			}
 		}
 		for i, topic := range topics {

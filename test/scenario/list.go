@@ -42,6 +42,9 @@ var All = []func(t *testing.T){
 	TestCutStreamHasNoLastChunk,
 	// halfclose.go
 	TestHalfClosedConnections,
+	// headerfields.go
+	TestHeaderFields,
+	TestHTTPToTLS,
 	// http2.go
 	TestSilentHTTP2StreamStays,
 	TestHTTP2StreamEndsWhole,
@@ -65,10 +68,6 @@ var All = []func(t *testing.T){
 	TestKeepAlive,
 	TestFaultsAfterConnack,
 	TestDisconnect,
-	TestSubprotocol,
-	TestPacketsSplitAcrossFrames,
-	TestWebSocket,
-	TestWebSocketKeepAlive,
 	// mqttdelivery.go
 	TestSubackAnswersEveryFilter,
 	TestUnsubscribe,
@@ -95,8 +94,6 @@ var All = []func(t *testing.T){
 	TestReloadOfMaxSockets,
 	TestMaxConnectionsPerIPCountsSockets,
 	TestIdleTimeout,
-	TestHeaderFields,
-	TestHTTPToTLS,
 	// sse.go
 	TestStreamHead,
 	TestHeadOfEventsIsNoStream,
@@ -115,6 +112,11 @@ var All = []func(t *testing.T){
 	TestHTTP2StalledReader,
 	TestSlowReaderIsNotClosed,
 	TestTLS,
+	// websocket.go
+	TestSubprotocol,
+	TestPacketsSplitAcrossFrames,
+	TestWebSocket,
+	TestWebSocketKeepAlive,
 	// will.go
 	TestWill,
 	TestWillProperties,
@@ -132,7 +134,7 @@ var Measured = []func(t *testing.T){
 	TestLongestLastEventID,
 	TestHostileTokens,
 	TestHostileBodies,
-	// hostile_mqtt.go
+	// hostilemqtt.go
 	TestHostileFrames,
 	TestHostilePackets,
 	TestHostileConnects,
@@ -156,11 +158,6 @@ var MeasuredWithoutNATS = []func(t *testing.T){
 // Clusters lists the scenarios of several nodes over NATS. They run in a mode of their own, several
 // at a time.
 var Clusters = []func(t *testing.T){
-	// away.go
-	TestClusterNATSOutage,
-	TestClusterMQTTPublishDuringNATSOutage,
-	TestClusterStartsBeforeNATS,
-	TestClusterStopsBeforeNATS,
 	// cluster.go
 	TestClusterDelivery,
 	TestClusterResume,
@@ -172,6 +169,11 @@ var Clusters = []func(t *testing.T){
 	TestClusterStreamLost,
 	TestClusterKeyBucketLost,
 	TestClusterSendsNoClientIdentifiers,
+	// outage.go
+	TestClusterNATSOutage,
+	TestClusterMQTTPublishDuringNATSOutage,
+	TestClusterStartsBeforeNATS,
+	TestClusterStopsBeforeNATS,
 	// rolling.go
 	TestClusterRollingRestart,
 }

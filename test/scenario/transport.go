@@ -10,17 +10,17 @@ import (
 	"pubsub/internal/testkit/wire"
 )
 
-// subscriber is what scenarios over all transports ask of a client.
+// subscriber is a client of any transport.
 type subscriber interface {
 	// next returns the content of the next message.
 	next() string
-	// ends fails the test unless what comes next is the end for that reason.
+	// ends checks that the server now ends the stream or session, for that reason.
 	ends(ending)
 	// leave ends the connection from the client's side.
 	leave()
 }
 
-// ending is why a server ends a stream or session.
+// ending is the reason why a server ends a stream or session.
 type ending int
 
 const (
@@ -29,12 +29,12 @@ const (
 	drained
 )
 
-// mode is a transport; see TestMain for the holders.
+// transport is a protocol for subscribers.
 type transport struct {
 	name string
 	// subscribe subscribes with a token, or as the administrator if it is empty.
 	subscribe func(n *node, token string, topics ...string) subscriber
-	// refused tries what is refused for too many connections.
+	// refused checks that the node refuses another client because it has too many connections.
 	refused func(n *node, token, topic string)
 }
 
@@ -135,8 +135,7 @@ func refusedMQTT(n *node, token, _ string) {
 	m.Conn.Close()
 }
 
-// isEnd reports whether err says that the other side ended the connection, whole
-// or by a reset.
+// isEnd reports whether err means that the other side closed or reset the connection.
 func isEnd(err error) bool {
 	return errors.Is(err, io.EOF) || err != nil && (strings.Contains(err.Error(), "reset by peer") || strings.Contains(err.Error(), "broken pipe"))
 }

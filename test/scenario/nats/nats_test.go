@@ -4,6 +4,7 @@ package nats_test
 import (
 	"testing"
 
+	"pubsub/internal/testkit"
 	"pubsub/test/scenario"
 )
 
@@ -13,4 +14,7 @@ func TestMain(m *testing.M) {
 
 func TestScenarios(t *testing.T) { scenario.RunParallel(t, scenario.All) }
 
-func TestMeasured(t *testing.T) { scenario.Run(t, scenario.Measured) }
+func TestMeasured(t *testing.T) {
+	testkit.SkipUnlessLong(t)
+	scenario.Run(t, scenario.Measured)
+}

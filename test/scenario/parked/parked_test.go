@@ -1,4 +1,5 @@
-// Package parked_test runs the scenarios with parked connections, written to by epoll (portable ones on systems that cannot park).
+// Package parked_test runs the scenarios with parked connections, written to by epoll (portable
+// ones on systems that cannot park).
 package parked_test
 
 import (

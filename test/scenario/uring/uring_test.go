@@ -4,6 +4,7 @@ package uring_test
 import (
 	"testing"
 
+	"pubsub/internal/testkit"
 	"pubsub/test/scenario"
 )
 
@@ -13,6 +14,12 @@ func TestMain(m *testing.M) {
 
 func TestScenarios(t *testing.T) { scenario.RunParallel(t, scenario.All) }
 
-func TestMeasured(t *testing.T) { scenario.Run(t, scenario.Measured) }
+func TestMeasured(t *testing.T) {
+	testkit.SkipUnlessLong(t)
+	scenario.Run(t, scenario.Measured)
+}
 
-func TestMeasuredWithoutNATS(t *testing.T) { scenario.Run(t, scenario.MeasuredWithoutNATS) }
+func TestMeasuredWithoutNATS(t *testing.T) {
+	testkit.SkipUnlessLong(t)
+	scenario.Run(t, scenario.MeasuredWithoutNATS)
+}

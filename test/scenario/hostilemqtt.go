@@ -61,7 +61,7 @@ func TestHostileFrames(t *testing.T) {
 				r := newRand(uint64(i))
 				m := wire.Upgrade(t, dial(t, s.addr))
 				begin(m)
-				// The server may end the connection while this is sent.
+				// The server may end the connection meanwhile.
 				m.Conn.Write(randomBytes(r, 1+r.IntN(4096)))
 				closeWrite(m.Conn)
 				deadline(m.Conn)
@@ -82,7 +82,7 @@ func TestHostilePackets(t *testing.T) {
 		name      string
 		connected bool
 		packet    []byte
-		reason    mqtt.ReasonCode // none if it is 0
+		reason    mqtt.ReasonCode // 0 for none
 		code      int
 	}{
 		{"PUBLISH of 268 MB as the first", false, claims(0x30), 0, 1002},
@@ -98,7 +98,7 @@ func TestHostilePackets(t *testing.T) {
 					m.Connect(adminToken, mqtt.Connect{})
 				}
 				packet := tt.packet
-				if i%2 == 0 { // the server closes while more is on its way
+				if i%2 == 0 { // the server closes while the client is sending
 					packet = append(packet[:len(packet):len(packet)], filler...)
 				}
 				m.WriteFrame(wire.FIN|wire.OpBinary, packet)
@@ -128,7 +128,8 @@ func TestHostilePackets(t *testing.T) {
 	})
 }
 
-// "CONNECT is first, whole within 10 s; anything else: WebSocket close 1002".
+// CONNECT must be the first packet, and complete within the handshake timeout. Otherwise the
+// WebSocket is closed with 1002.
 func TestHostileConnects(t *testing.T) {
 	s := besiege(t, func(c *config.Config) { c.HandshakeTimeout = 400 * time.Millisecond })
 	long := append([]byte{0x10, 0xbc, 0xff, 0x01}, make([]byte, 32_000)...) // of 32,704 bytes
@@ -138,7 +139,7 @@ func TestHostileConnects(t *testing.T) {
 				if _, err := m.Conn.Write(frame(i)); err != nil {
 					return
 				}
-				time.Sleep(10 * time.Millisecond) // slow, as the attack is
+				time.Sleep(10 * time.Millisecond) // the attack is slow
 			}
 		}
 	}
@@ -155,8 +156,8 @@ func TestHostileConnects(t *testing.T) {
 			return wire.AppendFrame(nil, [2]byte{wire.OpBinary, wire.OpContinuation}[min(i, 1)], nil)
 		}),
 	} {
-		// 60 times 32 KB, twice at most as it grows.
-		s.attack("CONNECT that is never whole: "+name, 8<<20, func(t *testing.T) {
+		// 60 times 32 KB, which may double as the buffer grows.
+		s.attack("CONNECT that is never complete: "+name, 8<<20, func(t *testing.T) {
 			var wg sync.WaitGroup
 			for range 60 {
 				m := wire.Upgrade(t, dial(t, s.addr))
@@ -168,9 +169,9 @@ func TestHostileConnects(t *testing.T) {
 						case op == wire.OpPong && err == nil:
 							continue
 						case op != wire.OpClose || err != nil || len(payload) < 2 || payload[0] != 1002>>8 || payload[1] != 1002&0xff:
-							t.Errorf("instead of a close with 1002: opcode %d, % x, %v", op, payload, err)
+							t.Errorf("not a close with 1002: opcode %d, % x, %v", op, payload, err)
 						}
-						m.Conn.Close() // and whoever still sends sees it
+						m.Conn.Close() // ends the sender, too
 						return
 					}
 				})
@@ -180,11 +181,11 @@ func TestHostileConnects(t *testing.T) {
 	}
 }
 
-// deaf connects with the smallest receive buffer, so that little is taken for a
-// client that does not read. It has it from the start: were the window taken back
-// from data under way, the kernel would drop that data with the acknowledgements
-// it carries, and the client could send no more either.
-func deaf(t *testing.T, addr string) net.Conn {
+// dialSmall connects with the smallest receive buffer, so that the kernel accepts little data for a
+// client that does not read. The buffer is small from the start: if the window shrank later, the
+// kernel would drop data in flight together with the acknowledgements in it, and the client could
+// not send either.
+func dialSmall(t *testing.T, addr string) net.Conn {
 	d := net.Dialer{Control: func(_, _ string, c syscall.RawConn) (err error) {
 		return errors.Join(c.Control(func(fd uintptr) {
 			err = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, 4096)
@@ -201,9 +202,9 @@ func deaf(t *testing.T, addr string) net.Conn {
 
 const retained = "retained"
 
-// sayings are what a client that does not read sends again and again.
-func sayings() map[string][]byte {
-	// Each brings the message that is retained once more.
+// floods returns the bytes that a client which does not read sends again and again.
+func floods() map[string][]byte {
+	// Each SUBSCRIBE brings the retained message once more.
 	sub := mqtt.Subscribe{PacketID: 1, Filters: []mqtt.Filter{{Topic: retained}}}
 	return map[string][]byte{
 		"PINGREQ":   wire.AppendFrame(nil, wire.FIN|wire.OpBinary, []byte(strings.Repeat("\xc0\x00", 8000))),
@@ -212,9 +213,9 @@ func sayings() map[string][]byte {
 	}
 }
 
-// sayOn sends b until nothing has been taken of it for that long, or sending fails.
-// It gives up if more is taken than the kernel can hold.
-func sayOn(c net.Conn, b []byte, nothing time.Duration) error {
+// flood sends b until the server has read nothing for that long, or until sending fails. It gives
+// up after more bytes than the kernel can hold.
+func flood(c net.Conn, b []byte, nothing time.Duration) error {
 	for sent := 0; sent < 128<<20; {
 		c.SetWriteDeadline(time.Now().Add(nothing))
 		n, err := c.Write(b)
@@ -223,20 +224,19 @@ func sayOn(c net.Conn, b []byte, nothing time.Duration) error {
 			return err
 		}
 	}
-	return errors.New("all is taken from a client that reads nothing")
+	return errors.New("the server reads everything from a stalled client")
 }
 
-// talkers runs sayOn for each saying, count times, and fails the test unless it
-// ends so.
-func (s *siege) talkers(t *testing.T, count int, nothing time.Duration, ends func(error) bool) {
+// flooders runs flood for each kind of bytes, count times, and checks the error that it ends with.
+func (s *siege) flooders(t *testing.T, count int, nothing time.Duration, ends func(error) bool) {
 	s.publish(retained, strings.Repeat("x", 32_512), "retain=true")
 	var wg sync.WaitGroup
-	for name, b := range sayings() {
+	for name, b := range floods() {
 		for range count {
-			m := wire.Upgrade(t, deaf(t, s.addr))
+			m := wire.Upgrade(t, dialSmall(t, s.addr))
 			m.Connect(adminToken, mqtt.Connect{})
 			wg.Go(func() {
-				if err := sayOn(m.Conn, b, nothing); !ends(err) {
+				if err := flood(m.Conn, b, nothing); !ends(err) {
 					t.Errorf("%s: %v", name, err)
 				}
 			})
@@ -245,28 +245,27 @@ func (s *siege) talkers(t *testing.T, count int, nothing time.Duration, ends fun
 	wg.Wait()
 }
 
-// A client that asks and does not read is not read from.
+// The server stops reading from a client that sends requests but does not read the responses.
 func TestHostileStalledReaders(t *testing.T) {
 	s := besiege(t, func(c *config.Config) { c.WriteTimeout = time.Hour })
-	// 64 KiB of answers wait for each of 6, and as much again is being written; the
-	// rest is garbage, of which each SUBSCRIBE makes twice what is retained. Were
-	// all answers kept, they would be 8,000 times that.
+	// Each of 6 clients has 64 KiB of pending responses and as much that is being written. The rest
+	// is garbage: each SUBSCRIBE makes twice the retained message. All responses together would
+	// take 8,000 times that.
 	s.attack("PINGREQ, SUBSCRIBE and ping", 24<<20, func(t *testing.T) {
-		s.talkers(t, 2, 500*time.Millisecond, func(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) })
+		s.flooders(t, 2, 500*time.Millisecond, func(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) })
 	})
 }
 
-// "A subscriber that takes no byte for write-timeout is closed."
+// A client that accepts no byte for write-timeout is closed.
 func TestHostileStalledReadersAreClosed(t *testing.T) {
 	s := besiege(t, func(c *config.Config) {
 		c.WriteTimeout = 300 * time.Millisecond
 		c.SubscriberBuffer = 64 << 10
 	})
-	s.attack("PINGREQ, SUBSCRIBE and ping", 24<<20, func(t *testing.T) { s.talkers(t, 2, patience, isEnd) })
+	s.attack("PINGREQ, SUBSCRIBE and ping", 24<<20, func(t *testing.T) { s.flooders(t, 2, patience, isEnd) })
 	message := strings.Repeat("x", 32_512)
-	// busy publishes until all that do not read have been closed; of the
-	// connections that are left three are the siege's own, and one is the
-	// publisher's.
+	// busy publishes until all stalled clients have been closed. Four connections remain: three of
+	// the siege and the publisher.
 	busy := func(t *testing.T) {
 		publisher := s.session(t)
 		if !within(func() bool {
@@ -276,23 +275,23 @@ func TestHostileStalledReadersAreClosed(t *testing.T) {
 			}
 			return s.metric("pubsub_connections{") == 4
 		}) {
-			t.Errorf("%v connections are left", s.metric("pubsub_connections{"))
+			t.Errorf("%v connections remain", s.metric("pubsub_connections{"))
 		}
 	}
-	// All share one log of subscriber-buffer, and each has as much as that under
-	// way, as event or packet, and 16 KB to gather it.
+	// All clients share one log of subscriber-buffer. Each has as much in flight, encoded, and 16
+	// KB to gather it.
 	const clients = 20
 	const bound = 2<<20 + clients*3*64<<10
-	s.attack("streams that are not read", bound, func(t *testing.T) {
+	s.attack("stalled streams", bound, func(t *testing.T) {
 		for range clients {
-			c := deaf(t, s.addr)
+			c := dialSmall(t, s.addr)
 			wire.Get(t, c, "/events?topic=busy", asAdminLine).ExpectOpen()
 		}
 		busy(t)
 	})
-	s.attack("sessions that are not read", bound, func(t *testing.T) {
+	s.attack("stalled sessions", bound, func(t *testing.T) {
 		for range clients {
-			m := wire.Upgrade(t, deaf(t, s.addr))
+			m := wire.Upgrade(t, dialSmall(t, s.addr))
 			m.Connect(adminToken, mqtt.Connect{})
 			m.Subscribe("busy")
 		}

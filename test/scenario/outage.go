@@ -13,7 +13,7 @@ import (
 	"pubsub/internal/testkit/wire"
 )
 
-// ready waits until /readyz answers with a status, and a body that begins with body.
+// ready waits until /readyz answers with the status and a body that begins with body.
 func (n *node) ready(status int, body string) {
 	n.t.Helper()
 	var got *http.Response
@@ -26,7 +26,7 @@ func (n *node) ready(status int, body string) {
 	}
 }
 
-// healthy checks that the process answers, whatever else does.
+// healthy checks that /healthz answers 200.
 func (n *node) healthy() {
 	n.t.Helper()
 	if resp, body := n.do("GET", "http://"+n.ops+"/healthz", nil, ""); resp.StatusCode != 200 || body != "ok\n" {
@@ -34,8 +34,9 @@ func (n *node) healthy() {
 	}
 }
 
-// refuses sends requests at the same time. To subscribe is refused by an event, all
-// else with "Backplane unavailable", and all are told when to come back.
+// refuses sends requests concurrently and checks that all of them fail for lack of a backplane: a
+// GET /events with an event, others with 503 "Backplane unavailable". Each response must say when
+// to retry.
 func (n *node) refuses(requests ...[2]string) {
 	n.t.Helper()
 	var wg sync.WaitGroup
@@ -50,21 +51,20 @@ func (n *node) refuses(requests ...[2]string) {
 			wait, _ := strconv.Atoi(after)
 			ok := resp.StatusCode == 503 && body == "Backplane unavailable\n" && wait >= 1 && wait <= 60
 			if r[0] == "GET" && strings.HasPrefix(r[1], "/events") {
-				event, whole := strings.CutSuffix(body, "\n")
-				ok = resp.StatusCode == 200 && whole && wire.IsError(event, "internal-server-error", "Failed to read message from storage")
+				event, complete := strings.CutSuffix(body, "\n")
+				ok = resp.StatusCode == 200 && complete && wire.IsError(event, "internal-server-error", "Failed to read message from storage")
 			}
 			if !ok {
-				n.t.Errorf("%q: %s %q, to come back after %q", r, resp.Status, body, after)
+				n.t.Errorf("%q: %s %q, Retry-After %q", r, resp.Status, body, after)
 			}
 		})
 	}
 	wg.Wait()
 }
 
-// While NATS is away, streams stay open with keep-alives, publishing is refused
-// with 503 and Retry-After, or dropped and counted (MQTT), who subscribes is told
-// to come back, /readyz is 503; it all heals by itself, and nobody has to come
-// back.
+// During an outage of NATS, streams stay open with keep-alives, and /readyz is 503. A POST gets 503
+// with Retry-After, an MQTT publish is dropped and counted, and a new stream is refused with a
+// retry. All of it recovers by itself, and no client has to reconnect.
 func TestClusterNATSOutage(t *testing.T) {
 	s := startNATS(t)
 	nodes := cluster(t, s, 2, func(c *config.Config) { c.SSEKeepAlive = 200 * time.Millisecond })
@@ -100,10 +100,10 @@ func TestClusterNATSOutage(t *testing.T) {
 	p.Publish("t", "plain, lost", false)
 	p.Publish("t", "retained, lost", true)
 	p.Publish("u", "plain, lost", false)
-	p.Ping() // it is not kept waiting
+	p.Ping() // the outage does not delay it
 	m.Ping()
 	b.refuses([][2]string{
-		{"GET", "/events?topic=t&durable=1"}, // which is wanted already
+		{"GET", "/events?topic=t&durable=1"}, // the node has subscribed to t already
 		{"GET", "/events?topic=new&durable=1"}, {"GET", "/events?topic=new"},
 		{"POST", "/events?topic=t"}, {"POST", "/events?topic=t&retain=true"}, {"POST", "/events?topic=u"},
 		{"POST", "/admin/keys"}, {"GET", "/admin/keys"}, {"DELETE", "/admin/keys/" + b.key.ID},
@@ -114,11 +114,11 @@ func TestClusterNATSOutage(t *testing.T) {
 	}
 	for _, c := range []*wire.SSE{d, plain} {
 		if e := c.Next(); e.Raw != "event: keep-alive\ndata: \n" {
-			t.Errorf("while NATS is away: %q", e.Raw)
+			t.Errorf("during the outage: %q", e.Raw)
 		}
 	}
 	if log := b.log.String(); !strings.Contains(log, `level=WARN msg="NATS connection lost"`) {
-		t.Error("the log says nothing of the lost connection")
+		t.Error("the lost connection is not logged")
 	}
 
 	s.start(t)
@@ -134,15 +134,15 @@ func TestClusterNATSOutage(t *testing.T) {
 	}
 	m.Expect("t", "by MQTT")
 	if got := b.metric("pubsub_connections_opened_total"); got != connected {
-		t.Errorf("%v connections were made meanwhile", got-connected)
+		t.Errorf("%v clients reconnected", got-connected)
 	}
 	if got := b.metric("pubsub_nats_reconnects_total"); got < 1 {
 		t.Errorf("%v reconnects", got)
 	}
 }
 
-// A client that publishes by MQTT while NATS is away is served as always: what it
-// sends is dropped in time, however much that is.
+// A client that publishes by MQTT during an outage of NATS is served as usual. Its messages are
+// dropped in time, however many there are.
 func TestClusterMQTTPublishDuringNATSOutage(t *testing.T) {
 	s := startNATS(t)
 	n := cluster(t, s, 1)[0]
@@ -160,13 +160,13 @@ func TestClusterMQTTPublishDuringNATSOutage(t *testing.T) {
 	accepted := func() float64 { return n.metric(`pubsub_messages_published_total{retain="`) }
 	const dropped = `pubsub_publishes_dropped_total{reason="backplane"}`
 	if !within(func() bool { return accepted()+n.metric(dropped) == many }) {
-		t.Fatalf("of %d messages %v are accepted and %v dropped", many, accepted(), n.metric(dropped))
+		t.Fatalf("of %d messages %v were accepted and %v dropped", many, accepted(), n.metric(dropped))
 	}
 	p.Ping()
 }
 
-// A node that is started while NATS is away says so and answers: healthy, not
-// ready, and 503 to who publishes. It is ready when NATS is there.
+// A node that starts during an outage of NATS logs it and serves: it is healthy, not ready, and
+// refuses publishes with 503. It becomes ready when NATS is back.
 func TestClusterStartsBeforeNATS(t *testing.T) {
 	s, err := newNATS(t.TempDir())
 	if err != nil {
@@ -179,7 +179,7 @@ func TestClusterStartsBeforeNATS(t *testing.T) {
 	n.refuses([][2]string{
 		{"POST", "/events?topic=t"}, {"POST", "/events?topic=t&retain=1"}, {"POST", "/admin/keys"}, {"GET", "/admin/topics"}, {"GET", "/events?topic=t"},
 	}...)
-	// So with a token, whose key is not known yet.
+	// The node does not know the token's key yet.
 	token := signingKey{"0123456789abcdef", "value"}.token(nil, []string{"t"}, nil)
 	if resp, body := n.do("POST", n.url("/events?topic=t"), map[string]string{"Authorization": "Bearer " + token}, "x"); resp.StatusCode != 503 || body != "Backplane unavailable\n" {
 		t.Errorf("with a token: %s %q", resp.Status, body)
@@ -189,7 +189,7 @@ func TestClusterStartsBeforeNATS(t *testing.T) {
 		t.Errorf("the log: %s", log)
 	}
 	if lines := strings.Count(log, "waiting for NATS"); lines > 3 {
-		t.Errorf("%d lines say that the node waits for NATS", lines)
+		t.Errorf("the log says %d times that the node waits for NATS", lines)
 	}
 
 	s.start(t)
@@ -198,11 +198,11 @@ func TestClusterStartsBeforeNATS(t *testing.T) {
 	v := n.publish("t", "x", "retain=true")
 	n.events("topic", "t", "durable", "1", "auth", n.token("t")).Expect("event: message\nid: t:" + v + "\ndata: x\n")
 	if !strings.Contains(n.log.String(), `msg="cluster ready"`) {
-		t.Error("the log does not say that it is ready")
+		t.Error("the ready cluster is not logged")
 	}
 }
 
-// A node that waits for NATS ends when it is told to.
+// A node that waits for NATS can be stopped.
 func TestClusterStopsBeforeNATS(t *testing.T) {
 	s, err := newNATS(t.TempDir())
 	if err != nil {

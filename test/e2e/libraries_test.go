@@ -11,17 +11,18 @@ import (
 	"time"
 )
 
-// stranger is a small program around an MQTT library. It subscribes to the topic,
-// publishes "hello" to it at QoS 1, and prints a line for each thing that happens.
-type stranger struct {
+// library is a small program around an MQTT library. It subscribes to a topic, publishes "hello" to
+// it at QoS 1, and prints a line for each event.
+type library struct {
 	name string
-	// command returns the program, to be run for a host and port.
+	// command returns the program, for the broker at a host and port.
 	command func(address, token, topic string) *exec.Cmd
-	// expired is what it prints when the server says that its token has expired.
+	// expired is the line that it prints when the server ends the session because the token has
+	// expired.
 	expired string
 }
 
-var strangers = []stranger{
+var libraries = []library{
 	{"Paho Python", func(address, token, topic string) *exec.Cmd {
 		host, port, _ := net.SplitHostPort(address)
 		cmd := exec.Command(python, "paho_client.py", host, port, token, topic)
@@ -36,25 +37,25 @@ var strangers = []stranger{
 	}, "error Mqtt state: Server sent disconnect with reason `None` and code 'NotAuthorized'"},
 }
 
-func (s stranger) start(t *testing.T, b *broker, token string) *process {
+func (s library) start(t *testing.T, b *broker, token string) *process {
 	t.Helper()
 	address := strings.TrimPrefix(b.url, "http://")
 	return start(t, s.name, true, s.command(address, token, "silent"))
 }
 
-// awaitLine returns when p has printed a line that begins so.
+// awaitLine waits until p has printed a line that begins with line.
 func awaitLine(t *testing.T, p *process, line string) {
 	t.Helper()
 	p.await(t, "it printed "+line, func(stdout, _ string) bool { return strings.Contains("\n"+stdout, "\n"+line) })
 }
 
-// TestSilentTopic: clients of other libraries stay connected while nothing happens,
-// though the server sends empty frames; and their message at QoS 1 is acknowledged.
+// TestSilentTopic: clients of these libraries stay connected to a silent topic, although the server
+// sends empty frames, and their publish at QoS 1 is acknowledged.
 func TestSilentTopic(t *testing.T) {
 	b := startBroker(t, "--ws-keep-alive=300ms")
 	token := b.token(t, []string{"silent"}, []string{"silent"})
 	var running []*process
-	for _, s := range strangers {
+	for _, s := range libraries {
 		p := s.start(t, b, token)
 		running = append(running, p)
 		for _, line := range []string{"CONNACK Success", "SUBACK", "PUBACK Success", "PUBLISH hello"} {
@@ -63,7 +64,7 @@ func TestSilentTopic(t *testing.T) {
 	}
 	node, _ := connectNode(t, b, mqttOptions(token, map[string]any{"reconnectPeriod": 0}))
 	node.do(t, "subscribe", map[string]any{"topics": []string{"silent"}}, nil)
-	time.Sleep(3 * time.Second) // many keep-alives, which nobody may mind
+	time.Sleep(3 * time.Second) // many keep-alives
 	b.mustPost(t, token, []byte("after the silence"), "topic", "silent")
 	for _, p := range running {
 		awaitLine(t, p, "PUBLISH after the silence")
@@ -77,10 +78,10 @@ func TestSilentTopic(t *testing.T) {
 	}
 }
 
-// TestStrangersReadWhyTheyEnd: clients of other libraries can read a DISCONNECT.
-func TestStrangersReadWhyTheyEnd(t *testing.T) {
+// TestLibrariesReceiveDisconnect: clients of these libraries report the reason of a DISCONNECT.
+func TestLibrariesReceiveDisconnect(t *testing.T) {
 	b := startBroker(t)
-	for _, s := range strangers {
+	for _, s := range libraries {
 		t.Run(s.name, func(t *testing.T) {
 			t.Parallel()
 			token := pyJWT(t, b.keyID, b.keyValue, -22, []string{"silent"}, []string{"silent"})

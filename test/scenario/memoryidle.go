@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// memoryOfConnections measures connections without a stream or session. Times
-// max-sockets that is what strangers take.
+// memoryOfConnections measures connections without a stream or session, of which there may be
+// max-sockets.
 func memoryOfConnections(t *testing.T) {
 	n, plain := startTLS(t), start(t)
 	for _, n := range []*node{n.node, plain} {
@@ -54,7 +54,7 @@ func memoryOfConnections(t *testing.T) {
 		{"61 KB of short fields", 32 << 10, func() net.Conn {
 			c := dial(t, plain.addr)
 			io.WriteString(c, fields(6000, 3))
-			io.Copy(io.Discard, c) // it is refused, which takes a moment to end
+			io.Copy(io.Discard, c) // until the refused connection is closed
 			return c
 		}},
 		{"kept alive over TLS", 40 << 10, func() net.Conn {
@@ -70,7 +70,7 @@ func memoryOfConnections(t *testing.T) {
 		{"HTTP/2, as many fields as fit, and no end", 160 << 10, func() net.Conn {
 			c := tls.Client(dial(t, n.addr), n.clientFor("h2"))
 			send(c, string(http2Preface))
-			// A field that the client's table then has, repeated at a byte each.
+			// One field, which the server's dynamic table then has, repeated at a byte each.
 			block := append([]byte{0x82, 0x84, 0x87, 0x01, 0x01, 'b', 0x40, 1, 'x', 0}, strings.Repeat("\xbe", 1900)...)
 			frame := []byte{0, 0, 0, 1, 1, 0, 0, 0, 1}
 			binary.BigEndian.PutUint32(frame[:4], uint32(len(block))<<8|1)
@@ -90,8 +90,8 @@ func memoryOfConnections(t *testing.T) {
 	}
 }
 
-// costOf returns how many bytes of heap and stacks each of many things takes, once
-// they are there and quiet; what open returns ends one.
+// costOf opens count things and returns how many bytes of heap and stacks each of them takes. open
+// returns a function that closes the thing.
 func costOf(t *testing.T, count int, open func() func()) int64 {
 	t.Helper()
 	before := live()
@@ -100,7 +100,7 @@ func costOf(t *testing.T, count int, open func() func()) int64 {
 		ends = append(ends, open())
 	}
 	var after int64
-	for last := int64(0); ; time.Sleep(20 * time.Millisecond) { // until it changes no more
+	for last := int64(0); ; time.Sleep(20 * time.Millisecond) { // until it is stable
 		after = live()
 		if d := after - last; d < int64(count)*100 && d > -int64(count)*100 {
 			break
