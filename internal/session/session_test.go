@@ -157,7 +157,7 @@ func playScript(t *testing.T, script []byte) {
 			e = Packet{Raw: script[1 : 1+n], Topics: topicSet{"t": true}}
 			script = script[1+n:]
 			if c, _, err := mqtt.Parse(e.(Packet).Raw); err == nil {
-				if c, ok := c.(*mqtt.Connect); ok && maxPacket == 0 && s.state == expecting {
+				if c, ok := c.(*mqtt.Connect); ok && maxPacket == 0 && s.state == awaitingConnect {
 					maxPacket = int(c.MaximumPacketSize)
 				}
 			}

@@ -29,7 +29,7 @@ var rewrite = flag.Bool("rewrite", false, "write what sessions do now into testd
 //	hex BYTES                      a packet as bytes; 'text' stands for itself
 //	unreadable BYTES               what PacketLen cannot take
 //	verdict admitted [kid=K] [sub=S] [admin] [read=A,B] [write=A,B] [expires=DURATION]
-//	verdict bad-token | auth-failed | too-many-connections
+//	verdict bad-token | auth-unavailable | too-many-connections
 //	claimed, subscribed [ok,error,...], unsubscribed
 //	published PACKETID REASON
 //	send-many N TYPE [...]         the same packet N times, of which only the end is shown
@@ -252,7 +252,7 @@ func (p *player) verdict(name string, args map[string]string) Event {
 	switch name {
 	case "bad-token":
 		return Authorized{Verdict: BadToken}
-	case "auth-failed":
+	case "auth-unavailable":
 		return Authorized{Verdict: AuthUnavailable}
 	case "too-many-connections":
 		return Authorized{Verdict: TooManyConnections}
