@@ -64,7 +64,7 @@ func TestKeysOverHTTP(t *testing.T) {
 	if res, body := n.do(t, n.h1, exchange{method: "POST", target: "/events?topic=t", auth: "Bearer " + raw, body: "x"}); res.StatusCode != 403 || body != "Invalid token\n" {
 		t.Errorf("deleted key: %d %q", res.StatusCode, body)
 	}
-	if !n.keys.isGone(k.ID) {
+	if !n.keys.isRevoked(k.ID) {
 		t.Error("the key is not gone")
 	}
 	n.check(t, []exchange{
@@ -134,7 +134,7 @@ func TestAdminFailures(t *testing.T) {
 	if res, body := n.do(t, n.h1, exchange{method: "DELETE", target: "/admin/keys/" + n.key.ID, header: admin}); res.StatusCode != 204 {
 		t.Errorf("got %d %q", res.StatusCode, body)
 	}
-	if !n.keys.isGone(n.key.ID) {
+	if !n.keys.isRevoked(n.key.ID) {
 		t.Error("the key is not gone")
 	}
 }

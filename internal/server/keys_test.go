@@ -79,7 +79,7 @@ func TestKeysAreToldByTheWatch(t *testing.T) {
 		if _, err := c.value(t.Context(), "b"); !errors.Is(err, pubsub.ErrKeyNotFound) {
 			t.Errorf("b: %v", err)
 		}
-		if !slices.Equal(gone.all(), []string{"b"}) || !c.isGone("b") || c.isGone("a") || c.isGone("x") {
+		if !slices.Equal(gone.all(), []string{"b"}) || !c.isRevoked("b") || c.isRevoked("a") || c.isRevoked("x") {
 			t.Errorf("gone: %q", gone.all())
 		}
 	})
@@ -156,7 +156,7 @@ func TestUnknownKeyIsLookedUp(t *testing.T) {
 		if asked != 1 {
 			t.Errorf("asked %d times for one id", asked)
 		}
-		time.Sleep(absentFor)
+		time.Sleep(negativeFor)
 		c.value(t.Context(), "x")
 		if asked != 2 {
 			t.Errorf("a miss is believed for ever")
@@ -212,11 +212,11 @@ func TestUnknownKeysAreBounded(t *testing.T) {
 		if most > keyLookups {
 			t.Errorf("%d look-ups at once", most)
 		}
-		for i := range 2 * absentMax {
+		for i := range 2 * negativeMax {
 			c.miss(fmt.Sprint(i))
 		}
-		if len(c.absent) > absentMax {
-			t.Errorf("remembers %d strangers", len(c.absent))
+		if len(c.negative) > negativeMax {
+			t.Errorf("remembers %d strangers", len(c.negative))
 		}
 		if v, err := c.value(t.Context(), "a"); v != "value of a" || err != nil {
 			t.Errorf("a: %q, %v", v, err)

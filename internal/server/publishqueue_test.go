@@ -82,8 +82,8 @@ func TestPublishesKeepTheirOrderForWhoSubscribesMeanwhile(t *testing.T) {
 		if !slices.IsSortedFunc([]string{"send 1", "send 2", "send 3", "put 5", "send 5"}, func(a, b string) int { return at(a) - at(b) }) || at("put 5") < 0 || at("send 4") < at("send 3") {
 			t.Errorf("in the end: %q", d.called())
 		}
-		if len(q.behind) != 0 {
-			t.Errorf("%v are counted as waited for", q.behind)
+		if len(q.blocks) != 0 {
+			t.Errorf("%v are counted as waited for", q.blocks)
 		}
 	})
 }
