@@ -47,8 +47,8 @@ func (c *Conn) takeControl() ([]byte, state) {
 	return b, c.state
 }
 
-// WaitRoom waits until at most 16 KiB of control bytes are unsent. It returns false if c is
-// ending. A protocol calls WaitRoom before it serves each request, so that a client that does
+// WaitRoom waits until at most 16 KiB of control bytes are unsent, and reports whether c is
+// still open. A protocol calls WaitRoom before it serves each request, so that a client that does
 // not read is not served.
 func (c *Conn) WaitRoom() bool {
 	c.mu.Lock()

@@ -23,10 +23,11 @@ const closing = "close"
 // and its length. The connection is closed after a body that is longer than a message or
 // whose length is not known. leaveBody must be called after the response.
 //
-// The connection is closed after every chunked body, and after every request of HTTP/1.0. A client may have sent a Content-Length beside Transfer-Encoding, or
-// Transfer-Encoding with HTTP/1.0, to make a proxy and the broker disagree on where the
-// next request begins. The connection must be closed then (RFC 9112 sections 6.1 and
-// 6.3), but net/http does not report it.
+// The connection is closed after every chunked body, and after every request of HTTP/1.0. A
+// client may have sent a Content-Length beside Transfer-Encoding, or Transfer-Encoding with
+// HTTP/1.0, to make a proxy and the broker disagree on where the next request begins. The
+// connection must be closed then (RFC 9112 sections 6.1 and 6.3), but net/http does not
+// report it.
 func (s *Server) boundBody(w http.ResponseWriter, r *http.Request) {
 	n := r.ContentLength
 	if r.ProtoMajor == 1 && (r.ProtoMinor == 0 || n < 0 || n > int64(s.o.MaxMessageSize)) {

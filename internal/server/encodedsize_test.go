@@ -10,8 +10,8 @@ import (
 	"pubsub"
 )
 
-// No encoding is longer than MaxEncodedSize says, whatever the message contains. For ordinary
-// messages the bound is close, so that many fit into a piece.
+// No encoding is longer than MaxEncodedSize, even with the worst content. For ordinary messages
+// the bound is close, so that many fit into a piece.
 func TestMaxEncodedSize(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -56,6 +56,6 @@ func TestMaxEncodedSize(t *testing.T) {
 	}
 	m := pubsub.Message{Topic: "weather/berlin", Data: []byte(strings.Repeat("ordinary ", 30)), Published: time.Now()}
 	if got, bound := longest(&m), MaxEncodedSize(&m); bound > 2*got {
-		t.Errorf("an ordinary message of %d bytes is taken for one of %d", got, bound)
+		t.Errorf("an ordinary message of %d bytes has the bound %d", got, bound)
 	}
 }

@@ -1,9 +1,10 @@
 package server
 
 import (
+	"time"
+
 	"pubsub/internal/conn"
 	"pubsub/internal/session"
-	"time"
 )
 
 // endWait is how long the end of a session waits for the client's publishes to be

@@ -7,12 +7,13 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"time"
+
 	"pubsub"
 	"pubsub/internal/conn"
 	"pubsub/internal/hub"
 	"pubsub/internal/park"
 	"pubsub/internal/sse"
-	"time"
 )
 
 // sseStream is a stream of server-sent events.

@@ -3,10 +3,11 @@ package server
 import (
 	"context"
 	"math"
+	"slices"
+
 	"pubsub"
 	"pubsub/internal/hub"
 	"pubsub/internal/sse"
-	"slices"
 )
 
 // subscribe joins the topics and returns the bytes that the stream begins with. They include
