@@ -175,7 +175,7 @@ func (n *node) build(adminToken string) {
 		Outboxes:         outboxes,
 		SubscriberBuffer: int(n.cfg.SubscriberBuffer),
 		BacklogMemory:    int64(n.cfg.BacklogMemory),
-		MaxEncodedSize:   server.WireSize,
+		MaxEncodedSize:   server.MaxEncodedSize,
 		FetchConcurrency: fetchAtOnce,
 	})
 	n.server = server.New(server.Options{
@@ -245,7 +245,7 @@ func (n *node) run(ctx context.Context) error {
 		return n.backplane.Run(parts, pubsub.Receiver{
 			Ready:   func() { close(ready) },
 			Deliver: n.hub.Deliver,
-			Control: n.server.Control, Rejoined: n.server.Rejoined,
+			Control: n.server.Control, Rejoined: n.server.CompareClaims,
 		})
 	})
 	start("server", func() error { return n.server.Run(parts) })
