@@ -62,7 +62,10 @@ func listenOn(setting, address string) (net.Listener, error) {
 	case errors.Is(err, syscall.EACCES):
 		return nil, fmt.Errorf("%s: no permission to listen on %s: choose a port above 1023 with --%s, or grant the permission to bind the port", setting, address, setting)
 	case err != nil:
-		return nil, fmt.Errorf("%s: %w: choose an address of this machine with --%s", setting, err, setting)
+		if oe := (*net.OpError)(nil); errors.As(err, &oe) {
+			err = oe.Err // without the address again
+		}
+		return nil, fmt.Errorf("%s: cannot listen on %s: %w: choose an address of this machine with --%s", setting, address, err, setting)
 	}
 	return ln, nil
 }

@@ -31,7 +31,12 @@ func NewLogger(out *Output, cfg *config.Config) *Logger {
 }
 
 func logHandler(w io.Writer, format string, level slog.Leveler) slog.Handler {
-	o := &slog.HandlerOptions{Level: level}
+	o := &slog.HandlerOptions{Level: level, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+		if a.Value.Kind() == slog.KindDuration {
+			a.Value = slog.StringValue(a.Value.Duration().String()) // JSON would have nanoseconds
+		}
+		return a
+	}}
 	if format == "json" {
 		return slog.NewJSONHandler(w, o)
 	}
@@ -57,7 +62,7 @@ const (
 )
 
 // throttle limits how often events are logged that can occur for every message, or that
-// last. A line counts the events that were not logged since the line before.
+// last. A line has the number of events that were suppressed since the line before.
 type throttle struct {
 	log *slog.Logger // immutable
 
@@ -106,5 +111,9 @@ func (t *throttle) line(of string, level slog.Level, event string, attr slog.Att
 	suppressed := k.suppressed
 	*k = kind{next: now.Add(interval)}
 	t.mu.Unlock()
-	t.log.LogAttrs(context.Background(), level, event, attr, slog.Int("suppressed", suppressed))
+	attrs := []slog.Attr{attr}
+	if suppressed > 0 {
+		attrs = append(attrs, slog.Int("suppressed", suppressed))
+	}
+	t.log.LogAttrs(context.Background(), level, event, attrs...)
 }
