@@ -16,20 +16,21 @@ import (
 // created.
 const adminTokenFile = "admin-token"
 
-// adminToken returns the admin token. If the settings have none, it is the one in the data
-// directory, which is created if it is missing. A broker in memory creates and prints one. In
-// a cluster the settings must have one, because all nodes need the same one; the error is
-// then a [*config.Problem].
-func (n *node) adminToken() (string, error) {
-	if n.cfg.AdminToken != "" {
-		return string(n.cfg.AdminToken), nil
+// requireAdminToken returns a [*config.Problem] if the settings of a node of a cluster have no
+// admin token. No node can create one, because all nodes need the same one.
+func (n *node) requireAdminToken() error {
+	if !n.clustered() || !n.cfg.Admin || n.cfg.AdminToken != "" {
+		return nil
 	}
-	if n.clustered() {
-		if !n.cfg.Admin {
-			return "", nil // this node has no administrators
-		}
-		return "", &config.Problem{Name: "admin-token", Text: "admin-token is missing, and all nodes of a cluster need the same one; " +
-			"set $" + config.Variable("admin-token") + " or admin-token-file, or set admin to false"}
+	return &config.Problem{Name: "admin-token", Text: "admin-token is missing, and all nodes of a cluster need the same one; " +
+		"set $" + config.Variable("admin-token") + " or admin-token-file, or set admin to false"}
+}
+
+// adminToken returns the admin token. If the settings have none, it is the one in the data
+// directory, which is created if it is missing. A broker in memory creates and prints one.
+func (n *node) adminToken() (string, error) {
+	if n.cfg.AdminToken != "" || n.clustered() {
+		return string(n.cfg.AdminToken), nil
 	}
 	if n.cfg.InMemory {
 		token := rand.Text()

@@ -70,6 +70,9 @@ func Run(ctx context.Context, cfg *config.Config, o Options) error {
 	n.throttle = newThrottle(n.log)
 	n.metrics.observeOutput(n.out)
 
+	if err := n.requireAdminToken(); err != nil {
+		return err
+	}
 	if err := n.listen(); err != nil {
 		return err
 	}
