@@ -7,46 +7,49 @@ import (
 )
 
 var (
-	// ErrKeyExists says that a signing key of that id is there already.
+	// ErrKeyExists means that the id of a new signing key is taken.
 	ErrKeyExists = errors.New("pubsub: key exists")
-	// ErrKeyNotFound says that there is no signing key of that id.
+	// ErrKeyNotFound means that no signing key has the given id.
 	ErrKeyNotFound = errors.New("pubsub: no such key")
-	// ErrUnavailable says that the backplane cannot be reached now and that
-	// trying again later makes sense.
+	// ErrUnavailable means that the backplane cannot be reached at the moment. A
+	// later retry may succeed.
 	ErrUnavailable = errors.New("pubsub: backplane unavailable")
-	// ErrClosed says that the backplane has been closed.
+	// ErrClosed means that the backplane has been closed.
 	ErrClosed = errors.New("pubsub: backplane closed")
 )
 
-// ClearMarkerTTL is how long a clear is kept as its topic's newest value, so that a
-// subscriber that resumes with an older version learns of it.
+// ClearMarkerTTL is how long a Store keeps the marker of a clear, so that a
+// subscriber that resumes with an older version learns of the clear.
 const ClearMarkerTTL = 24 * time.Hour
 
-// Store keeps the last retained message of each topic. All methods may be called
-// at the same time.
+// Store keeps the retained message of each topic. Its methods may be called
+// concurrently.
 type Store interface {
-	// Put makes m its topic's retained message and takes its place in the
-	// topic's order before it returns; the write goes on until wait returns.
-	// wait returns the Version that m was given, once m is durable, or says why
-	// it is not kept. It must be called, once. A message that [Message.Clears]
-	// is kept, for [ClearMarkerTTL], as a marker: a message without data that has
-	// the same version. Put keeps no reference to m's slices after wait has
-	// returned. After a failed Put the topic holds what it held before, or m if
-	// the failure cannot tell. If m becomes durable after wait has failed, the
-	// backplane sends it itself.
+	// Put makes m the retained message of its topic. The position of m in the
+	// topic's order is fixed when Put returns, but the write may still be going on.
+	// wait blocks until m is durable and returns the Version of m, or an error. The
+	// caller must call wait exactly once. Put keeps no reference to the slices of m
+	// after wait has returned.
+	//
+	// If [Message.Clears] reports true for m, Put stores a marker instead: a message
+	// without data that has the new version and expires after [ClearMarkerTTL].
+	//
+	// After an error the topic retains its previous message, or m if the failure
+	// leaves that open. If m becomes durable after wait has failed, the backplane
+	// itself sends m on the Bus.
 	Put(ctx context.Context, m Message) (wait func() (Version, error))
 
-	// Last returns the topic's retained message or marker of a clear; ok is
-	// false if there is none, if it has expired, or if it is not newer than
-	// after. A version of another generation, or ahead of the store, counts as
-	// none; with no version in after, the marker of a clear is not returned. If ok
-	// is false, m has only a Version: after if that counts, else none. What it
-	// returns is durable.
+	// Last returns the retained message of t, or the marker of a clear, if it is
+	// newer than after and has not expired. The result is durable. A version of
+	// another generation, or one that the store has not reached yet, counts as the
+	// zero Version. Last returns no markers for the zero Version.
+	//
+	// If ok is false, m has only a Version: after if that counts, otherwise zero.
 	Last(ctx context.Context, t Topic, after Version) (m Message, ok bool, err error)
 
-	// List returns, in byte order of topics, up to limit retained messages that
-	// have not expired, without data, of topics that begin with prefix and come
-	// after the topic after. Markers of clears are not listed.
+	// List returns up to limit retained messages, without data, in byte order of
+	// their topics. It lists topics that begin with prefix and sort behind after. It
+	// omits expired messages and markers of clears.
 	List(ctx context.Context, prefix string, after Topic, limit int) ([]Message, error)
 }
 
@@ -54,89 +57,95 @@ type Store interface {
 type Key struct {
 	// ID is the kid that tokens name.
 	ID string
-	// Value is the secret: its bytes as they stand, hex is not decoded.
+	// Value is the secret. Its bytes are used as they are: hex is not decoded.
 	Value string
-	// Created is when it was made, to the second.
+	// Created is the time of creation, in whole seconds.
 	Created time.Time
 }
 
-// Keyring keeps signing keys. All methods may be called at the same time.
+// Keyring keeps signing keys. Its methods may be called concurrently.
 type Keyring interface {
-	// PutKey adds k, durably; [ErrKeyExists] if its id is taken.
+	// PutKey adds k durably. It returns [ErrKeyExists] if the id of k is taken.
 	PutKey(ctx context.Context, k Key) error
-	// Keys returns all keys, in byte order of their ids.
+	// Keys returns all keys in byte order of their ids.
 	Keys(ctx context.Context) ([]Key, error)
-	// Key returns the newest state of one key; [ErrKeyNotFound] if there is none.
+	// Key returns the newest state of the key id, or [ErrKeyNotFound].
 	Key(ctx context.Context, id string) (Key, error)
-	// DeleteKey removes a key, durably; [ErrKeyNotFound] if there is none.
+	// DeleteKey removes the key id durably, or returns [ErrKeyNotFound].
 	DeleteKey(ctx context.Context, id string) error
-	// WatchKeys calls changed for every key that there is, then once with no key
-	// and ready set, then for every change, until ctx is done; it then returns
-	// nil. Calls to changed do not overlap.
-	WatchKeys(ctx context.Context, changed func(KeyEvent)) error
+	// WatchKeys calls notify for every existing key, then once with only
+	// [KeyEvent.Synced] set, then for every change. It returns nil once ctx is done.
+	// Calls of notify do not overlap.
+	WatchKeys(ctx context.Context, notify func(KeyEvent)) error
 }
 
-// KeyEvent is one thing that happened to a key.
+// KeyEvent is an event of [Keyring.WatchKeys].
 type KeyEvent struct {
-	Key     Key  // Value is empty if Deleted
-	Deleted bool // the key is no more; perhaps one that was never told, being gone too soon
-	Synced  bool // no change: all keys that there were have been told
+	// Key is the key that exists, was added or was deleted. If Deleted is set, its
+	// Value is empty.
+	Key Key
+	// Deleted reports that the key was deleted. If a key existed only for a short
+	// time, its deletion may be its only event.
+	Deleted bool
+	// Synced reports that the keys which existed at the start have all been passed.
+	// The other fields are then zero.
+	Synced bool
 }
 
-// Bus carries messages and control between the nodes of a broker, this one
-// included: at most once, in no promised order. Versions settle the order and
-// the Store settles the loss.
+// Bus carries messages between the nodes of a broker, this node included. It
+// delivers at most once and promises no order: versions restore the order, and the
+// Store makes up for losses.
 type Bus interface {
-	// Send passes m to every node that wants its topic. The retained message of
-	// a topic is sent after its Put, with its version.
+	// Send passes m to every node that has subscribed to its topic. A retained
+	// message is sent after its Put and carries its version.
 	Send(ctx context.Context, m Message) error
-	// Subscribe returns once messages sent to t from now on reach this node. Each
-	// successful Subscribe is undone by one Unsubscribe.
+	// Subscribe returns once all messages sent to t from now on reach this node. Each
+	// successful Subscribe needs one Unsubscribe.
 	Subscribe(ctx context.Context, t Topic) error
 	// Unsubscribe undoes one Subscribe.
 	Unsubscribe(t Topic)
-	// Broadcast passes c to every node; no reply is waited for.
+	// Broadcast passes c to every node and does not wait for replies.
 	Broadcast(ctx context.Context, c ControlMessage) error
-	// Gather passes c to every node and returns the replies that came before ctx
-	// was done or, where their number is known, all of them.
+	// Gather passes c to every node and collects the replies. It returns them when
+	// ctx is done, or as soon as all have arrived if the number of nodes is known.
 	Gather(ctx context.Context, c ControlMessage) ([][]byte, error)
-	// Run passes what arrives to r until ctx is done, then returns nil; an error
-	// means that the Bus is lost. It is called once. Send, Broadcast and Gather work as
-	// soon as Ready has been called.
+	// Run passes arriving messages to r until ctx is done, then returns nil. An error
+	// means that the Bus is lost. Run is called once. Send, Broadcast and Gather work
+	// once r.Ready has been called.
 	Run(ctx context.Context, r Receiver) error
 }
 
-// Receiver is what a Bus calls on its node. The calls may overlap; none blocks but
-// Rejoined.
+// Receiver holds the callbacks of a [Bus]. Calls may overlap. Only Rejoined may
+// block.
 type Receiver struct {
 	// Ready is called once, when the Bus works.
 	Ready func()
-	// Deliver takes a message that was sent to a wanted topic. A message to a
-	// topic that is not wanted may be passed too.
+	// Deliver receives a message to a topic to which this node has subscribed. It may
+	// also receive messages to other topics.
 	Deliver func(*PreparedMessage)
-	// Control takes what was told or asked; its result, if not nil, is the reply.
+	// Control receives a control message. A result that is not nil is the reply.
 	Control func(ControlMessage) []byte
-	// Rejoined, if not nil, is called after this node was cut off from others, or
-	// may have been, so that what was told meanwhile may not have come, either way. It may take until
-	// ctx is done, and is not called again meanwhile.
+	// Rejoined, if not nil, is called after control messages to or from this node may
+	// have been lost, for example after a network partition. It may run until ctx is
+	// done. Its calls do not overlap.
 	Rejoined func(ctx context.Context)
 }
 
-// ControlMessage is a small message from node to node.
+// ControlMessage is a small message between nodes.
 type ControlMessage struct {
-	// Kind says what it is about; see internal/server.
+	// Kind is the type of the message; internal/server defines the types.
 	Kind string
 	// Body is opaque to the Bus.
 	Body []byte
 }
 
-// Backplane is what stands behind a broker node.
+// Backplane connects a node to the broker's storage and to the other nodes.
 type Backplane interface {
 	Store
 	Keyring
 	Bus
-	// Health returns nil if all three work now.
+	// Health returns nil if all three work at the moment.
 	Health(ctx context.Context) error
-	// Close ends what the backplane has started and waits for it.
+	// Close stops all that the backplane has started and waits for it to end.
 	Close() error
 }

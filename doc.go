@@ -1,9 +1,8 @@
-// Package pubsub holds the words of a publish/subscribe broker (Topic, Version,
-// Message, Grant) and the interfaces of what stands behind one: a [Store] that
-// keeps the last retained message of each topic, a [Keyring] that keeps the
-// signing keys, and a [Bus] that carries messages between nodes. Together these
-// three are a [Backplane].
+// Package pubsub defines the vocabulary of a publish/subscribe broker ([Topic],
+// [Version], [Message], [Grant]) and the interfaces of its [Backplane]: a [Store]
+// for the retained message of each topic, a [Keyring] for the signing keys, and a
+// [Bus] for messages between nodes.
 //
-// The package imports only the standard library. Everything else in this module
-// is built on it; see ARCHITECTURE.md for the map.
+// The package imports only the standard library, and all other packages of this
+// module build on it. ARCHITECTURE.md has the map.
 package pubsub

@@ -12,8 +12,8 @@ func TestGrant(t *testing.T) {
 	write := []string{"$sys", "w", "#"}
 	g := pubsub.NewGrant(read, write)
 	admin := pubsub.Grant{Admin: true}
-	var nothing pubsub.Grant
-	var none *pubsub.Grant
+	var zero pubsub.Grant
+	var nilGrant *pubsub.Grant
 	for _, tt := range []struct {
 		topic                 pubsub.Topic
 		read, write           bool
@@ -23,19 +23,19 @@ func TestGrant(t *testing.T) {
 		{"b", true, false, true, true},
 		{"é", true, false, true, true},
 		{"w", false, true, true, true},
-		{"$sys", true, false, true, false}, // published to by nobody
+		{"$sys", true, false, true, false}, // no client may publish to it
 		{"A", false, false, true, true},
 		{"a/", false, false, true, true},
 		{"c", false, false, true, true},
 	} {
 		if g.CanRead(tt.topic) != tt.read || g.CanWrite(tt.topic) != tt.write {
-			t.Errorf("%q: read %v, write %v", tt.topic, g.CanRead(tt.topic), g.CanWrite(tt.topic))
+			t.Errorf("%q: CanRead = %v, CanWrite = %v", tt.topic, g.CanRead(tt.topic), g.CanWrite(tt.topic))
 		}
 		if admin.CanRead(tt.topic) != tt.adminRead || admin.CanWrite(tt.topic) != tt.adminWrite {
-			t.Errorf("admin, %q: read %v, write %v", tt.topic, admin.CanRead(tt.topic), admin.CanWrite(tt.topic))
+			t.Errorf("admin, %q: CanRead = %v, CanWrite = %v", tt.topic, admin.CanRead(tt.topic), admin.CanWrite(tt.topic))
 		}
-		if nothing.CanRead(tt.topic) || nothing.CanWrite(tt.topic) || none.CanRead(tt.topic) || none.CanWrite(tt.topic) {
-			t.Errorf("the zero grant allows %q", tt.topic)
+		if zero.CanRead(tt.topic) || zero.CanWrite(tt.topic) || nilGrant.CanRead(tt.topic) || nilGrant.CanWrite(tt.topic) {
+			t.Errorf("a zero or nil grant allows %q", tt.topic)
 		}
 	}
 	if !slices.Equal(read, []string{"b", "$sys", "a", "b", "", "+", "é"}) {

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,13 +18,12 @@ import (
 
 const module = "pubsub"
 
-// layout is the map of this module: a package imports only packages of a lower
-// level, and of those only the ones named here. Tests may import what they like.
-// A package that is not here may not be there.
+// layout is the map of this module: a package may import packages of a lower level that are
+// listed for it. Tests may import any package. Every package must be listed.
 var layout = map[string]struct {
 	level   int
-	ours    []string // what it may import of this module, besides the root
-	foreign []string // the modules it may import
+	ours    []string // the packages of this module that it may import, besides the root
+	foreign []string // the other modules that it may import
 }{
 	".": {level: 0},
 
@@ -51,7 +51,7 @@ var layout = map[string]struct {
 	},
 	"internal/client": {
 		level:   2,
-		ours:    []string{"internal/mqtt", "internal/sse", "internal/ws"},
+		ours:    []string{"internal/mqtt"},
 		foreign: []string{"github.com/coder/websocket"},
 	},
 	"internal/conn": {level: 2, ours: []string{"internal/hub", "internal/park"}},
@@ -68,8 +68,8 @@ var layout = map[string]struct {
 	},
 	"cmd/pubsub": {
 		level: 5,
-		ours: []string{"internal/app", "internal/backplane/local", "internal/backplane/nats", "internal/client", "internal/config",
-			"internal/token", "internal/transfer"},
+		ours: []string{"internal/app", "internal/backplane/nats", "internal/client", "internal/config", "internal/token",
+			"internal/transfer"},
 		foreign: []string{"github.com/alecthomas/kong", "golang.org/x/sys"},
 	},
 
@@ -83,9 +83,8 @@ var layout = map[string]struct {
 		foreign: []string{"github.com/nats-io/nats-server/v2"},
 	},
 	"bench/fanout": {
-		level:   6,
-		ours:    []string{"bench/internal/load", "bench/internal/report", "internal/testkit/process", "internal/mqtt", "internal/token"},
-		foreign: []string{"golang.org/x/sys"},
+		level: 6,
+		ours:  []string{"bench/internal/load", "bench/internal/report", "internal/testkit/process", "internal/mqtt", "internal/token"},
 	},
 	"test/attack": {level: 6},
 	"test/e2e":    {level: 6},
@@ -105,14 +104,14 @@ var layout = map[string]struct {
 	"test/summary":           {level: 6},
 }
 
-// pkg is what the files of a directory say.
+// pkg describes the package of a directory.
 type pkg struct {
-	imports    map[string]string // path to a file that imports it, but for tests
+	imports    map[string]string // by path, a file that imports it; without tests
 	documented bool
 	files      int
 }
 
-// packages reads the Go files below the root, whatever they are built for.
+// packages parses the Go files below the root, for all systems and build tags.
 func packages(t *testing.T) map[string]*pkg {
 	t.Helper()
 	found := make(map[string]*pkg)
@@ -159,8 +158,8 @@ func packages(t *testing.T) map[string]*pkg {
 	return found
 }
 
-// documents reports whether f has the comment of its package, which begins as
-// go doc has it: "Package name", or the name of a command.
+// documents reports whether f has a package comment, which begins with "Package" and the
+// name, unless the package is a command.
 func documents(f *ast.File) bool {
 	if f.Doc == nil {
 		return false
@@ -172,36 +171,46 @@ func documents(f *ast.File) bool {
 	return strings.HasPrefix(text, "Package "+f.Name.Name+" ")
 }
 
-// Every package imports what layout lets it, and has a comment that says what it
-// is for.
+// Every package imports only packages that layout allows, and has a package comment.
 func TestLayout(t *testing.T) {
 	found := packages(t)
 	for _, dir := range slices.Sorted(maps.Keys(found)) {
 		p := found[dir]
 		may, ok := layout[dir]
 		if !ok {
-			t.Errorf("%s: no such package in the layout; add it there, and to the map in ARCHITECTURE.md", dir)
+			t.Errorf("%s: not in the layout: add it there, and to the table in ARCHITECTURE.md", dir)
 			continue
 		}
 		if !p.documented {
-			t.Errorf("%s: none of its %d files has a package comment", dir, p.files)
+			t.Errorf("%s: none of the %d files has a package comment", dir, p.files)
 		}
 		for _, imported := range slices.Sorted(maps.Keys(p.imports)) {
 			if isTestkit(imported) && !forTests(dir) {
 				t.Errorf("%s: imports %q, which only tests and benchmarks may", p.imports[imported], imported)
 			}
 			if !allowed(imported, dir, may.ours, may.foreign) {
-				t.Errorf("%s: imports %q, which %s must not", p.imports[imported], imported, dir)
+				t.Errorf("%s: imports %q, which the layout does not allow to %s", p.imports[imported], imported, dir)
 			}
 		}
 	}
 	for _, dir := range slices.Sorted(maps.Keys(layout)) {
 		if found[dir] == nil {
-			t.Errorf("%s: in the layout, but there is no such package", dir)
+			t.Errorf("%s: in the layout, but the package does not exist", dir)
+			continue
+		}
+		for _, o := range layout[dir].ours {
+			if _, ok := found[dir].imports[module+"/"+o]; !ok {
+				t.Errorf("%s: the layout allows %s, which is not imported", dir, o)
+			}
+		}
+		for _, m := range layout[dir].foreign {
+			if !slices.ContainsFunc(slices.Collect(maps.Keys(found[dir].imports)), func(i string) bool { return within(i, m) }) {
+				t.Errorf("%s: the layout allows %s, which is not imported", dir, m)
+			}
 		}
 		for _, o := range layout[dir].ours {
 			if low, ok := layout[o]; !ok || low.level >= layout[dir].level {
-				t.Errorf("%s may import %s, which is not of a lower level", dir, o)
+				t.Errorf("%s: the layout allows %s, which is not of a lower level", dir, o)
 			}
 		}
 	}
@@ -226,13 +235,56 @@ func allowed(imported, dir string, ours, foreign []string) bool {
 	if first, _, _ := strings.Cut(imported, "/"); !strings.Contains(first, ".") {
 		return imported != "C" // the standard library
 	}
-	return slices.ContainsFunc(foreign, func(m string) bool {
-		return imported == m || strings.HasPrefix(imported, m+"/")
-	})
+	return slices.ContainsFunc(foreign, func(m string) bool { return within(imported, m) })
 }
 
-// The words of the domain and the hub need nothing but the standard library, and
-// of that no HTTP: they are to run anywhere, a WebAssembly host included.
+// within reports whether a package belongs to a module.
+func within(imported, module string) bool {
+	return imported == module || strings.HasPrefix(imported, module+"/")
+}
+
+// The table in ARCHITECTURE.md lists the packages of the product and their imports of this
+// module. It names a package by the last element of its path.
+func TestArchitectureListsEveryPackage(t *testing.T) {
+	found := packages(t)
+	row := regexp.MustCompile("(?m)^\\| \\[`([^`]+)`\\]\\([^)]+\\) \\|[^|]*\\| ([^|]*) \\|")
+	listed := map[string]bool{}
+	for _, m := range row.FindAllStringSubmatch(readDoc(t, "ARCHITECTURE.md"), -1) {
+		dir := m[1]
+		if dir == module {
+			dir = "."
+		}
+		listed[dir] = true
+		if _, ok := layout[dir]; !ok || found[dir] == nil {
+			t.Errorf("ARCHITECTURE.md lists %s, which is not in the layout", m[1])
+			continue
+		}
+		var imports []string
+		for imported := range found[dir].imports {
+			if imported == module || strings.HasPrefix(imported, module+"/") {
+				imports = append(imports, path.Base(imported))
+			}
+		}
+		want := strings.Split(m[2], ", ")
+		if m[2] == "none" {
+			want = nil
+		}
+		slices.Sort(imports)
+		slices.Sort(want)
+		if !slices.Equal(imports, want) {
+			t.Errorf("ARCHITECTURE.md says that %s imports %q, but it imports %q", m[1], want, imports)
+		}
+	}
+	for _, dir := range slices.Sorted(maps.Keys(layout)) {
+		isProduct := dir == "." || strings.HasPrefix(dir, "internal/") || strings.HasPrefix(dir, "cmd/")
+		if isProduct && !listed[dir] {
+			t.Errorf("ARCHITECTURE.md does not list %s", dir)
+		}
+	}
+}
+
+// The root package and the hub depend only on the standard library, without HTTP, so that
+// they run anywhere, even in a WebAssembly host.
 func TestCoreNeedsOnlyTheStandardLibrary(t *testing.T) {
 	for _, p := range []string{module, path.Join(module, "internal/hub")} {
 		cmd := exec.Command("go", "list", "-deps", "-f", "{{.ImportPath}} {{.Standard}}", p)
@@ -249,7 +301,7 @@ func TestCoreNeedsOnlyTheStandardLibrary(t *testing.T) {
 			}
 		}
 		if deps < 10 {
-			t.Errorf("go list names %d dependencies of %s: too few to be true", deps, p)
+			t.Errorf("go list reports only %d dependencies of %s", deps, p)
 		}
 	}
 }

@@ -2,16 +2,18 @@ package pubsub
 
 import "context"
 
-// Publish starts to publish m: what must be kept takes its place in the store at
-// once, the rest happens in finish. finish returns when the backplane has
-// accepted m, with the version that a retained m was given. Messages published
-// by one connection keep their order if each is begun, and each finish called,
-// in that order; several may be begun before the first is finished, but a retained
-// one only when those to its topic that are not retained are: subscribers are given
-// what is retained before its finish is called.
+// Publish starts to publish m. A retained message takes its position in the store at
+// once; finish does the rest. finish returns when the backplane has accepted m, with
+// the version of m if m is retained.
 //
-// The error of a retained message that was not stored is a [*StoreError]; it has
-// not been sent to anybody.
+// The messages of one connection keep their order if both the calls of Publish and
+// the calls of finish are made in that order. Several publishes may be pending, with
+// one restriction: before a retained message, all pending plain messages to its topic
+// must be finished, because subscribers may receive a retained message before its
+// finish is called.
+//
+// If a retained message could not be stored, the error is a [*StoreError] and Publish
+// has not sent the message.
 func Publish(ctx context.Context, b Backplane, m Message) (finish func() (Version, error)) {
 	if !m.Retain {
 		return func() (Version, error) { return Version{}, b.Send(ctx, m) }
@@ -23,14 +25,14 @@ func Publish(ctx context.Context, b Backplane, m Message) (finish func() (Versio
 			return Version{}, &StoreError{Err: err}
 		}
 		m.Version = v
-		// What is stored is accepted and reaches subscribers, by the store's
-		// repair if not now: an error here would make the publisher repeat it.
+		// A stored message is accepted. If Send fails, the backplane's resync still
+		// delivers the message, and an error would make the publisher repeat it.
 		_ = b.Send(ctx, m)
 		return v, nil
 	}
 }
 
-// StoreError says that a retained message could not be stored.
+// StoreError reports that a retained message could not be stored.
 type StoreError struct{ Err error }
 
 func (e *StoreError) Error() string { return "store: " + e.Err.Error() }

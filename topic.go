@@ -7,25 +7,25 @@ import (
 	"unicode/utf8"
 )
 
-// MaxTopicBytes is the length of the longest valid topic, in bytes of UTF-8.
+// MaxTopicBytes is the maximum length of a topic, in bytes of UTF-8.
 const MaxTopicBytes = 1024
 
-// Topic is a valid topic name: 1 to [MaxTopicBytes] bytes of UTF-8 without
-// control characters (U+0000 to U+001F, U+007F to U+009F), without U+FEFF and
-// without the wildcards '+' and '#'. [ParseTopic] makes one. Topics are opaque
-// and case-sensitive.
+// Topic is a valid topic name: 1 to [MaxTopicBytes] bytes of UTF-8 without control
+// characters (U+0000 to U+001F, U+007F to U+009F), without U+FEFF and without the
+// wildcards '+' and '#'. Topics are opaque and case-sensitive. [ParseTopic] checks and
+// converts a string.
 type Topic string
 
 var (
-	// ErrTopicInvalid says that a string is no topic name.
+	// ErrTopicInvalid means that a string is not a topic name.
 	ErrTopicInvalid = errors.New("pubsub: invalid topic")
-	// ErrTopicWildcard says that a string would be a topic name but for a
-	// wildcard in it (MQTT 5.0 section 4.7.1).
+	// ErrTopicWildcard means that a string would be a topic name if it had no
+	// wildcard (MQTT 5.0 section 4.7.1).
 	ErrTopicWildcard = errors.New("pubsub: wildcard in topic")
 )
 
-// ParseTopic checks s. Its error is [ErrTopicInvalid] or, for a string that is
-// valid but for a wildcard, [ErrTopicWildcard].
+// ParseTopic returns s as a Topic. The error is [ErrTopicWildcard] if the wildcards in
+// s are its only fault, otherwise [ErrTopicInvalid].
 func ParseTopic(s string) (Topic, error) {
 	if s == "" || len(s) > MaxTopicBytes {
 		return "", ErrTopicInvalid
@@ -53,21 +53,21 @@ func ParseTopic(s string) (Topic, error) {
 	return Topic(s), nil
 }
 
-// Reserved reports whether t begins with '$'. Such a topic may be subscribed to
-// and never published to, by anybody.
+// Reserved reports whether t begins with '$'. Clients may subscribe to a reserved
+// topic, but no client may publish to it.
 func (t Topic) Reserved() bool { return strings.HasPrefix(string(t), "$") }
 
-// printableRunes is how much of a name Printable shows.
-const printableRunes = 64
+// maxPrintableRunes is the number of code points after which Printable cuts.
+const maxPrintableRunes = 64
 
-// Printable returns s fit to be shown in a line of text: control characters and
-// invalid UTF-8 are replaced by U+FFFD, and after 64 code points it is cut and
-// ends in '…'.
+// Printable returns s in a form that fits into a line of text. It replaces control
+// characters and invalid UTF-8 by U+FFFD, and everything after the first 64 code points
+// by '…'.
 func Printable(s string) string {
 	var b strings.Builder
 	n := 0
 	for _, r := range s {
-		if n == printableRunes {
+		if n == maxPrintableRunes {
 			b.WriteRune('…')
 			break
 		}

@@ -81,7 +81,7 @@ func TestReserved(t *testing.T) {
 		"$": true, "$SYS/a": true, "$share/g/t": true, "a": false, "a$": false, "a/$b": false, " $": false,
 	} {
 		if topic.Reserved() != want {
-			t.Errorf("%q: %v", topic, !want)
+			t.Errorf("%q: Reserved = %v", topic, !want)
 		}
 	}
 }
@@ -118,7 +118,7 @@ func FuzzParseTopic(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		// The contract's sentence, said in another way.
+		// The rule of the type's comment, written in another way.
 		bad := s == "" || len(s) > 1024 || !utf8.ValidString(s) || strings.ContainsFunc(s, func(r rune) bool {
 			return r < 0x20 || r >= 0x7f && r < 0xa0 || r == 0xfeff
 		})

@@ -6,20 +6,20 @@ import (
 	"strings"
 )
 
-// Version numbers the retained values of topics. A Generation names one life of
-// a store, restarts included; within it a later retained publish of a topic, a
-// clear included, has a greater Seq. Versions of two generations have no order.
-// The zero Version means none.
+// Version identifies a retained message, or a clear, of a topic. Generation identifies
+// one lifetime of a store, which lasts across restarts. Within a generation, each later
+// retained publish to a topic has a greater Seq. Versions of different generations have
+// no order. The zero Version means that there is none.
 type Version struct{ Generation, Seq uint64 }
 
-// ErrVersionSyntax says that a string is no version.
+// ErrVersionSyntax means that a string is not a version.
 var ErrVersionSyntax = errors.New("pubsub: invalid version")
 
-// IsZero reports whether v is no version at all.
+// IsZero reports whether v is the zero Version.
 func (v Version) IsZero() bool { return v == Version{} }
 
-// Newer reports whether a holder of the version than should be given v: v is a
-// version, and is of another generation or later in the same one.
+// Newer reports whether a subscriber that has the version than must receive v: whether
+// v is not zero and is either of another generation or has a greater Seq.
 func (v Version) Newer(than Version) bool {
 	if v.IsZero() {
 		return false
@@ -27,8 +27,8 @@ func (v Version) Newer(than Version) bool {
 	return v.Generation != than.Generation || v.Seq > than.Seq
 }
 
-// AppendTo appends the text of v, GENERATION-SEQ, to dst: 16 lower-case hex
-// digits, '-', and a decimal number.
+// AppendTo appends the text of v, GENERATION-SEQ, to dst: 16 lower-case hex digits, '-'
+// and a decimal number.
 func (v Version) AppendTo(dst []byte) []byte {
 	const digits = "0123456789abcdef"
 	for shift := 60; shift >= 0; shift -= 4 {
@@ -38,12 +38,12 @@ func (v Version) AppendTo(dst []byte) []byte {
 	return strconv.AppendUint(dst, v.Seq, 10)
 }
 
-// String returns the text of v, as [Version.AppendTo] appends it.
+// String returns the text of v in the form of [Version.AppendTo].
 func (v Version) String() string { return string(v.AppendTo(make([]byte, 0, 37))) }
 
-// ParseVersion reads the text of a version. The generation may also be short or
-// padded with spaces on the left, as the original Fastly Pub/Sub app writes it.
-// The error is [ErrVersionSyntax].
+// ParseVersion parses the text of a version. The generation may also have fewer than 16
+// digits or be padded with spaces on the left, because the Fastly Pub/Sub app writes it
+// so. The error is [ErrVersionSyntax].
 func ParseVersion(s string) (Version, error) {
 	gen, seq, ok := strings.Cut(strings.TrimLeft(s, " "), "-")
 	if !ok || len(gen) > 16 || !digitsOnly(seq) {
@@ -60,7 +60,8 @@ func ParseVersion(s string) (Version, error) {
 	return Version{Generation: g, Seq: n}, nil
 }
 
-// digitsOnly keeps strconv from accepting a sign in a sequence number.
+// digitsOnly reports whether s is a non-empty string of decimal digits. Unlike
+// strconv, it does not accept a sign.
 func digitsOnly(s string) bool {
 	for i := range len(s) {
 		if s[i] < '0' || s[i] > '9' {

@@ -20,10 +20,10 @@ func TestVersionText(t *testing.T) {
 		{pubsub.Version{Generation: 1<<64 - 1, Seq: 1<<64 - 1}, "ffffffffffffffff-18446744073709551615"},
 	} {
 		if got := tt.v.String(); got != tt.want {
-			t.Errorf("got %s, want %s", got, tt.want)
+			t.Errorf("String = %s, want %s", got, tt.want)
 		}
 		if got := string(tt.v.AppendTo([]byte("x:"))); got != "x:"+tt.want {
-			t.Errorf("appended %s", got)
+			t.Errorf("AppendTo appends %s", got)
 		}
 	}
 }
@@ -79,12 +79,12 @@ func TestNewer(t *testing.T) {
 		{v(5, 2), v(5, 1), true},
 		{v(5, 1), v(5, 1), false},
 		{v(5, 1), v(5, 2), false},
-		{v(5, 1), v(6, 9), true}, // another generation counts as none
+		{v(5, 1), v(6, 9), true}, // the version of another generation does not count
 		{v(6, 1), v(5, 9), true},
 		{v(5, 1), v(0, 0), true},
 		{v(5, 0), v(0, 0), true},
 		{v(0, 0), v(0, 0), false},
-		{v(0, 0), v(5, 1), false}, // no version is never newer
+		{v(0, 0), v(5, 1), false}, // the zero version is never newer
 		{v(0, 1), v(0, 0), true},
 	} {
 		if got := tt.v.Newer(tt.than); got != tt.want {
@@ -142,7 +142,7 @@ func FuzzParseVersion(f *testing.F) {
 			return
 		}
 		if !syntax.MatchString(s) {
-			t.Fatalf("%q was read as %v", s, v)
+			t.Fatalf("%q is parsed as %v", s, v)
 		}
 		if again, err := pubsub.ParseVersion(v.String()); err != nil || again != v {
 			t.Fatalf("%q: %v, then %v, %v", s, v, again, err)

@@ -112,8 +112,8 @@ func nodes(n *kong.Node) []*kong.Node {
 // business, but those of [config.Load].
 type resolver struct {
 	environ []string
-	names   []string     // of all flags that are no settings
-	file    *config.File // nil until it is needed
+	names   []string         // of all flags that are no settings
+	file    *config.Document // nil until it is needed
 }
 
 // Validate implements [kong.Resolver].

@@ -135,7 +135,7 @@ func (c *storeExportCmd) Run(p *process, all *cli, parent *storeCmd, kctx *kong.
 	}
 	if len(cfg.NATS) == 0 {
 		// It would be made.
-		if _, err := os.Stat(filepath.Join(cfg.DataDir, "FORMAT")); errors.Is(err, os.ErrNotExist) {
+		if _, err := os.Stat(filepath.Join(string(cfg.DataDir), "FORMAT")); errors.Is(err, os.ErrNotExist) {
 			return &hintedError{fmt.Errorf("there is no store in %s", cfg.DataDir), "Name the data directory of a broker with --data-dir, or a cluster with --nats."}
 		}
 	}

@@ -136,7 +136,7 @@ func TestNobodyReads(t *testing.T) {
 				t.Fatal(err)
 			}
 			b.createKeys(t, 3)
-			if m := b.get(t, b.ops, "/metrics"); !strings.Contains(m, "\npubsub_log_dropped_total 0\n") {
+			if m := b.get(t, b.ops, "/metrics"); !strings.Contains(m, "\npubsub_log_lines_dropped_total 0\n") {
 				t.Error("something was dropped, or no metric says so")
 			}
 			for _, s := range tt.end {

@@ -16,51 +16,51 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// metrics are what /metrics shows. No label takes a value that a client can
-// choose.
+// metrics holds the metrics of /metrics. No label has a value that a client can choose.
 type metrics struct {
 	registry *prometheus.Registry
 
 	connections *prometheus.GaugeVec
-	connected   *prometheus.CounterVec
+	opened      *prometheus.CounterVec
 	refused     *prometheus.CounterVec
 	responses   *prometheus.CounterVec
 	published   *prometheus.CounterVec
 	bytes       *prometheus.CounterVec
 	publishing  *prometheus.HistogramVec
+	unaccepted  *prometheus.CounterVec
 	dropped     *prometheus.CounterVec
-	undelivered *prometheus.CounterVec
 	errors      *prometheus.CounterVec
 	unreadable  *prometheus.CounterVec
-	generations prometheus.Counter // of a cluster only
+	generations prometheus.Counter // only in a cluster
 }
 
 func newMetrics(version string) *metrics {
 	m := &metrics{
 		registry:    prometheus.NewRegistry(),
-		connections: gaugeVec("connections", "Streams and sessions now.", "transport"),
-		connected:   counterVec("connections_total", "Streams and sessions begun.", "transport"),
-		refused:     counterVec("connections_refused_total", "Streams and sessions refused.", "transport", "reason"),
-		responses:   counterVec("http_responses_total", "Responses to requests that are no streams.", "route", "method", "status"),
-		published:   counterVec("messages_published_total", "Messages accepted.", "transport", "retain"),
-		bytes:       counterVec("published_bytes_total", "Bytes of content of messages accepted.", "transport"),
+		connections: gaugeVec("connections", "Open event streams (sse) and MQTT sessions (mqtt).", "transport"),
+		opened:      counterVec("connections_opened_total", "Event streams and MQTT sessions opened.", "transport"),
+		refused:     counterVec("connections_refused_total", "Event streams and MQTT sessions refused, by reason.", "transport", "reason"),
+		responses:   counterVec("http_responses_total", "HTTP responses, without those that open an event stream or MQTT session.", "route", "method", "status"),
+		published:   counterVec("messages_published_total", "Messages accepted from publishers.", "transport", "retain"),
+		bytes:       counterVec("published_bytes_total", "Size of the content of messages accepted from publishers.", "transport"),
 		publishing: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Namespace: "pubsub", Name: "publish_seconds",
+			Namespace: "pubsub", Name: "publish_duration_seconds",
 			Help:    "Time that the backplane took to accept a message.",
 			Buckets: prometheus.ExponentialBuckets(25e-6, 4, 10),
 		}, []string{"retain"}),
-		undelivered: counterVec("deliveries_dropped_total", "Messages not handed to a client for a reason other than its being slow.", "reason"),
-		dropped:     counterVec("publishes_dropped_total", "Messages of MQTT clients that were not accepted.", "reason"),
-		errors:      counterVec("errors_total", "Errors logged, by operation.", "op"),
-		unreadable:  counterVec("unreadable_records_total", "Stored records that this release cannot read, by kind: key, message or generation.", "kind"),
-		generations: prometheus.NewCounter(prometheus.CounterOpts{Namespace: "pubsub", Name: "nats_generation_changes_total", Help: "Times that the stream of retained messages was recreated or restored, or lost messages."}),
+		unaccepted: counterVec("publishes_dropped_total", "Messages from MQTT clients that were not accepted, by reason.", "reason"),
+		dropped:    counterVec("messages_dropped_total", "Messages not delivered to a subscriber, by reason.", "reason"),
+		errors:     counterVec("errors_total", "Errors, by the operation that failed.", "op"),
+		unreadable: counterVec("unreadable_records_total", "Stored records that this release cannot read, by kind: key, message or generation.", "kind"),
+		generations: prometheus.NewCounter(counterOpts("nats_generation_changes_total",
+			"Changes of the generation of the stream of retained messages, which was recreated or restored, or lost messages.")),
 	}
 	m.registry.MustRegister(
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		m.connections, m.connected, m.refused, m.responses, m.published, m.bytes, m.publishing, m.dropped, m.undelivered, m.errors, m.unreadable,
+		m.connections, m.opened, m.refused, m.responses, m.published, m.bytes, m.publishing, m.unaccepted, m.errors, m.unreadable,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Namespace: "pubsub", Name: "build_info", Help: "1, with the version.",
+			Namespace: "pubsub", Name: "build_info", Help: "Always 1; the labels are the versions of the broker and of Go.",
 			ConstLabels: prometheus.Labels{"version": version, "goversion": runtime.Version()},
 		}, func() float64 { return 1 }),
 	)
@@ -72,57 +72,86 @@ func gaugeVec(name, help string, labels ...string) *prometheus.GaugeVec {
 }
 
 func counterVec(name, help string, labels ...string) *prometheus.CounterVec {
-	return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "pubsub", Name: name, Help: help}, labels)
+	return prometheus.NewCounterVec(counterOpts(name, help), labels)
 }
 
-// gauge adds what somebody else knows.
+func counterOpts(name, help string) prometheus.CounterOpts {
+	return prometheus.CounterOpts{Namespace: "pubsub", Name: name, Help: help}
+}
+
+// gauge registers a gauge whose value another part of the node keeps.
 func (m *metrics) gauge(name, help string, value func() float64) {
 	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "pubsub", Name: name, Help: help}, value))
 }
 
-// counter adds what somebody else counts.
+// counter registers a counter whose value another part of the node keeps.
 func (m *metrics) counter(name, help string, value func() float64) {
-	m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: "pubsub", Name: name, Help: help}, value))
+	m.registry.MustRegister(prometheus.NewCounterFunc(counterOpts(name, help), value))
 }
 
-// observeOutput adds the metrics of the log.
+// labelled registers a counter like [metrics.counter] for one value of a label.
+func (m *metrics) labelled(name, help, label, labelValue string, value func() float64) {
+	o := counterOpts(name, help)
+	o.ConstLabels = prometheus.Labels{label: labelValue}
+	m.registry.MustRegister(prometheus.NewCounterFunc(o, value))
+}
+
+// observeOutput registers the metrics of the log.
 func (m *metrics) observeOutput(o *Output) {
-	m.counter("log_dropped_total", "Log lines dropped because nobody read them.", func() float64 { return float64(o.Dropped()) })
+	m.counter("log_lines_dropped_total", "Log lines dropped because standard error was not read in time.", func() float64 { return float64(o.Dropped()) })
 }
 
-// observeHub adds what the hub counts itself.
+// observeHub registers the metrics of the hub.
 func (m *metrics) observeHub(h *hub.Hub) {
-	m.gauge("subscriptions", "Topics subscribed to now, over all clients.", func() float64 { return float64(h.Stats().Subscriptions) })
-	m.gauge("backlog_bytes", "Memory for messages that some subscriber has not read yet.", func() float64 { return float64(h.Stats().BacklogBytes) })
-	m.counter("messages_delivered_total", "Messages handed to subscribers.", func() float64 { return float64(h.Stats().Delivered) })
-	m.counter("messages_dropped_total", "Messages, not retained, that a slow subscriber lost.", func() float64 { return float64(h.Stats().Dropped) })
-	m.counter("messages_expired_total", "Messages not handed to a subscriber because they had expired.", func() float64 { return float64(h.Stats().Expired) })
+	m.gauge("subscriptions", "Current subscriptions of all event streams and MQTT sessions.", func() float64 { return float64(h.Stats().Subscriptions) })
+	m.gauge("backlog_bytes", "Memory taken up by messages that at least one subscriber has not read yet.", func() float64 { return float64(h.Stats().BacklogBytes) })
+	m.counter("messages_delivered_total", "Messages delivered to subscribers.", func() float64 { return float64(h.Stats().Delivered) })
+	m.registry.MustRegister(&dropped{m.dropped, h})
 }
 
-// observeSockets adds the metrics of the public listener's connections.
+// dropped collects the messages that a subscriber did not get. The hub counts those that
+// were lost by slow subscribers or had expired, the CounterVec all others.
+type dropped struct {
+	*prometheus.CounterVec
+	hub *hub.Hub
+}
+
+// Collect implements [prometheus.Collector].
+func (d *dropped) Collect(to chan<- prometheus.Metric) {
+	d.CounterVec.Collect(to)
+	desc := make(chan *prometheus.Desc, 1)
+	d.Describe(desc)
+	of := <-desc
+	s := d.hub.Stats()
+	to <- prometheus.MustNewConstMetric(of, prometheus.CounterValue, float64(s.Dropped), "slow-subscriber")
+	to <- prometheus.MustNewConstMetric(of, prometheus.CounterValue, float64(s.Expired), "expired")
+}
+
+// observeSockets registers the metrics of the public listener's connections.
 func (m *metrics) observeSockets(s *server.Sockets) {
-	m.gauge("sockets", "TCP connections open now, idle ones included.", func() float64 { return float64(s.Stats().Open) })
-	m.gauge("sockets_max", "TCP connections that may be open, by max-sockets; 0 is no limit.", func() float64 { return float64(s.Stats().Max) })
-	m.counter("sockets_closed_total", "Idle TCP connections closed for new ones because max-sockets was reached.", func() float64 { return float64(s.Stats().Closed) })
-	m.counter("sockets_closed_per_ip_total", "TCP connections closed because max-connections-per-ip was reached.", func() float64 { return float64(s.Stats().ClosedPerIP) })
-	m.counter("sockets_waits_total", "Times that accepting paused because max-sockets was reached and no connection idled.", func() float64 { return float64(s.Stats().Waits) })
+	const closed, closedHelp = "sockets_closed_total", "TCP connections closed by the broker to keep within a limit, by the setting of the limit."
+	m.gauge("sockets", "Open TCP connections of clients, idle ones included.", func() float64 { return float64(s.Stats().Open) })
+	m.gauge("sockets_max", "Limit on the TCP connections of clients (max-sockets), or 0 for no limit.", func() float64 { return float64(s.Stats().Max) })
+	m.labelled(closed, closedHelp, "limit", "max-sockets", func() float64 { return float64(s.Stats().Closed) })
+	m.labelled(closed, closedHelp, "limit", "max-connections-per-ip", func() float64 { return float64(s.Stats().ClosedPerIP) })
+	m.counter("accept_pauses_total", "Pauses in accepting TCP connections because max-sockets was reached and no connection was idle.", func() float64 { return float64(s.Stats().Waits) })
 }
 
-// observeLocal adds what the embedded store counts itself.
+// observeLocal registers the metrics of the embedded store.
 func (m *metrics) observeLocal(b *local.Backplane) {
-	m.gauge("retained_messages", "Retained messages.", func() float64 { return float64(b.Stats().Retained) })
-	m.gauge("retained_bytes", "Size of the retained messages.", func() float64 { return float64(b.Stats().RetainedBytes) })
-	m.gauge("retained_markers", "Markers of topics cleared lately.", func() float64 { return float64(b.Stats().Markers) })
-	m.gauge("signing_keys", "Signing keys.", func() float64 { return float64(b.Stats().Keys) })
-	m.counter("retained_swept_total", "Expired messages and old markers removed.", func() float64 { return float64(b.Stats().Expired) })
-	m.counter("retained_swept_bytes_total", "Size of what was removed.", func() float64 { return float64(b.Stats().ExpiredBytes) })
-	m.gauge("disk_free_bytes", "Free space on the data directory's disk, -1 if there is none.", func() float64 { return float64(b.Stats().DiskFree) })
+	m.gauge("retained_messages", "Retained messages in the store.", func() float64 { return float64(b.Stats().Retained) })
+	m.gauge("retained_bytes", "Size of the retained messages in the store, before compression.", func() float64 { return float64(b.Stats().RetainedBytes) })
+	m.gauge("retained_markers", "Markers of topics that were cleared in the last 24 hours.", func() float64 { return float64(b.Stats().Markers) })
+	m.gauge("signing_keys", "Signing keys in the store.", func() float64 { return float64(b.Stats().Keys) })
+	m.counter("retained_expired_total", "Expired messages and markers removed from the store.", func() float64 { return float64(b.Stats().Expired) })
+	m.counter("retained_expired_bytes_total", "Size of the expired messages and markers removed from the store.", func() float64 { return float64(b.Stats().ExpiredBytes) })
+	m.gauge("disk_free_bytes", "Free space on the disk of the data directory, or -1 if it is unknown or everything is in memory.", func() float64 { return float64(b.Stats().DiskFree) })
 }
 
-// observeNATS adds what the backplane of a cluster counts itself.
+// observeNATS registers the metrics of the backplane of a cluster.
 func (m *metrics) observeNATS(b *nats.Backplane) {
 	m.registry.MustRegister(m.generations)
-	m.gauge("nats_connected", "1 if this node is connected to NATS, else 0.", func() float64 {
+	m.gauge("nats_connected", "1 if this node is connected to NATS, otherwise 0.", func() float64 {
 		if b.Stats().Connected {
 			return 1
 		}
@@ -134,7 +163,7 @@ func (m *metrics) observeNATS(b *nats.Backplane) {
 	m.counter("nats_reconnects_total", "Connections to NATS after the first.", func() float64 { return float64(b.Stats().Reconnects) })
 	m.counter("nats_resyncs_total", "Searches of the stream for retained messages that this node missed.", func() float64 { return float64(b.Stats().Resyncs) })
 	m.counter("nats_missed_messages_total", "Missed retained messages that a search found and delivered.", func() float64 { return float64(b.Stats().Missed) })
-	m.counter("nats_slow_consumer_total", "Times that messages from NATS were dropped because this node was slow to process them.", func() float64 { return float64(b.Stats().SlowConsumer) })
+	m.counter("nats_slow_consumer_total", "Losses of messages from NATS because this node was too slow to process them.", func() float64 { return float64(b.Stats().SlowConsumer) })
 	m.counter("nats_publish_retries_total", "Retained messages sent to NATS again because no acknowledgement arrived.", func() float64 { return float64(b.Stats().PublishRetries) })
 }
 

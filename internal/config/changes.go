@@ -1,19 +1,15 @@
 package config
 
-import (
-	"maps"
-	"reflect"
-)
+import "maps"
 
-// Changes compares the settings that a broker runs with to those that it was
-// given since. It names those that differ: live ones can be taken up at once,
-// the others need a restart.
+// Changes returns the names of the settings that differ between c, the settings of a running
+// broker, and next. A broker can apply the live ones at once; the others need a restart.
 func (c *Config) Changes(next *Config) (live, restart []string) {
-	// Only a broker that serves TLS already can take another certificate.
+	// Only a broker that already serves TLS can change its certificate.
 	switchesTLS := (c.TLSCert == "") != (next.TLSCert == "")
 	for i := range fields {
 		f := &fields[i]
-		if f.get(c) == f.get(next) && (!f.secret || *f.target(c).(*Secret) == *f.target(next).(*Secret)) {
+		if f.text(c) == f.text(next) {
 			continue
 		}
 		if f.live && !(switchesTLS && (f.Name == "tls-cert" || f.Name == "tls-key")) {
@@ -25,15 +21,15 @@ func (c *Config) Changes(next *Config) (live, restart []string) {
 	return live, restart
 }
 
-// WithLive returns a copy of c that has the live settings of next: what a broker
-// runs with after it was told of next.
+// WithLive returns a copy of c with the live settings of next: the settings of a running
+// broker after a reload.
 func (c *Config) WithLive(next *Config) *Config {
 	merged := *c
 	merged.origins = maps.Clone(c.origins)
 	live, _ := c.Changes(next)
 	for _, name := range live {
-		i := fieldNamed(name).index
-		reflect.ValueOf(&merged).Elem().Field(i).Set(reflect.ValueOf(next).Elem().Field(i))
+		f := fieldNamed(name)
+		f.target(&merged).Elem().Set(f.target(next).Elem())
 		if merged.origins != nil {
 			merged.origins[name] = next.Origin(name)
 		}

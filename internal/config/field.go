@@ -1,33 +1,29 @@
 package config
 
 import (
-	"errors"
-	"fmt"
-	"net/netip"
 	"reflect"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
+
+	"pubsub"
 )
 
-// Setting is what a command line needs to know to offer a setting.
+// Setting is what a command line needs to offer a setting as a flag.
 type Setting struct {
 	// Name is the flag without its dashes and the key in the file.
 	Name string
-	// Default is written as a user would; empty for none, "false" included.
+	// Default is written as a user writes it; empty for none. A Bool always has one.
 	Default string
-	// Group is the heading that the setting belongs under in a help text.
+	// Group is the heading of the setting in a help text.
 	Group string
-	// Help is a sentence or two.
+	// Help is a few sentences.
 	Help string
-	// Value stands for the value in a help text, such as "DURATION".
-	Value string
-	// Zero says what the value 0 means, where that is special.
-	Zero string
-	// Bool says that a flag without a value means true.
+	// Placeholder stands for the value in a help text, such as "DURATION".
+	Placeholder string
+	// Bool reports whether a flag without a value means true.
 	Bool bool
-	// List says that the setting may be given several times.
+	// List reports whether the setting may be given several times.
 	List bool
 }
 
@@ -40,29 +36,31 @@ func Settings() []Setting {
 	return all
 }
 
-// Variable returns the name of the environment variable of the setting or flag
-// of that name: PUBSUB_SOME_NAME for some-name.
+// Variable returns the name of the environment variable of a setting or flag:
+// PUBSUB_SOME_NAME for some-name.
 func Variable(name string) string {
 	return variablePrefix + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
 }
 
 const variablePrefix = "PUBSUB_"
 
-// field is one setting as declared by a field of Config.
+// field is a setting as a field of Config declares it.
 type field struct {
 	Setting
-	index    int
+	index    int // of the field in Config
 	min, max string
 	enum     []string
+	zero     string
+	file     string // the setting that names a file with the secret
 	live     bool
 	secret   bool
 }
 
-// fields is read from the tags of Config; it is never changed.
+// fields are the fields of Config in their order. It is immutable.
 var fields = declared()
 
 func declared() []field {
-	var fs []field
+	var all []field
 	t := reflect.TypeFor[Config]()
 	for i := range t.NumField() {
 		sf := t.Field(i)
@@ -75,64 +73,30 @@ func declared() []field {
 				Default: sf.Tag.Get("default"),
 				Group:   sf.Tag.Get("group"),
 				Help:    sf.Tag.Get("help"),
-				Zero:    sf.Tag.Get("zero"),
 			},
 			index: i,
 			min:   sf.Tag.Get("min"),
 			max:   sf.Tag.Get("max"),
+			zero:  sf.Tag.Get("zero"),
+			file:  sf.Tag.Get("file"),
 			live:  sf.Tag.Get("live") == "true",
 		}
 		if e := sf.Tag.Get("enum"); e != "" {
 			f.enum = strings.Split(e, ",")
 		}
-		switch reflect.Zero(sf.Type).Interface().(type) {
-		case bool:
-			f.Bool, f.Value = true, "BOOL"
-		case time.Duration:
-			f.Value = "DURATION"
-		case Size:
-			f.Value = "SIZE"
-		case int:
-			f.Value = "N"
-		case []netip.Prefix:
-			f.Value, f.List = "CIDR", true
-		case []string:
-			f.Value, f.List = "ORIGIN", true
-			switch f.Name {
-			case "nats":
-				f.Value = "URL"
-			case "ops-hosts":
-				f.Value = "HOST"
-			}
-		case Secret:
-			f.Value, f.secret = "TOKEN", true
-			if strings.HasSuffix(f.Name, "password") {
-				f.Value = "PASSWORD"
-			}
-		case string:
-			switch {
-			case f.enum != nil:
-				f.Value = strings.Join(f.enum, "|")
-			case strings.HasSuffix(f.Name, "prefix"):
-				f.Value = "PREFIX"
-			case strings.HasSuffix(f.Name, "user"):
-				f.Value = "NAME"
-			case strings.HasSuffix(f.Name, "listen"):
-				f.Value = "ADDRESS"
-			case strings.HasSuffix(f.Name, "dir"):
-				f.Value = "DIR"
-			default:
-				f.Value = "FILE"
-			}
-		default:
-			panic("config: no settings of type " + sf.Type.String())
-		}
-		if f.Bool && f.Default == "" {
+		v := f.value(new(Config))
+		f.Placeholder = v.placeholder()
+		f.List = sf.Type.Kind() == reflect.Slice
+		_, f.secret = v.(secret)
+		if f.Bool = sf.Type.Kind() == reflect.Bool; f.Bool && f.Default == "" {
 			f.Default = "false"
 		}
-		fs = append(fs, f)
+		if f.zero != "" {
+			f.Help += " " + f.zeroMeans("0 means ", "Empty means ") + "."
+		}
+		all = append(all, f)
 	}
-	return fs
+	return all
 }
 
 func fieldNamed(name string) *field {
@@ -143,202 +107,104 @@ func fieldNamed(name string) *field {
 	return &fields[i]
 }
 
-// set gives the field the value that text stands for. An error says only that
-// text stands for none; [field.allowed] says what does.
-func (f *field) set(c *Config, text string) error {
-	switch p := f.target(c).(type) {
-	case *string:
-		*p = text
-	case *Secret:
-		if f.Value == "TOKEN" { // a password may begin or end with a space
-			text = strings.TrimSpace(text)
-		}
-		*p = Secret(text)
-	case *bool:
-		v, err := parseBool(text)
-		if err != nil {
-			return err
-		}
-		*p = v
-	case *int:
-		v, err := strconv.Atoi(text)
-		if err != nil {
-			return err
-		}
-		*p = v
-	case *time.Duration:
-		v, err := time.ParseDuration(text)
-		if err != nil {
-			return err
-		}
-		*p = v
-	case *Size:
-		v, err := ParseSize(text)
-		if err != nil {
-			return err
-		}
-		*p = v
-	case *[]string:
-		*p = splitList(text)
-	case *[]netip.Prefix:
-		var all []netip.Prefix
-		for _, s := range splitList(text) {
-			v, err := parsePrefix(s)
-			if err != nil {
-				return err
-			}
-			all = append(all, v)
-		}
-		*p = all
+// target returns a pointer to the field in c.
+func (f *field) target(c *Config) reflect.Value {
+	return reflect.ValueOf(c).Elem().Field(f.index).Addr()
+}
+
+// number returns the value of f in c as a number; ok reports whether it is one.
+func (f *field) number(c *Config) (n int64, ok bool) {
+	if v := f.target(c).Elem(); v.CanInt() {
+		return v.Int(), true
 	}
-	return nil
+	return 0, false
 }
 
-// get returns the value as [field.set] reads it, but for secrets.
-func (f *field) get(c *Config) string {
-	switch p := f.target(c).(type) {
-	case *[]string:
-		return strings.Join(*p, ",")
-	case *[]netip.Prefix:
-		var all []string
-		for _, v := range *p {
-			all = append(all, v.String())
-		}
-		return strings.Join(all, ",")
-	case *time.Duration:
-		return formatDuration(*p)
-	default:
-		return fmt.Sprint(reflect.ValueOf(p).Elem())
+// set gives f the value that text stands for. [field.allowed] describes such texts.
+func (f *field) set(c *Config, text string) error { return f.value(c).UnmarshalText([]byte(text)) }
+
+// text returns the value of f in c as [field.set] takes it, even if it is a secret.
+func (f *field) text(c *Config) string { return f.value(c).text() }
+
+// shown returns the value of f in c for people.
+func (f *field) shown(c *Config) string {
+	text := f.text(c)
+	if f.secret {
+		return hide(text)
 	}
+	return text
 }
 
-func (f *field) target(c *Config) any {
-	return reflect.ValueOf(c).Elem().Field(f.index).Addr().Interface()
-}
-
-// inBounds reports whether the value of f lies between its min and max.
-func (f *field) inBounds(c *Config) bool {
-	var v int64
-	var parse func(string) int64 // of a bound, which is known to be well formed
-	switch p := f.target(c).(type) {
-	case *int:
-		v = int64(*p)
-		parse = func(s string) int64 { n, _ := strconv.Atoi(s); return int64(n) }
-	case *time.Duration:
-		v = int64(*p)
-		parse = func(s string) int64 { d, _ := time.ParseDuration(s); return int64(d) }
-	case *Size:
-		v = int64(*p)
-		parse = func(s string) int64 { n, _ := ParseSize(s); return int64(n) }
-	case *string:
-		return f.enum == nil || slices.Contains(f.enum, *p)
-	default:
+// valid reports whether f has a well-formed value within its bounds.
+func (f *field) valid(c *Config) bool {
+	n, isNumber := f.number(c)
+	text := f.text(c)
+	switch {
+	case isNumber && n == 0 && f.zero != "":
 		return true
+	case isNumber && (n < f.bound(f.min) || n > f.bound(f.max)):
+		return false
+	case text == "":
+		return f.Default == "" || f.zero != ""
 	}
-	return v == 0 && f.Zero != "" || v >= parse(f.min) && v <= parse(f.max)
+	parsed := new(Config)
+	return f.set(parsed, text) == nil && f.text(parsed) == text
 }
 
-// allowed says what the setting takes, to follow the words "it takes".
+// bound returns the number that text, the min or max of f, stands for.
+func (f *field) bound(text string) int64 {
+	if text == "" {
+		return 0
+	}
+	c := new(Config)
+	if err := f.set(c, text); err != nil {
+		panic("config: bound of " + f.Name + ": " + text)
+	}
+	n, _ := f.number(c)
+	return n
+}
+
+// allowed describes the values of f, to follow the words "it takes".
 func (f *field) allowed() string {
-	var what string
-	switch f.Value {
-	case "BOOL":
-		return "true or false"
-	case "N":
-		what = "a whole number"
-		if f.Name == "nats-replicas" {
-			what = "an odd number"
+	text := f.value(new(Config)).allowed()
+	if f.max != "" {
+		low := f.min
+		if low == "" {
+			low = "0"
 		}
-	case "SIZE":
-		what = "a size, in bytes or like 256KiB (units: KiB, MiB, GiB),"
-	case "DURATION":
-		what = "a duration, like 30s or 1m30s (units: ms, s, m, h),"
-		if f.Name == "max-keep-alive" {
-			what = "whole seconds, like 60s or 10m,"
-		}
-	case "CIDR":
-		return "networks like 10.0.0.0/8 or fd00::/8, or single addresses"
-	case "ORIGIN":
-		return "origins as a browser sends them: scheme and host in lower case, no default port, no path, like https://example.com or http://localhost:8080"
-	case "HOST":
-		return "host names like pubsub-1.internal, without scheme, port or path"
-	case "URL":
-		return "addresses like nats://host:4222 (or tls://, ws://, wss://), without user, password or path: credentials have settings of their own"
-	case "TOKEN":
-		return "1 to 1024 printable ASCII characters without spaces"
-	case "PASSWORD", "NAME":
-		return "1 to 1024 bytes of UTF-8 without control characters"
-	case "PREFIX":
-		return "1 to 32 of A-Z, a-z, 0-9, - and _"
-	case "ADDRESS":
-		if f.Name == "ops-listen" {
-			return "HOST:PORT, like 127.0.0.1:7677, or nothing"
-		}
-		return "HOST:PORT or :PORT, like " + f.Default
-	case "DIR":
-		return "the path of a directory"
-	case "FILE":
-		return "the path of a file"
-	default:
-		return "one of " + strings.Join(f.enum, ", ")
+		text += " from " + low + " to " + f.max
 	}
-	low := f.min
-	if low == "" {
-		low = "0"
+	if f.zero != "" {
+		text += "; " + f.zeroMeans("0 means ", "empty means ")
 	}
-	what += " from " + low + " to " + f.max
-	if f.Zero != "" {
-		what += "; 0 means " + f.Zero
-	}
-	return what
+	return text
 }
 
-var errBool = errors.New("not a boolean")
-
-// parseBool also takes what YAML once took for a boolean.
-func parseBool(s string) (bool, error) {
-	switch strings.ToLower(s) {
-	case "true", "1", "yes", "on":
-		return true, nil
-	case "false", "0", "no", "off":
-		return false, nil
+// zeroMeans returns what the zero value of f means, after the words for a number or those
+// for a text.
+func (f *field) zeroMeans(number, text string) string {
+	if _, isNumber := f.number(new(Config)); isNumber {
+		return number + f.zero
 	}
-	return false, errBool
+	return text + f.zero
 }
 
-// parsePrefix takes a network or a single address.
-func parsePrefix(s string) (netip.Prefix, error) {
-	if p, err := netip.ParsePrefix(s); err == nil {
-		return p.Masked(), nil
-	}
-	a, err := netip.ParseAddr(s)
-	if err != nil {
-		return netip.Prefix{}, err
-	}
-	return netip.PrefixFrom(a.WithZone(""), a.BitLen()), nil
-}
-
-// splitList splits at commas; spaces around an element do not count, and empty
-// elements are none.
-func splitList(s string) []string {
-	var all []string
-	for e := range strings.SplitSeq(s, ",") {
-		if e = strings.TrimSpace(e); e != "" {
-			all = append(all, e)
+// problem returns the [Problem] that f must not have the value.
+func (f *field) problem(from Origin, value string) *Problem {
+	text := f.Name
+	if !f.secret {
+		if v, ok := f.value(new(Config)).(redacter); ok {
+			value = v.redact(value)
 		}
+		text += " " + strconv.Quote(pubsub.Printable(value))
 	}
-	return all
+	return &Problem{f.Name, at(text, from) + " is not allowed; it takes " + f.allowed()}
 }
 
-// formatDuration writes whole minutes and hours without the zeros that
-// time.Duration adds.
-func formatDuration(d time.Duration) string {
-	s := d.String()
-	if strings.HasSuffix(s, "m0s") {
-		s = s[:len(s)-2]
+// at returns text with the place where the setting was given, if it was given.
+func at(text string, from Origin) string {
+	if from.where == "" {
+		return text
 	}
-	if strings.HasSuffix(s, "h0m") {
-		s = s[:len(s)-2]
-	}
-	return s
+	return text + " (" + from.where + ")"
 }

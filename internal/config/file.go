@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"regexp"
 	"slices"
 	"strconv"
@@ -19,14 +18,14 @@ import (
 // maxFileBytes is the size of the largest configuration file.
 const maxFileBytes = 1 << 20
 
-// File is a configuration file: a flat YAML mapping of names to values. The nil
-// File is one without any.
-type File struct {
+// Document is a configuration file: a flat YAML mapping of names to values. The nil
+// Document has none.
+type Document struct {
 	path    string
 	entries []entry
 }
 
-// entry is one key of a File.
+// entry is one key of a Document and its values.
 type entry struct {
 	name   string
 	values []string
@@ -34,9 +33,9 @@ type entry struct {
 	line   int
 }
 
-// ReadFile reads the configuration file at path, of at most 1 MiB. The keys it
-// may hold are known. Its error joins all that is wrong, each with its line.
-func ReadFile(path string, known []string) (*File, error) {
+// ReadFile reads the configuration file at path, of at most 1 MiB, which may have the known
+// keys. The error joins all errors in the file, each with its line.
+func ReadFile(path string, known []string) (*Document, error) {
 	data, err := readAtMost(path, maxFileBytes)
 	if err != nil {
 		return nil, &Problem{"config", fmt.Sprintf("config %q cannot be read (%v); it takes the path of a YAML file", path, err)}
@@ -44,15 +43,16 @@ func ReadFile(path string, known []string) (*File, error) {
 	return parseFile(path, data, known)
 }
 
-// Get returns the values of a key, one if it is no list.
-func (f *File) Get(name string) (values []string, ok bool) {
+// Get returns the values of a key; a value that is not a list is one. ok reports whether the
+// file has the key.
+func (f *Document) Get(name string) (values []string, ok bool) {
 	if e := f.find(name); e != nil {
 		return e.values, true
 	}
 	return nil, false
 }
 
-func (f *File) find(name string) *entry {
+func (f *Document) find(name string) *entry {
 	if f == nil {
 		return nil
 	}
@@ -63,18 +63,18 @@ func (f *File) find(name string) *entry {
 	return &f.entries[i]
 }
 
-// origin says where e stands.
-func (f *File) origin(e *entry) Origin {
+// origin returns the place of e.
+func (f *Document) origin(e *entry) Origin {
 	return Origin{FromFile, f.path + ":" + strconv.Itoa(e.line)}
 }
 
-func parseFile(path string, data []byte, known []string) (*File, error) {
-	f := &File{path: path}
+func parseFile(path string, data []byte, known []string) (*Document, error) {
+	f := &Document{path: path}
 	if len(data) > maxFileBytes {
 		return nil, f.errorAt(1, "the file is over 1 MiB")
 	}
 	if line := tabIndented(data); line > 0 {
-		return nil, f.errorAt(line, "a tab begins the line; YAML is indented with spaces")
+		return nil, f.errorAt(line, "a tab begins the line; indent YAML with spaces")
 	}
 	dec := yaml.NewDecoder(bytes.NewReader(data))
 	var doc, second yaml.Node
@@ -84,7 +84,7 @@ func parseFile(path string, data []byte, known []string) (*File, error) {
 		return nil, f.syntaxError(err)
 	}
 	if err := dec.Decode(&second); err == nil {
-		return nil, f.errorAt(second.Line, "a second YAML document begins; the file has one")
+		return nil, f.errorAt(second.Line, "a second YAML document begins; the file must have only one")
 	} else if !errors.Is(err, io.EOF) {
 		return nil, f.syntaxError(err)
 	}
@@ -111,7 +111,7 @@ func parseFile(path string, data []byte, known []string) (*File, error) {
 }
 
 // entry reads one key and its value.
-func (f *File) entry(key, value *yaml.Node, known []string) (entry, error) {
+func (f *Document) entry(key, value *yaml.Node, known []string) (entry, error) {
 	if key.Kind != yaml.ScalarNode {
 		return entry{}, f.errorAt(key.Line, "a key must be a plain word")
 	}
@@ -126,7 +126,7 @@ func (f *File) entry(key, value *yaml.Node, known []string) (entry, error) {
 		return e, f.errorAt(e.line, text)
 	}
 	if first := f.find(e.name); first != nil {
-		return e, f.errorAt(e.line, fmt.Sprintf("%s stands here again, after line %d; keep one of them", e.name, first.line))
+		return e, f.errorAt(e.line, fmt.Sprintf("%s is given again, after line %d; keep only one of them", e.name, first.line))
 	}
 	nodes := []*yaml.Node{value}
 	if value.Kind == yaml.SequenceNode {
@@ -137,23 +137,23 @@ func (f *File) entry(key, value *yaml.Node, known []string) (entry, error) {
 		case n.Kind == yaml.ScalarNode && n.Tag == "!!null":
 			return e, f.errorAt(n.Line, e.name+` has no value; write "" for an empty one, or remove the line`)
 		case n.Kind != yaml.ScalarNode:
-			return e, f.errorAt(n.Line, e.name+" takes a plain value, no mapping, list in a list or alias")
+			return e, f.errorAt(n.Line, e.name+" takes a plain value, not a mapping, an alias or a list in a list")
 		}
 		e.values = append(e.values, n.Value)
 	}
 	return e, nil
 }
 
-func (f *File) errorAt(line int, text string) error {
+func (f *Document) errorAt(line int, text string) error {
 	return fmt.Errorf("%s:%d: %s", f.path, line, text)
 }
 
 var yamlError = regexp.MustCompile(`^yaml: (?:line (\d+): )?(.*)`)
 
-// syntaxError says in our words what the YAML parser found. Text of the file
-// that the parser quotes is left out: it could be a secret.
-func (f *File) syntaxError(err error) error {
-	line, text := 1, "no valid YAML"
+// syntaxError rewords an error of the YAML parser. It leaves out text of the file that the
+// parser quotes, because that could be a secret.
+func (f *Document) syntaxError(err error) error {
+	line, text := 1, "invalid YAML"
 	if m := yamlError.FindStringSubmatch(err.Error()); m != nil {
 		if n, err := strconv.Atoi(m[1]); err == nil {
 			line = n
@@ -162,11 +162,11 @@ func (f *File) syntaxError(err error) error {
 			text += ": " + m[2]
 		}
 	}
-	return f.errorAt(line, text+`; write "key: value", with quotes around a value that begins with a sign`)
+	return f.errorAt(line, text+`; write "key: value", with quotes around a value that begins with a special character`)
 }
 
-// tabIndented returns the number of the first line that begins with a tab, or
-// with spaces and a tab; 0 if there is none.
+// tabIndented returns the number of the first line that begins with a tab, or with spaces
+// and a tab, or 0 if no line does.
 func tabIndented(data []byte) int {
 	n := 0
 	for line := range bytes.Lines(data) {
@@ -176,37 +176,4 @@ func tabIndented(data []byte) int {
 		}
 	}
 	return 0
-}
-
-// readAtMost reads a file; of one that is longer than limit it returns limit+1
-// bytes. Its error says only the cause.
-func readAtMost(path string, limit int64) ([]byte, error) {
-	file, err := os.Open(path)
-	if err != nil {
-		return nil, cause(err)
-	}
-	defer file.Close()
-	data, err := io.ReadAll(io.LimitReader(file, limit+1))
-	return data, cause(err)
-}
-
-// regular returns an error unless path is a regular file. The error's text follows the
-// path.
-func regular(path string) error {
-	fi, err := os.Stat(path)
-	switch {
-	case err != nil:
-		return fmt.Errorf("cannot be read (%w); it takes the path of a file", cause(err))
-	case !fi.Mode().IsRegular():
-		return errors.New("is not a regular file; only such a file is read again")
-	}
-	return nil
-}
-
-// cause takes the path and the operation off an error of package os.
-func cause(err error) error {
-	if pe := (*os.PathError)(nil); errors.As(err, &pe) {
-		return pe.Err
-	}
-	return err
 }

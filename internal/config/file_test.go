@@ -23,20 +23,20 @@ func TestFile(t *testing.T) {
 
 		{"unknown", "sse_keep_alive: 5s\nlisen: :1\nqqqqqq: 1\n", "f:1: unknown key \"sse_keep_alive\"; did you mean sse-keep-alive?\nf:2: unknown key \"lisen\"; did you mean listen?\nf:3: unknown key \"qqqqqq\"; the keys are the flags that --help lists, without \"--\""},
 		{"unknown and unprintable", `"a\e[1m": 1`, `f:1: unknown key "a�[1m"; the keys are the flags that --help lists, without "--"`},
-		{"twice", "listen: :1\nsse: true\nlisten: :2\n", "f:3: listen stands here again, after line 1; keep one of them"},
+		{"twice", "listen: :1\nsse: true\nlisten: :2\n", "f:3: listen is given again, after line 1; keep only one of them"},
 		{"null", "listen:\nsse: ~\nmqtt: null\nallowed-origins: [a, ]\n", "f:1: listen has no value; write \"\" for an empty one, or remove the line\nf:2: sse has no value; write \"\" for an empty one, or remove the line\nf:3: mqtt has no value; write \"\" for an empty one, or remove the line"},
 		{"null in a list", "allowed-origins:\n- a\n-\n", "f:3: allowed-origins has no value; write \"\" for an empty one, or remove the line"},
-		{"a mapping", "listen:\n  port: 1\n", "f:2: listen takes a plain value, no mapping, list in a list or alias"},
-		{"a list in a list", "allowed-origins: [[a]]\n", "f:1: allowed-origins takes a plain value, no mapping, list in a list or alias"},
-		{"an alias", "listen: &a :1\nops-listen: *a\n", "f:2: ops-listen takes a plain value, no mapping, list in a list or alias"},
-		{"no such alias", "admin-token: *s3cret\n", "f:1: no valid YAML; write \"key: value\", with quotes around a value that begins with a sign"},
+		{"a mapping", "listen:\n  port: 1\n", "f:2: listen takes a plain value, not a mapping, an alias or a list in a list"},
+		{"a list in a list", "allowed-origins: [[a]]\n", "f:1: allowed-origins takes a plain value, not a mapping, an alias or a list in a list"},
+		{"an alias", "listen: &a :1\nops-listen: *a\n", "f:2: ops-listen takes a plain value, not a mapping, an alias or a list in a list"},
+		{"no such alias", "admin-token: *s3cret\n", "f:1: invalid YAML; write \"key: value\", with quotes around a value that begins with a special character"},
 		{"a key of many", "? [a, b]\n: 1\n", "f:1: a key must be a plain word"},
 		{"a list of settings", "- listen\n", "f:1: the file takes lines of the form \"key: value\""},
 		{"no colon", "listen :1\n", "f:1: the file takes lines of the form \"key: value\""},
-		{"a tab", "sse: true\n\tlisten: :1\n", "f:2: a tab begins the line; YAML is indented with spaces"},
-		{"two documents", "sse: true\n---\nsse: false\n", "f:2: a second YAML document begins; the file has one"},
-		{"no YAML", "sse: true\nlisten: @x\n", "f:2: no valid YAML: found character that cannot start any token; write \"key: value\", with quotes around a value that begins with a sign"},
-		{"an open quote", "listen: \"x\n", "f:2: no valid YAML: found unexpected end of stream; write \"key: value\", with quotes around a value that begins with a sign"},
+		{"a tab", "sse: true\n\tlisten: :1\n", "f:2: a tab begins the line; indent YAML with spaces"},
+		{"two documents", "sse: true\n---\nsse: false\n", "f:2: a second YAML document begins; the file must have only one"},
+		{"no YAML", "sse: true\nlisten: @x\n", "f:2: invalid YAML: found character that cannot start any token; write \"key: value\", with quotes around a value that begins with a special character"},
+		{"an open quote", "listen: \"x\n", "f:2: invalid YAML: found unexpected end of stream; write \"key: value\", with quotes around a value that begins with a special character"},
 		{"1 MiB", "# " + strings.Repeat("x", maxFileBytes-2), ""},
 		{"over 1 MiB", "# " + strings.Repeat("x", maxFileBytes-1), "f:1: the file is over 1 MiB"},
 	} {
@@ -53,7 +53,7 @@ func TestFile(t *testing.T) {
 	}
 }
 
-func dump(f *File) string {
+func dump(f *Document) string {
 	if f == nil {
 		return ""
 	}
@@ -93,24 +93,24 @@ func TestReadFile(t *testing.T) {
 	if v, ok := f.Get("write"); ok {
 		t.Errorf("Get(write) = %q", v)
 	}
-	if v, ok := (*File)(nil).Get("token"); ok {
+	if v, ok := (*Document)(nil).Get("token"); ok {
 		t.Errorf("Get of no file = %q", v)
 	}
 }
 
-// TestFileErrorsOfLoad checks that a value in the file is blamed with its line.
+// TestFileErrorsOfLoad checks that the error for a value in the file has its line.
 func TestFileErrorsOfLoad(t *testing.T) {
 	path := write(t, t.TempDir(), "x.yaml", "sse: true\nlisten: [a, b]\nwrite-timeout: 5\n")
 	_, _, err := Load(Inputs{Environ: []string{"PUBSUB_CONFIG=" + path}})
-	want := path + ":2: listen takes one value, not a list: HOST:PORT or :PORT, like :7676\n" +
+	want := path + ":2: listen takes one value, not a list: HOST:PORT or :PORT, like 127.0.0.1:7677 or :7676\n" +
 		`write-timeout "5" (` + path + `:3) is not allowed; it takes a duration, like 30s or 1m30s (units: ms, s, m, h), from 10ms to 1h`
 	if err == nil || err.Error() != want {
 		t.Errorf("got:\n%v\nwant:\n%s", err, want)
 	}
 }
 
-// FuzzFile checks that no file is too much for the parser, that what it accepts
-// is known and stands once, and that no text shows a secret.
+// FuzzFile checks that no file crashes the parser, that the keys of every accepted file are
+// known and unique, and that no error contains a secret.
 func FuzzFile(f *testing.F) {
 	for _, s := range []string{
 		"", "listen: :1\n", "allowed-origins:\n- a\n- b\n", "a: &a [*a]\n", "? |\n  x\n: y\n", "{listen: :1, sse: false}", "\ufefflisten: :1", "listen: !!binary aGk=\n",
@@ -123,7 +123,7 @@ func FuzzFile(f *testing.F) {
 		file, err := parseFile("f", data, names())
 		if err != nil {
 			if strings.Contains(err.Error(), "s3cret") && !strings.Contains(err.Error(), "unknown key") {
-				t.Errorf("a secret shows in %q", err)
+				t.Errorf("the error %q contains a secret", err)
 			}
 			return
 		}
@@ -134,7 +134,7 @@ func FuzzFile(f *testing.F) {
 			}
 			seen[e.name] = true
 			if strings.HasPrefix(e.name, "tls-") || e.name == "admin-token-file" {
-				return // would read files
+				return // because Load would read files
 			}
 		}
 		path := filepath.Join(dir, "x.yaml")

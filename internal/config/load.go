@@ -9,18 +9,18 @@ import (
 	"pubsub"
 )
 
-// Flag is a flag as it stands on the command line, with its value.
+// Flag is a flag of the command line with its value.
 type Flag struct{ Name, Value string }
 
-// Inputs is where settings come from.
+// Inputs are the sources of settings.
 type Inputs struct {
-	// Flags are those of the command line, in its order. One of the name
-	// "config" names the configuration file.
+	// Flags are the flags of the command line in their order. The flag "config" names the
+	// configuration file.
 	Flags []Flag
 	// Environ is the environment, as os.Environ returns it.
 	Environ []string
-	// Others are names of flags that are no settings: their keys and variables
-	// are known, and left alone.
+	// Others are names of flags that are not settings. Their keys and variables are
+	// ignored.
 	Others []string
 	// Reload reports whether a running broker reads its settings again. An editor may be
 	// writing the configuration file at that moment, so an empty file is an error. No
@@ -29,25 +29,41 @@ type Inputs struct {
 	Reload bool
 }
 
-// Load returns the settings of in: those of a flag, else of a variable
-// PUBSUB_SOME_NAME, else of a key in the configuration file, else the default.
-// The result is valid. warnings are lines about what is probably a mistake. The
-// error joins everything that is wrong.
-func Load(in Inputs) (c *Config, warnings []string, err error) {
-	env, warnings := in.variables()
+// UnknownVariable is a variable of the environment that looks like a setting and is not one.
+type UnknownVariable struct {
+	Name string
+	// Nearest is the variable that was probably meant, or empty.
+	Nearest string
+}
+
+// String returns a warning for people.
+func (v UnknownVariable) String() string {
+	text := "the environment variable " + v.Name + " is not a setting and is ignored"
+	if v.Nearest != "" {
+		text += "; did you mean " + v.Nearest + "?"
+	}
+	return text
+}
+
+// Load returns the settings of in. A flag takes precedence over a variable
+// PUBSUB_SOME_NAME, that over a key of the configuration file, and that over the default.
+// The settings are valid, and the files that they name can be read. The error joins all
+// problems. The unknown variables are returned with an error, too.
+func Load(in Inputs) (c *Config, unknown []UnknownVariable, err error) {
+	env, unknown := in.variables()
 	file, err := in.file(env)
 	if err != nil {
-		return nil, warnings, err
+		return nil, unknown, err
 	}
 	c = Default()
 	c.origins = make(map[string]Origin)
-	var errs []error
+	malformed := make(map[string]error)
 	for i := range fields {
 		f := &fields[i]
 		values, origin, err := in.given(f, env, file)
 		switch {
 		case err != nil:
-			errs = append(errs, err)
+			malformed[f.Name] = err
 			continue
 		case origin.Source == FromDefault:
 			continue
@@ -55,27 +71,25 @@ func Load(in Inputs) (c *Config, warnings []string, err error) {
 		c.origins[f.Name] = origin
 		text := strings.Join(values, ",")
 		if err := f.set(c, text); err != nil {
-			errs = append(errs, f.problem(origin, text))
+			malformed[f.Name] = f.problem(origin, text)
 		}
 	}
 	if in.Reload {
-		if err := c.regular(); err != nil {
-			return nil, warnings, err
+		if err := c.checkRegular(); err != nil {
+			return nil, unknown, err
 		}
 	}
-	errs = append(errs, c.readSecrets(), c.Validate())
-	if err := errors.Join(errs...); err != nil {
-		return nil, warnings, err
+	if err := errors.Join(c.readSecrets(), c.validate(malformed)); err != nil {
+		return nil, unknown, err
 	}
-	_, err = c.Certificate()
-	if err := errors.Join(err, c.readable("nats-creds", "nats-nkey", "nats-cert", "nats-key", "nats-ca")); err != nil {
-		return nil, warnings, err
+	if err := c.checkFiles(); err != nil {
+		return nil, unknown, err
 	}
-	return c, warnings, nil
+	return c, unknown, nil
 }
 
-// given finds the values of f and where they come from.
-func (in *Inputs) given(f *field, env map[string]string, file *File) ([]string, Origin, error) {
+// given returns the values that f is given, and their origin.
+func (in *Inputs) given(f *field, env map[string]string, file *Document) ([]string, Origin, error) {
 	var values []string
 	for _, fl := range in.Flags {
 		if fl.Name != f.Name {
@@ -103,8 +117,8 @@ func (in *Inputs) given(f *field, env map[string]string, file *File) ([]string, 
 	return e.values, file.origin(e), nil
 }
 
-// file reads the configuration file, if one was named.
-func (in *Inputs) file(env map[string]string) (*File, error) {
+// file reads the configuration file, if one is named.
+func (in *Inputs) file(env map[string]string) (*Document, error) {
 	path := env[Variable("config")]
 	for _, fl := range in.Flags {
 		if fl.Name == "config" {
@@ -115,7 +129,7 @@ func (in *Inputs) file(env map[string]string) (*File, error) {
 		return nil, nil
 	}
 	if in.Reload {
-		if err := regular(path); err != nil {
+		if err := checkRegular(path); err != nil {
 			return nil, &Problem{"config", fmt.Sprintf("config %q %v", path, err)}
 		}
 	}
@@ -126,10 +140,8 @@ func (in *Inputs) file(env map[string]string) (*File, error) {
 	return f, err
 }
 
-// variables returns the part of the environment that is ours, by name, and a
-// warning for each variable that looks like a setting and is none. A variable
-// that is set to nothing is set.
-func (in *Inputs) variables() (env map[string]string, warnings []string) {
+// variables returns the variables of settings and other flags, by name, empty ones included.
+func (in *Inputs) variables() (env map[string]string, unknown []UnknownVariable) {
 	known := append(append(names(), "config"), in.Others...)
 	env = make(map[string]string)
 	for _, kv := range in.Environ {
@@ -140,18 +152,18 @@ func (in *Inputs) variables() (env map[string]string, warnings []string) {
 		case slices.ContainsFunc(known, func(name string) bool { return Variable(name) == variable }):
 			env[variable] = value
 		default:
-			text := "the environment variable " + pubsub.Printable(variable) + " is no setting and is ignored"
+			v := UnknownVariable{Name: pubsub.Printable(variable)}
 			if near := Nearest(suffix, known); near != "" {
-				text += "; did you mean " + Variable(near) + "?"
+				v.Nearest = Variable(near)
 			}
-			warnings = append(warnings, text)
+			unknown = append(unknown, v)
 		}
 	}
-	return env, warnings
+	return env, unknown
 }
 
-// serviceVariable reports whether Kubernetes sets the variable in every pod, for
-// a Service of the name pubsub.
+// serviceVariable reports whether Kubernetes sets the variable in every pod for a Service
+// with the name pubsub.
 func serviceVariable(name string) bool {
 	return strings.HasPrefix(name, "PUBSUB_SERVICE_") || name == "PUBSUB_PORT" || strings.HasPrefix(name, "PUBSUB_PORT_")
 }

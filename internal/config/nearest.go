@@ -2,13 +2,14 @@ package config
 
 import "strings"
 
-// Nearest returns the known name that was probably meant by name; empty if none is near.
+// Nearest returns the known name that is most similar to name, or an empty string if none is
+// similar.
 func Nearest(name string, known []string) string {
 	folded := strings.ReplaceAll(strings.ToLower(name), "_", "-")
 	best, least := "", max(2, len(folded)/4)+1
 	for _, k := range known {
 		if len(folded) >= len(k)+least {
-			continue // and no time is spent on a very long one
+			continue // to spend no time on a very long name
 		}
 		if d := distance(folded, k); d < least {
 			best, least = k, d
@@ -17,7 +18,7 @@ func Nearest(name string, known []string) string {
 	return best
 }
 
-// distance counts the bytes to insert, delete or replace to make b of a.
+// distance returns how many bytes must be inserted, deleted or replaced to turn a into b.
 func distance(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {

@@ -7,9 +7,9 @@ import (
 	"testing"
 )
 
-// What an editor has not written yet changes nothing: a file without settings is an
-// error when it is read again, though a broker may start with it. Nothing that is read
-// again can make the reader wait.
+// TestReload checks that a reload refuses a file without settings, which an editor may be
+// about to write although a broker may start with it, and all files that can block their
+// reader.
 func TestReload(t *testing.T) {
 	dir := t.TempDir()
 	fifo := filepath.Join(dir, "fifo")
@@ -20,10 +20,10 @@ func TestReload(t *testing.T) {
 	cert, key := writeCertificate(t, dir)
 	for _, tt := range []struct {
 		name    string
-		config  string // the path of the file, or its content
+		config  string // the path of the file, or its contents
 		flags   []Flag
-		want    string // of the error of reading again
-		atStart string // the same, of a start; "-" if it would wait
+		want    string // the error of a reload
+		atStart string // the error of a start; "-" if it would block
 	}{
 		{"settings", "max-connections: 5\n", nil, "", ""},
 		{"no file", "", []Flag{}, "", ""},
@@ -32,7 +32,7 @@ func TestReload(t *testing.T) {
 		{"comments", "# max-connections: 5\n---\n", nil, `config "DIR/pubsub.yaml" holds no settings; an editor may be writing it`, ""},
 		{"null", "~\n", nil, `config "DIR/pubsub.yaml" holds no settings; an editor may be writing it`, ""},
 		{"an empty mapping", "{}\n", nil, `config "DIR/pubsub.yaml" holds no settings; an editor may be writing it`, ""},
-		{"cut off in a key", "max-connections: 5\npublish-r", nil, "DIR/pubsub.yaml:2: no valid YAML", "DIR/pubsub.yaml:2: no valid YAML"},
+		{"cut off in a key", "max-connections: 5\npublish-r", nil, "DIR/pubsub.yaml:2: invalid YAML", "DIR/pubsub.yaml:2: invalid YAML"},
 		{"cut off before a value", "max-connections: 5\npublish-rate:", nil, "DIR/pubsub.yaml:2: publish-rate has no value", "DIR/pubsub.yaml:2: publish-rate has no value"},
 		{"gone", filepath.Join(dir, "gone"), nil, `config "DIR/gone" cannot be read (no such file or directory)`, `config "DIR/gone" cannot be read (no such file or directory)`},
 		{"a directory", dir, nil, `config "DIR" is not a regular file`, `config "DIR" cannot be read (is a directory)`},

@@ -6,59 +6,60 @@ import (
 	"sync/atomic"
 )
 
-// backlog bounds the memory of messages that members have not read: those of all logs,
-// each once however many logs it is in, with all encodings; the initial messages of
-// members; and the messages in recent.
+// backlog bounds the memory of unread messages, encodings included. It counts the messages
+// in all logs, each message once; the initial messages of subscriptions; and the messages
+// in recent.
 type backlog struct {
-	limit int64 // immutable
-	bytes atomic.Int64
-	trim  sync.Mutex // held by the one goroutine that cuts
-	// useless is the size below which trimming could not get. Trimming is not tried again
-	// before there is more. It is 0 if trimming helps.
-	useless atomic.Int64
+	limit    int64 // immutable
+	bytes    atomic.Int64
+	trimming sync.Mutex // held by the goroutine that trims
+	// retryAbove is set if trimming has freed nothing: it is not tried again until bytes
+	// is greater. Otherwise it is 0.
+	retryAbove atomic.Int64
 }
 
 func (b *backlog) over() bool {
 	n := b.bytes.Load()
-	return n > b.limit && n > b.useless.Load()
+	return n > b.limit && n > b.retryAbove.Load()
 }
 
-// boundBacklogs cuts logs if all together hold too much. Whoever finds somebody
-// else at it leaves it to them: they look again when they are done.
-func (h *Hub) boundBacklogs() {
-	for b := &h.backlog; b.over() && b.trim.TryLock(); {
+// enforceBacklogLimit trims the logs if they take too much memory together. If another
+// goroutine is trimming, it leaves that to it: the other one checks the limit again when
+// it is done.
+func (h *Hub) enforceBacklogLimit() {
+	for b := &h.backlog; b.over() && b.trimming.TryLock(); {
 		before := b.bytes.Load()
-		b.useless.Store(0)
-		if freed := h.trimBacklogs(); freed == 0 && b.bytes.Load() == before {
-			b.useless.Store(before + b.limit/8)
+		b.retryAbove.Store(0)
+		if freed := h.trimBacklog(); freed == 0 && b.bytes.Load() == before {
+			b.retryAbove.Store(before + b.limit/8)
 		}
-		b.trim.Unlock()
+		b.trimming.Unlock()
 	}
 }
 
-// trimBacklogs cuts the longest logs to one common length, so that the total is seven
-// eighths of the limit; the room that this makes pays for the search. If that is not
-// enough, it forgets the newest retained messages as well. It returns how many bytes it
-// has freed.
-func (h *Hub) trimBacklogs() (freed int64) {
+// trimBacklog cuts the longest logs to a common size, so that the total is seven eighths
+// of the limit. The remaining eighth makes trimming rare. If cutting is not enough, it
+// forgets the newest retained messages as well. It returns the number of bytes freed.
+func (h *Hub) trimBacklog() (freed int64) {
 	b := &h.backlog
 	freed = h.recent.clear(b)
 	excess := b.bytes.Load() - b.limit/8*7
 	if excess <= 0 {
 		return freed
 	}
-	level := h.cutLevel(excess)
-	h.eachLog(func(l *topicLog) { freed += l.cutTo(level, b) })
-	if level == 0 && b.bytes.Load() > b.limit {
-		h.eachLog(func(l *topicLog) { freed += l.forget(b) })
+	size := h.cutSize(excess)
+	h.eachLog(func(l *topicLog) { freed += l.cutToSize(size, b) })
+	if size == 0 && b.bytes.Load() > b.limit {
+		h.eachLog(func(l *topicLog) { freed += l.forgetNewest(b) })
 	}
 	return freed
 }
 
-// cutLevel returns the length to which the longest topics' logs must be cut to free
-// excess bytes, or 0 if all logs together do not have so many. A topic's logs hold the
-// same messages, each as far back as its own members need, so the longest holds them all.
-func (h *Hub) cutLevel(excess int64) int64 {
+// cutSize returns the size to which the largest logs must be cut to free excess bytes, or
+// 0 if all logs together have fewer. The logs of a topic share their messages, and each
+// reaches back as far as its own subscribers need. So the largest one holds them all, and
+// only it counts.
+func (h *Hub) cutSize(excess int64) int64 {
 	var topics []int64
 	var last *topic
 	h.eachLog(func(l *topicLog) {
@@ -72,23 +73,22 @@ func (h *Hub) cutLevel(excess int64) int64 {
 		}
 	})
 	slices.SortFunc(topics, func(a, b int64) int { return int(b - a) })
-	var longest int64 // the sum of the topics to be cut
+	var total int64 // the size of the topics to cut
 	for i := range topics {
-		longest += topics[i]
-		shorter := int64(0)
+		total += topics[i]
+		next := int64(0)
 		if i+1 < len(topics) {
-			shorter = topics[i+1]
+			next = topics[i+1]
 		}
 		n := int64(i + 1)
-		if longest-n*shorter >= excess { // cutting these topics to the length of the next is enough
-			return max(0, (longest-excess)/n)
+		if total-n*next >= excess { // cutting these topics to the size of the next is enough
+			return max(0, (total-excess)/n)
 		}
 	}
 	return 0
 }
 
-// eachLog calls f with each log, those of a topic one after the other; the log's mu
-// is held.
+// eachLog calls f with each log, whose mu is held. The logs of a topic are consecutive.
 func (h *Hub) eachLog(f func(*topicLog)) {
 	for i := range h.index.stripes {
 		st := &h.index.stripes[i]

@@ -10,40 +10,108 @@ import (
 	"pubsub"
 )
 
-// bytesOf returns what the log of p's n-th subscription keeps.
+// The backlog counts the memory in use: each message once, in however many logs it is,
+// and every encoding, whenever it is made.
+func TestBacklogCountsMemory(t *testing.T) {
+	h := New(Options{Backplane: newBackplane(), Shards: 4})
+	var peers []*peer
+	for range 8 { // two in each shard
+		p := newPeer(h, "")
+		p.resume(t, "t")
+		p.drain()
+		peers = append(peers, p)
+	}
+	p := plain("t", "content")
+	h.Deliver(p)
+	const entries = 4
+	want := p.Size() + entries*entrySize
+	if got := h.Stats().BacklogBytes; got != want {
+		t.Errorf("BacklogBytes = %d, want %d", got, want)
+	}
+	before := p.Size()
+	p.Encoded(0, encode(5000))
+	p.Encoded(1, encode(7000))
+	if grown := p.Size() - before; grown < 12_000 || grown > 15_000 {
+		t.Errorf("encodings of 12,000 bytes count as %d", grown)
+	}
+	if got := h.Stats().BacklogBytes; got != p.Size()+entries*entrySize {
+		t.Errorf("BacklogBytes = %d after encoding, want %d", got, p.Size()+entries*entrySize)
+	}
+	h.check(t)
+	h.pump()
+	for _, p := range peers {
+		p.drain()
+	}
+	if got := h.Stats().BacklogBytes; got != 0 {
+		t.Errorf("BacklogBytes = %d after all have read", got)
+	}
+	p.Encoded(2, encode(100))
+	if got := h.Stats().BacklogBytes; got != 0 {
+		t.Errorf("BacklogBytes = %d after encoding a message that has no holder", got)
+	}
+}
+
+// Encodings made while the messages were unread are trimmed by the next Read, because
+// there may be no further Deliver.
+func TestEncodingsAreTrimmed(t *testing.T) {
+	const limit = 200_000
+	h := New(Options{Backplane: newBackplane(), Shards: 1, BacklogMemory: limit})
+	slow, fast := newPeer(h, ""), newPeer(h, "")
+	slow.resume(t, "t")
+	fast.resume(t, "t")
+	slow.drain()
+	fast.drain()
+	var ps []*pubsub.PreparedMessage
+	for range 100 {
+		p := plain("t", strings.Repeat("\n", 100))
+		ps = append(ps, p)
+		h.Deliver(p)
+	}
+	for _, p := range ps {
+		p.Encoded(0, encode(10_000))
+	}
+	h.pump()
+	fast.drain()
+	if n := h.Stats().BacklogBytes; n > limit {
+		t.Errorf("BacklogBytes = %d, the limit is %d", n, limit)
+	}
+	h.check(t)
+}
+
+// bytesOf returns the size of the log of p's n-th subscription.
 func bytesOf(p *peer, n int) int { return int(p.subs[n].log.size()) }
 
-// sized makes content so long that the message keeps so many bytes in a log.
+// sized returns content for a message that takes n bytes of memory in a log.
 func sized(n int) string {
 	return strings.Repeat("x", n-int(plain("t", "").Size()+entrySize))
 }
 
-// The longest logs are cut first, to a common length; shorter ones keep all.
+// The largest logs are cut to a common size. Smaller ones lose nothing.
 func TestTrimCutsTheLongest(t *testing.T) {
 	const message = 1000
 	data := sized(message)
-	h := New(Options{Backplane: newPlane(), Shards: 1, BacklogMemory: 100 * message})
+	h := New(Options{Backplane: newBackplane(), Shards: 1, BacklogMemory: 100 * message})
 	p := newPeer(h, "")
 	topics := []pubsub.Topic{"a", "b", "c", "d"}
 	for _, topic := range topics {
-		p.open(t, topic)
+		p.resume(t, topic)
 	}
-	for i, n := range []int{10, 20, 30, 40} { // together just the limit
+	for i, n := range []int{10, 20, 30, 40} { // together exactly the limit
 		for range n {
 			h.Deliver(plain(topics[i], data))
 		}
 	}
 	for i, n := range []int{10, 20, 30, 40} {
 		if got := bytesOf(p, i); got != n*message {
-			t.Errorf("%s holds %d bytes before the limit is passed, want %d", topics[i], got, n*message)
+			t.Errorf("%s: %d bytes at the limit, want %d", topics[i], got, n*message)
 		}
 	}
-	// One more, in the shortest: 101 in all, to be 87 (seven eighths of 100). The
-	// longest gives 10 until it is as long as the next; both together the rest.
+	// One more in the shortest makes 101. The target is 87, seven eighths of 100. The
+	// longest loses 10 until it is as long as the next, and then both lose 2.
 	h.Deliver(plain("a", data))
 	for i, n := range []int{11, 20, 28, 28} {
 		if got := bytesOf(p, i); got != n*message {
-			t.Errorf("%s holds %d bytes, want %d", topics[i], got, n*message)
+			t.Errorf("%s: %d bytes, want %d", topics[i], got, n*message)
 		}
 	}
 	h.check(t)
@@ -72,18 +140,18 @@ func nonZero(m map[pubsub.Topic]uint64) map[pubsub.Topic]uint64 {
 	return m
 }
 
-// However many topics and shards there are, all logs together stay within the
-// limit, what was lost is told exactly, and nothing is left in the end.
+// With many topics and several shards, all logs together stay within the limit, losses
+// are reported exactly, and no memory is left in the end.
 func TestBacklogIsBounded(t *testing.T) {
-	rnd := seeded(t)
+	rnd := newRand(t)
 	const limit = 200_000
-	h := New(Options{Backplane: newPlane(), Shards: 3, BacklogMemory: limit, SubscriberBuffer: 50_000})
+	h := New(Options{Backplane: newBackplane(), Shards: 3, BacklogMemory: limit, SubscriberBuffer: 50_000})
 	var peers []*peer
 	published := map[pubsub.Topic]uint64{}
 	for i := range 40 {
 		p := newPeer(h, "")
 		for j := range 3 {
-			p.open(t, pubsub.Topic(fmt.Sprint("t", (i+j*7)%20)))
+			p.resume(t, pubsub.Topic(fmt.Sprint("t", (i+j*7)%20)))
 		}
 		p.drain()
 		peers = append(peers, p)
@@ -94,7 +162,7 @@ func TestBacklogIsBounded(t *testing.T) {
 	}
 	seq := uint64(0)
 	for range 5000 {
-		topic := pubsub.Topic(fmt.Sprint("t", rnd.IntN(rnd.IntN(20)+1))) // some more often
+		topic := pubsub.Topic(fmt.Sprint("t", rnd.IntN(rnd.IntN(20)+1))) // some topics more often than others
 		if rnd.IntN(10) == 0 {
 			seq++
 			h.Deliver(retained(topic, seq))
@@ -103,7 +171,7 @@ func TestBacklogIsBounded(t *testing.T) {
 			published[topic]++
 		}
 		if n := h.Stats().BacklogBytes; n > limit {
-			t.Fatalf("%d bytes in all logs, the limit is %d", n, limit)
+			t.Fatalf("BacklogBytes = %d, the limit is %d", n, limit)
 		}
 		if rnd.IntN(20) == 0 {
 			h.pump()
@@ -117,15 +185,15 @@ func TestBacklogIsBounded(t *testing.T) {
 		tally(p.drain(), got[i])
 		for _, s := range p.subs {
 			if topic := s.Topic(); got[i][topic] != published[topic] {
-				t.Errorf("of %s a member got or was told to have lost %d, published were %d", topic, got[i][topic], published[topic])
+				t.Errorf("%s: %d messages were delivered or reported as dropped, want %d", topic, got[i][topic], published[topic])
 			}
 		}
 	}
 	if n := h.Stats().BacklogBytes; n != 0 {
-		t.Errorf("%d bytes are left after all have read", n)
+		t.Errorf("BacklogBytes = %d after all have read", n)
 	}
 	if h.Stats().Dropped == 0 {
-		t.Error("nothing was lost: the test did not test")
+		t.Error("nothing was dropped, so the test has tested nothing")
 	}
 	for _, p := range peers {
 		p.Close()
@@ -143,13 +211,13 @@ func tally(ds []Delivery, n map[pubsub.Topic]uint64) {
 	}
 }
 
-// Members that leave without having read free what they held up.
+// Subscribers that leave without having read free the messages that were kept for them.
 func TestLeavingFreesTheBacklog(t *testing.T) {
-	h := New(Options{Backplane: newPlane(), Shards: 2})
+	h := New(Options{Backplane: newBackplane(), Shards: 2})
 	slow, fast := newPeer(h, ""), newPeer(h, "")
 	alone := newPeer(h, "")
 	for _, p := range []*peer{slow, fast, alone} {
-		p.open(t, "t")
+		p.resume(t, "t")
 		p.drain()
 	}
 	deliver(h, "t", "a r1 b")
@@ -160,24 +228,24 @@ func TestLeavingFreesTheBacklog(t *testing.T) {
 	slow.Close()
 	h.check(t)
 	if n := h.Stats().BacklogBytes; n != 0 {
-		t.Errorf("%d bytes are left by one that has left", n)
+		t.Errorf("BacklogBytes = %d after the slow subscriber has left", n)
 	}
 	fast.Close()
 	alone.Close()
 	h.checkEmpty(t)
 }
 
-// However many publish at once, all logs are within the limit when they have
-// done: whoever finds another one trimming does not leave the rest untrimmed.
+// All logs are within the limit after concurrent Delivers, although only one of them
+// trims at a time.
 func TestBacklogIsBoundedConcurrently(t *testing.T) {
 	const publishers = 4
 	data := strings.Repeat("x", 1000)
-	for _, limit := range []int64{4_000, 100_000} { // room for little more than trimming leaves, and for more
-		h := New(Options{Backplane: newPlane(), Shards: 2, BacklogMemory: limit})
+	for _, limit := range []int64{4_000, 100_000} {
+		h := New(Options{Backplane: newBackplane(), Shards: 2, BacklogMemory: limit})
 		var peers []*peer
 		for i := range 32 {
 			p := newPeer(h, "")
-			p.open(t, pubsub.Topic(fmt.Sprint("t", i%publishers)))
+			p.resume(t, pubsub.Topic(fmt.Sprint("t", i%publishers)))
 			peers = append(peers, p)
 		}
 		for range 500 {
@@ -191,7 +259,7 @@ func TestBacklogIsBoundedConcurrently(t *testing.T) {
 			}
 			wg.Wait()
 			if n := h.Stats().BacklogBytes; n > limit {
-				t.Fatalf("%d bytes in all logs once all have published, the limit is %d", n, limit)
+				t.Fatalf("BacklogBytes = %d after all Delivers, the limit is %d", n, limit)
 			}
 		}
 		h.check(t)
@@ -202,13 +270,13 @@ func TestBacklogIsBoundedConcurrently(t *testing.T) {
 	}
 }
 
-// What is published behind the back of a trimming, into a log that it has looked
-// at, is trimmed by whoever trims when they are done.
-func TestTrimLooksAgain(t *testing.T) {
+// Trimming is repeated if a message is delivered meanwhile to a log that trimming has
+// already passed.
+func TestTrimmingIsRepeated(t *testing.T) {
 	const limit = 100_000
-	h := New(Options{Backplane: newPlane(), Shards: 1, BacklogMemory: limit, SubscriberBuffer: 10 * limit})
-	// The first stripe's log is empty when it is looked at; the last one's lock
-	// then stops the search.
+	h := New(Options{Backplane: newBackplane(), Shards: 1, BacklogMemory: limit, SubscriberBuffer: 10 * limit})
+	// Trimming passes the empty log in the first stripe, and then blocks on the lock of
+	// the last stripe.
 	first, last := &h.index.stripes[0], &h.index.stripes[len(h.index.stripes)-1]
 	var early, middle pubsub.Topic
 	for i := 0; early == "" || middle == ""; i++ {
@@ -222,29 +290,29 @@ func TestTrimLooksAgain(t *testing.T) {
 		}
 	}
 	p := newPeer(h, "")
-	p.open(t, early)
-	p.open(t, middle)
+	p.resume(t, early)
+	p.resume(t, middle)
 	h.Deliver(plain(middle, strings.Repeat("x", limit/2)))
 	last.mu.Lock()
-	// publish returns when data is in topic's log; whoever trims is stopped.
+	// publish returns once the message is in the log. A Deliver that trims is still blocked.
 	var publishing sync.WaitGroup
 	publish := func(topic pubsub.Topic, size int) {
-		parcel := plain(topic, strings.Repeat("x", size))
+		pm := plain(topic, strings.Repeat("x", size))
 		before := h.backlog.bytes.Load()
-		publishing.Go(func() { h.Deliver(parcel) })
+		publishing.Go(func() { h.Deliver(pm) })
 		for h.backlog.bytes.Load() == before {
 			runtime.Gosched()
 		}
 	}
 	publish(middle, limit/2)
-	for range 1000 { // so that it comes to the last stripe; should it not, there is less to miss
+	for range 1000 { // let it reach the last stripe; if it does not, the test is only weaker
 		runtime.Gosched()
 	}
 	publish(early, limit*3/4)
 	last.mu.Unlock()
 	publishing.Wait()
 	if n := h.Stats().BacklogBytes; n > limit {
-		t.Errorf("%d bytes in all logs, the limit is %d", n, limit)
+		t.Errorf("BacklogBytes = %d, the limit is %d", n, limit)
 	}
 	h.check(t)
 	p.Close()

@@ -14,36 +14,34 @@ import (
 	"pubsub"
 )
 
-// client is a member with a goroutine that reads whenever the hub wakes it, and
-// checks what it is given.
+// client is a subscriber that reads on its own goroutine and checks its deliveries.
 type client struct {
-	*Subscriber
-	wake chan struct{}
-	gate chan struct{} // not nil: it reads nothing until this is closed
-	slow bool          // it lets others go first before each Read
+	runner
+	gate chan struct{} // if not nil, it reads nothing until this is closed
 
 	// owned by the goroutine of run
 	t    *testing.T
 	seen map[pubsub.Topic]*account
-	left int // topics of which the last message has not come
+	left int // number of topics whose last message has not arrived
 
-	done chan struct{} // closed when it has had the last message of each topic
+	done chan struct{} // closed when the last message of each topic has arrived
 }
 
-// account is what a client has had of a topic.
+// account records the deliveries of a topic to a client.
 type account struct {
-	delivered, dropped uint64 // plain ones
+	delivered, dropped uint64 // plain messages
 	next               map[string]int
 	version            uint64
 }
 
-// last is the content of the message that ends a topic.
+// last is the content of the last message of a topic.
 const last = "last"
 
 func newClient(t *testing.T, h *Hub, topics []pubsub.Topic) *client {
-	c := &client{t: t, wake: make(chan struct{}, 1), done: make(chan struct{}),
-		seen: make(map[pubsub.Topic]*account), left: len(topics)}
-	c.Subscriber = newMember(h, c, "")
+	c := &client{t: t, done: make(chan struct{}), seen: make(map[pubsub.Topic]*account), left: len(topics)}
+	c.init(h)
+	c.onDelivery = c.check
+	c.onStoreFailed = func(err error) { t.Error(err) }
 	for _, topic := range topics {
 		c.seen[topic] = &account{next: make(map[string]int)}
 	}
@@ -61,12 +59,6 @@ func (c *client) join(ctx context.Context) {
 	}
 }
 
-func (c *client) Wake() { c.wake <- struct{}{} } // blocks if woken twice: a bug that hangs
-
-func (c *client) StoreFailed(err error) { c.t.Error(err) }
-
-func (c *client) DeadlineReached() { c.Notify() }
-
 func (c *client) run(ctx context.Context) {
 	if c.gate != nil {
 		select {
@@ -75,27 +67,11 @@ func (c *client) run(ctx context.Context) {
 			return
 		}
 	}
-	dst := make([]Delivery, 0, 8)
-	for {
-		select {
-		case <-c.wake:
-		case <-ctx.Done():
-			return
-		}
-		for asleep := false; !asleep; {
-			if c.slow {
-				runtime.Gosched()
-			}
-			var ds []Delivery
-			ds, asleep = c.Read(dst, 0, time.Now())
-			for _, d := range ds {
-				c.take(d)
-			}
-		}
-	}
+	c.runner.run(ctx)
 }
 
-func (c *client) take(d Delivery) {
+// check records d and checks the order of the messages.
+func (c *client) check(d Delivery) {
 	topic := d.Sub.Topic()
 	a := c.seen[topic]
 	a.dropped += d.Dropped
@@ -103,7 +79,7 @@ func (c *client) take(d Delivery) {
 		return
 	}
 	if d.Message.Topic != topic {
-		c.t.Errorf("a message of %s through a subscription of %s", d.Message.Topic, topic)
+		c.t.Errorf("message to %s through the subscription to %s", d.Message.Topic, topic)
 	}
 	if d.Message.Retain {
 		if d.Message.Version.Seq <= a.version {
@@ -124,25 +100,24 @@ func (c *client) take(d Delivery) {
 		c.t.Errorf("content %q: %v", d.Message.Data, err)
 	}
 	if n < a.next[from] {
-		c.t.Errorf("%s: message %d of %s after number %d", topic, n, from, a.next[from]-1)
+		c.t.Errorf("%s: message %d of %s after %d", topic, n, from, a.next[from]-1)
 	}
 	a.next[from] = n + 1
 }
 
-// TestConcurrent has fast, slow and stalled members read from several topics of
-// several publishers each, while others come and go. Of plain messages, what each
-// member was given and what it was told to have lost is all that was published,
-// in each publisher's order; the newest retained one reaches everybody; nobody is
-// left asleep.
+// Fast, slow and stalled subscribers read several topics of several publishers, while
+// other subscribers come and go. Each subscriber receives the plain messages in each
+// publisher's order, and delivered and dropped messages add up to all. The newest
+// retained message reaches all subscribers. No subscriber is left asleep.
 func TestConcurrent(t *testing.T) {
 	for _, c := range []struct {
 		name    string
 		buffer  int
 		backlog int64
 	}{
-		{"with room for all", 64 << 20, 1 << 30},
-		{"with little room for a member", 8 << 10, 1 << 30},
-		{"with little room for all", 64 << 10, 100 << 10},
+		{"unlimited", 64 << 20, 1 << 30},
+		{"small SubscriberBuffer", 8 << 10, 1 << 30},
+		{"small BacklogMemory", 64 << 10, 100 << 10},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			testConcurrent(t, Options{Shards: 3, SubscriberBuffer: c.buffer, BacklogMemory: c.backlog})
@@ -151,10 +126,10 @@ func TestConcurrent(t *testing.T) {
 }
 
 func testConcurrent(t *testing.T, o Options) {
-	const publishers, messages, members, churners = 3, 400, 60, 4
+	const publishers, messages, subscribers, churners = 3, 400, 60, 4
 	topics := []pubsub.Topic{"a", "b", "c", "d"}
-	rnd := seeded(t)
-	b := newPlane()
+	rnd := newRand(t)
+	b := newBackplane()
 	o.Backplane = b
 	h := New(o)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -163,7 +138,7 @@ func testConcurrent(t *testing.T, o Options) {
 
 	gate := make(chan struct{})
 	var clients []*client
-	for i := range members {
+	for i := range subscribers {
 		mine := []pubsub.Topic{topics[i%4]}
 		if i%5 == 0 {
 			mine = topics
@@ -171,7 +146,7 @@ func testConcurrent(t *testing.T, o Options) {
 		c := newClient(t, h, mine)
 		switch i % 3 {
 		case 1:
-			c.slow = true
+			c.yield = true
 		case 2:
 			c.gate = gate
 		}
@@ -190,7 +165,7 @@ func testConcurrent(t *testing.T, o Options) {
 				for n := range messages {
 					h.Deliver(pubsub.NewPreparedMessage(pubsub.Message{Topic: topic, Data: fmt.Appendf(nil, "p%d %d %s", j, n, strings.Repeat("x", rnd.IntN(200)))}))
 					if n%7 == 0 {
-						// Not in order: two publishers may pass each other.
+						// Versions may arrive out of order, because publishers run concurrently.
 						h.Deliver(retained(topic, versions[i].Add(1)))
 					}
 				}
@@ -222,14 +197,14 @@ func testConcurrent(t *testing.T, o Options) {
 		h.Deliver(p)
 	}
 	if n := h.Stats().BacklogBytes; n > o.BacklogMemory {
-		t.Errorf("%d bytes in all logs", n)
+		t.Errorf("BacklogBytes = %d", n)
 	}
 	close(gate)
 	for i, c := range clients {
 		select {
 		case <-c.done:
 		case <-time.After(30 * time.Second):
-			t.Errorf("member %d sleeps, or waits, with something unread", i)
+			t.Errorf("subscriber %d has not received the last messages", i)
 		}
 	}
 	cancel()
@@ -238,16 +213,16 @@ func testConcurrent(t *testing.T, o Options) {
 	for i, c := range clients {
 		for topic, a := range c.seen {
 			if a.delivered+a.dropped != publishers*messages {
-				t.Errorf("member %d of %s: %d delivered and %d dropped, published were %d", i, topic, a.delivered, a.dropped, publishers*messages)
+				t.Errorf("subscriber %d of %s: %d delivered and %d dropped, want %d in total", i, topic, a.delivered, a.dropped, publishers*messages)
 			}
 			if a.dropped > 0 && o.SubscriberBuffer > 1<<20 {
-				t.Errorf("member %d of %s lost %d though there was room for all", i, topic, a.dropped)
+				t.Errorf("subscriber %d of %s: %d dropped without a limit", i, topic, a.dropped)
 			}
 		}
 	}
 	h.check(t)
 	if n := h.Stats().BacklogBytes; n != 0 {
-		t.Errorf("%d bytes are left after all have read", n)
+		t.Errorf("BacklogBytes = %d after all have read", n)
 	}
 	t.Logf("stats %+v", h.Stats())
 	for _, c := range clients {
@@ -256,13 +231,12 @@ func testConcurrent(t *testing.T, o Options) {
 	h.checkEmpty(t)
 	for _, topic := range topics {
 		if w, d := b.counts(topic); w != 1 || d != 1 {
-			t.Errorf("%s: %d wants, %d drops", topic, w, d)
+			t.Errorf("%s: %d Subscribes, %d Unsubscribes", topic, w, d)
 		}
 	}
 }
 
-// churn is the life of a member that comes, reads a little or nothing, and leaves
-// in the middle of it.
+// churn makes a subscriber join, read a little or nothing, and leave in between.
 func churn(t *testing.T, h *Hub, topics []pubsub.Topic, rnd *rand.Rand) {
 	ctx, cancel := context.WithCancel(t.Context())
 	mine := topics[rnd.IntN(2) : 2+rnd.IntN(3)]
@@ -286,10 +260,10 @@ func churn(t *testing.T, h *Hub, topics []pubsub.Topic, rnd *rand.Rand) {
 	reading.Wait()
 }
 
-// TestReadRacesWithLeaving has a member read on one goroutine what another one
-// subscribes to, leaves and opens too late.
+// A subscriber reads on one goroutine, while others subscribe, unsubscribe and resume
+// too late.
 func TestReadRacesWithLeaving(t *testing.T) {
-	h := New(Options{Backplane: newPlane(), Shards: 2, SubscriberBuffer: room(5)})
+	h := New(Options{Backplane: newBackplane(), Shards: 2, SubscriberBuffer: room(5)})
 	ctx, cancel := context.WithCancel(t.Context())
 	var work sync.WaitGroup
 	work.Go(func() { h.Run(ctx) })
@@ -300,12 +274,11 @@ func TestReadRacesWithLeaving(t *testing.T) {
 			runtime.Gosched()
 		}
 	})
-	var members sync.WaitGroup
+	var subscribers sync.WaitGroup
 	for range 4 {
-		members.Go(func() {
+		subscribers.Go(func() {
 			for range 100 {
-				p := &racer{wake: make(chan struct{}, 1)}
-				p.Subscriber = newMember(h, p, "")
+				p := newRunner(h)
 				rctx, stop := context.WithCancel(ctx)
 				var reading sync.WaitGroup
 				reading.Go(func() { p.run(rctx) })
@@ -326,39 +299,14 @@ func TestReadRacesWithLeaving(t *testing.T) {
 				stop()
 				reading.Wait()
 				if ds, _ := p.Read(make([]Delivery, 0, 4), 0, time.Now()); len(ds) != 0 {
-					t.Errorf("read %s after Close", show(ds))
+					t.Errorf("Read after Close: %s", render(ds))
 				}
 			}
 		})
 	}
-	members.Wait()
+	subscribers.Wait()
 	cancel()
 	work.Wait()
 	h.pump()
 	h.checkEmpty(t)
-}
-
-// racer is a holder whose goroutine reads and looks at nothing.
-type racer struct {
-	*Subscriber
-	wake chan struct{}
-}
-
-func (r *racer) Wake() { r.wake <- struct{}{} }
-
-func (r *racer) StoreFailed(error) {}
-
-func (r *racer) DeadlineReached() { r.Notify() }
-
-func (r *racer) run(ctx context.Context) {
-	for {
-		select {
-		case <-r.wake:
-		case <-ctx.Done():
-			return
-		}
-		for asleep := false; !asleep; {
-			_, asleep = r.Read(make([]Delivery, 0, 2), 0, time.Now())
-		}
-	}
 }

@@ -7,18 +7,17 @@ import (
 	"pubsub"
 )
 
-// fetchesAtOnce is how many goroutines read the store for members.
-const fetchesAtOnce = 64
+// maxConcurrentFetches is the maximum number of goroutines that read the store.
+const maxConcurrentFetches = 64
 
-// fetches reads the store for members that could not take more when they subscribed, or
-// whose log has forgotten messages that they missed. It bounds the number of goroutines
-// that do so, because very many clients may begin to read at once.
+// fetches reads the store for subscriptions with a pending fetch. It bounds the number of
+// goroutines, because very many clients may begin to read at the same time.
 type fetches struct {
 	mu sync.Mutex
 	// guarded by mu
 	queue   []fetch
 	running int
-	ended   bool // no new reads begin
+	ended   bool // no new fetch begins
 
 	goroutines sync.WaitGroup
 
@@ -29,10 +28,10 @@ type fetches struct {
 
 func (q *fetches) init() { q.ctx, q.cancel = context.WithCancel(context.Background()) }
 
-// fetch is a subscription for which the store must be read, and the reason.
+// fetch is a subscription for which the store must be read.
 type fetch struct {
 	sub  *Subscription
-	late late
+	kind fetchKind
 }
 
 // add queues f.
@@ -43,13 +42,13 @@ func (q *fetches) add(h *Hub, f fetch) {
 		return
 	}
 	q.queue = append(q.queue, f)
-	if q.running < fetchesAtOnce {
+	if q.running < maxConcurrentFetches {
 		q.running++
 		q.goroutines.Go(func() { q.run(h) })
 	}
 }
 
-// run handles queued fetches until none is left.
+// run performs queued fetches until the queue is empty.
 func (q *fetches) run(h *Hub) {
 	for {
 		q.mu.Lock()
@@ -67,7 +66,7 @@ func (q *fetches) run(h *Hub) {
 	}
 }
 
-// end cancels the pending reads and waits for them.
+// end cancels the pending fetches and waits for them.
 func (q *fetches) end() {
 	q.mu.Lock()
 	q.ended, q.queue = true, nil
@@ -76,130 +75,132 @@ func (q *fetches) end() {
 	q.goroutines.Wait()
 }
 
-// do reads the store and lets the member continue. It also reads for the member's next
-// subscriptions, if they are late as well, until the messages fill one piece.
+// do reads the store and lets the subscriber continue. If the subscriber's next
+// subscriptions have pending fetches too, do performs them as well, until the messages
+// fill one piece.
 func (f fetch) do(h *Hub) {
-	m := f.sub.member
+	s := f.sub.subscriber
 	fs := []fetch{f}
 	var err error
 	for done, size := 0, 0; done < len(fs) && size < maxPiece; {
-		var found []found
-		if found, err = readAll(h, fs[done:]); err != nil {
+		var results []fetchResult
+		if results, err = readAll(h, fs[done:]); err != nil {
 			break
 		}
-		for i := 0; i < len(found) && size < maxPiece; i++ { // the remaining ones are read again later
-			if p := found[i].parcel; p != nil {
-				size += p.MaxEncodedSize
+		for i := 0; i < len(results) && size < maxPiece; i++ { // the others are fetched again later
+			if pm := results[i].msg; pm != nil {
+				size += pm.MaxEncodedSize
 			}
-			fs[done].give(&found[i], &h.backlog)
+			fs[done].apply(&results[i], &h.backlog)
 			done++
 		}
 		if size < maxPiece {
-			fs = m.appendLate(fs, h.opts.FetchConcurrency)
+			fs = s.appendPendingFetches(fs, h.opts.FetchConcurrency)
 		}
 	}
-	if m.fetched(fs, err) {
-		m.wake()
+	if s.fetched(fs, err) {
+		s.wake()
 	}
 }
 
-// found is the result of reading the store for a subscription.
-type found struct {
-	parcel    *pubsub.PreparedMessage // nil if there is none
-	forgotten pubsub.Version          // the log's newest, before the store was asked
+// fetchResult is the result of reading the store for a subscription.
+type fetchResult struct {
+	msg       *pubsub.PreparedMessage // nil if there is none
+	forgotten pubsub.Version          // the log's newest version before the store was read
 	err       error
 }
 
-// readAll reads the store for all of fs at the same time.
-func readAll(h *Hub, fs []fetch) ([]found, error) {
-	all := make([]found, len(fs))
+// readAll reads the store for all of fs concurrently.
+func readAll(h *Hub, fs []fetch) ([]fetchResult, error) {
+	results := make([]fetchResult, len(fs))
 	if len(fs) == 1 {
-		fs[0].read(h, &all[0])
-		return all, all[0].err
+		fs[0].read(h, &results[0])
+		return results, results[0].err
 	}
 	var wg sync.WaitGroup
 	for i := range fs {
-		wg.Go(func() { fs[i].read(h, &all[i]) })
+		wg.Go(func() { fs[i].read(h, &results[i]) })
 	}
 	wg.Wait()
-	for i := range all {
-		if all[i].err != nil {
-			return nil, all[i].err
+	for i := range results {
+		if results[i].err != nil {
+			return nil, results[i].err
 		}
 	}
-	return all, nil
+	return results, nil
 }
 
-func (f fetch) read(h *Hub, to *found) {
-	s := f.sub
-	s.log.mu.Lock()
-	seen := s.seen
-	to.forgotten = s.log.version
-	s.log.mu.Unlock()
-	if f.late == lateLast {
+func (f fetch) read(h *Hub, r *fetchResult) {
+	sub := f.sub
+	sub.log.mu.Lock()
+	seen := sub.seen
+	r.forgotten = sub.log.newestVersion
+	sub.log.mu.Unlock()
+	if f.kind == fetchRetained {
 		seen = pubsub.Version{}
 	}
 	ctx, cancel := context.WithTimeout(h.fetches.ctx, h.opts.SubscribeTimeout)
 	defer cancel()
-	to.parcel, _, to.err = s.Last(ctx, seen)
+	r.msg, _, r.err = sub.Last(ctx, seen)
 }
 
-// give passes the result to the subscription. If the result is out of date, f must be
-// done again.
-func (f *fetch) give(found *found, b *backlog) {
-	s, late := f.sub, f.late
-	f.late = lateNothing
+// apply passes r to the subscription. It clears f.kind, unless r is out of date and must
+// be fetched again.
+func (f *fetch) apply(r *fetchResult, b *backlog) {
+	sub, kind := f.sub, f.kind
+	f.kind = fetchNothing
 	switch {
-	case late == lateMissed:
-		if !s.log.replaceForgotten(s, found.parcel, found.forgotten, b) {
-			f.late = lateMissed
+	case kind == fetchForgotten:
+		if !sub.log.replaceForgotten(sub, r.msg, r.forgotten, b) {
+			f.kind = fetchForgotten
 		}
-	case found.parcel != nil:
-		s.log.resume(s, false, found.parcel, late == lateNewer, pubsub.Version{}, b)
+	case r.msg != nil:
+		sub.log.resume(sub, false, r.msg, kind == fetchNewer, pubsub.Version{}, b)
 	}
 }
 
-// appendLate appends to fs, the first of the ready subscriptions, up to n of those that
-// follow, as long as they are late as well.
-func (m *Subscriber) appendLate(fs []fetch, n int) []fetch {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.ready == nil {
+// appendPendingFetches appends fetches for up to n of the first ready subscriptions to
+// fs. It stops at the first one that has no pending fetch.
+func (s *Subscriber) appendPendingFetches(fs []fetch, n int) []fetch {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.readyTail == nil {
 		return fs
 	}
-	for s := m.ready.next; n > 0; s = s.next {
+	for sub := s.readyTail.next; n > 0; sub = sub.next {
 		switch {
-		case s.fetching || s.paused:
-		case s.late == lateNothing:
+		case sub.fetching || sub.paused:
+		case sub.pendingFetch == fetchNothing:
 			return fs
 		default:
-			fs = append(fs, fetch{s, s.late})
-			s.late, s.fetching = lateNothing, true
+			fs = append(fs, fetch{sub, sub.pendingFetch})
+			sub.pendingFetch, sub.fetching = fetchNothing, true
 			n--
 		}
-		if s == m.ready {
+		if sub == s.readyTail {
 			break
 		}
 	}
 	return fs
 }
 
-// fetched records that the store was read for fs, and reports whether m must be woken.
-// After an error its holder ends it.
-func (m *Subscriber) fetched(fs []fetch, err error) (wake bool) {
+// fetched ends the fetches fs, of which those with a kind must be repeated. It reports
+// whether s must be woken. After an error it calls the holder's StoreFailed instead,
+// unless s or all the subscriptions have been closed.
+func (s *Subscriber) fetched(fs []fetch, err error) (wake bool) {
 	left := true
-	m.mu.Lock()
+	s.mu.Lock()
 	for _, f := range fs {
 		left = left && f.sub.paused
-		if f.sub.fetching = false; f.late != lateNothing && f.sub.late == lateNothing {
-			f.sub.late = f.late
+		if f.sub.fetching = false; f.kind != fetchNothing && f.sub.pendingFetch == fetchNothing {
+			f.sub.pendingFetch = f.kind
 		}
 	}
-	left = left || m.closed
-	wake = m.ready != nil && (err == nil || left) && m.markAwake()
-	m.mu.Unlock()
+	left = left || s.closed
+	wake = s.readyTail != nil && (err == nil || left) && s.markAwakeLocked()
+	s.mu.Unlock()
 	if err != nil && !left {
-		m.holder.StoreFailed(err)
+		s.holder.StoreFailed(err)
 	}
 	return wake
 }

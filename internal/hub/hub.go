@@ -1,15 +1,54 @@
-// Package hub keeps which member of this node wants which topic, and hands each
-// message to them.
+// Package hub delivers messages to the subscribers of one node.
 //
-// A topic has a log, a subscriber has a cursor. What is published to a topic is
-// appended to its log, once for every shard that has members of the topic; each
-// member reads from its own position to the end, in one piece. A log is empty
-// while all have read it. A member that does not read is a cursor that stands
-// still: it owns no queue and slows nobody.
+// Each topic has a log, and each subscription has a cursor in it. [Hub.Deliver] appends a
+// message once to every log of its topic: there is one log for each shard that has
+// subscribers of the topic. A subscriber reads everything from its cursor to the end of
+// the log in one piece. A log is empty when all of its subscriptions have read everything.
+// A slow subscriber is a cursor that does not move: it has no queue of its own and does
+// not slow down other subscribers.
 //
-// The hub knows neither encodings nor sockets. A [Holder] holds a member's
-// connection; the hub tells it that there is something to read, and the holder
+// The hub knows neither encodings nor sockets. A [Holder] owns the subscriber's
+// connection. The hub calls [Holder.Wake] when there is something to read, and the holder
 // calls [Subscriber.Read].
+//
+// # Subscribers
+//
+// A [Subscriber] is asleep or awake. It begins asleep, and wakes up when one of its
+// subscriptions becomes ready or when [Subscriber.Notify] is called. The hub then calls
+// Wake, once. While the subscriber is awake, one goroutine must call Read until Read
+// reports that the subscriber is asleep again. A holder that is a [ShardHolder] is
+// different: the goroutine of its shard calls [ShardHolder.Serve] instead of Wake.
+//
+// # Subscriptions
+//
+// [Subscriber.Subscribe] returns a paused [Subscription]: new messages are kept for it,
+// but Read passes over it. The holder can now read the topic's retained message with
+// [Subscription.Last] and pass it to [Subscription.Resume] without missing a message in
+// between. A resumed subscription is in one of three states:
+//
+//   - Idle: it has read everything.
+//   - Ready: it has something unread, or has just been resumed. Read takes the ready
+//     subscriptions in turn and reads one bounded piece at a time.
+//   - Fetching: the hub reads the retained message of its topic from the store. The reason
+//     is either a call of [Subscription.ResumeAndFetch], or that the log has forgotten a
+//     retained message to save memory. Read returns nothing meanwhile, so that the
+//     messages of all subscriptions come in order.
+//
+// [Subscriber.Unsubscribe] and [Subscriber.Close] end a subscription in any state.
+//
+// # Losses
+//
+// A log keeps at most [Options.SubscriberBuffer] bytes, and all logs together at most
+// [Options.BacklogMemory]. Beyond that they are cut: the oldest messages go first. A
+// subscriber that had not read them learns from [Delivery.Dropped] how many plain messages
+// it has lost, and it always receives the topic's newest retained message.
+//
+// # Concurrency
+//
+// All methods may be called concurrently, with three exceptions. Read must only be called
+// while the subscriber is awake, by one goroutine at a time. [Subscriber.SetSender] must
+// precede the first Subscribe. [Hub.Run] must be called once. The methods of a holder are
+// called by several goroutines and must not block.
 package hub
 
 import (
@@ -22,37 +61,36 @@ import (
 	"pubsub"
 )
 
-// Options are the hub's settings. Zero or less in any field but Backplane means
-// its default.
+// Options are the hub's settings. Zero or less in any field but Backplane means the
+// default.
 type Options struct {
-	// Backplane is asked for the topics that have members, and read for what is
-	// retained when a member joins. Required.
+	// Backplane subscribes to topics and reads their retained messages. Required.
 	Backplane Backplane
-	// Shards is the number of goroutines that wake members: 1 to 256, by default
+	// Shards is the number of goroutines that wake subscribers: 1 to 256. The default is
 	// GOMAXPROCS.
 	Shards int
-	// Outboxes are what each shard gives to those that it serves; Shards is then
-	// how many there are. Default none.
+	// Outboxes has one Outbox for each shard, and its length replaces Shards. The default
+	// is to have none.
 	Outboxes []Outbox
-	// SubscriberBuffer is how many bytes of one topic may be unread by a member
-	// before it loses the oldest. Default 256 KiB.
+	// SubscriberBuffer is how many bytes of a topic a subscriber may leave unread before
+	// it loses the oldest messages. The default is 256 KiB.
 	SubscriberBuffer int
-	// BacklogMemory bounds the memory of all messages that members have not read,
-	// encodings included, in bytes. Default 256 MiB.
+	// BacklogMemory bounds the memory of all unread messages, encodings included, in
+	// bytes. The default is 256 MiB.
 	BacklogMemory int64
-	// MaxEncodedSize returns an upper bound of the length of a message's longest encoding. The
-	// default, which knows no encoding, is the message's cost against SubscriberBuffer.
+	// MaxEncodedSize returns an upper bound for the length of the longest encoding of a
+	// message. By default it returns what the message counts against SubscriberBuffer.
 	MaxEncodedSize func(*pubsub.Message) int
-	// SubscribeTimeout bounds how long a member waits for the backplane when it joins
-	// a topic, and when what that retains is read. Default 5 s.
+	// SubscribeTimeout bounds each call of Backplane.Subscribe, and of Backplane.Last for
+	// a subscription that is being fetched. The default is 5 s.
 	SubscribeTimeout time.Duration
-	// FetchConcurrency is how many topics' retained messages are read concurrently for a
-	// member. Default 1.
+	// FetchConcurrency is how many retained messages the hub reads at the same time for a
+	// subscriber. The default is 1.
 	FetchConcurrency int
 }
 
 // Backplane is the part of [pubsub.Backplane] that the hub uses. Unsubscribe is called
-// with a lock held that [Hub.Deliver] takes: it must not wait for a delivery.
+// with a lock held that [Hub.Deliver] needs, so it must not wait for a delivery.
 type Backplane interface {
 	Subscribe(ctx context.Context, t pubsub.Topic) error
 	Unsubscribe(t pubsub.Topic)
@@ -84,8 +122,8 @@ func (o *Options) setDefaults() {
 	}
 }
 
-// Hub is the fan-out of one node. [New] makes it; [Hub.Run] must be running for
-// members to be woken.
+// Hub delivers the messages of one node. [New] makes it. It wakes subscribers while
+// [Hub.Run] is running.
 type Hub struct {
 	// immutable
 	opts   Options
@@ -96,7 +134,7 @@ type Hub struct {
 	recent  recent
 	fetches fetches
 	counts  counts
-	next    atomic.Uint32 // member after member, round the shards
+	next    atomic.Uint32 // number of subscribers so far, which assigns shards in turn
 }
 
 // New returns a hub that is not running yet.
@@ -116,46 +154,45 @@ func New(o Options) *Hub {
 	return h
 }
 
-// Run wakes members until ctx is done; it returns when all it started has ended.
-// It is called once.
+// Run wakes subscribers until ctx is done. It returns when all goroutines of the hub have
+// ended. It must be called once.
 func (h *Hub) Run(ctx context.Context) {
 	var wg sync.WaitGroup
-	for _, s := range h.shards {
-		wg.Go(func() { s.run(ctx) })
+	for _, sh := range h.shards {
+		wg.Go(func() { sh.run(ctx) })
 	}
 	wg.Wait()
 	h.fetches.end()
 }
 
-// Deliver hands p to the members of its topic on this node. It never blocks for
-// long and may be called by many goroutines; what one of them delivers keeps its
-// order. A retained message older than one that was delivered before is left
-// out.
-func (h *Hub) Deliver(p *pubsub.PreparedMessage) {
-	h.index.deliver(p, h)
-	h.boundBacklogs()
+// Deliver passes pm to the subscribers of its topic on this node. Messages that the same
+// goroutine delivers keep their order. Deliver omits a retained message if it has already
+// delivered a newer one. It does not wait for subscribers.
+func (h *Hub) Deliver(pm *pubsub.PreparedMessage) {
+	h.index.deliver(pm, h)
+	h.enforceBacklogLimit()
 }
 
-// prepare makes p, which must not be shared yet, a parcel of this node.
-func (h *Hub) prepare(p *pubsub.PreparedMessage) *pubsub.PreparedMessage {
-	p.MaxEncodedSize = h.opts.MaxEncodedSize(&p.Message)
-	p.SetByteCounter(&h.backlog.bytes)
-	return p
+// prepare sets the fields of pm that the hub relies on. pm must not be shared yet.
+func (h *Hub) prepare(pm *pubsub.PreparedMessage) *pubsub.PreparedMessage {
+	pm.MaxEncodedSize = h.opts.MaxEncodedSize(&pm.Message)
+	pm.SetByteCounter(&h.backlog.bytes)
+	return pm
 }
 
 // Stats are the hub's gauges and counters.
 type Stats struct {
-	Subscribers   int64 // now
-	Subscriptions int64 // now
-	BacklogBytes  int64 // of memory now, for messages that members have not read
-	Delivered     uint64
-	Dropped       uint64 // not retained, not read in time, lost to a member
-	Expired       uint64 // not delivered to a member because its life was over
+	Subscribers   int64  // gauge
+	Subscriptions int64  // gauge
+	BacklogBytes  int64  // gauge: memory of unread messages
+	Delivered     uint64 // messages returned by Read
+	Dropped       uint64 // plain messages that a subscriber lost because it read too slowly
+	Expired       uint64 // messages that expired before a subscriber read them
 }
 
-// counts are changed by all members.
+// counts are shared by all subscribers.
 type counts struct {
-	members, subscriptions      atomic.Int64
+	subscribers, subscriptions  atomic.Int64
 	delivered, dropped, expired atomic.Uint64
 }
 
@@ -178,10 +215,10 @@ func (h *Hub) count(ds []Delivery, expired uint64) {
 	}
 }
 
-// Stats returns the gauges and counters of the moment.
+// Stats returns the current gauges and counters.
 func (h *Hub) Stats() Stats {
 	return Stats{
-		Subscribers:   h.counts.members.Load(),
+		Subscribers:   h.counts.subscribers.Load(),
 		Subscriptions: h.counts.subscriptions.Load(),
 		BacklogBytes:  h.backlog.bytes.Load(),
 		Delivered:     h.counts.delivered.Load(),

@@ -10,9 +10,8 @@ import (
 	"pubsub"
 )
 
-// index finds a topic's logs. It is striped, so that joining members and
-// publishers rarely wait for one another. A stripe's lock is taken before a
-// log's.
+// index finds the logs of a topic. It has stripes so that subscribers and publishers
+// rarely wait for one another. A stripe's lock is acquired before that of a log.
 type index struct {
 	seed    maphash.Seed
 	stripes [64]stripe
@@ -23,44 +22,44 @@ type stripe struct {
 	topics map[pubsub.Topic]*topic // guarded by mu
 }
 
-// topic is what a node has of a topic while it has members there.
+// topic is the state of a topic that has subscriptions on this node.
 type topic struct {
 	name pubsub.Topic // immutable
 
 	// guarded by the stripe's mu
-	logs  *topicLog // one for each shard with members, linked by nextLog
-	joins int       // members that have joined or are joining
-	want  *want     // nil if Subscribe must be called
+	logs  *topicLog      // one for each shard with subscriptions, linked by nextLog
+	joins int            // number of subscriptions that have joined or are joining
+	call  *subscribeCall // nil if Backplane.Subscribe must be called
 
-	// first is the log that is made first: most topics have no other.
-	first topicLog // minds its fields itself
+	// firstLog is the first log. Most topics have no other.
+	firstLog topicLog
 }
 
-// newLog puts a log of a shard to those that t has; the stripe's mu is held. The one
-// that lies in t serves once: a shard may still look at one that has been emptied.
-func (t *topic) newLog(s *shard) *topicLog {
-	l := &t.first
+// newLog adds a log of sh to t; the stripe's mu is held. It uses t.firstLog only once,
+// because the shard may still access a log that has become empty.
+func (t *topic) newLog(sh *shard) *topicLog {
+	l := &t.firstLog
 	if l.shard != nil {
 		l = new(topicLog)
 	}
-	l.shard, l.topic, l.nextLog = s, t, t.logs
-	l.subscriptions = l.one[:0]
+	l.shard, l.topic, l.nextLog = sh, t, t.logs
+	l.subscriptions = l.subsArray[:0]
 	t.logs = l
 	return l
 }
 
-// want is a call of Subscribe.
-type want struct {
-	answered chan struct{} // immutable; closed when it has returned
-	err      error         // set before answered is closed
+// subscribeCall is a call of Backplane.Subscribe, which concurrent joins share.
+type subscribeCall struct {
+	done chan struct{} // immutable; closed when the call has returned
+	err  error         // set before done is closed
 }
 
-// wanted takes the place of a topic's own call once that has succeeded: a million
-// topics need no million of them.
-var wanted = func() *want {
-	w := &want{answered: make(chan struct{})}
-	close(w.answered)
-	return w
+// subscribed replaces the calls that have succeeded, so that a million topics do not need
+// a million of them.
+var subscribed = func() *subscribeCall {
+	c := &subscribeCall{done: make(chan struct{})}
+	close(c.done)
+	return c
 }()
 
 func (x *index) init() {
@@ -74,93 +73,92 @@ func (x *index) stripe(name pubsub.Topic) *stripe {
 	return &x.stripes[maphash.String(x.seed, string(name))%uint64(len(x.stripes))]
 }
 
-// deliver appends p to the topic's logs, if there are any.
-func (x *index) deliver(p *pubsub.PreparedMessage, h *Hub) {
-	st := x.stripe(p.Topic)
+// deliver appends pm to the logs of its topic.
+func (x *index) deliver(pm *pubsub.PreparedMessage, h *Hub) {
+	st := x.stripe(pm.Topic)
 	st.mu.RLock()
 	defer st.mu.RUnlock()
-	t := st.topics[p.Topic]
+	t := st.topics[pm.Topic]
 	if t == nil {
 		return
 	}
-	// The topic's own string may be part of a whole request.
-	p.Topic = t.name
-	h.prepare(p)
+	pm.Topic = t.name // the message's own string may keep a whole request in memory
+	h.prepare(pm)
 	for l := t.logs; l != nil; l = l.nextLog {
-		if l.append(p, &h.backlog, h.opts.SubscriberBuffer) {
-			l.shard.enqueue(l)
+		if l.append(pm, &h.backlog, h.opts.SubscriberBuffer) {
+			l.shard.enqueueLog(l)
 		}
 	}
 }
 
-// join puts s at the end of its shard's log of name, and returns when the
-// backplane delivers the topic to this node. After an error s has not joined.
-func (x *index) join(ctx context.Context, s *Subscription, name pubsub.Topic) error {
-	h := s.member.shard.hub
+// join adds sub to its shard's log of the topic name. It returns once the backplane
+// delivers the topic to this node. After an error sub has not joined.
+func (x *index) join(ctx context.Context, sub *Subscription, name pubsub.Topic) error {
+	sh := sub.subscriber.shard
 	st := x.stripe(name)
 	st.mu.Lock()
 	t := st.topics[name]
 	if t == nil {
-		// A name must not keep alive the request that it was part of.
+		// The clone does not keep the request that name is a part of in memory.
 		t = &topic{name: pubsub.Topic(strings.Clone(string(name)))}
 		st.topics[t.name] = t
 	}
 	t.joins++
 	l := t.logs
-	for l != nil && l.shard != s.member.shard {
+	for l != nil && l.shard != sh {
 		l = l.nextLog
 	}
 	if l == nil {
-		l = t.newLog(s.member.shard)
+		l = t.newLog(sh)
 	}
-	l.join(s)
-	first := t.want == nil
+	l.join(sub)
+	first := t.call == nil
 	if first {
-		t.want = &want{answered: make(chan struct{})}
+		t.call = &subscribeCall{done: make(chan struct{})}
 	}
-	w := t.want
+	c := t.call
 	st.mu.Unlock()
 
 	if first {
-		// Not bound to ctx: others wait for the same answer.
-		wctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), h.opts.SubscribeTimeout)
-		w.err = h.opts.Backplane.Subscribe(wctx, t.name)
+		// The call is not bound to ctx, because other joins wait for it, too.
+		callCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), sh.hub.opts.SubscribeTimeout)
+		c.err = sh.hub.opts.Backplane.Subscribe(callCtx, t.name)
 		cancel()
 		st.mu.Lock()
-		t.want = wanted
-		if w.err != nil {
-			t.want = nil // whoever joins next asks again
+		t.call = subscribed
+		if c.err != nil {
+			t.call = nil // the next join tries again
 		}
 		st.mu.Unlock()
-		close(w.answered)
+		close(c.done)
 	} else {
 		select {
-		case <-w.answered:
+		case <-c.done:
 		case <-ctx.Done():
-			x.leave(s)
+			x.leave(sub)
 			return ctx.Err()
 		}
 	}
-	if w.err != nil {
-		x.leave(s)
+	if c.err != nil {
+		x.leave(sub)
 	}
-	return w.err
+	return c.err
 }
 
-// leave undoes join. The last member of a topic to leave drops it.
-func (x *index) leave(s *Subscription) {
-	h := s.member.shard.hub
-	name := s.Topic()
+// leave undoes join. After the last subscription it removes the topic.
+func (x *index) leave(sub *Subscription) {
+	h := sub.subscriber.shard.hub
+	name := sub.Topic()
 	st := x.stripe(name)
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	h.counts.dropped.Add(s.log.leave(s, &h.backlog))
+	h.counts.dropped.Add(sub.log.leave(sub, &h.backlog))
 	t := st.topics[name]
 	t.joins--
-	if s.log.empty() {
-		for p := &t.logs; ; p = &(*p).nextLog {
-			if *p == s.log {
-				*p = s.log.nextLog
+	if sub.log.empty() {
+		for l := &t.logs; ; l = &(*l).nextLog {
+			if *l == sub.log {
+				*l = sub.log.nextLog
 				break
 			}
 		}
@@ -169,21 +167,21 @@ func (x *index) leave(s *Subscription) {
 		return
 	}
 	delete(st.topics, name)
-	h.recent.forget(name, &h.backlog)
-	// With the stripe locked, so that a Subscribe for the same topic comes after.
-	if t.want != nil {
+	h.recent.remove(name, &h.backlog)
+	// The stripe is still locked, so that a later Subscribe to the topic comes after this.
+	if t.call != nil {
 		h.opts.Backplane.Unsubscribe(name)
 	}
 }
 
-// TopicCount says how many members of this node subscribe to a topic.
+// TopicCount is the number of subscribers that a topic has on this node.
 type TopicCount struct {
 	Topic       pubsub.Topic
 	Subscribers int
 }
 
-// Topics returns, in byte order, up to limit topics that have subscribers on
-// this node, begin with prefix and come after the topic after.
+// Topics returns, in byte order, up to limit topics that have subscribers on this node,
+// begin with prefix and sort after the topic after.
 func (h *Hub) Topics(prefix string, after pubsub.Topic, limit int) []TopicCount {
 	var found []TopicCount
 	cut := func() {
@@ -198,7 +196,7 @@ func (h *Hub) Topics(prefix string, after pubsub.Topic, limit int) []TopicCount 
 				found = append(found, TopicCount{name, t.joins})
 			}
 			if len(found) >= 4*limit+1024 {
-				cut() // so that a million topics need no list of a million
+				cut() // bounds the list, because there may be a million topics
 			}
 		}
 		st.mu.RUnlock()

@@ -13,7 +13,7 @@ import (
 	"pubsub"
 )
 
-// awaitJoins returns once n members have joined, or are joining, t.
+// awaitJoins returns once n subscribers have joined topic or are joining it.
 func awaitJoins(t testing.TB, h *Hub, topic pubsub.Topic, n int) {
 	t.Helper()
 	for {
@@ -24,45 +24,45 @@ func awaitJoins(t testing.TB, h *Hub, topic pubsub.Topic, n int) {
 	}
 }
 
-// A topic is wanted when its first member joins and dropped when its last one
-// leaves, whatever shards they are of.
-func TestWantAndDrop(t *testing.T) {
-	b := newPlane()
+// The hub subscribes to a topic when its first subscriber joins, and unsubscribes when
+// the last one leaves, across all shards.
+func TestBackplaneSubscribeAndUnsubscribe(t *testing.T) {
+	b := newBackplane()
 	h := New(Options{Backplane: b, Shards: 4})
 	for round := 1; round <= 3; round++ {
 		var peers []*peer
 		for range 10 {
 			p := newPeer(h, "")
-			p.open(t, "t")
-			p.open(t, "u")
+			p.resume(t, "t")
+			p.resume(t, "u")
 			peers = append(peers, p)
 		}
 		if w, d := b.counts("t"); w != round || d != round-1 {
-			t.Errorf("round %d: %d wants, %d drops while there are members", round, w, d)
+			t.Errorf("round %d: %d Subscribes, %d Unsubscribes while there are subscribers", round, w, d)
 		}
 		for _, p := range peers[1:] {
 			p.Close()
 		}
 		if _, d := b.counts("t"); d != round-1 {
-			t.Error("dropped while there is a member")
+			t.Error("unsubscribed while there is a subscriber")
 		}
 		h.Deliver(plain("t", "a"))
 		h.pump()
 		expect(t, peers[0].drain(), "a")
 		peers[0].Unsubscribe("t")
 		if w, d := b.counts("t"); w != round || d != round {
-			t.Errorf("round %d: %d wants, %d drops after the last has left", round, w, d)
+			t.Errorf("round %d: %d Subscribes, %d Unsubscribes after the last has left", round, w, d)
 		}
 		if w, d := b.counts("u"); w != round || d != round-1 {
-			t.Errorf("round %d: another topic has %d wants, %d drops", round, w, d)
+			t.Errorf("round %d: another topic has %d Subscribes, %d Unsubscribes", round, w, d)
 		}
 		peers[0].Close()
 	}
 	h.checkEmpty(t)
 }
 
-// joiners has n members subscribe to t at once and returns what each was told,
-// once all are waiting and meanwhile has returned.
+// joiners makes n subscribers subscribe to topic t concurrently. It calls meanwhile once
+// all of them wait, and returns the results.
 func joiners(t *testing.T, h *Hub, ctx context.Context, n int, meanwhile func()) ([]*peer, []error) {
 	peers, errs := make([]*peer, n), make([]error, n)
 	var wg sync.WaitGroup
@@ -76,49 +76,49 @@ func joiners(t *testing.T, h *Hub, ctx context.Context, n int, meanwhile func())
 	return peers, errs
 }
 
-func TestWantFails(t *testing.T) {
-	b := newPlane()
+func TestSubscribeFails(t *testing.T) {
+	b := newBackplane()
 	h := New(Options{Backplane: b, Shards: 3})
 	broken := errors.New("no bus")
 	release := make(chan error)
-	b.want = func(context.Context, pubsub.Topic) error { return <-release }
+	b.onSubscribe = func(context.Context, pubsub.Topic) error { return <-release }
 	peers, errs := joiners(t, h, t.Context(), 8, func() { release <- broken })
 	for _, err := range errs {
 		if !errors.Is(err, broken) {
-			t.Errorf("a joiner was told %v", err)
+			t.Errorf("Subscribe: %v", err)
 		}
 	}
-	if w, d := b.counts("t"); w != 0 || d != 0 || b.asked.Load() != 1 {
-		t.Errorf("asked %d times, %d wants, %d drops", b.asked.Load(), w, d)
+	if w, d := b.counts("t"); w != 0 || d != 0 || b.subscribeCalls.Load() != 1 {
+		t.Errorf("%d calls, %d successful Subscribes, %d Unsubscribes", b.subscribeCalls.Load(), w, d)
 	}
 	if len(h.Topics("", "", 10)) != 0 {
-		t.Error("the topic is still there")
+		t.Error("the topic still exists")
 	}
-	// Whoever joins next asks again.
-	b.want = nil
+	// The next join tries again.
+	b.onSubscribe = nil
 	for _, p := range peers {
-		p.open(t, "t")
+		p.resume(t, "t")
 	}
 	if w, _ := b.counts("t"); w != 1 {
-		t.Errorf("%d wants after a failed one, want 1", w)
+		t.Errorf("%d Subscribes after a failed one, want 1", w)
 	}
 	for _, p := range peers {
 		p.Close()
 	}
 	if w, d := b.counts("t"); w != 1 || d != 1 {
-		t.Errorf("%d wants, %d drops", w, d)
+		t.Errorf("%d Subscribes, %d Unsubscribes", w, d)
 	}
 	h.checkEmpty(t)
 }
 
-// A second attempt begins while those that wait for the first, which failed, have
-// not looked yet: each Subscribe that succeeded is dropped once.
-func TestWantFailsWhileOthersJoin(t *testing.T) {
-	b := newPlane()
+// A second attempt may begin before all joins have seen that the first has failed. Each
+// successful Subscribe still gets one Unsubscribe.
+func TestSubscribeFailsWhileOthersJoin(t *testing.T) {
+	b := newBackplane()
 	h := New(Options{Backplane: b, Shards: 3})
 	broken := errors.New("no bus")
 	var odd atomic.Int64
-	b.want = func(context.Context, pubsub.Topic) error {
+	b.onSubscribe = func(context.Context, pubsub.Topic) error {
 		if odd.Add(1)%2 == 1 {
 			return broken
 		}
@@ -141,19 +141,19 @@ func TestWantFailsWhileOthersJoin(t *testing.T) {
 		}
 		wg.Wait()
 		if w, d := b.counts("t"); w != d {
-			t.Fatalf("%d wants, %d drops", w, d)
+			t.Fatalf("%d Subscribes, %d Unsubscribes", w, d)
 		}
 	}
 	h.checkEmpty(t)
 }
 
-// A joiner whose request is gone does not wait, and does not take the others'
-// answer away; one that has come first does.
-func TestWantCancelled(t *testing.T) {
-	b := newPlane()
+// A join whose context ends does not wait any longer, unless it was the first. The other
+// joins get their result.
+func TestSubscribeCancelled(t *testing.T) {
+	b := newBackplane()
 	h := New(Options{Backplane: b})
 	release := make(chan struct{})
-	b.want = func(ctx context.Context, _ pubsub.Topic) error {
+	b.onSubscribe = func(ctx context.Context, _ pubsub.Topic) error {
 		select {
 		case <-release:
 			return nil
@@ -175,29 +175,29 @@ func TestWantCancelled(t *testing.T) {
 	cancel()
 	<-gone
 	if !errors.Is(third, context.Canceled) {
-		t.Errorf("a joiner that gave up was told %v", third)
+		t.Errorf("Subscribe with a cancelled context: %v", third)
 	}
 	awaitJoins(t, h, "t", 2)
 	close(release)
 	wg.Wait()
 	if first != nil || second != nil {
-		t.Errorf("the others were told %v and %v", first, second)
+		t.Errorf("the other Subscribes: %v, %v", first, second)
 	}
 	for _, p := range peers {
 		p.Close()
 	}
 	if w, d := b.counts("t"); w != 1 || d != 1 {
-		t.Errorf("%d wants, %d drops", w, d)
+		t.Errorf("%d Subscribes, %d Unsubscribes", w, d)
 	}
 	h.checkEmpty(t)
 }
 
-// All that wait give up but the first, then Subscribe fails.
-func TestWantCancelledAndFails(t *testing.T) {
-	b := newPlane()
+// All joins but the first are cancelled, then the backplane's Subscribe fails.
+func TestSubscribeCancelledAndFails(t *testing.T) {
+	b := newBackplane()
 	h := New(Options{Backplane: b})
 	release := make(chan error)
-	b.want = func(context.Context, pubsub.Topic) error { return <-release }
+	b.onSubscribe = func(context.Context, pubsub.Topic) error { return <-release }
 	ctx, cancel := context.WithCancel(t.Context())
 	_, errs := joiners(t, h, ctx, 5, func() {
 		cancel()
@@ -209,44 +209,43 @@ func TestWantCancelledAndFails(t *testing.T) {
 		if errors.Is(err, pubsub.ErrUnavailable) {
 			unavailable++
 		} else if !errors.Is(err, context.Canceled) {
-			t.Errorf("a joiner was told %v", err)
+			t.Errorf("Subscribe: %v", err)
 		}
 	}
 	if unavailable != 1 {
-		t.Errorf("%d were told that the bus is unavailable, want the first", unavailable)
+		t.Errorf("%d joins returned ErrUnavailable, want only the first", unavailable)
 	}
 	if w, d := b.counts("t"); w != 0 || d != 0 {
-		t.Errorf("%d wants, %d drops", w, d)
+		t.Errorf("%d Subscribes, %d Unsubscribes", w, d)
 	}
 	if n := len(h.Topics("", "", 9)); n != 0 {
 		t.Errorf("%d topics are left", n)
 	}
 }
 
-// A Subscribe that takes too long fails by SubscribeTimeout, also for one whose own request
-// would wait for ever.
+// SubscribeTimeout ends a Subscribe even if the caller's context has no deadline.
 func TestSubscribeTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newPlane()
+		b := newBackplane()
 		h := New(Options{Backplane: b})
-		b.want = func(ctx context.Context, _ pubsub.Topic) error { <-ctx.Done(); return ctx.Err() }
+		b.onSubscribe = func(ctx context.Context, _ pubsub.Topic) error { <-ctx.Done(); return ctx.Err() }
 		start := time.Now()
 		_, errs := joiners(t, h, context.Background(), 3, func() {})
 		for _, err := range errs {
 			if !errors.Is(err, context.DeadlineExceeded) {
-				t.Errorf("a joiner was told %v", err)
+				t.Errorf("Subscribe: %v", err)
 			}
 		}
 		if d := time.Since(start); d != 5*time.Second {
-			t.Errorf("gave up after %v, want 5s", d)
+			t.Errorf("failed after %v, want 5s", d)
 		}
 	})
 }
 
-// Joining right after the last member has left: the Subscribe comes after the Unsubscribe,
-// so the topic is wanted in the end.
-func TestRejoinAfterDrop(t *testing.T) {
-	b := newPlane()
+// A join right after the last subscriber has left: the backplane's Subscribe comes after
+// the Unsubscribe.
+func TestResubscribe(t *testing.T) {
+	b := newBackplane()
 	h := New(Options{Backplane: b, Shards: 2})
 	var wg sync.WaitGroup
 	for range 4 {
@@ -254,10 +253,10 @@ func TestRejoinAfterDrop(t *testing.T) {
 			p := newPeer(h, "")
 			defer p.Close()
 			for range 500 {
-				p.open(t, "t")
-				// While one is a member, the topic is wanted once more than dropped.
+				p.resume(t, "t")
+				// While there is a subscriber, there is one Subscribe more than Unsubscribes.
 				if w, d := b.counts("t"); w != d+1 {
-					t.Errorf("%d wants, %d drops while there is a member", w, d)
+					t.Errorf("%d Subscribes, %d Unsubscribes while there is a subscriber", w, d)
 				}
 				p.Unsubscribe("t")
 			}
@@ -265,7 +264,7 @@ func TestRejoinAfterDrop(t *testing.T) {
 	}
 	wg.Wait()
 	if w, d := b.counts("t"); w != d {
-		t.Errorf("%d wants, %d drops in the end", w, d)
+		t.Errorf("%d Subscribes, %d Unsubscribes in the end", w, d)
 	}
 	h.checkEmpty(t)
 }

@@ -1,18 +1,15 @@
 package hub
 
 import (
-	"fmt"
 	"math/rand/v2"
 	"slices"
-	"strings"
-	"testing"
 	"time"
 
 	"pubsub"
 )
 
-// model is a hub written to be obviously right: each log keeps all that was ever
-// published, and what a member lost is counted by looking.
+// model is a simple implementation of the hub, for comparison. Its logs keep all messages
+// for ever, and it counts lost messages by iterating over them.
 type model struct {
 	hub   *Hub
 	rnd   *rand.Rand
@@ -23,7 +20,7 @@ type model struct {
 
 	delivered, dropped, expired uint64
 
-	forgets bool // it is so full that newest messages are forgotten: the model does not do that
+	overflowed bool // the hub forgets retained messages, which the model does not implement
 }
 
 type modelKey struct {
@@ -32,11 +29,11 @@ type modelKey struct {
 }
 
 type modelLog struct {
-	all     []*pubsub.PreparedMessage
-	cut     int // those before are not kept any more
-	settled int // how many there were when all had read everything
-	version pubsub.Version
-	subs    []*modelSub
+	all       []*pubsub.PreparedMessage
+	cut       int // number of messages that were cut
+	compacted int // number of messages at the last compaction
+	version   pubsub.Version
+	subs      []*modelSub
 }
 
 type modelPeer struct {
@@ -51,7 +48,7 @@ type modelSub struct {
 	pos       int
 	opts      SubscriptionOptions
 	seen      pubsub.Version
-	held      bool
+	paused    bool
 	initial   *pubsub.PreparedMessage
 	initialAt int
 }
@@ -63,19 +60,19 @@ func (l *modelLog) bytes() (n int) {
 	return n
 }
 
-func (l *modelLog) settle() {
+func (l *modelLog) compact() {
 	for _, s := range l.subs {
 		if s.pos < len(l.all) {
 			return
 		}
 	}
-	l.cut, l.settled = len(l.all), len(l.all)
+	l.cut, l.compacted = len(l.all), len(l.all)
 }
 
-// newest is the newest retained message while it may be unread, nil if there is none.
+// newest returns the newest retained message if it may be unread, otherwise nil.
 func (l *modelLog) newest() *pubsub.PreparedMessage {
 	for _, s := range l.subs {
-		for i := len(l.all) - 1; i >= l.settled; i-- {
+		for i := len(l.all) - 1; i >= l.compacted; i-- {
 			if s.pos < len(l.all) && l.all[i].Retain {
 				return l.all[i]
 			}
@@ -84,7 +81,7 @@ func (l *modelLog) newest() *pubsub.PreparedMessage {
 	return nil
 }
 
-// size is what cutting all of l would free.
+// size returns the number of bytes that cutting all of l would free.
 func (l *modelLog) size() (n int64) {
 	newest := l.newest()
 	for _, p := range l.all[l.cut:] {
@@ -95,7 +92,7 @@ func (l *modelLog) size() (n int64) {
 	return n
 }
 
-// bytes is what the node keeps: each message once.
+// bytes returns the memory of all messages in use, each counted once.
 func (m *model) bytes() (n int64) {
 	kept := make(map[*pubsub.PreparedMessage]bool)
 	for _, l := range m.logs {
@@ -134,7 +131,7 @@ func (m *model) publish(p *pubsub.PreparedMessage) {
 	m.trim()
 }
 
-// trim cuts the longest topics if all together have too much.
+// trim cuts the largest logs if all together are above the limit.
 func (m *model) trim() {
 	limit := m.hub.opts.BacklogMemory
 	excess := m.bytes() - limit/8*7
@@ -148,23 +145,23 @@ func (m *model) trim() {
 	for _, n := range topics {
 		all += n
 	}
-	// The greatest length that, if no topic is longer, keeps all within bounds.
-	level := int64(0)
+	// Find the largest size to which the logs can be cut to free excess bytes.
+	size := int64(0)
 	for step := int64(1 << 20); step > 0; step /= 2 {
 		sum := int64(0)
 		for _, n := range topics {
-			sum += min(n, level+step)
+			sum += min(n, size+step)
 		}
 		if all-sum >= excess {
-			level += step
+			size += step
 		}
 	}
 	for _, l := range m.logs {
-		for l.size() > level {
+		for l.size() > size {
 			l.cut++
 		}
 	}
-	m.forgets = m.bytes() > limit
+	m.overflowed = m.bytes() > limit
 }
 
 func plainIn(ps []*pubsub.PreparedMessage) (n uint64) {
@@ -176,9 +173,9 @@ func plainIn(ps []*pubsub.PreparedMessage) (n uint64) {
 	return n
 }
 
-func (m *model) takes(s *modelSub, p *pubsub.PreparedMessage, initial bool) bool {
+func (m *model) accept(s *modelSub, p *pubsub.PreparedMessage, initial bool) bool {
 	switch {
-	case s.opts.NoLocal && p.Sender != "" && p.Sender == s.peer.name:
+	case s.opts.NoLocal && p.Sender != "" && p.Sender == s.peer.sender:
 		return false
 	case p.Retain && p.Version.Generation == s.seen.Generation && p.Version.Seq < s.seen.Seq:
 		return false
@@ -194,32 +191,32 @@ func (m *model) takes(s *modelSub, p *pubsub.PreparedMessage, initial bool) bool
 	return true
 }
 
-// read is what a Read of s with that much room is to give.
-func (m *model) read(s *modelSub, room int) (ds []Delivery) {
+// read returns the deliveries that Read must return for s, given dst with that capacity.
+func (m *model) read(s *modelSub, capacity int) (ds []Delivery) {
 	l := s.log
 	piece := 0
-	hasRoom := func() bool { return len(ds) < room && piece < maxPiece }
+	hasRoom := func() bool { return len(ds) < capacity && piece < maxPiece }
 	give := func(p *pubsub.PreparedMessage, initial bool, lost uint64) {
 		if p != nil {
 			piece += p.MaxEncodedSize
 		}
 		ds = append(ds, Delivery{Message: p, Sub: s.real, Options: s.opts, Initial: initial, Dropped: lost})
 	}
-	past := func() {
+	readInitial := func() {
 		if p := s.initial; p != nil && s.pos >= s.initialAt && hasRoom() {
 			s.initial = nil
-			if m.takes(s, p, true) {
+			if m.accept(s, p, true) {
 				give(p, true, 0)
 			}
 		}
 	}
-	past()
+	readInitial()
 	var lost uint64
 	if s.pos < l.cut {
 		lost = plainIn(l.all[s.pos:l.cut])
 		for newest := len(l.all) - 1; newest >= s.pos; newest-- {
 			if p := l.all[newest]; p.Retain {
-				if newest < l.cut && m.takes(s, p, false) {
+				if newest < l.cut && m.accept(s, p, false) {
 					give(p, false, lost)
 					lost = 0
 				}
@@ -229,10 +226,10 @@ func (m *model) read(s *modelSub, room int) (ds []Delivery) {
 		s.pos = l.cut
 	}
 	for ; s.pos < len(l.all) && hasRoom(); s.pos++ {
-		if past(); !hasRoom() {
+		if readInitial(); !hasRoom() {
 			break
 		}
-		if p := l.all[s.pos]; m.takes(s, p, false) {
+		if p := l.all[s.pos]; m.accept(s, p, false) {
 			give(p, false, lost)
 			lost = 0
 		}
@@ -241,9 +238,9 @@ func (m *model) read(s *modelSub, room int) (ds []Delivery) {
 		give(nil, false, lost)
 	}
 	if s.pos == len(l.all) {
-		past()
+		readInitial()
 	}
-	l.settle()
+	l.compact()
 	for _, d := range ds {
 		m.dropped += d.Dropped
 		if d.Message != nil {
@@ -259,94 +256,16 @@ func (m *model) leave(s *modelSub) {
 	}
 	s.log.subs = slices.DeleteFunc(s.log.subs, func(o *modelSub) bool { return o == s })
 	s.peer.subs = slices.DeleteFunc(s.peer.subs, func(o *modelSub) bool { return o == s })
-	s.log.settle()
+	s.log.compact()
 	if len(s.log.subs) == 0 {
 		delete(m.logs, modelKey{s.peer.shard, s.real.Topic()})
 	}
 }
 
-func (m *model) topic() pubsub.Topic { return pubsub.Topic(fmt.Sprint("t", m.rnd.IntN(4))) }
-
-func (m *model) parcel(topic pubsub.Topic) *pubsub.PreparedMessage {
-	msg := pubsub.Message{Topic: topic, Published: m.now, Data: []byte(strings.Repeat("x", m.rnd.IntN(300)))}
-	if m.rnd.IntN(2) == 0 && len(m.peers) > 0 {
-		msg.Sender = m.peers[m.rnd.IntN(len(m.peers))].name
-	}
-	if m.rnd.IntN(4) == 0 {
-		msg.HasTTL, msg.TTL = true, uint32(m.rnd.IntN(4))
-	}
-	if m.rnd.IntN(3) == 0 {
-		msg.Retain = true
-		m.seq++
-		msg.Version = m.version()
-		if m.rnd.IntN(40) == 0 {
-			msg.Version.Generation++
-		}
-	}
-	return pubsub.NewPreparedMessage(msg)
-}
-
-// version is the newest, or an older one.
-func (m *model) version() pubsub.Version {
-	seq := m.seq
-	if m.rnd.IntN(4) == 0 {
-		seq -= min(seq-min(seq, 1), m.rnd.Uint64N(8))
-	}
-	return pubsub.Version{Generation: gen, Seq: seq}
-}
-
-func (m *model) subscribe(t *testing.T, p *modelPeer) {
-	topic := m.topic()
-	opts := SubscriptionOptions{NoLocal: m.rnd.IntN(3) == 0, ID: m.rnd.Uint32N(9)}
-	real, err := p.Subscribe(t.Context(), topic, opts)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, s := range p.subs {
-		if s.real == real { // again
-			s.opts = opts
-			m.open(s)
-			return
-		}
-	}
-	k := modelKey{p.shard, topic}
-	if m.logs[k] == nil {
-		m.logs[k] = &modelLog{}
-	}
-	l := m.logs[k]
-	s := &modelSub{peer: p, log: l, real: real, pos: len(l.all), opts: opts, held: true}
-	l.subs = append(l.subs, s)
-	p.subs = append(p.subs, s)
-}
-
-func (m *model) open(s *modelSub) {
-	var initial *pubsub.PreparedMessage
-	var seen pubsub.Version
-	if m.rnd.IntN(2) == 0 {
-		initial = m.parcel(s.real.Topic())
-		initial.Retain = true
-		initial.Version = m.version()
-		initial.Published = m.now.Add(-time.Duration(m.rnd.IntN(5000)) * time.Millisecond)
-	}
-	if m.rnd.IntN(2) == 0 {
-		seen = m.version()
-	}
-	if initial != nil {
-		s.initial, s.initialAt = initial, m.place(s, initial)
-	} else if s.held && !seen.IsZero() {
-		s.pos, _ = m.find(s, seen)
-		s.log.settle()
-	}
-	if seen.Newer(s.seen) {
-		s.seen = seen
-	}
-	s.held = false
-	s.real.Resume(initial, seen)
-}
-
-// find is where v is among what s has not read, or else a newer one, or else the
-// end. Of what was cut off, only the newest retained message is known.
-func (m *model) find(s *modelSub, v pubsub.Version) (at int, exact bool) {
+// findVersion returns the index of version v among the unread messages of s, or else of
+// the first newer version, or else the end. Of the messages that were cut, only the
+// newest retained one counts.
+func (m *model) findVersion(s *modelSub, v pubsub.Version) (at int, exact bool) {
 	l := s.log
 	newest := len(l.all) - 1
 	for newest >= s.pos && !l.all[newest].Retain {
@@ -368,9 +287,9 @@ func (m *model) find(s *modelSub, v pubsub.Version) (at int, exact bool) {
 	return len(l.all), false
 }
 
-// place is where s is given what is retained.
-func (m *model) place(s *modelSub, p *pubsub.PreparedMessage) int {
-	at, exact := m.find(s, p.Version)
+// initialPos returns the index at which s receives the initial message pm.
+func (m *model) initialPos(s *modelSub, p *pubsub.PreparedMessage) int {
+	at, exact := m.findVersion(s, p.Version)
 	for i := max(s.pos, s.log.cut); i < at && !exact; i++ {
 		if s.log.all[i].Published.After(p.Published) {
 			at = i
@@ -380,177 +299,4 @@ func (m *model) place(s *modelSub, p *pubsub.PreparedMessage) int {
 		return s.pos
 	}
 	return at
-}
-
-// readOne has p read one piece, and compares.
-func (m *model) readOne(t *testing.T, p *modelPeer) (asleep bool) {
-	next := p.ready
-	if last := p.ready; last != nil {
-		for next = last.next; next.paused && next != last; {
-			next = next.next
-		}
-		if next.paused {
-			next = nil
-		}
-	}
-	if m.trim(); m.forgets {
-		return true
-	}
-	room := 2 + m.rnd.IntN(5)
-	ds, asleep := p.Read(make([]Delivery, 0, room), 0, m.now)
-	var want []Delivery
-	for _, s := range p.subs {
-		if s.real == next {
-			want = m.read(s, room)
-		}
-	}
-	if !slices.Equal(ds, want) {
-		t.Fatalf("read\n%v, want\n%v", describe(ds), describe(want))
-	}
-	return asleep
-}
-
-func describe(ds []Delivery) []string {
-	var out []string
-	for _, d := range ds {
-		text := fmt.Sprintf("dropped %d, initial %v, %+v", d.Dropped, d.Initial, d.Options)
-		if d.Message != nil {
-			text += fmt.Sprintf(", %d bytes, version %v", len(d.Message.Data), d.Message.Version)
-		}
-		out = append(out, text)
-	}
-	return out
-}
-
-func (m *model) step(t *testing.T) {
-	pick := func() *modelPeer { return m.peers[m.rnd.IntN(len(m.peers))] }
-	pickSub := func() *modelSub {
-		if p := pick(); len(p.subs) > 0 {
-			return p.subs[m.rnd.IntN(len(p.subs))]
-		}
-		return nil
-	}
-	what := m.rnd.IntN(20)
-	if len(m.peers) == 0 {
-		what = 8
-	}
-	switch what {
-	case 0, 1, 2, 3, 4, 5, 6, 7:
-		p := m.parcel(m.topic())
-		m.hub.Deliver(p)
-		m.publish(p)
-	case 8:
-		if len(m.peers) < 12 {
-			p := &modelPeer{peer: newPeer(m.hub, fmt.Sprint("client", m.rnd.IntN(6)))}
-			m.peers = append(m.peers, p)
-			m.subscribe(t, p)
-		}
-	case 9, 10:
-		m.subscribe(t, pick())
-	case 11, 12:
-		if s := pickSub(); s != nil {
-			m.open(s)
-		}
-	case 13:
-		if s := pickSub(); s != nil {
-			if !s.peer.Unsubscribe(s.real.Topic()) {
-				t.Fatal("Unsubscribe says that there is nothing to leave")
-			}
-			m.leave(s)
-		}
-	case 14:
-		if m.rnd.IntN(3) == 0 {
-			i := m.rnd.IntN(len(m.peers))
-			p := m.peers[i]
-			m.peers = slices.Delete(m.peers, i, i+1)
-			p.Close()
-			for len(p.subs) > 0 {
-				m.leave(p.subs[0])
-			}
-		}
-	case 15:
-		m.now = m.now.Add(time.Duration(m.rnd.IntN(1500)) * time.Millisecond)
-	case 16:
-		for _, s := range m.hub.shards {
-			s.slice()
-		}
-	default: // most are slow: they read a piece now and then
-		if p := pick(); p.isAwake() {
-			m.readOne(t, p)
-		}
-	}
-	m.hub.check(t)
-	if m.forgets {
-		return
-	}
-	if got, want := m.hub.backlog.bytes.Load(), m.bytes(); got != want {
-		t.Fatalf("logs hold %d bytes, want %d", got, want)
-	}
-}
-
-// finish has everybody read everything, and leave.
-func (m *model) finish(t *testing.T) {
-	m.hub.pump()
-	for _, p := range m.peers {
-		for _, s := range p.subs {
-			if s.held {
-				m.open(s)
-			}
-			if s.pos < len(s.log.all) && !p.isAwake() {
-				t.Fatal("a member with something unread was not woken")
-			}
-		}
-		if p.isAwake() {
-			for !m.readOne(t, p) {
-			}
-		}
-		for _, s := range p.subs {
-			if s.pos < len(s.log.all) || s.initial != nil {
-				t.Fatal("a member is asleep with something unread")
-			}
-		}
-	}
-	m.hub.check(t)
-	st := m.hub.Stats()
-	if st.Delivered != m.delivered || st.Dropped != m.dropped || st.Expired != m.expired || st.BacklogBytes != 0 {
-		t.Fatalf("stats %+v, want delivered %d, dropped %d, expired %d, nothing in logs", st, m.delivered, m.dropped, m.expired)
-	}
-	for _, p := range m.peers {
-		p.Close()
-	}
-	m.hub.checkEmpty(t)
-}
-
-// TestModel compares the hub with the model, step by random step.
-func TestModel(t *testing.T) {
-	rnd := seeded(t)
-	var sum Stats
-	forgot := 0
-	for range 800 {
-		h := New(Options{
-			Backplane:        newPlane(),
-			Shards:           1 + rnd.IntN(3),
-			SubscriberBuffer: 500 + rnd.IntN(20_000),
-			BacklogMemory:    int64(15_000 + rnd.IntN(40_000)),
-		})
-		m := &model{hub: h, rnd: rnd, now: time.Now(), logs: make(map[modelKey]*modelLog)}
-		for range rnd.IntN(300) {
-			if m.step(t); m.forgets {
-				break
-			}
-		}
-		if m.forgets {
-			forgot++
-			continue
-		}
-		m.finish(t)
-		st := h.Stats()
-		sum.Delivered += st.Delivered
-		sum.Dropped += st.Dropped
-		sum.Expired += st.Expired
-	}
-	t.Logf("delivered %d, dropped %d, expired %d; %d ended early", sum.Delivered, sum.Dropped, sum.Expired, forgot)
-	if sum.Delivered < 1000 || sum.Dropped < 1000 || sum.Expired < 100 {
-		t.Error("the steps did not lead anywhere")
-	}
 }

@@ -7,43 +7,43 @@ import (
 	"time"
 )
 
-// tray is an outbox that counts.
-type tray struct {
+// countingOutbox is an outbox that only counts messages.
+type countingOutbox struct {
 	// owned by the shard's goroutine
-	gathered, most int
+	collected, most int
 
 	sent func(n int)
 }
 
-func (o *tray) Flush() {
-	o.most = max(o.most, o.gathered)
-	o.sent(o.gathered)
-	o.gathered = 0
+func (o *countingOutbox) Flush() {
+	o.most = max(o.most, o.collected)
+	o.sent(o.collected)
+	o.collected = 0
 }
 
-// servedPeer is a peer that its shard serves.
+// servedPeer is a peer that is served by its shard.
 type servedPeer struct{ peer }
 
-func (p *servedPeer) Serve(o Outbox) { o.(*tray).gathered += len(p.drain()) }
+func (p *servedPeer) Serve(o Outbox) { o.(*countingOutbox).collected += len(p.drain()) }
 
-// Whatever the members of a shard gather in its outbox is flushed, and no later
-// than after two slices: of those who are to be served and of a topic.
+// An outbox is flushed at least once in a slice of the shard, which serves up to
+// sliceSize scheduled subscribers and as many of a topic.
 func TestOutboxIsFlushed(t *testing.T) {
-	const members, messages = 10 * sliceSize, 20
+	const subscribers, messages = 10 * sliceSize, 20
 	var all sync.WaitGroup
-	trays := []*tray{{sent: func(n int) { all.Add(-n) }}, {sent: func(n int) { all.Add(-n) }}}
-	h := New(Options{Backplane: newPlane(), Outboxes: []Outbox{trays[0], trays[1]}})
+	outboxes := []*countingOutbox{{sent: func(n int) { all.Add(-n) }}, {sent: func(n int) { all.Add(-n) }}}
+	h := New(Options{Backplane: newBackplane(), Outboxes: []Outbox{outboxes[0], outboxes[1]}})
 	ctx, stop := context.WithCancel(t.Context())
 	var running sync.WaitGroup
 	running.Go(func() { h.Run(ctx) })
 	defer running.Wait()
 	defer stop()
-	for range members {
+	for range subscribers {
 		p := new(servedPeer)
-		p.Subscriber = newMember(h, p, "")
-		p.open(t, "t")
+		p.Subscriber = newSubscriber(h, p, "")
+		p.resume(t, "t")
 	}
-	all.Add(members * messages)
+	all.Add(subscribers * messages)
 	for range messages {
 		h.Deliver(plain("t", "x"))
 	}
@@ -55,13 +55,13 @@ func TestOutboxIsFlushed(t *testing.T) {
 	select {
 	case <-flushed:
 	case <-time.After(20 * time.Second):
-		t.Fatal("something is gathered and not flushed")
+		t.Fatal("collected messages are not flushed")
 	}
 	stop()
 	running.Wait()
-	for _, o := range trays {
-		if o.gathered > 0 || o.most == 0 || o.most > 2*sliceSize*messages {
-			t.Errorf("%d left, at most %d at once", o.gathered, o.most)
+	for _, o := range outboxes {
+		if o.collected > 0 || o.most == 0 || o.most > 2*sliceSize*messages {
+			t.Errorf("%d messages are not flushed, at most %d were flushed at once", o.collected, o.most)
 		}
 	}
 }

@@ -8,104 +8,105 @@ import (
 )
 
 const (
-	// recentMin is the length of the shortest message that is kept: encoding a shorter
+	// recentMinBytes is the minimum length of a message that is cached: encoding a shorter
 	// one costs no more than the lookup.
-	recentMin = 512
-	// recentMost is how many messages are kept.
-	recentMost = 256
-	// recentPart is the divisor of the bound of all logs that gives the bound of recent.
-	recentPart = 8
+	recentMinBytes = 512
+	// recentMaxCount is the maximum number of cached messages.
+	recentMaxCount = 256
+	// recentDivisor gives the maximum size of the cache, as a part of the backlog limit.
+	recentDivisor = 8
 )
 
-// recent keeps the retained messages that were read from the store last, while their
-// topics have members, so that new members share the encodings. A message is looked up by
-// the version that the store has returned, so it cannot be out of date. It counts against
-// the bound of all logs.
+// recent caches the retained messages that were last read from the store, as long as
+// their topics have subscribers, so that new subscribers share the encodings. A message
+// is looked up by the version that the store has returned, so it cannot be out of date.
+// It counts against the backlog limit.
 type recent struct {
 	mu sync.Mutex
 	// guarded by mu
-	parcels map[pubsub.Topic]*pubsub.PreparedMessage
-	order   []pubsub.Topic // of parcels, oldest first
+	messages map[pubsub.Topic]*pubsub.PreparedMessage
+	order    []pubsub.Topic // the keys of messages, oldest first
 }
 
-// parcel returns m, the store's message for t, as a parcel that other members may share.
-func (r *recent) parcel(h *Hub, t *topic, m pubsub.Message) *pubsub.PreparedMessage {
+// prepared returns m, the store's message for t, as a prepared message that other
+// subscribers may share.
+func (r *recent) prepared(h *Hub, t *topic, m pubsub.Message) *pubsub.PreparedMessage {
 	m.Topic = t.name
-	if len(m.Data) < recentMin {
+	if len(m.Data) < recentMinBytes {
 		return h.prepare(pubsub.NewPreparedMessage(m))
 	}
 	st := h.index.stripe(t.name)
 	st.mu.RLock()
 	defer st.mu.RUnlock()
-	if st.topics[t.name] != t { // all members have left meanwhile
+	if st.topics[t.name] != t { // all subscribers have left meanwhile
 		return h.prepare(pubsub.NewPreparedMessage(m))
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	p := r.parcels[t.name]
-	if p == nil || p.Version != m.Version {
-		p = h.prepare(pubsub.NewPreparedMessage(m))
-		r.put(p, &h.backlog)
+	pm := r.messages[t.name]
+	if pm == nil || pm.Version != m.Version {
+		pm = h.prepare(pubsub.NewPreparedMessage(m))
+		r.put(pm, &h.backlog)
 	}
-	r.bound(&h.backlog)
-	return p
+	r.evict(&h.backlog)
+	return pm
 }
 
-// put keeps p in place of the previous parcel of its topic; mu is held.
-func (r *recent) put(p *pubsub.PreparedMessage, b *backlog) {
-	if r.parcels == nil {
-		r.parcels = make(map[pubsub.Topic]*pubsub.PreparedMessage)
+// put replaces the cached message of pm's topic by pm; mu is held.
+func (r *recent) put(pm *pubsub.PreparedMessage, b *backlog) {
+	if r.messages == nil {
+		r.messages = make(map[pubsub.Topic]*pubsub.PreparedMessage)
 	}
-	added := p.Hold()
-	if old := r.parcels[p.Topic]; old != nil {
+	added := pm.Hold()
+	if old := r.messages[pm.Topic]; old != nil {
 		added -= old.Release()
 	} else {
-		r.order = append(r.order, p.Topic)
+		r.order = append(r.order, pm.Topic)
 	}
-	r.parcels[p.Topic] = p
+	r.messages[pm.Topic] = pm
 	b.bytes.Add(added)
 }
 
-// forget drops the parcel of the topic name, whose last member leaves. The topic's stripe
+// remove removes the message of a topic whose last subscriber leaves. The topic's stripe
 // is locked.
-func (r *recent) forget(name pubsub.Topic, b *backlog) {
+func (r *recent) remove(name pubsub.Topic, b *backlog) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	p := r.parcels[name]
-	if p == nil {
+	pm := r.messages[name]
+	if pm == nil {
 		return
 	}
-	b.bytes.Add(-p.Release())
-	delete(r.parcels, name)
+	b.bytes.Add(-pm.Release())
+	delete(r.messages, name)
 	i := slices.Index(r.order, name)
 	r.order = slices.Delete(r.order, i, i+1)
 }
 
-// bound drops the oldest parcels until the rest are within the bounds; mu is held.
-func (r *recent) bound(b *backlog) {
+// evict removes the oldest messages until the others are within the limits; mu is held.
+func (r *recent) evict(b *backlog) {
 	var size int64
-	for _, p := range r.parcels {
-		size += p.Size()
+	for _, pm := range r.messages {
+		size += pm.Size()
 	}
 	n := 0
-	for n < len(r.order) && (size > b.limit/recentPart || len(r.order)-n > recentMost) {
-		p := r.parcels[r.order[n]]
-		size -= p.Size()
-		b.bytes.Add(-p.Release())
-		delete(r.parcels, r.order[n])
+	for n < len(r.order) && (size > b.limit/recentDivisor || len(r.order)-n > recentMaxCount) {
+		pm := r.messages[r.order[n]]
+		size -= pm.Size()
+		b.bytes.Add(-pm.Release())
+		delete(r.messages, r.order[n])
 		n++
 	}
 	r.order = append(r.order[:0], r.order[n:]...)
 }
 
-// clear drops all parcels, and returns how many bytes that frees.
+// clear removes all messages and returns the number of bytes freed.
 func (r *recent) clear(b *backlog) (freed int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, p := range r.parcels {
-		freed += p.Release()
+	for _, pm := range r.messages {
+		freed += pm.Release()
 	}
-	r.parcels, r.order = nil, nil
+	r.messages, r.order = nil, nil
 	b.bytes.Add(-freed)
 	return freed
 }

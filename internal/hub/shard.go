@@ -7,28 +7,27 @@ import (
 	"time"
 )
 
-// sliceSize is how many members of a topic are woken before the shard turns to
-// another topic.
+// sliceSize is how many subscribers of a topic a shard wakes before it turns to another
+// topic.
 const sliceSize = 128
 
-// shard wakes the members of a part of the connections. Its goroutine takes the
-// topics that have news in turn, a slice of members each, so that a topic with
-// ten members never waits for one with a hundred thousand.
+// shard serves a part of the subscribers. Its goroutine takes topics with new messages in
+// turn, and wakes a slice of each topic's subscribers, so that a topic with ten
+// subscribers never waits for one with a hundred thousand.
 type shard struct {
 	// immutable
 	hub    *Hub
 	outbox Outbox        // nil if there is none
-	wake   chan struct{} // has one when there are jobs
+	wake   chan struct{} // has an element if the queues are not empty
 	wheel  *wheel
-	ticker *time.Ticker // in step with wheel
+	ticker *time.Ticker // for the ticks of wheel
 
-	batch []*Subscription // owned by the shard's goroutine: scratch of slice
+	batch []*Subscription // owned by the shard's goroutine: scratch space of slice
 
 	mu sync.Mutex
-	// guarded by mu: the topics with news, in the order they get their turn
-	first, last *topicLog
-	// guarded by mu: the members that are to be served, likewise
-	firstRun, lastRun *Subscriber
+	// guarded by mu
+	firstLog, lastLog             *topicLog   // queue of logs with new messages
+	firstScheduled, lastScheduled *Subscriber // queue of subscribers to serve
 }
 
 func newShard(h *Hub, o Outbox) *shard {
@@ -36,135 +35,135 @@ func newShard(h *Hub, o Outbox) *shard {
 		hub:    h,
 		outbox: o,
 		wake:   make(chan struct{}, 1),
-		wheel:  newWheel(time.Now()), // before the ticker: no tick is too early for it
+		wheel:  newWheel(time.Now()), // before the ticker, so that no tick comes too early
 		ticker: time.NewTicker(tick),
 		batch:  make([]*Subscription, 0, sliceSize),
 	}
 }
 
-// enqueue gives l a turn.
-func (s *shard) enqueue(l *topicLog) {
-	s.mu.Lock()
+// enqueueLog queues l, unless it is in the queue already.
+func (sh *shard) enqueueLog(l *topicLog) {
+	sh.mu.Lock()
 	if l.queued {
-		s.mu.Unlock()
+		sh.mu.Unlock()
 		return
 	}
 	l.queued = true
-	if s.last == nil {
-		s.first = l
+	if sh.lastLog == nil {
+		sh.firstLog = l
 	} else {
-		s.last.nextIn = l
+		sh.lastLog.nextQueued = l
 	}
-	s.last = l
-	s.mu.Unlock()
-	s.signal()
+	sh.lastLog = l
+	sh.mu.Unlock()
+	sh.signal()
 }
 
-// enqueueMember has m served.
-func (s *shard) enqueueMember(m *Subscriber) {
-	s.mu.Lock()
-	if m.runs {
-		s.mu.Unlock()
+// dequeueLog returns the next queued log, or nil.
+func (sh *shard) dequeueLog() *topicLog {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	l := sh.firstLog
+	if l == nil {
+		return nil
+	}
+	sh.firstLog = l.nextQueued
+	if sh.firstLog == nil {
+		sh.lastLog = nil
+	}
+	l.nextQueued, l.queued = nil, false
+	return l
+}
+
+// schedule queues s to be served, unless it is in the queue already.
+func (sh *shard) schedule(s *Subscriber) {
+	sh.mu.Lock()
+	if s.scheduled {
+		sh.mu.Unlock()
 		return
 	}
-	m.runs = true
-	if s.lastRun == nil {
-		s.firstRun = m
+	s.scheduled = true
+	if sh.lastScheduled == nil {
+		sh.firstScheduled = s
 	} else {
-		s.lastRun.nextRun = m
+		sh.lastScheduled.nextScheduled = s
 	}
-	s.lastRun = m
-	s.mu.Unlock()
-	s.signal()
+	sh.lastScheduled = s
+	sh.mu.Unlock()
+	sh.signal()
 }
 
-func (s *shard) signal() {
+// serve serves up to n scheduled subscribers and reports whether there were any.
+func (sh *shard) serve(n int) (busy bool) {
+	for range n {
+		sh.mu.Lock()
+		s := sh.firstScheduled
+		if s == nil {
+			sh.mu.Unlock()
+			return busy
+		}
+		sh.firstScheduled = s.nextScheduled
+		if sh.firstScheduled == nil {
+			sh.lastScheduled = nil
+		}
+		s.nextScheduled, s.scheduled = nil, false
+		sh.mu.Unlock()
+		s.holder.(ShardHolder).Serve(sh.outbox)
+		busy = true
+	}
+	return busy
+}
+
+func (sh *shard) signal() {
 	select {
-	case s.wake <- struct{}{}:
+	case sh.wake <- struct{}{}:
 	default:
 	}
 }
 
-// serve serves up to n of the members that are to be served; false if there were
-// none.
-func (s *shard) serve(n int) (any bool) {
-	for range n {
-		s.mu.Lock()
-		m := s.firstRun
-		if m == nil {
-			s.mu.Unlock()
-			return any
-		}
-		s.firstRun = m.nextRun
-		if s.firstRun == nil {
-			s.lastRun = nil
-		}
-		m.nextRun, m.runs = nil, false
-		s.mu.Unlock()
-		m.holder.(ShardHolder).Serve(s.outbox)
-		any = true
-	}
-	return any
-}
-
-func (s *shard) dequeue() *topicLog {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	l := s.first
-	if l == nil {
-		return nil
-	}
-	s.first = l.nextIn
-	if s.first == nil {
-		s.last = nil
-	}
-	l.nextIn, l.queued = nil, false
-	return l
-}
-
-func (s *shard) run(ctx context.Context) {
-	defer s.ticker.Stop()
+func (sh *shard) run(ctx context.Context) {
+	defer sh.ticker.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-s.ticker.C:
-			s.wheel.advance(time.Now())
-		case <-s.wake:
+		case <-sh.ticker.C:
+			sh.wheel.advance(time.Now())
+		case <-sh.wake:
 		}
-		for s.slice() {
-			if s.outbox != nil {
-				s.outbox.Flush()
+		for sh.slice() {
+			if sh.outbox != nil {
+				sh.outbox.Flush()
 			}
 			select {
 			case <-ctx.Done():
 				return
-			case <-s.ticker.C:
-				s.wheel.advance(time.Now())
+			case <-sh.ticker.C:
+				sh.wheel.advance(time.Now())
 			default:
 			}
-			// Those just woken run before the next slice adds to them.
+			// Let the goroutines just woken run before the next slice wakes more.
 			runtime.Gosched()
 		}
 	}
 }
 
-// slice calls the holders of some of the members whose deadline has come, wakes some of the topic
-// whose turn it is, and serves some of those that are to be served; false if there
-// were none of any.
-func (s *shard) slice() bool {
-	busy := s.wheel.ring(sliceSize)
-	busy = s.serve(sliceSize) || busy
-	l := s.dequeue()
+// slice does a bounded part of the shard's work: it reports some deadlines, serves some
+// scheduled subscribers and wakes some subscribers of the next queued log. It reports
+// whether there was anything to do.
+func (sh *shard) slice() (busy bool) {
+	busy = sh.wheel.fire(sliceSize)
+	busy = sh.serve(sliceSize) || busy
+	l := sh.dequeueLog()
 	if l == nil {
 		return busy
 	}
-	batch, more := l.walk(s.batch[:0])
+	batch, more := l.walk(sh.batch[:0])
 	if more {
-		s.enqueue(l)
+		sh.enqueueLog(l)
 	}
 	for _, sub := range batch {
-		sub.member.queueUnread(sub)
+		sub.subscriber.queueUnread(sub)
 	}
 	clear(batch)
 	return true

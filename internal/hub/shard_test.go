@@ -9,18 +9,18 @@ import (
 	"pubsub"
 )
 
-// crowd returns n members of topic that sleep.
-func crowd(t testing.TB, h *Hub, topic pubsub.Topic, n int) []*peer {
+// sleepers returns n sleeping subscribers of topic.
+func sleepers(t testing.TB, h *Hub, topic pubsub.Topic, n int) []*peer {
 	peers := make([]*peer, n)
 	for i := range peers {
 		peers[i] = newPeer(h, "")
-		peers[i].open(t, topic)
+		peers[i].resume(t, topic)
 		peers[i].drain()
 	}
 	return peers
 }
 
-func awake(peers []*peer) (n int) {
+func countAwake(peers []*peer) (n int) {
 	for _, p := range peers {
 		if p.isAwake() {
 			n++
@@ -29,20 +29,20 @@ func awake(peers []*peer) (n int) {
 	return n
 }
 
-// The members of a small topic are woken within a slice or two, however many
-// members of a large one, or deadlines, are at it. Counted in slices, not time.
+// The subscribers of a small topic are woken within a few slices, while a large topic or
+// many deadlines keep the shard busy. The test counts slices, not time.
 func TestSmallTopicDoesNotWait(t *testing.T) {
-	h := New(Options{Backplane: newPlane(), Shards: 1})
+	h := New(Options{Backplane: newBackplane(), Shards: 1})
 	s := h.shards[0]
-	large := crowd(t, h, "large", 100_000)
-	small := crowd(t, h, "small", 10)
-	other := crowd(t, h, "other", 10)
+	large := sleepers(t, h, "large", 100_000)
+	small := sleepers(t, h, "small", 10)
+	other := sleepers(t, h, "other", 10)
 	for _, p := range large {
 		p.SetDeadline(s.wheel.start.Add(tick))
 	}
 	slices := 0
 	for round := range 20 {
-		h.Deliver(plain("large", "x")) // again and again, while it is being walked
+		h.Deliver(plain("large", "x")) // repeatedly, in the middle of its walk
 		if round == 5 {
 			s.wheel.advance(s.wheel.start.Add(tick))
 		}
@@ -52,7 +52,7 @@ func TestSmallTopicDoesNotWait(t *testing.T) {
 		}
 		h.Deliver(plain("small", "x"))
 		h.Deliver(plain("other", "x"))
-		for i := 1; awake(small) < len(small) || awake(other) < len(other); i++ {
+		for i := 1; countAwake(small) < len(small) || countAwake(other) < len(other); i++ {
 			if i > 3 {
 				t.Fatalf("round %d: not awake after 3 slices", round)
 			}
@@ -62,28 +62,28 @@ func TestSmallTopicDoesNotWait(t *testing.T) {
 		for _, p := range append(small, other...) {
 			p.drain()
 		}
-		if n := awake(large); n > 2*sliceSize*slices {
-			t.Fatalf("%d members of the large topic were woken in %d slices", n, slices)
+		if n := countAwake(large); n > 2*sliceSize*slices {
+			t.Fatalf("%d subscribers of the large topic were woken in %d slices", n, slices)
 		}
 	}
 	for s.slice() {
 		slices++
 	}
-	if n := awake(large); n != len(large) {
-		t.Errorf("%d of %d members of the large topic were woken", n, len(large))
+	if n := countAwake(large); n != len(large) {
+		t.Errorf("%d of %d subscribers of the large topic were woken", n, len(large))
 	}
 	if most := len(large)/sliceSize*2 + 200; slices > most {
 		t.Errorf("%d slices, want no more than %d", slices, most)
 	}
 }
 
-// Topics take turns.
+// Topics with new messages take turns, a slice each.
 func TestTopicsTakeTurns(t *testing.T) {
-	h := New(Options{Backplane: newPlane(), Shards: 1})
+	h := New(Options{Backplane: newBackplane(), Shards: 1})
 	topics := map[pubsub.Topic][]*peer{}
 	for i := range 5 {
 		topic := pubsub.Topic(fmt.Sprint("t", i))
-		topics[topic] = crowd(t, h, topic, 10*sliceSize)
+		topics[topic] = sleepers(t, h, topic, 10*sliceSize)
 		h.Deliver(plain(topic, "x"))
 	}
 	for turn := 1; turn <= 10; turn++ {
@@ -91,32 +91,32 @@ func TestTopicsTakeTurns(t *testing.T) {
 			h.shards[0].slice()
 		}
 		for topic, peers := range topics {
-			if n := awake(peers); n != turn*sliceSize {
-				t.Errorf("turn %d: %d members of %s awake, want %d", turn, n, topic, turn*sliceSize)
+			if n := countAwake(peers); n != turn*sliceSize {
+				t.Errorf("turn %d: %d subscribers of %s awake, want %d", turn, n, topic, turn*sliceSize)
 			}
 		}
 	}
 	if h.shards[0].slice() {
-		t.Error("a slice more than there is to do")
+		t.Error("a slice without work reports work")
 	}
 }
 
-// Members are spread over the shards; each shard has a log of its own.
+// Subscribers are spread over the shards, and each shard has its own log.
 func TestShards(t *testing.T) {
 	for _, n := range []int{1, 2, 7, 1000} {
-		h := New(Options{Backplane: newPlane(), Shards: n})
+		h := New(Options{Backplane: newBackplane(), Shards: n})
 		want := min(n, 256)
 		if len(h.shards) != want {
 			t.Errorf("%d shards, want %d", len(h.shards), want)
 		}
-		peers := crowd(t, h, "t", 3*want)
-		members := map[*shard]int{}
+		peers := sleepers(t, h, "t", 3*want)
+		subscribers := map[*shard]int{}
 		for _, p := range peers {
-			members[p.shard]++
+			subscribers[p.shard]++
 		}
 		for _, s := range h.shards {
-			if members[s] != 3 {
-				t.Errorf("a shard of %d has %d members, want 3", want, members[s])
+			if subscribers[s] != 3 {
+				t.Errorf("one of %d shards has %d subscribers, want 3", want, subscribers[s])
 			}
 		}
 		h.Deliver(plain("t", "a"))
@@ -136,32 +136,32 @@ func TestShards(t *testing.T) {
 	}
 }
 
-// Run ends when it is told to, with work left.
+// Run returns when its context is done, even with work left.
 func TestRunEnds(t *testing.T) {
-	h := New(Options{Backplane: newPlane(), Shards: 2})
-	crowd(t, h, "t", 10*sliceSize)
+	h := New(Options{Backplane: newBackplane(), Shards: 2})
+	sleepers(t, h, "t", 10*sliceSize)
 	h.Deliver(plain("t", "x"))
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	h.Run(ctx)
 }
 
-// What a delivery costs does not depend on how many it reaches: appending and
-// waking allocate a constant, and reading nothing.
+// The allocations of a delivery do not depend on the number of subscribers: Deliver and
+// waking allocate a constant, and Read nothing.
 func TestDeliveryDoesNotAllocate(t *testing.T) {
-	const members, rounds = 1000, 50
-	h := New(Options{Backplane: newPlane(), Shards: 1})
-	peers := crowd(t, h, "t", members)
-	var parcels []*pubsub.PreparedMessage
-	for i := range rounds + 1 { // AllocsPerRun runs once more
-		parcels = append(parcels, plain("t", "x"), retained("t", uint64(i+1)))
+	const subscribers, rounds = 1000, 50
+	h := New(Options{Backplane: newBackplane(), Shards: 1})
+	peers := sleepers(t, h, "t", subscribers)
+	var msgs []*pubsub.PreparedMessage
+	for i := range rounds + 1 { // AllocsPerRun makes one run more
+		msgs = append(msgs, plain("t", "x"), retained("t", uint64(i+1)))
 	}
 	dst := make([]Delivery, 0, 8)
 	now := time.Now()
 	next, read := 0, 0
 	perRound := testing.AllocsPerRun(rounds, func() {
-		h.Deliver(parcels[next])
-		h.Deliver(parcels[next+1])
+		h.Deliver(msgs[next])
+		h.Deliver(msgs[next+1])
 		next += 2
 		for h.shards[0].slice() {
 		}
@@ -173,18 +173,17 @@ func TestDeliveryDoesNotAllocate(t *testing.T) {
 			}
 		}
 	})
-	if read != 2*members*(rounds+1) {
-		t.Fatalf("read %d messages, want %d", read, 2*members*(rounds+1))
+	if read != 2*subscribers*(rounds+1) {
+		t.Fatalf("read %d messages, want %d", read, 2*subscribers*(rounds+1))
 	}
-	if perRound > 2 { // the log's entries, made when the first is appended and grown
-		t.Errorf("%v allocations for 2 messages to %d members", perRound, members)
+	if perRound > 2 { // the log's entries: a new slice, which then grows
+		t.Errorf("%v allocations for 2 messages to %d subscribers", perRound, subscribers)
 	}
 }
 
-// Nor does a tick at which nothing is due, a deadline that is set again, or a
-// member that is woken by one.
+// Ticks do not allocate, whether deadlines are set, due or neither.
 func TestTicksDoNotAllocate(t *testing.T) {
-	h := New(Options{Backplane: newPlane(), Shards: 1})
+	h := New(Options{Backplane: newBackplane(), Shards: 1})
 	w := h.shards[0].wheel
 	var peers []*peer
 	for i := range 1000 {
@@ -198,10 +197,10 @@ func TestTicksDoNotAllocate(t *testing.T) {
 		w.advance(now)
 		h.shards[0].slice()
 	}); n != 0 {
-		t.Errorf("an idle tick allocates %v times", n)
+		t.Errorf("an idle tick makes %v allocations", n)
 	}
 	dst := make([]Delivery, 0, 2)
-	w.due = make([]*Subscriber, 0, len(peers)) // as it is after a tick as busy as this
+	w.due = make([]*Subscriber, 0, len(peers)) // the capacity that it has after a busy tick
 	if n := testing.AllocsPerRun(20, func() {
 		for _, p := range peers {
 			p.SetDeadline(now.Add(tick))
@@ -216,12 +215,11 @@ func TestTicksDoNotAllocate(t *testing.T) {
 			}
 		}
 	}); n != 0 {
-		t.Errorf("%d deadlines allocate %v times", len(peers), n)
+		t.Errorf("%d deadlines make %v allocations", len(peers), n)
 	}
 }
 
-// reader is a holder that reads on the goroutine that wakes the shard: the least
-// a holder can do.
+// reader is a minimal holder. Wake adds it to a list; the benchmark then calls Read.
 type reader struct {
 	*Subscriber
 	awake *[]*reader
@@ -233,14 +231,14 @@ func (r *reader) StoreFailed(error) {}
 
 func (r *reader) DeadlineReached() { r.Notify() }
 
-// BenchmarkFanOut delivers one message to 10,000 members of one topic.
+// BenchmarkFanOut delivers one message to 10,000 subscribers of one topic.
 func BenchmarkFanOut(b *testing.B) {
-	const members = 10_000
-	h := New(Options{Backplane: newPlane(), Shards: 1})
-	awake := make([]*reader, 0, members)
-	for range members {
+	const subscribers = 10_000
+	h := New(Options{Backplane: newBackplane(), Shards: 1})
+	awake := make([]*reader, 0, subscribers)
+	for range subscribers {
 		r := &reader{awake: &awake}
-		r.Subscriber = newMember(h, r, "")
+		r.Subscriber = newSubscriber(h, r, "")
 		s, err := r.Subscribe(b.Context(), "t", SubscriptionOptions{})
 		if err != nil {
 			b.Fatal(err)
@@ -266,5 +264,5 @@ func BenchmarkFanOut(b *testing.B) {
 			read()
 		}
 	}
-	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/members, "ns/member")
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/subscribers, "ns/subscriber")
 }

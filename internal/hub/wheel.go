@@ -7,102 +7,104 @@ import (
 )
 
 const (
-	// tick is the grain of deadlines.
+	// tick is the resolution of deadlines.
 	tick = 100 * time.Millisecond
-	// wheelSlots is how many ticks a turn of the wheel takes: 51.2 s. A deadline
-	// further away goes round more than once.
+	// wheelSlots is the number of ticks in a turn of the wheel, which takes 51.2 s. A
+	// deadline further away stays in its slot for several turns.
 	wheelSlots = 512
 )
 
-// wheel is a timer wheel: the deadlines of a shard's members cost two pointers
-// and half a word each, and no timer of the runtime.
+// wheel is a timer wheel for the deadlines of a shard's subscribers. A deadline costs two
+// pointers and half a word, and no timer of the runtime.
 type wheel struct {
-	start time.Time // immutable: tick 0
+	start time.Time // immutable: the time of tick 0
 
 	mu sync.Mutex
 	// guarded by mu
-	now   int64 // the last tick that was dealt with
+	now   int64 // the last tick that was handled
 	slots [wheelSlots]*Subscriber
 
-	due []*Subscriber // owned by the shard's goroutine: members whose deadline has come
+	due []*Subscriber // owned by the shard's goroutine: their deadlines have passed
 }
 
-// timer is a member's place in a wheel, but for Member.due.
+// timer links a subscriber into a slot of a wheel. Its tick is Subscriber.dueTick.
 type timer struct{ prev, next *Subscriber }
 
 func newWheel(now time.Time) *wheel { return &wheel{start: now} }
 
-// at is the first tick not before t, or the last one that can be told: 13 years
-// from the start of the wheel.
-func (w *wheel) at(t time.Time) int64 {
+// tickOf returns the first tick that is not before t. The maximum is the last tick that
+// fits into Subscriber.dueTick, 13 years after the start of the wheel.
+func (w *wheel) tickOf(t time.Time) int64 {
 	d := t.Sub(w.start)
 	n := int64(d / tick)
-	if d%tick > 0 { // not d+tick-1: d is the longest there is if t is centuries away
+	if d%tick > 0 { // d+tick-1 could overflow: d is the maximum duration if t is centuries away
 		n++
 	}
 	return min(n, math.MaxUint32)
 }
 
-func (w *wheel) set(m *Subscriber, t time.Time) {
+// set replaces the deadline of s by t. The zero time means none.
+func (w *wheel) set(s *Subscriber, t time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.unlink(m)
+	w.unlink(s)
 	if t.IsZero() {
 		return
 	}
-	m.due = uint32(max(w.at(t), w.now+1))
-	slot := &w.slots[m.due%wheelSlots]
-	m.timer.next = *slot
+	s.dueTick = uint32(max(w.tickOf(t), w.now+1))
+	slot := &w.slots[s.dueTick%wheelSlots]
+	s.timer.next = *slot
 	if *slot != nil {
-		(*slot).timer.prev = m
+		(*slot).timer.prev = s
 	}
-	*slot = m
+	*slot = s
 }
 
-func (w *wheel) remove(m *Subscriber) { w.set(m, time.Time{}) }
+func (w *wheel) remove(s *Subscriber) { w.set(s, time.Time{}) }
 
-func (w *wheel) unlink(m *Subscriber) {
-	t := &m.timer
-	if m.due == 0 {
+// unlink removes s from its slot, if it is in one; mu is held.
+func (w *wheel) unlink(s *Subscriber) {
+	t := &s.timer
+	if s.dueTick == 0 {
 		return
 	}
 	if t.prev != nil {
 		t.prev.timer.next = t.next
 	} else {
-		w.slots[m.due%wheelSlots] = t.next
+		w.slots[s.dueTick%wheelSlots] = t.next
 	}
 	if t.next != nil {
 		t.next.timer.prev = t.prev
 	}
-	*t, m.due = timer{}, 0
+	*t, s.dueTick = timer{}, 0
 }
 
-// advance collects the members whose deadline has come; ring calls their holders.
+// advance moves the subscribers whose deadlines have passed from the slots to due.
 func (w *wheel) advance(now time.Time) {
-	target := int64(now.Sub(w.start) / tick) // the last tick that has come
+	target := int64(now.Sub(w.start) / tick)
 	w.mu.Lock()
 	for w.now < target {
 		w.now++
-		for m := w.slots[w.now%wheelSlots]; m != nil; {
-			next := m.timer.next
-			if int64(m.due) <= w.now {
-				w.unlink(m)
-				w.due = append(w.due, m)
+		for s := w.slots[w.now%wheelSlots]; s != nil; {
+			next := s.timer.next
+			if int64(s.dueTick) <= w.now {
+				w.unlink(s)
+				w.due = append(w.due, s)
 			}
-			m = next
+			s = next
 		}
 	}
 	w.mu.Unlock()
 }
 
-// ring calls the holders of up to n due members and reports whether there were any.
-func (w *wheel) ring(n int) bool {
-	kept := max(0, len(w.due)-n)
-	some := len(w.due) > 0
-	for i, m := range w.due[kept:] {
-		m.deadlineCame()
-		w.due[kept+i] = nil
+// fire calls the holders of up to n due subscribers and reports whether there were any.
+func (w *wheel) fire(n int) bool {
+	rest := max(0, len(w.due)-n)
+	busy := len(w.due) > 0
+	for i, s := range w.due[rest:] {
+		s.reachDeadline()
+		w.due[rest+i] = nil
 	}
-	w.due = w.due[:kept]
-	return some
+	w.due = w.due[:rest]
+	return busy
 }

@@ -8,45 +8,25 @@ import (
 	"time"
 )
 
-// alarm is a member that notes when it was woken, and reads at once.
+// alarm is a subscriber that reads on its own goroutine and records when it was woken.
 type alarm struct {
-	*Subscriber
+	runner
 	woken []time.Time // owned by the goroutine of run
-	wake  chan struct{}
 }
 
-func (a *alarm) Wake() { a.wake <- struct{}{} }
-
-func (a *alarm) StoreFailed(error) {}
-
-func (a *alarm) DeadlineReached() { a.Notify() }
-
 func newAlarm(h *Hub) *alarm {
-	a := &alarm{wake: make(chan struct{}, 1)}
-	a.Subscriber = newMember(h, a, "")
+	a := new(alarm)
+	a.init(h)
+	a.onWake = func() { a.woken = append(a.woken, time.Now()) }
 	return a
 }
 
-func (a *alarm) run(ctx context.Context) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-a.wake:
-		}
-		a.woken = append(a.woken, time.Now())
-		for asleep := false; !asleep; {
-			_, asleep = a.Read(make([]Delivery, 0, 2), 0, time.Now())
-		}
-	}
-}
-
-// inBubble runs f with a hub at work, in a time of its own.
+// inBubble calls f with a running hub in a synctest bubble.
 func inBubble(t *testing.T, f func(ctx context.Context, h *Hub)) {
 	synctest.Test(t, func(t *testing.T) {
-		// Cancelled before the bubble ends: its goroutines must end as well.
+		// Cancel before the bubble ends, because its goroutines must end, too.
 		ctx, cancel := context.WithCancel(t.Context())
-		h := New(Options{Backplane: newPlane(), Shards: 2})
+		h := New(Options{Backplane: newBackplane(), Shards: 2})
 		go h.Run(ctx)
 		f(ctx, h)
 		cancel()
@@ -54,10 +34,10 @@ func inBubble(t *testing.T, f func(ctx context.Context, h *Hub)) {
 	})
 }
 
-// Deadlines, near ones and ones several turns away, are never early and at most
-// a tick late, and come once.
+// Deadlines, also those several turns of the wheel away, are never early, at most one
+// tick late, and reported once.
 func TestDeadlines(t *testing.T) {
-	rnd := seeded(t)
+	rnd := newRand(t)
 	inBubble(t, func(ctx context.Context, h *Hub) {
 		time.Sleep(37 * time.Millisecond) // between two ticks
 		start := time.Now()
@@ -67,7 +47,7 @@ func TestDeadlines(t *testing.T) {
 		for i := range 4000 {
 			d := time.Duration(rnd.Int64N(int64(4 * turn)))
 			if i%3 == 0 {
-				d = time.Duration(rnd.Int64N(20)) * tick // on ticks, and many alike
+				d = time.Duration(rnd.Int64N(20)) * tick // exactly on a tick, and many the same
 			}
 			a := newAlarm(h)
 			go a.run(ctx)
@@ -96,8 +76,8 @@ func TestDeadlineIsReplaced(t *testing.T) {
 		go a.run(ctx)
 		for _, c := range []struct {
 			name string
-			set  []time.Duration // after start of the case; negative: none
-			want time.Duration   // negative: not woken
+			set  []time.Duration // since start; negative means none
+			want time.Duration   // since start; negative means never
 		}{
 			{"later", []time.Duration{time.Second, 3 * time.Second}, 3 * time.Second},
 			{"sooner", []time.Duration{3 * time.Second, time.Second}, time.Second},
@@ -131,7 +111,7 @@ func TestDeadlineIsReplaced(t *testing.T) {
 				t.Errorf("%s: woken %v after %v, want once after %v", c.name, a.woken, start, c.want)
 			}
 		}
-		// One that has passed already is due at the next tick.
+		// A deadline in the past is due at the next tick.
 		a.woken = nil
 		a.SetDeadline(start.Add(-time.Hour))
 		time.Sleep(tick)
@@ -144,9 +124,9 @@ func TestDeadlineIsReplaced(t *testing.T) {
 	})
 }
 
-// Members leave a slot of many from any place in it, and the rest stays whole.
-func TestDeadlineOfOneWhoLeft(t *testing.T) {
-	rnd := seeded(t)
+// Subscribers leave any position of a slot, and the list stays intact.
+func TestDeadlineOfClosedSubscriber(t *testing.T) {
+	rnd := newRand(t)
 	inBubble(t, func(ctx context.Context, h *Hub) {
 		var alarms []*alarm
 		at := time.Now().Add(time.Second)
@@ -168,7 +148,7 @@ func TestDeadlineOfOneWhoLeft(t *testing.T) {
 		synctest.Wait()
 		for _, a := range alarms {
 			if got, want := len(a.woken), 1; closed[a] && got != 0 || !closed[a] && got != want {
-				t.Errorf("woken %d times; closed: %v", got, closed[a])
+				t.Errorf("woken %d times, closed: %v", got, closed[a])
 			}
 			a.Close()
 		}
@@ -176,9 +156,9 @@ func TestDeadlineOfOneWhoLeft(t *testing.T) {
 	})
 }
 
-// Between being due and being kicked a member may close or get another deadline.
+// A subscriber may be closed or get another deadline after its deadline was collected.
 func TestClosedWhileDue(t *testing.T) {
-	h := New(Options{Backplane: newPlane(), Shards: 1})
+	h := New(Options{Backplane: newBackplane(), Shards: 1})
 	w := h.shards[0].wheel
 	a, b := newPeer(h, ""), newPeer(h, "")
 	a.SetDeadline(w.start.Add(tick))
@@ -194,15 +174,15 @@ func TestClosedWhileDue(t *testing.T) {
 	w.advance(w.start.Add(3 * tick))
 	h.pump()
 	if b.wakes.Load() != 2 {
-		t.Error("a deadline that was set while another was due did not come")
+		t.Error("the new deadline is not reported")
 	}
 	b.Close()
 	h.checkEmpty(t)
 }
 
-// After a long pause, such as a suspended machine's, all ticks are made up for.
+// After a long pause, for example of a suspended machine, no deadline is missed.
 func TestWheelCatchesUp(t *testing.T) {
-	h := New(Options{Backplane: newPlane(), Shards: 1})
+	h := New(Options{Backplane: newBackplane(), Shards: 1})
 	w := h.shards[0].wheel
 	var peers []*peer
 	for i := range 3 * wheelSlots {
@@ -214,26 +194,26 @@ func TestWheelCatchesUp(t *testing.T) {
 	h.pump()
 	for i, p := range peers {
 		if due := i <= 2*wheelSlots; p.isAwake() != due {
-			t.Errorf("tick %d: awake is %v", i, p.isAwake())
+			t.Errorf("tick %d: awake = %v", i, p.isAwake())
 		}
 	}
 }
 
-// A member that is awake when its deadline comes has a look before it sleeps.
+// A subscriber that is awake at its deadline calls Read once more before it sleeps.
 func TestDeadlineWhileAwake(t *testing.T) {
-	h := New(Options{Backplane: newPlane(), Shards: 1})
+	h := New(Options{Backplane: newBackplane(), Shards: 1})
 	w := h.shards[0].wheel
 	p := newPeer(h, "")
-	p.open(t, "t")
+	p.resume(t, "t")
 	p.SetDeadline(w.start.Add(tick))
 	w.advance(w.start.Add(tick))
 	h.pump()
 	if p.wakes.Load() != 1 {
-		t.Errorf("woken %d times without having slept", p.wakes.Load())
+		t.Errorf("woken %d times without sleeping in between", p.wakes.Load())
 	}
-	for range 2 { // the subscription, the deadline
+	for range 2 { // for the subscription, then for the deadline
 		if _, asleep := p.Read(make([]Delivery, 0, 2), 0, time.Now()); asleep {
-			t.Error("asleep without having seen to the deadline")
+			t.Error("asleep before the deadline was handled")
 		}
 	}
 	if _, asleep := p.Read(make([]Delivery, 0, 2), 0, time.Now()); !asleep {

@@ -16,36 +16,36 @@ import (
 	"pubsub"
 )
 
-// Export writes what b keeps to w. It has a part of it in memory at a time: some 8
-// MiB of messages, or one that is longer.
+// Export writes the keys and retained messages of b to w. It holds about 8 MiB of messages
+// in memory at a time, or one message that is longer.
 //
-// What is published meanwhile may be in it or not; each topic is as it was at some
-// time between begin and end.
+// The export need not be a snapshot: for each topic it has the message that was retained
+// at some time between the beginning and the end.
 func Export(ctx context.Context, w io.Writer, b Store, o Options) (Summary, error) {
 	buffered := bufio.NewWriterSize(w, 256<<10)
-	e := &exporter{store: b, o: o, w: buffered, sum: sha256.New()}
+	e := &exporter{store: b, o: o, w: buffered, hash: sha256.New()}
 	e.encoder = json.NewEncoder(&e.line)
 	e.encoder.SetEscapeHTML(false)
 	if err := e.run(ctx); err != nil {
 		return Summary{}, err
 	}
-	e.done.SHA256 = hex.EncodeToString(e.sum.Sum(nil))
-	if err := e.write(footer{e.done.Messages, e.done.Keys, e.done.SHA256}); err != nil {
+	e.sum.SHA256 = hex.EncodeToString(e.hash.Sum(nil))
+	if err := e.write(footer{e.sum.Messages, e.sum.Keys, e.sum.SHA256}); err != nil {
 		return Summary{}, err
 	}
-	return e.done, buffered.Flush()
+	return e.sum, buffered.Flush()
 }
 
-// exporter is one Export.
+// exporter is the state of an Export.
 type exporter struct {
 	store   Store
 	o       Options
 	w       io.Writer
-	sum     hash.Hash
+	hash    hash.Hash
 	line    bytes.Buffer
-	encoder *json.Encoder // to line
+	encoder *json.Encoder // writes to line
 	pace    pace
-	done    Summary
+	sum     Summary
 }
 
 func (e *exporter) run(ctx context.Context) error {
@@ -90,13 +90,13 @@ func (e *exporter) keys(ctx context.Context) error {
 		if err := e.write(l); err != nil {
 			return fmt.Errorf("signing key %q: %w", pubsub.Printable(keys[i].ID), err)
 		}
-		e.done.Keys++
+		e.sum.Keys++
 	}
 	return nil
 }
 
-// messages writes the messages of the topics of page. They are read at once: a
-// store that is far away reads many as quickly as one.
+// messages writes the retained messages of the topics in page. It reads them concurrently,
+// because a remote store takes hardly longer for many than for one.
 func (e *exporter) messages(ctx context.Context, page []pubsub.Message) error {
 	type result struct {
 		m   pubsub.Message
@@ -118,16 +118,16 @@ func (e *exporter) messages(ctx context.Context, page []pubsub.Message) error {
 		switch {
 		case r.err != nil:
 			return fmt.Errorf("reading topic %q: %w", t, r.err)
-		case !r.ok: // it has just been cleared, or has expired
+		case !r.ok: // cleared or expired since it was listed
 			continue
 		}
 		e.pace.add(&r.m)
 		if err := e.write(lineOfMessage(&r.m)); err != nil {
 			return fmt.Errorf("topic %q: %w", t, err)
 		}
-		e.done.Messages++
+		e.sum.Messages++
 	}
-	e.o.progress(Progress{Messages: e.done.Messages, Bytes: e.done.Bytes})
+	e.o.progress(Progress{Messages: e.sum.Messages, Bytes: e.sum.Bytes})
 	return nil
 }
 
@@ -138,15 +138,15 @@ func (e *exporter) write(v any) error {
 		return err
 	}
 	if e.line.Len() > maxLine {
-		return fmt.Errorf("a line of %d bytes, and no import takes more than %d", e.line.Len(), maxLine)
+		return fmt.Errorf("its line has %d bytes, and an import accepts only %d", e.line.Len(), maxLine)
 	}
-	e.sum.Write(e.line.Bytes())
+	e.hash.Write(e.line.Bytes())
 	n, err := e.w.Write(e.line.Bytes())
-	e.done.Bytes += int64(n)
+	e.sum.Bytes += int64(n)
 	return err
 }
 
-// Count returns how many messages an export of b has now.
+// Count returns the number of messages that an export of b would have now.
 func Count(ctx context.Context, b pubsub.Store) (int, error) {
 	n := 0
 	var after pubsub.Topic
@@ -163,17 +163,17 @@ func Count(ctx context.Context, b pubsub.Store) (int, error) {
 	}
 }
 
-// pace says how many messages to ask a store for at once: as many as take up so
-// many bytes, if they are as long as those before. The zero value has not met any.
+// pace decides how many messages to request from a store at once, from the mean length of
+// the messages so far. The zero value is ready to use.
 type pace struct{ messages, bytes int }
 
 const (
-	// paceBytes is what is read at once.
+	// paceBytes bounds the messages that are read concurrently.
 	paceBytes = 8 << 20
-	// pageBytes is how much the messages of a page of topics may take up: a store
-	// may have to read them to list them.
+	// pageBytes bounds the messages of a page of topics, because a store may have to read
+	// messages to list their topics.
 	pageBytes = 64 << 20
-	// firstBytes is how long the first message is supposed to be.
+	// firstBytes is the assumed length of the first message.
 	firstBytes = 64 << 10
 )
 
@@ -184,8 +184,8 @@ func (p *pace) add(m *pubsub.Message) {
 
 func (p *pace) mean() int { return (firstBytes + p.bytes) / (1 + p.messages) }
 
-// batch is how many messages to read at once.
+// batch returns the number of messages to read concurrently.
 func (p *pace) batch() int { return max(1, min(paceBytes/(1+p.mean()), 256)) }
 
-// page is how many topics to list at once.
+// page returns the number of topics to list at once.
 func (p *pace) page() int { return max(1, min(pageBytes/(1+p.mean()), 8192)) }

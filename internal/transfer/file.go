@@ -9,15 +9,15 @@ import (
 	"path/filepath"
 )
 
-// WriteFile makes a file of what write writes: whole, or not at all. It has
-// another name until it is on the disk, and then replaces what has its name. From
-// the first byte nobody but the owner can read it: it may hold secrets.
+// WriteFile creates a file, or replaces it, atomically with the output of write. The file
+// has a temporary name until it is on disk. Its mode is 0600 from the beginning, because
+// it may contain secrets.
 func WriteFile(name string, write func(io.Writer) error) error {
 	switch fi, err := os.Stat(name); {
 	case err == nil && fi.IsDir():
-		return fmt.Errorf("%s is a directory; name a file in it", name)
+		return fmt.Errorf("%s is a directory; give the name of a file", name)
 	case err == nil && !fi.Mode().IsRegular():
-		return fmt.Errorf("%s is no regular file and cannot be replaced; name another", name)
+		return fmt.Errorf("%s is not a regular file and cannot be replaced; use another name", name)
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return err
 	}

@@ -11,9 +11,8 @@ import (
 	"pubsub/internal/transfer"
 )
 
-// only returns the name of the only file in dir, and checks that nobody else can
-// read it.
-func only(t *testing.T, dir string) string {
+// onlyFile returns the name of the only file in dir, and checks that its mode is 0600.
+func onlyFile(t *testing.T, dir string) string {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
 	if err != nil || len(entries) != 1 {
@@ -31,17 +30,17 @@ func TestWriteFile(t *testing.T) {
 	name := filepath.Join(dir, "file")
 	content := func(want string) {
 		t.Helper()
-		only(t, dir)
+		onlyFile(t, dir)
 		if b, err := os.ReadFile(name); string(b) != want || err != nil {
 			t.Errorf("%q, %v; want %q", b, err, want)
 		}
 	}
-	// It has its name when it is whole, and its mode at once.
+	// The file has its mode from the beginning, and its name only when it is complete.
 	old := syscall.Umask(0)
 	defer syscall.Umask(old)
 	err := transfer.WriteFile(name, func(w io.Writer) error {
-		if only(t, dir) == "file" {
-			t.Error("the file has its name too early")
+		if onlyFile(t, dir) == "file" {
+			t.Error("the file has its name before it is complete")
 		}
 		_, err := io.WriteString(w, "first")
 		return err
@@ -50,7 +49,7 @@ func TestWriteFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	content("first")
-	// A failure leaves what there was, and nothing else.
+	// A failure leaves the old file, and no other.
 	broken := errors.New("broken")
 	if err := transfer.WriteFile(name, func(w io.Writer) error {
 		io.WriteString(w, "half")
@@ -59,7 +58,7 @@ func TestWriteFile(t *testing.T) {
 		t.Errorf("%v, want %v", err, broken)
 	}
 	content("first")
-	// A file that others can read is replaced by one that they cannot.
+	// A file that others can read is replaced by a private one.
 	if err := os.Chmod(name, 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -68,14 +67,14 @@ func TestWriteFile(t *testing.T) {
 	}
 	content("second")
 
-	unwritten := func(io.Writer) error { t.Error("something was written"); return nil }
-	if err := transfer.WriteFile(dir, unwritten); err == nil {
+	unexpected := func(io.Writer) error { t.Error("write was called"); return nil }
+	if err := transfer.WriteFile(dir, unexpected); err == nil {
 		t.Error("a directory was replaced")
 	}
-	if err := transfer.WriteFile(os.DevNull, unwritten); err == nil {
+	if err := transfer.WriteFile(os.DevNull, unexpected); err == nil {
 		t.Error("a device was replaced")
 	}
-	if err := transfer.WriteFile(filepath.Join(dir, "none", "file"), unwritten); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("no directory: %v", err)
+	if err := transfer.WriteFile(filepath.Join(dir, "none", "file"), unexpected); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("in a missing directory: %v", err)
 	}
 }

@@ -11,8 +11,8 @@ import (
 	"pubsub/internal/transfer"
 )
 
-// Whatever follows the first line, it is imported whole or refused, and what was
-// imported is exported again.
+// FuzzImport imports files with random bytes after the first line. Each is imported
+// completely or refused, and every imported message is exported again.
 func FuzzImport(f *testing.F) {
 	const head = `{"format":"pubsub-store","version":1,"exported":"2026-01-02T03:04:05Z"}` + "\n"
 	clock := func() time.Time { return time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC) }
@@ -28,7 +28,7 @@ func FuzzImport(f *testing.F) {
 	}
 	f.Add(bytes.TrimPrefix(export(f, source, o), []byte(head)))
 	f.Fuzz(func(t *testing.T, rest []byte) {
-		// With a footer that fits, what comes before it is all that can be wrong.
+		// A correct footer lets the fuzzer find errors in the lines before it.
 		body := bytes.TrimSuffix(append([]byte(head), rest...), []byte("\n"))
 		file := []byte(rewrite(string(body)))
 		if bytes.Contains(rest, []byte(`{"messages"`)) {

@@ -11,31 +11,30 @@ import (
 	"pubsub"
 )
 
-// probe is a topic that nobody can publish to. An import clears it to begin with.
-const probe pubsub.Topic = "$pubsub/import"
+// probeTopic is a topic that clients cannot publish to. An import begins by clearing it.
+const probeTopic pubsub.Topic = "$pubsub/import"
 
-// Import puts into b what the export r holds, as it reads it: whoever does not
-// trust r calls [Check] before. An import that failed or was cut off can be run
-// again, with the same file or a later one.
+// Import puts the keys and messages of the export r into b while it reads r. If r may be
+// damaged, call [Check] first. An import that failed or was interrupted can be repeated,
+// with the same file or a later one.
 //
-// A message is put into the store if its topic has none there, or one that was
-// published earlier. So an import never goes back: a topic that has had a message
-// since, or was cleared, keeps that; what is there already stays as it is, with
-// its version. Two things are not known: a clear that is more than
-// [pubsub.ClearMarkerTTL] old, and, if b has other writers, what they publish to a
-// topic in the moment between the look at it and the write.
+// A message is put into the store if the topic has no message there, or one that was
+// published earlier. So an import never replaces a newer message or a newer clear, and a
+// message that is already in the store keeps its version. There are two exceptions: a
+// clear older than [pubsub.ClearMarkerTTL] is unknown, and a message from another writer
+// is replaced if it arrives between the check of its topic and the write.
 //
-// A signing key is added if there is none of its id. A key that was deleted since
+// A signing key is added if the store has none with its id. A key that was deleted since
 // the export is added again.
 //
-// Each message is read back once it has been acknowledged. The error is one that
-// Check has, or one of the store's, in a [*LineError]; [ErrKeyDiffers] and
-// [ErrNotKept] are its own. What was done until then is in the Result.
+// Each message is read back after it was acknowledged. The error is one of Check or of the
+// store, in a [*LineError], or [ErrKeyDiffers] or [ErrNotStored]. The Result counts
+// everything that was done until then.
 func Import(ctx context.Context, r io.Reader, b Store, o Options) (Result, error) {
 	im := &importer{store: b, o: o}
-	// A version of the store, without which Last does not tell of clears; and the
-	// store is found to take messages before anything is changed.
-	v, err := b.Put(ctx, pubsub.Message{Topic: probe, Retain: true, Published: o.now()})()
+	// This Put returns a version of the store, which Last needs to report clears. It also
+	// shows whether the store accepts messages, before anything else is changed.
+	v, err := b.Put(ctx, pubsub.Message{Topic: probeTopic, Retain: true, Published: o.now()})()
 	if err != nil {
 		return Result{}, fmt.Errorf("writing to the store: %w", err)
 	}
@@ -65,30 +64,31 @@ func Import(ctx context.Context, r io.Reader, b Store, o Options) (Result, error
 	return im.result, err
 }
 
-// maxBatch is how many messages are imported at once: they share a write to the
-// disk, or a way to a store that is far away.
+// maxBatch is the number of messages that are imported concurrently, so that they share a
+// write to the disk, or a round trip to a remote store.
 const maxBatch = 256
 
-// importer is one Import. Its fields belong to the goroutine that called it.
+// importer is the state of an Import. Its fields belong to the goroutine that called it.
 type importer struct {
 	store  Store
 	o      Options
-	origin pubsub.Version // older than all of the store's
+	origin pubsub.Version // older than all versions of the store
 
 	batch      []step
 	batchBytes int
 	result     Result
-	messages   int // of all batches
+	messages   int // in all batches so far
 }
 
-// step is a message on its way into the store.
+// step is the import of one message.
 type step struct {
-	line int
-	m    pubsub.Message
-	did  outcome
-	err  error
+	line    int
+	m       pubsub.Message
+	outcome outcome
+	err     error
 }
 
+// outcome is the outcome of a step without an error.
 type outcome int
 
 const (
@@ -119,13 +119,13 @@ func (im *importer) key(ctx context.Context, line int, k pubsub.Key) error {
 	return nil
 }
 
-// flush imports the batch. read is how much of the file has been.
+// flush imports the batch. read is the number of bytes of the file that were read.
 func (im *importer) flush(ctx context.Context, read int64) error {
 	var wg sync.WaitGroup
 	for i := range im.batch {
 		wg.Go(func() {
 			s := &im.batch[i]
-			s.did, s.err = im.message(ctx, &s.m)
+			s.outcome, s.err = im.message(ctx, &s.m)
 		})
 	}
 	wg.Wait()
@@ -136,13 +136,13 @@ func (im *importer) flush(ctx context.Context, read int64) error {
 		case s.err != nil && failed == nil:
 			failed = &LineError{s.line, fmt.Errorf("topic %q: %w", pubsub.Printable(string(s.m.Topic)), s.err)}
 		case s.err != nil:
-		case s.did == imported:
+		case s.outcome == imported:
 			im.result.Imported++
-		case s.did == present:
+		case s.outcome == present:
 			im.result.Present++
-		case s.did == newer:
+		case s.outcome == newer:
 			im.result.Newer++
-		case s.did == expired:
+		case s.outcome == expired:
 			im.result.Expired++
 		}
 	}
@@ -155,7 +155,7 @@ func (im *importer) flush(ctx context.Context, read int64) error {
 	return failed
 }
 
-// message imports m, if that is to be.
+// message imports m, unless it has expired or the store has a message as new.
 func (im *importer) message(ctx context.Context, m *pubsub.Message) (outcome, error) {
 	if m.Expired(im.o.now()) {
 		return expired, nil
@@ -180,14 +180,14 @@ func (im *importer) message(ctx context.Context, m *pubsub.Message) (outcome, er
 	case ok && have.Version == v && same(&have, m):
 		return imported, nil
 	case ok && have.Version != v && have.Version.Newer(v):
-		return imported, nil // and replaced since
+		return imported, nil // and replaced by another writer since
 	case m.Expired(im.o.now()):
 		return expired, nil
 	}
-	return 0, ErrNotKept
+	return 0, ErrNotStored
 }
 
-// same reports whether a message of the store is that of the file.
+// same reports whether the store has the message m of the file. Versions do not count.
 func same(have, m *pubsub.Message) bool {
 	return have.Published.Equal(m.Published) && have.HasTTL == m.HasTTL && have.TTL == m.TTL &&
 		have.Sender == m.Sender && bytes.Equal(have.Properties, m.Properties) && bytes.Equal(have.Data, m.Data)

@@ -18,12 +18,11 @@ const (
 	formatVersion = 1
 )
 
-// maxLine is the length of the longest line, its end included. A message of 16
-// MiB, the longest that any server takes, fits: it is text of which at worst every
-// byte is escaped.
+// maxLine is the maximal length of a line in bytes, with its end. The largest message that
+// a server can accept, of 16 MiB, fits even if it is text and every byte is escaped.
 const maxLine = 40 << 20
 
-// The lines of a file, by the key that each begins with.
+// The beginnings of the lines of a file, by kind.
 var (
 	headerStart  = []byte(`{"format":`)
 	keyStart     = []byte(`{"id":`)
@@ -62,18 +61,18 @@ type footer struct {
 
 func lineOfKey(k *pubsub.Key) (*keyLine, error) {
 	if !utf8.ValidString(k.ID) {
-		return nil, fmt.Errorf("signing key %q: its id is not UTF-8; delete the key, or export without keys", k.ID)
+		return nil, fmt.Errorf("signing key %q: the id is not UTF-8; delete the key, or export without keys", k.ID)
 	}
 	l := &keyLine{ID: k.ID, Created: k.Created.UTC()}
-	l.Value, l.Base64 = spell([]byte(k.Value))
+	l.Value, l.Base64 = encodeContent([]byte(k.Value))
 	return l, nil
 }
 
 func (l *keyLine) key() (pubsub.Key, error) {
-	value, err := read(l.Value, l.Base64)
+	value, err := decodeContent(l.Value, l.Base64)
 	switch {
 	case l.ID == "":
-		return pubsub.Key{}, errors.New("a key without an id")
+		return pubsub.Key{}, errors.New("key without an id")
 	case err != nil:
 		return pubsub.Key{}, err
 	}
@@ -91,33 +90,33 @@ func lineOfMessage(m *pubsub.Message) *messageLine {
 		at = at.UTC()
 		l.Expires = &at
 	}
-	l.Data, l.Base64 = spell(m.Data)
+	l.Data, l.Base64 = encodeContent(m.Data)
 	return l
 }
 
 func (l *messageLine) message() (pubsub.Message, error) {
 	t, err := pubsub.ParseTopic(l.Topic)
 	if err != nil {
-		return pubsub.Message{}, fmt.Errorf("%q is no topic", pubsub.Printable(l.Topic))
+		return pubsub.Message{}, fmt.Errorf("%q is not a topic", pubsub.Printable(l.Topic))
 	}
 	m := pubsub.Message{Topic: t, Retain: true, Published: l.Published.UTC(), Sender: string(l.Sender), Properties: l.Properties}
-	if m.Data, err = read(l.Data, l.Base64); err != nil {
+	if m.Data, err = decodeContent(l.Data, l.Base64); err != nil {
 		return pubsub.Message{}, err
 	}
 	if l.Expires != nil {
-		// The difference is cut at 292 years, which is more than a TTL can be.
-		life := l.Expires.Sub(l.Published)
-		if life <= 0 || life%time.Second != 0 || life/time.Second > math.MaxUint32 {
-			return pubsub.Message{}, fmt.Errorf("it expires %v after it was published, and that takes whole seconds from 1 to %d", life, uint32(math.MaxUint32))
+		// The difference is limited to 292 years, more than any TTL.
+		ttl := l.Expires.Sub(l.Published)
+		if ttl <= 0 || ttl%time.Second != 0 || ttl/time.Second > math.MaxUint32 {
+			return pubsub.Message{}, fmt.Errorf("the message expires %v after it was published, which is not a whole number of seconds from 1 to %d", ttl, uint32(math.MaxUint32))
 		}
-		m.HasTTL, m.TTL = true, uint32(life/time.Second)
+		m.HasTTL, m.TTL = true, uint32(ttl/time.Second)
 	}
 	return m, nil
 }
 
-// spell returns content as text if it is some, else as bytes. What would be long
-// in JSON is no text.
-func spell(b []byte) (text *string, raw []byte) {
+// encodeContent returns b as text if it is plain text, and as raw bytes otherwise. Control
+// characters, which are long in JSON, do not count as plain text.
+func encodeContent(b []byte) (text *string, raw []byte) {
 	if !utf8.Valid(b) {
 		return nil, b
 	}
@@ -130,11 +129,11 @@ func spell(b []byte) (text *string, raw []byte) {
 	return &s, nil
 }
 
-// read returns what spell was given.
-func read(text *string, raw []byte) ([]byte, error) {
+// decodeContent is the reverse of encodeContent.
+func decodeContent(text *string, raw []byte) ([]byte, error) {
 	switch {
 	case text != nil && raw != nil:
-		return nil, errors.New("content in two spellings")
+		return nil, errors.New("both text and base64")
 	case text != nil:
 		raw = []byte(*text)
 	}
@@ -144,8 +143,8 @@ func read(text *string, raw []byte) ([]byte, error) {
 	return raw, nil
 }
 
-// decode reads a line, without its end, into v. It takes nothing that encoding
-// would not have written, but for spaces and the order of keys.
+// decode decodes a line, without its end, into v. It accepts only lines that an export
+// could contain, except for white space and the order of keys.
 func decode(line []byte, v any) error {
 	if !utf8.Valid(line) {
 		return errors.New("not UTF-8")

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -21,8 +22,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// seeded returns a source of random numbers whose seed is printed.
-func seeded(t *testing.T) *rand.Rand {
+// newRand returns a source of random numbers and logs its seed.
+func newRand(t *testing.T) *rand.Rand {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	return rand.New(rand.NewPCG(seed, 0))
@@ -38,15 +39,20 @@ func openLocal(t testing.TB, o local.Options) *local.Backplane {
 	if err != nil {
 		t.Fatal(err)
 	}
+	closeAfter(t, b)
+	return b
+}
+
+// closeAfter closes b after the test.
+func closeAfter(t testing.TB, b io.Closer) {
 	t.Cleanup(func() {
 		if err := b.Close(); err != nil {
 			t.Error(err)
 		}
 	})
-	return b
 }
 
-// openNATS returns a backplane on a real NATS server of its own.
+// openNATS returns a backplane on its own, real NATS server.
 func openNATS(t testing.TB) *nats.Backplane {
 	t.Helper()
 	s, err := server.NewServer(&server.Options{
@@ -67,15 +73,11 @@ func openNATS(t testing.TB) *nats.Backplane {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		if err := b.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	closeAfter(t, b)
 	return b
 }
 
-// put makes m its topic's retained message.
+// put puts m as a retained message.
 func put(t testing.TB, b pubsub.Store, m pubsub.Message) pubsub.Version {
 	t.Helper()
 	m.Retain = true
@@ -86,7 +88,7 @@ func put(t testing.TB, b pubsub.Store, m pubsub.Message) pubsub.Version {
 	return v
 }
 
-// export returns the file of what b keeps.
+// export returns an export of b.
 func export(t testing.TB, b transfer.Store, o transfer.Options) []byte {
 	t.Helper()
 	var file bytes.Buffer
@@ -95,12 +97,12 @@ func export(t testing.TB, b transfer.Store, o transfer.Options) []byte {
 		t.Fatal(err)
 	}
 	if s.Bytes != int64(file.Len()) {
-		t.Errorf("the export is said to have %d bytes and has %d", s.Bytes, file.Len())
+		t.Errorf("the summary says %d bytes, but the export has %d", s.Bytes, file.Len())
 	}
 	return file.Bytes()
 }
 
-// importAll puts file into b.
+// importAll imports file into b.
 func importAll(t testing.TB, file []byte, b transfer.Store, o transfer.Options) transfer.Result {
 	t.Helper()
 	r, err := transfer.Import(t.Context(), bytes.NewReader(file), b, o)
@@ -110,9 +112,9 @@ func importAll(t testing.TB, file []byte, b transfer.Store, o transfer.Options) 
 	return r
 }
 
-// kept returns all that b keeps, in words, without versions and without the topics
-// of but.
-func kept(t testing.TB, b transfer.Store, but map[pubsub.Topic]pubsub.Version) string {
+// contents describes the messages and keys of b, without versions and without the topics in
+// except.
+func contents(t testing.TB, b transfer.Store, except map[pubsub.Topic]pubsub.Version) string {
 	t.Helper()
 	var s strings.Builder
 	list, err := b.List(t.Context(), "", "", 1<<20)
@@ -120,7 +122,7 @@ func kept(t testing.TB, b transfer.Store, but map[pubsub.Topic]pubsub.Version) s
 		t.Fatal(err)
 	}
 	for _, l := range list {
-		if _, ok := but[l.Topic]; ok {
+		if _, ok := except[l.Topic]; ok {
 			continue
 		}
 		m, ok, err := b.Last(t.Context(), l.Topic, pubsub.Version{})
@@ -139,7 +141,7 @@ func kept(t testing.TB, b transfer.Store, but map[pubsub.Topic]pubsub.Version) s
 	return s.String()
 }
 
-// randomTopic returns any valid topic.
+// randomTopic returns a random valid topic.
 func randomTopic(r *rand.Rand) pubsub.Topic {
 	for {
 		var b []byte
@@ -159,7 +161,7 @@ func randomTopic(r *rand.Rand) pubsub.Topic {
 	}
 }
 
-// randomBytes returns up to most bytes of any kind, at least one.
+// randomBytes returns at least one and about most bytes at most, of a random kind.
 func randomBytes(r *rand.Rand, most int) []byte {
 	b := make([]byte, 1+r.IntN(1+r.IntN(most)))
 	kind := r.IntN(4)
@@ -181,7 +183,7 @@ func randomBytes(r *rand.Rand, most int) []byte {
 	return b
 }
 
-// randomMessage returns a message that lives for an hour at least.
+// randomMessage returns a message that does not expire for an hour.
 func randomMessage(r *rand.Rand, now time.Time) pubsub.Message {
 	m := pubsub.Message{
 		Topic:     randomTopic(r),

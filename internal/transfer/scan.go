@@ -14,8 +14,8 @@ import (
 	"pubsub"
 )
 
-// Check reads an export to its end and returns what it holds. The error is
-// [ErrNewerFormat] or [ErrDamaged], mostly in a [*LineError], or one of r or ctx.
+// Check reads an export to its end and returns its summary. The error is [ErrNewerFormat]
+// or [ErrDamaged], usually in a [*LineError], or one of r or ctx.
 func Check(ctx context.Context, r io.Reader, o Options) (Summary, error) {
 	n := 0
 	return scan(ctx, r, visitor{
@@ -29,54 +29,53 @@ func Check(ctx context.Context, r io.Reader, o Options) (Summary, error) {
 	})
 }
 
-// visitor takes what is in an export, line by line. Its errors end the scan.
+// visitor receives the keys and messages of an export, in order. An error ends the scan.
 type visitor struct {
 	key func(line int, k pubsub.Key) error
-	// message is also told how many bytes were read up to the message's end.
+	// read is the number of bytes up to the end of the message's line.
 	message func(line int, m pubsub.Message, read int64) error
 }
 
-// scan reads an export to its end, as Check does.
+// scan reads an export to its end. Its errors are those of Check and of v.
 func scan(ctx context.Context, r io.Reader, v visitor) (Summary, error) {
-	s := &scanner{r: bufio.NewReaderSize(r, 256<<10), sum: sha256.New(), v: v}
+	s := &scanner{r: bufio.NewReaderSize(r, 256<<10), hash: sha256.New(), v: v}
 	for ctx.Err() == nil {
 		line, err := s.next()
 		if err != nil {
 			return Summary{}, err
 		}
-		whole, err := s.take(line)
+		last, err := s.visit(line)
 		if err != nil {
 			return Summary{}, err
 		}
-		if whole {
-			s.done.Bytes = s.read
-			return s.done, nil
+		if last {
+			s.sum.Bytes = s.read
+			return s.sum, nil
 		}
 	}
 	return Summary{}, ctx.Err()
 }
 
-// scanner is one scan.
+// scanner is the state of a scan.
 type scanner struct {
 	r    *bufio.Reader
 	v    visitor
-	long []byte // a line that is longer than the buffer of r
-	line int    // the number of the last line
-	read int64  // bytes, up to its end
-	sum  hash.Hash
-	done Summary
+	long []byte // buffer for a line that is longer than the buffer of r
+	line int    // number of the last line
+	read int64  // bytes up to its end
+	hash hash.Hash
+	sum  Summary
 
 	lastID    string
 	lastTopic pubsub.Topic
 }
 
-// damaged makes an [ErrDamaged] about the last line.
+// damaged returns an [ErrDamaged] for the last line.
 func (s *scanner) damaged(format string, args ...any) error {
 	return &LineError{s.line, fmt.Errorf("%w: %w; make a new export", ErrDamaged, fmt.Errorf(format, args...))}
 }
 
-// next reads a line. It is as long as it is: nothing is allocated for what a file
-// only claims to hold.
+// next reads a line. It allocates only for bytes that it has read.
 func (s *scanner) next() ([]byte, error) {
 	s.line++
 	s.long = s.long[:0]
@@ -97,15 +96,16 @@ func (s *scanner) next() ([]byte, error) {
 		case err == io.EOF && s.read == 0:
 			return nil, s.damaged("the file is empty")
 		case err == io.EOF:
-			return nil, s.damaged("the file is cut short here")
+			return nil, s.damaged("the file ends here, before its last line")
 		default:
-			return nil, fmt.Errorf("line %d cannot be read: %w", s.line, err)
+			return nil, fmt.Errorf("cannot read line %d: %w", s.line, err)
 		}
 	}
 }
 
-// take takes a line; whole says that it was the last one.
-func (s *scanner) take(line []byte) (whole bool, err error) {
+// visit passes the key or message in a line to the visitor. last reports whether it was the
+// last line.
+func (s *scanner) visit(line []byte) (last bool, err error) {
 	text := line[:len(line)-1]
 	if s.line == 1 {
 		err = s.header(text)
@@ -118,27 +118,27 @@ func (s *scanner) take(line []byte) (whole bool, err error) {
 		case bytes.HasPrefix(text, footerStart):
 			return true, s.footer(text)
 		default:
-			err = s.damaged("no line of an export")
+			err = s.damaged("not a line of an export")
 		}
 	}
-	s.sum.Write(line)
+	s.hash.Write(line)
 	return false, err
 }
 
 func (s *scanner) header(text []byte) error {
 	if !bytes.HasPrefix(text, headerStart) {
-		return s.damaged("the file does not begin as an export does")
+		return s.damaged("the file is not an export")
 	}
-	// A later release may have more to say: the version is looked at first.
+	// Check the version before err, because a later release may add keys.
 	var h header
 	err := decode(text, &h)
 	switch {
 	case h.Version > formatVersion && h.Format == formatName:
-		return &LineError{s.line, fmt.Errorf("%w: format %d, and this release reads up to %d; use the release that wrote it, or a later one", ErrNewerFormat, h.Version, formatVersion)}
+		return &LineError{s.line, fmt.Errorf("%w: the file has format %d, and this release reads formats up to %d; use the release that wrote it, or a later one", ErrNewerFormat, h.Version, formatVersion)}
 	case err != nil:
 		return s.damaged("%w", err)
 	case h.Format != formatName || h.Version < 1:
-		return s.damaged("the file does not begin as an export does")
+		return s.damaged("the file is not an export")
 	}
 	return nil
 }
@@ -153,12 +153,12 @@ func (s *scanner) key(text []byte) error {
 	case err != nil:
 		return s.damaged("%w", err)
 	case s.lastTopic != "":
-		return s.damaged("a signing key after messages")
+		return s.damaged("signing key after the messages")
 	case k.ID <= s.lastID:
 		return s.damaged("signing key %q does not come after %q in byte order", pubsub.Printable(k.ID), pubsub.Printable(s.lastID))
 	}
 	s.lastID = k.ID
-	s.done.Keys++
+	s.sum.Keys++
 	return s.v.key(s.line, k)
 }
 
@@ -175,29 +175,29 @@ func (s *scanner) message(text []byte) error {
 		return s.damaged("topic %q does not come after %q in byte order", pubsub.Printable(string(m.Topic)), pubsub.Printable(string(s.lastTopic)))
 	}
 	s.lastTopic = m.Topic
-	s.done.Messages++
+	s.sum.Messages++
 	return s.v.message(s.line, m, s.read)
 }
 
-// footer compares what was read with what was written.
+// footer compares the lines that were read with the footer.
 func (s *scanner) footer(text []byte) error {
 	var f footer
 	if err := decode(text, &f); err != nil {
 		return s.damaged("%w", err)
 	}
-	s.done.SHA256 = hex.EncodeToString(s.sum.Sum(nil))
+	s.sum.SHA256 = hex.EncodeToString(s.hash.Sum(nil))
 	switch {
-	case f.Messages != s.done.Messages || f.Keys != s.done.Keys:
-		return s.damaged("the file was written with %d messages and %d keys, and has %d and %d", f.Messages, f.Keys, s.done.Messages, s.done.Keys)
-	case f.SHA256 != s.done.SHA256:
-		return s.damaged("the lines before it have the SHA-256 checksum %s, and were written with %s", s.done.SHA256, pubsub.Printable(f.SHA256))
+	case f.Messages != s.sum.Messages || f.Keys != s.sum.Keys:
+		return s.damaged("the file was written with %d messages and %d keys, but has %d and %d", f.Messages, f.Keys, s.sum.Messages, s.sum.Keys)
+	case f.SHA256 != s.sum.SHA256:
+		return s.damaged("the lines before this one were written with the SHA-256 checksum %s, but have %s", pubsub.Printable(f.SHA256), s.sum.SHA256)
 	}
 	switch _, err := s.r.ReadByte(); {
 	case err == nil:
 		s.line++
-		return s.damaged("there is something after the last line")
+		return s.damaged("the file continues after its last line")
 	case !errors.Is(err, io.EOF):
-		return fmt.Errorf("the end cannot be read: %w", err)
+		return fmt.Errorf("cannot read the end of the file: %w", err)
 	}
 	return nil
 }

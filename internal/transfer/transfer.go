@@ -1,24 +1,23 @@
-// Package transfer carries what a broker keeps, retained messages and signing
-// keys, from one store to another, through a file of JSON lines:
+// Package transfer copies retained messages and signing keys from one store to another
+// through a file of JSON lines:
 //
 //	{"format":"pubsub-store","version":1,"exported":"2026-01-02T03:04:05Z"}
 //	{"id":"0123456789abcdef","value":"…","created":"2026-01-01T00:00:00Z"}
 //	{"topic":"news","published":"…","expires":"…","data":"hello"}
 //	{"messages":1,"keys":1,"sha256":"…"}
 //
-// The first line names the format. Then come the keys in byte order of their ids,
-// and the messages in byte order of their topics. The last line counts them, and
-// has the checksum of all lines before it, their ends included.
+// The first line names the format. The keys follow, in byte order of their ids, and then
+// the messages, in byte order of their topics. The last line has their numbers and the
+// SHA-256 checksum of all lines before it, with their line ends.
 //
-// Times are RFC 3339 with as many digits as they need. "expires" is there if the
-// message does, so that the time that it spends in the file counts. Content that
-// is no plain text is "base64" in place of "data", or of a key's "value".
-// "properties" are the MQTT properties that travel with the message, as
-// [pubsub.Message] has them, and "sender" is who published it; both are base64.
+// Times are in the format of RFC 3339, with as many digits as they need. A message that
+// expires has "expires", so the time that it spends in the file counts towards its TTL.
+// Content that is not plain text is in "base64" instead of "data", or instead of a key's
+// "value". "properties" and "sender" are those fields of a [pubsub.Message], in base64.
 //
-// Versions stay behind: the other store gives its own. So do the markers of
-// clears: a subscriber that resumes with a version of another store gets what is
-// retained there, so there is nothing for them to tell.
+// Versions are not copied, because the other store assigns its own. Markers of clears are
+// not copied either: a subscriber that resumes with a version of another store gets the
+// topic's retained message in any case.
 package transfer
 
 import (
@@ -30,19 +29,19 @@ import (
 )
 
 var (
-	// ErrNewerFormat says that a later release has written the file.
+	// ErrNewerFormat means that a later release has written the file.
 	ErrNewerFormat = errors.New("export of a newer format")
-	// ErrDamaged says that the file is not as it was written.
+	// ErrDamaged means that the file was changed since it was written.
 	ErrDamaged = errors.New("export damaged")
-	// ErrKeyDiffers says that the store has another key of the same id.
-	ErrKeyDiffers = errors.New("the store has a signing key of that id with another value")
-	// ErrNotKept says that the store does not have what it has acknowledged.
-	ErrNotKept = errors.New("the store has acknowledged the message and does not have it")
+	// ErrKeyDiffers means that the store has another key with the same id.
+	ErrKeyDiffers = errors.New("the store has a signing key with the same id and another value")
+	// ErrNotStored means that the store acknowledged a message but does not have it.
+	ErrNotStored = errors.New("the store acknowledged the message but does not have it")
 )
 
-// LineError is an error with the line of the file that it is about.
+// LineError is an error in a line of the file.
 type LineError struct {
-	Line int // the first is 1
+	Line int // the first line is 1
 	Err  error
 }
 
@@ -50,7 +49,7 @@ func (e *LineError) Error() string { return fmt.Sprintf("line %d: %v", e.Line, e
 
 func (e *LineError) Unwrap() error { return e.Err }
 
-// Store is the part of a [pubsub.Backplane] that keeps something.
+// Store is the part of a [pubsub.Backplane] that keeps messages and keys.
 type Store interface {
 	pubsub.Store
 	pubsub.Keyring
@@ -58,11 +57,11 @@ type Store interface {
 
 // Options are the settings of an export or import. The zero value works.
 type Options struct {
-	// WithoutKeys leaves the signing keys out.
+	// WithoutKeys omits the signing keys.
 	WithoutKeys bool
-	// Progress, if not nil, is told again and again how far it is.
+	// Progress, if not nil, is called repeatedly with the progress so far.
 	Progress func(Progress)
-	// Now tells the time by which messages expire; nil is [time.Now].
+	// Now returns the time by which messages expire; nil means [time.Now].
 	Now func() time.Time
 }
 
@@ -79,13 +78,13 @@ func (o *Options) progress(p Progress) {
 	}
 }
 
-// Progress is how far an export or import is.
+// Progress is the progress of an export or import.
 type Progress struct {
-	Messages int   // that were written or read
-	Bytes    int64 // of the file
+	Messages int   // written or read so far
+	Bytes    int64 // of the file, so far
 }
 
-// Summary is what a file holds.
+// Summary describes the contents of a file.
 type Summary struct {
 	Messages, Keys int
 	Bytes          int64
@@ -93,20 +92,20 @@ type Summary struct {
 	SHA256 string
 }
 
-// Result is what an import did. The numbers of messages and keys that it met are
-// those of the Summary; if it failed, that is empty.
+// Result is the outcome of an import. The Summary is that of the file, or empty if the
+// import failed.
 type Result struct {
 	Summary
-	// Imported messages are in the store now, and were read back.
+	// Imported is the number of messages that were written to the store and read back.
 	Imported int
-	// Present messages were there already.
+	// Present is the number of messages that the store had already.
 	Present int
-	// Newer is how many topics have a message in the store, or were cleared there,
-	// no earlier than the message of the file was published.
+	// Newer is the number of messages that were skipped because the store has a message
+	// or a clear of the same topic that is at least as new.
 	Newer int
-	// Expired messages were left out.
+	// Expired is the number of messages that were skipped because they have expired.
 	Expired int
-	// KeysImported and KeysPresent are the keys that were added, and those that
-	// were there already.
+	// KeysImported is the number of keys that were added, and KeysPresent the number of
+	// keys that the store had already.
 	KeysImported, KeysPresent int
 }

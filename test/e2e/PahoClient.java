@@ -1,5 +1,5 @@
 // Subscribes with Paho's Java client over a WebSocket, publishes one message at QoS 1,
-// and prints what happens, a line each. The arguments are URL TOKEN TOPIC.
+// and prints a line for each event. The arguments are URL TOKEN TOPIC.
 
 import java.nio.charset.StandardCharsets;
 import org.eclipse.paho.mqttv5.client.*;

@@ -1,12 +1,12 @@
-// What a test has a JavaScript client do, in Node and in a browser alike. Each
-// function of the agent takes one object and may return a promise of a value;
-// what happens by itself is told to emit. Payloads are base64 on their way
-// between the test and the client.
+// A JavaScript client under the control of a test, in Node or in a browser. Each
+// function of the agent takes one object and may return a promise of a value.
+// Events of the client go to emit. Payloads are base64 between the test and the
+// client.
 
 const toBase64 = (bytes) => btoa(String.fromCharCode(...bytes))
 const fromBase64 = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0))
 
-// once returns a promise of the next such event of an EventTarget.
+// once returns a promise of the next event of that name of an EventTarget.
 const once = (target, type) =>
   new Promise((resolve) => target.addEventListener(type, resolve, { once: true }))
 
@@ -51,8 +51,8 @@ export function newAgent(mqtt, emit) {
       })
     },
 
-    // subscribe resolves to the reason codes of the SUBACK. It sends a SUBSCRIBE
-    // also where MQTT.js, left alone, knows of the subscription already.
+    // subscribe resolves to the reason codes of the SUBACK. It also sends a SUBSCRIBE
+    // for a subscription that MQTT.js already has.
     async subscribe({ topics, options = {} }) {
       const { properties, ...rest } = options
       const map = Object.fromEntries(
@@ -83,8 +83,8 @@ export function newAgent(mqtt, emit) {
 
     // The browser itself
 
-    // listen resolves when the stream is open, or refused. It comes back after an
-    // error if it is to stay.
+    // listen resolves when the stream is open, or refused. With stay, it reconnects
+    // after an error.
     async listen({ url, stay }) {
       const source = new EventSource(url)
       const index = sources.push(source) - 1
@@ -115,7 +115,7 @@ export function newAgent(mqtt, emit) {
   }
 }
 
-// mqttBuffer returns what MQTT.js takes as bytes: a Buffer where there is one.
+// mqttBuffer returns bytes for MQTT.js: a Buffer, if the platform has it.
 function mqttBuffer(mqtt, bytes) {
   return globalThis.Buffer ? globalThis.Buffer.from(bytes) : bytes
 }

@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// TestPageReadsRefusals: an EventSource cannot read the body of an error, so a
-// refusal is an event; fetch sees the status and the text from another origin.
+// TestPageReadsRefusals: an EventSource cannot read the body of an error, so a refusal is an event.
+// A page of another origin can read the status and the text by fetch.
 func TestPageReadsRefusals(t *testing.T) {
 	b := startBroker(t)
 	token := b.token(t, []string{"mine"}, []string{"mine"})
@@ -46,12 +46,12 @@ func TestPageReadsRefusals(t *testing.T) {
 	}
 	page.do(t, "post", map[string]any{"url": b.events("topic", "theirs"), "token": token, "payload": []byte("x")}, &response)
 	if response.Status != 403 || response.Body != "Cannot publish to topic: theirs\n" {
-		t.Errorf("fetch was answered %+v", response)
+		t.Errorf("the response to fetch is %+v", response)
 	}
 }
 
-// TestPageReadsEnvelopes: with envelope=true a page knows the topic of each
-// message and gets every byte, CR included.
+// TestPageReadsEnvelopes: with envelope=true a page gets the topic of each message, and every byte,
+// CR included.
 func TestPageReadsEnvelopes(t *testing.T) {
 	b := startBroker(t)
 	topics := []string{"a", "b"}
@@ -85,9 +85,9 @@ func TestPageReadsEnvelopes(t *testing.T) {
 	}
 }
 
-// TestPageComesBackAfterDrain: an EventSource that a server closed while it shut
-// down comes back by itself, after the wait that it was told, and resumes.
-func TestPageComesBackAfterDrain(t *testing.T) {
+// TestPageReconnectsAfterDrain: an EventSource whose server has shut down reconnects after the
+// retry that the server sent, and resumes.
+func TestPageReconnectsAfterDrain(t *testing.T) {
 	b := startBroker(t, "--drain-timeout", "1s")
 	token := b.token(t, []string{"t"}, []string{"t"})
 	c := newPageClient(t, b, token)
@@ -103,9 +103,8 @@ func TestPageComesBackAfterDrain(t *testing.T) {
 	expect(t, c.next(t), "t", []byte("after"), true)
 }
 
-// TestReadmePageBehindProxy: the README's page comes back by itself after the
-// broker behind a proxy was away, though a 502 closes an EventSource for good, and
-// resumes where it was.
+// TestReadmePageBehindProxy: the README's page reconnects after an outage of the broker behind a
+// proxy, and resumes, although a 502 closes an EventSource for good.
 func TestReadmePageBehindProxy(t *testing.T) {
 	b := startBroker(t)
 	proxy := startNginx(t, b)
@@ -127,14 +126,14 @@ func TestReadmePageBehindProxy(t *testing.T) {
 	page.do(t, "click", map[string]any{"selector": "#connect"}, nil)
 	page.do(t, "see", map[string]any{"text": "before"}, nil)
 
-	// Away for 8 s, and until the browser has given up once and the page has tried
-	// once more in vain.
+	// The outage lasts 8 s, and until the browser has given up once and the page has then failed to
+	// reconnect once.
 	b.crash()
 	killed := time.Now()
 	proxy.process.await(t, "two requests were answered with 502", func(stdout, _ string) bool {
 		return strings.Count(stdout, "GET /events 502") >= 2
 	})
-	time.Sleep(time.Until(killed.Add(8 * time.Second))) // it is how long the broker is away that is tested
+	time.Sleep(time.Until(killed.Add(8 * time.Second))) // the length of the outage matters
 	b.start(t)
 	b.mustPost(t, token, []byte("after"), "topic", "demo", "retain", "true")
 	page.do(t, "see", map[string]any{"text": "after"}, nil)
@@ -145,8 +144,8 @@ func TestReadmePageBehindProxy(t *testing.T) {
 	}
 }
 
-// nginx is an nginx in front of a broker, with its defaults. It writes a line
-// "METHOD PATH STATUS" to standard output when it has answered a request.
+// nginx is an nginx in front of a broker, with its default settings. It writes a line "METHOD PATH
+// STATUS" to standard output after each response.
 type nginx struct {
 	url     string
 	process *process
@@ -185,8 +184,8 @@ http {
 	return n
 }
 
-// TestAllowedOrigins: with allowed-origins a browser lets only the pages listed
-// there read and publish.
+// TestAllowedOrigins: with allowed-origins a browser lets only pages of the listed origins read and
+// publish.
 func TestAllowedOrigins(t *testing.T) {
 	page, origin := openPageOrigin(t)
 	stranger := openPage(t)
@@ -200,14 +199,14 @@ func TestAllowedOrigins(t *testing.T) {
 	var response struct{ Status int }
 	page.do(t, "post", post, &response)
 	if response.Status != 200 {
-		t.Errorf("the listed origin was answered %d", response.Status)
+		t.Errorf("the response to the listed origin is %d", response.Status)
 	}
 	page.do(t, "connect", connect(), nil)
 
 	if stranger.try(t, "post", post, nil) == "" {
-		t.Error("a page of an origin that is not listed could read the answer")
+		t.Error("a page of an unlisted origin could read the response")
 	}
 	if stranger.try(t, "connect", connect(), nil) == "" {
-		t.Error("a page of an origin that is not listed could connect by MQTT")
+		t.Error("a page of an unlisted origin could connect by MQTT")
 	}
 }

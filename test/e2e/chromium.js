@@ -30,13 +30,13 @@ page.on('console', (message) => {
   emit({ kind: 'console', text: message.text() })
 })
 
-// Which protocol carried each response: "http/1.1" or "h2".
+// The protocol of each response: "http/1.1" or "h2".
 const network = await browser.newCDPSession(page)
 await network.send('Network.enable')
 network.on('Network.responseReceived', ({ response }) =>
   emit({ kind: 'response', url: response.url, protocol: response.protocol }))
 
-// What a person does with a page; everything else is done by the agent in it.
+// A person's actions; the agent in the page does everything else.
 const person = {
   open: ({ url }) => page.goto(url),
   fill: ({ selector, text }) => page.fill(selector, text),

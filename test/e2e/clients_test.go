@@ -8,31 +8,31 @@ import (
 	"testing"
 )
 
-// client is a real client program. Its methods fail the test if what they ask
-// of it does not succeed within [patience].
+// client is a real client program. Its methods fail the test if they do not succeed within
+// [patience].
 type client interface {
 	// subscribe returns once the subscription is live.
 	subscribe(t *testing.T, topics ...string)
-	// publish returns once the message is accepted, or, where the protocol has
-	// no answer, sent.
+	// publish returns when the message is accepted, or, without a response in the
+	// protocol, sent.
 	publish(t *testing.T, topic string, payload []byte, retain bool)
 	// next waits for the next message.
 	next(t *testing.T) message
-	// resume returns once the client is subscribed again after a crash of the
-	// server. All but curl come back by themselves.
+	// resume returns when the client has subscribed again after a crash of the
+	// server. All but curl reconnect by themselves.
 	resume(t *testing.T)
 }
 
-// message is a message as a client got it.
+// message is a message that a client has received.
 type message struct {
-	topic   string // "" where the protocol does not say
+	topic   string // "" if the protocol does not name it
 	payload []byte
 	// retained: for MQTT the RETAIN flag; for SSE whether the event had an id
 	// of its own, which live retained messages have too.
 	retained bool
 }
 
-// kinds are the clients that the same story is told with.
+// kinds are the clients that take part in TestClients.
 var kinds = []struct {
 	name string
 	mqtt bool
@@ -45,14 +45,13 @@ var kinds = []struct {
 	{"autopaho", true, newPahoClient},
 }
 
-// TestClients tells the same story with each client: it subscribes, publishes,
-// receives from the other protocol, gets what was retained, and comes back after
-// a crash of the server.
+// TestClients: each client subscribes, publishes, receives messages of the other protocol, gets the
+// retained messages, and resumes after a crash of the server.
 func TestClients(t *testing.T) {
 	for _, kind := range kinds {
 		t.Run(kind.name, func(t *testing.T) {
-			// A topic whose name needs escaping in a query, in an event id and
-			// in a path; and one on which nothing happens after its first value.
+			// A topic that needs escaping in a query, in an event id and in a
+			// path, and one with a single message.
 			busy, quiet := "café/1:2,3 %41", "quiet"
 			topics := []string{busy, quiet}
 			b := startBroker(t)
@@ -65,8 +64,8 @@ func TestClients(t *testing.T) {
 			byMQTT.subscribe(t, topics...)
 			all := []client{c, byHTTP, byMQTT}
 
-			// Everyone publishes, everyone receives, in every direction.
-			binary := make([]byte, 256) // every byte, so no valid UTF-8
+			// Each client publishes to all clients.
+			binary := make([]byte, 256) // every byte, so not valid UTF-8
 			for i := range binary {
 				binary[i] = byte(i)
 			}
@@ -85,7 +84,7 @@ func TestClients(t *testing.T) {
 						}
 					})
 					if t.Failed() {
-						t.FailNow() // what follows would read the wrong messages
+						t.FailNow() // the next steps would read the wrong messages
 					}
 				}
 			}
@@ -114,7 +113,7 @@ func TestClients(t *testing.T) {
 				for range topics {
 					m := late.next(t)
 					if !m.retained {
-						t.Errorf("the retained %q does not say so", m.payload)
+						t.Errorf("the retained message %q is not marked as retained", m.payload)
 					}
 					got[string(m.payload)] = true
 				}
@@ -151,7 +150,7 @@ func TestClients(t *testing.T) {
 	}
 }
 
-// step runs a step of a story. A story ends with its first step that fails.
+// step runs a step of a test as a subtest. The test ends with the first step that fails.
 func step(t *testing.T, name string, f func(t *testing.T)) {
 	t.Helper()
 	if !t.Run(name, f) {
@@ -172,10 +171,10 @@ func expect(t *testing.T, m message, topic string, payload []byte, retained bool
 	}
 }
 
-// untilNewest reads what a client gets after a crash that it had read v3 and q1
-// before, and v4 was published after. A stream of events resumes: it gets v4
-// and nothing else. An MQTT session is new: it gets the retained message of
-// each topic, that is q1, and v4, perhaps after v3 if it was back before v4.
+// untilNewest reads until v4, after a crash before which the client had read v3 and q1, and after
+// which v4 was published. A stream of events resumes, so it gets only v4. An MQTT session is new,
+// so it gets the retained message of each topic, q1 and v4, perhaps after v3 if it reconnected
+// before v4.
 func untilNewest(t *testing.T, c client, mqtt bool) {
 	t.Helper()
 	if !mqtt {

@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// curl runs curl to its end and returns what it printed.
+// curl runs curl to its end and returns its output.
 func curl(t *testing.T, args ...string) string {
 	t.Helper()
 	return run(t, "", "curl", append([]string{"-sS", "--max-time", "30"}, args...)...)
@@ -52,7 +52,7 @@ func encodeQuery(pairs []string) string {
 	return q.Encode()
 }
 
-// event is one server-sent event as curl printed it.
+// event is a server-sent event in curl's output.
 type event struct {
 	kind  string
 	id    string
@@ -60,14 +60,14 @@ type event struct {
 	data  string
 }
 
-// payload returns the content of the message that the event carries.
+// payload returns the content of a message event.
 func (e event) payload(t *testing.T) []byte {
 	t.Helper()
 	if e.kind == "message" {
 		return []byte(e.data)
 	}
 	if e.kind != "message-base64" {
-		t.Fatalf("an event that is no message: %+v", e)
+		t.Fatalf("not a message event: %+v", e)
 	}
 	b, err := base64.StdEncoding.DecodeString(e.data)
 	if err != nil {
@@ -80,10 +80,10 @@ func (e event) payload(t *testing.T) []byte {
 type curlStream struct {
 	process *process
 	events  chan event // closed when curl has ended
-	retry   string     // the last retry field; to be read once events is closed
+	retry   string     // the last retry field; read it after events is closed
 }
 
-// openCurl has curl read the URL, with further arguments for curl.
+// openCurl starts a curl that reads the URL. args are further arguments for curl.
 func openCurl(t *testing.T, url string, args ...string) *curlStream {
 	t.Helper()
 	args = append([]string{"-sS", "-N", "-k"}, append(args, url)...)
@@ -95,8 +95,8 @@ func openCurl(t *testing.T, url string, args ...string) *curlStream {
 	return s
 }
 
-// read splits what curl prints into events. A real EventSource checks the
-// details of the format; this is for lines that end in LF.
+// read splits curl's output into events. It only knows lines that end in LF: a real EventSource
+// checks the details of the format.
 func (s *curlStream) read() {
 	defer s.process.wait()
 	defer close(s.events)
@@ -129,7 +129,7 @@ func (s *curlStream) read() {
 	}
 }
 
-// next returns the next event that is no keep-alive.
+// next returns the next event that is not a keep-alive.
 func (s *curlStream) next(t *testing.T) event {
 	t.Helper()
 	late := time.After(patience)
@@ -137,7 +137,7 @@ func (s *curlStream) next(t *testing.T) event {
 		select {
 		case e, ok := <-s.events:
 			if !ok {
-				t.Fatalf("the stream that curl reads has ended (%v)", s.process.cmd.ProcessState)
+				t.Fatalf("curl's stream has ended (%v)", s.process.cmd.ProcessState)
 			}
 			if e.kind != "keep-alive" {
 				return e
@@ -148,8 +148,8 @@ func (s *curlStream) next(t *testing.T) event {
 	}
 }
 
-// curlClient subscribes and publishes by HTTP alone. It comes back as a script
-// around curl would: with the last id that it saw.
+// curlClient subscribes and publishes by HTTP alone. It resumes like a script around curl: with the
+// last id that it has read.
 type curlClient struct {
 	broker *broker
 	token  string

@@ -17,20 +17,19 @@ import (
 	"time"
 )
 
-// silent keeps a broker from sending keep-alives, behind which what is held back
-// somewhere would come.
+// silent keeps a broker from sending keep-alives, which would push out bytes that a proxy or client
+// holds back.
 var silent = []string{"--sse-keep-alive", "10m"}
 
-// TestEventSourceLibraries: each library takes up a durable stream again where a
-// server that was killed has cut it. The topic is beyond Latin-1, which a header
-// cannot carry: its id must be one that the library can send back. A library that
-// takes a body that was cut for a whole one does not come back.
+// TestEventSourceLibraries: each library resumes a durable stream that was cut by a killed server.
+// The topic has characters beyond Latin-1, which a header cannot carry, so the id must be one that
+// the library can send back. A library that takes a cut body for a complete one does not reconnect.
 func TestEventSourceLibraries(t *testing.T) {
 	for _, library := range []string{
 		"eventsource 2", "eventsource 4", "undici", "eventsource-client", "@microsoft/fetch-event-source",
 	} {
 		t.Run(library, func(t *testing.T) {
-			t.Parallel() // each waits a second or more before it comes back
+			t.Parallel() // each waits a second or more before it reconnects
 			const topic = "ł"
 			b := startBroker(t)
 			token := b.token(t, []string{topic}, []string{topic})
@@ -44,14 +43,14 @@ func TestEventSourceLibraries(t *testing.T) {
 			b.crash()
 			b.start(t)
 			nextEvent(t, s, "stream-open", "")
-			// Whoever could not send the id gets the first message again.
+			// A library that cannot send the id gets the first message again.
 			b.mustPost(t, token, []byte("second"), "topic", topic, "retain", "true")
 			nextEvent(t, s, "message", "second")
 		})
 	}
 }
 
-// nextEvent fails the test unless the next event is of that kind and text.
+// nextEvent checks that the next event has that kind and text.
 func nextEvent(t *testing.T, s *script, kind, text string) scriptEvent {
 	t.Helper()
 	e := s.await(t, "stream-open", "keep-alive", "message", "stream-error", "resolved", "rejected")
@@ -61,7 +60,7 @@ func nextEvent(t *testing.T, s *script, kind, text string) scriptEvent {
 	return e
 }
 
-// pythonStream is a read_stream.py that reads a stream.
+// pythonStream is a read_stream.py with a stream.
 type pythonStream struct {
 	process *process
 	lines   chan pythonLine // closed when the stream has ended
@@ -93,7 +92,7 @@ func openPython(t *testing.T, args ...string) *pythonStream {
 	return s
 }
 
-// next returns what comes next; ok is false at the end of the stream.
+// next returns the next line. ok is false at the end of the stream.
 func (s *pythonStream) next(t *testing.T) (l pythonLine, ok bool) {
 	t.Helper()
 	select {
@@ -119,7 +118,7 @@ func TestRequestsReadsAtOnce(t *testing.T) {
 			}
 		}
 	}
-	// What comes behind the blank line of an event would push the line out.
+	// The stream must send nothing after the blank line of an event that would push the line out.
 	expectLines("event: stream-open", "data: ")
 	for i := range 3 {
 		text := fmt.Sprint("message ", i)
@@ -128,9 +127,9 @@ func TestRequestsReadsAtOnce(t *testing.T) {
 	}
 }
 
-// TestHTTPXSSE: httpx-sse passes a lone retry field on as an empty message, which is
-// how a topic looks that was cleared. Draining, the server sends a keep-alive that
-// names the wait; the stream is taken up again behind it.
+// TestHTTPXSSE: httpx-sse passes on a lone retry field as an empty message, which looks like a
+// cleared topic. So a draining server sends a keep-alive with the retry field, and the stream
+// resumes after it.
 func TestHTTPXSSE(t *testing.T) {
 	const topic = "ł"
 	b := startBroker(t, silent...)
@@ -152,14 +151,14 @@ func TestHTTPXSSE(t *testing.T) {
 		t.Errorf("after SIGTERM the exit status is %d", status)
 	}
 	if l := expectEvent(s, "keep-alive", ""); l.Retry < 1000 || l.Retry > 10_000 {
-		t.Errorf("the wait is %d ms", l.Retry)
+		t.Errorf("the retry is %d ms", l.Retry)
 	}
 	if l, ok := s.next(t); ok {
 		t.Errorf("after the end of the stream: %+v", l)
 	}
 	<-s.process.exited
 	if code := s.process.cmd.ProcessState.ExitCode(); code != 0 {
-		t.Errorf("the stream has not ended well: status %d", code)
+		t.Errorf("the stream did not end cleanly: status %d", code)
 	}
 
 	b.start(t)
@@ -169,7 +168,7 @@ func TestHTTPXSSE(t *testing.T) {
 	expectEvent(s, "message", "second")
 }
 
-// throughProxy fails the test unless events come at once through the proxy at addr.
+// throughProxy checks that events arrive through the proxy at addr without delay.
 func throughProxy(t *testing.T, b *broker, addr string) {
 	t.Helper()
 	token := b.token(t, []string{"t"}, []string{"t"})
@@ -190,7 +189,7 @@ func throughProxy(t *testing.T, b *broker, addr string) {
 	}
 }
 
-// awaitPort returns once somebody listens on addr.
+// awaitPort waits until a process listens on addr.
 func awaitPort(t *testing.T, p *process, addr string) {
 	t.Helper()
 	for end := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
@@ -210,7 +209,7 @@ func awaitPort(t *testing.T, p *process, addr string) {
 	}
 }
 
-// TestVarnish: Varnish with nothing but a backend passes events on at once.
+// TestVarnish: Varnish with only a backend configured passes events on without delay.
 func TestVarnish(t *testing.T) {
 	b := startBroker(t, silent...)
 	addr, dir := freeAddress(t), t.TempDir()
@@ -223,15 +222,15 @@ func TestVarnish(t *testing.T) {
 	if err := os.WriteFile(vcl, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	// Without its jail, which would want users of its own; it ends with the test.
+	// Without its jail, which needs users of its own. It ends with the test.
 	p := start(t, "varnishd", true, exec.Command("/usr/sbin/varnishd",
 		"-F", "-j", "none", "-n", filepath.Join(dir, "varnish"), "-a", addr, "-f", vcl, "-s", "malloc,16m"))
 	awaitPort(t, p, addr)
 	throughProxy(t, b, addr)
 }
 
-// TestCompressingMiddleware: express with compression, to a client that takes gzip,
-// passes events on at once.
+// TestCompressingMiddleware: express with compression passes events on without delay to a client
+// that accepts gzip.
 func TestCompressingMiddleware(t *testing.T) {
 	b := startBroker(t, silent...)
 	addr := freeAddress(t)
@@ -244,9 +243,8 @@ func TestCompressingMiddleware(t *testing.T) {
 	throughProxy(t, b, addr)
 }
 
-// TestPageIsRefusedOnce: an EventSource whose token is wrong comes back after a minute
-// or more, while the same browser comes back every few seconds to a server that names
-// no wait.
+// TestPageIsRefusedOnce: an EventSource with a wrong token reconnects after a minute or more, while
+// the same browser reconnects every few seconds to a server that sends no retry.
 func TestPageIsRefusedOnce(t *testing.T) {
 	t.Parallel()
 	visits := make(chan struct{}, 100)
@@ -266,16 +264,16 @@ func TestPageIsRefusedOnce(t *testing.T) {
 		select {
 		case <-visits:
 		case <-time.After(patience):
-			t.Fatal("Chromium does not come back at all")
+			t.Fatal("Chromium does not reconnect at all")
 		}
 	}
-	if n := strings.Count(b.process.err.String(), "msg=refused"); n != 1 {
+	if n := strings.Count(b.process.err.String(), `msg="client refused"`); n != 1 {
 		t.Errorf("%d requests", n)
 	}
 }
 
-// TestPolyfillFromAnotherOrigin: the browser build of eventsource 2 sends Cache-Control,
-// for which a page of another origin has to ask.
+// TestPolyfillFromAnotherOrigin: the browser build of eventsource 2 sends Cache-Control, which
+// needs a CORS preflight.
 func TestPolyfillFromAnotherOrigin(t *testing.T) {
 	b := startBroker(t)
 	token := b.token(t, []string{"t"}, []string{"t"})

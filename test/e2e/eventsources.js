@@ -1,4 +1,4 @@
-// Event-source libraries in Node; the one to use is the first argument.
+// Event-source libraries in Node. The first argument selects one.
 
 import * as fetchEventSource from '@microsoft/fetch-event-source'
 import * as eventsourceClient from 'eventsource-client'
@@ -12,7 +12,7 @@ const kinds = ['stream-open', 'keep-alive', 'message', 'stream-error']
 const tell = (kind, data, id) =>
   emit({ kind: kind || 'message', text: data, id: id ?? '' })
 
-// standard listens with a class that does as the browsers' EventSource.
+// standard listens with a class that works like the browsers' EventSource.
 const standard = (EventSource) => (url) => {
   const source = new EventSource(url)
   for (const kind of kinds) {
@@ -28,7 +28,7 @@ const libraries = {
     eventsourceClient.createEventSource({ url, onMessage: ({ event, data, id }) => tell(event, data, id) })
   },
   '@microsoft/fetch-event-source': (url) => {
-    // It is written for browsers, and asks these of them.
+    // The library is written for browsers and needs these.
     globalThis.window = globalThis
     globalThis.document = { hidden: false, addEventListener() {}, removeEventListener() {} }
     fetchEventSource

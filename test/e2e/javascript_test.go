@@ -16,7 +16,7 @@ import (
 	"time"
 )
 
-// script is a running node.js or chromium.js; lines.js has the conversation.
+// script is a running node.js or chromium.js. lines.js documents the conversation with it.
 type script struct {
 	process *process
 	events  chan scriptEvent // closed when the script has ended
@@ -26,7 +26,7 @@ type script struct {
 	waiting map[int]chan scriptAnswer // guarded by mu
 }
 
-// scriptEvent is something that happened to a JavaScript client by itself.
+// scriptEvent is an event of a JavaScript client.
 type scriptEvent struct {
 	Kind       string
 	Topic      string
@@ -64,7 +64,7 @@ func startScript(t *testing.T, file string, args ...string) *script {
 	}
 	go s.read()
 	t.Cleanup(func() { // runs before the process is killed
-		s.process.stdin.Close() // a script ends with its input, and its browser with it
+		s.process.stdin.Close() // the script and its browser end with the input
 		select {
 		case <-s.process.exited:
 		case <-time.After(patience):
@@ -101,7 +101,7 @@ func (s *script) read() {
 	}
 }
 
-// try has the script do something, and returns the error that it answers with.
+// try makes the script do something, and returns the error in its answer.
 func (s *script) try(t *testing.T, name string, with, result any) (failure string) {
 	t.Helper()
 	answer := make(chan scriptAnswer, 1)
@@ -128,14 +128,14 @@ func (s *script) try(t *testing.T, name string, with, result any) (failure strin
 			}
 		}
 	case <-s.process.exited:
-		t.Fatalf("%s ended while it was to %s", s.process.name, name)
+		t.Fatalf("%s ended during %s", s.process.name, name)
 	case <-time.After(patience):
 		t.Fatalf("%s: %s has not been answered within %v", s.process.name, name, patience)
 	}
 	return ""
 }
 
-// do has the script do something that must succeed.
+// do makes the script do something that must succeed.
 func (s *script) do(t *testing.T, name string, with, result any) {
 	t.Helper()
 	if failure := s.try(t, name, with, result); failure != "" {
@@ -143,7 +143,7 @@ func (s *script) do(t *testing.T, name string, with, result any) {
 	}
 }
 
-// await returns the next event of one of the kinds, passing over others.
+// await returns the next event of one of the kinds, and skips others.
 func (s *script) await(t *testing.T, kinds ...string) scriptEvent {
 	t.Helper()
 	late := time.After(patience)
@@ -159,20 +159,19 @@ func (s *script) await(t *testing.T, kinds ...string) scriptEvent {
 				}
 			}
 		case <-late:
-			t.Fatalf("%s has told of no %q within %v", s.process.name, kinds, patience)
+			t.Fatalf("%s has not sent %q within %v", s.process.name, kinds, patience)
 		}
 	}
 }
 
-// openPage starts a Chromium that shows page.html, which another origin than the
-// broker's serves.
+// openPage starts a Chromium that shows page.html from another origin than the broker's.
 func openPage(t *testing.T) *script {
 	t.Helper()
 	s, _ := openPageOrigin(t)
 	return s
 }
 
-// openPageOrigin is openPage that also returns the origin of the page.
+// openPageOrigin is openPage, and also returns the origin of the page.
 func openPageOrigin(t *testing.T) (s *script, origin string) {
 	t.Helper()
 	return openPageAt(t, "/page.html")
@@ -206,8 +205,8 @@ func connectMQTTJS(t *testing.T, s *script, b *broker, token string) client {
 	return &mqttJSClient{s}
 }
 
-// mqttOptions are the options that MQTT.js connects with. It sends a password
-// only together with a user name, which the broker ignores.
+// mqttOptions returns options for MQTT.js. It sends a password only together with a user name,
+// which the broker ignores.
 func mqttOptions(token string, more map[string]any) map[string]any {
 	o := map[string]any{
 		"clientId": fmt.Sprintf("e2e-%016x", rand.Uint64()),
@@ -287,7 +286,7 @@ func (c *pageClient) publish(t *testing.T, topic string, payload []byte, retain 
 		"payload": payload,
 	}, &response)
 	if response.Status != 200 || response.Body != "Published\n" {
-		t.Fatalf("fetch was answered %+v", response)
+		t.Fatalf("the response to fetch is %+v", response)
 	}
 	if (response.Version != "") != retain {
 		t.Fatalf("with retain=%v a page of another origin sees Pubsub-Version %q", retain, response.Version)

@@ -18,9 +18,9 @@ import (
 
 var kills = flag.Int("kills", 200, "how often TestKilledWhilePublishing kills the broker")
 
-// TestKilledWhilePublishing: messages acknowledged at QoS 1 survive SIGKILL in the middle
-// of publishing, again and again, and each connection's PUBACKs are in the order of its
-// PUBLISH packets.
+// TestKilledWhilePublishing: messages that were acknowledged at QoS 1 survive SIGKILL during
+// publishing, many times, and the PUBACKs of each connection are in the order of its PUBLISH
+// packets.
 func TestKilledWhilePublishing(t *testing.T) {
 	const sessions, topicsEach, window = 4, 4, 64
 	seed := rand.Uint64()
@@ -37,7 +37,7 @@ func TestKilledWhilePublishing(t *testing.T) {
 	var total atomic.Int64
 	for round := range *kills {
 		var publishers sync.WaitGroup
-		var begun sync.WaitGroup // until each session has an acknowledgement
+		var begun sync.WaitGroup // done when each session has an acknowledgement
 		begun.Add(sessions)
 		for i := range sessions {
 			s, err := openSession(b, token, fmt.Sprintf("killed-%d", i), 0)
@@ -45,12 +45,12 @@ func TestKilledWhilePublishing(t *testing.T) {
 				t.Fatal(err)
 			}
 			publishers.Go(func() {
-				defer s.conn.CloseNow()
+				defer s.Conn.Close()
 				first := sync.OnceFunc(begun.Done)
 				defer first()
 				at := func(n int) int { return i*topicsEach + n%topicsEach }
 				id := func(n int) uint16 { return uint16(n%60_000 + 1) }
-				numbers := make([]int, window) // what each of the window's messages says
+				numbers := make([]int, window) // the content of each message in the window
 				for next, acked := 0, 0; ; {
 					for ; next < acked+window; next++ {
 						topic := at(next)
@@ -58,11 +58,11 @@ func TestKilledWhilePublishing(t *testing.T) {
 						numbers[next%window] = sent[topic]
 						data := strconv.Itoa(sent[topic]) + strings.Repeat(" ", next%500)
 						p := &mqtt.Publish{QoS: 1, PacketID: id(next), Topic: topics[topic], Payload: []byte(data), Retain: true}
-						if s.send(p) != nil {
+						if s.Send(p) != nil {
 							return
 						}
 					}
-					p, err := s.next()
+					p, err := s.Read()
 					if err != nil {
 						return
 					}
@@ -78,7 +78,7 @@ func TestKilledWhilePublishing(t *testing.T) {
 			})
 		}
 		begun.Wait()
-		time.Sleep(time.Duration(rng.IntN(60)) * time.Millisecond) // somewhere
+		time.Sleep(time.Duration(rng.IntN(60)) * time.Millisecond) // kill at a random moment
 		b.crash()
 		publishers.Wait()
 		b.start(t)
@@ -90,8 +90,8 @@ func TestKilledWhilePublishing(t *testing.T) {
 	t.Logf("%d kills; %d messages acknowledged", *kills, total.Load())
 }
 
-// checkRetained fails the test unless each topic retains the number that was
-// acknowledged last, or a later one that was sent.
+// checkRetained checks that the retained message of each topic is the one that was acknowledged
+// last, or a later one that was sent.
 func checkRetained(t *testing.T, b *broker, token string, topics []string, acknowledged, sent []int) {
 	t.Helper()
 	s := mustOpenSession(t, b, token, "reader", 0)
@@ -103,14 +103,14 @@ func checkRetained(t *testing.T, b *broker, token string, topics []string, ackno
 			missing[topic] = true
 		}
 	}
-	if err := s.send(sub); err != nil {
+	if err := s.Send(sub); err != nil {
 		t.Fatal(err)
 	}
 	kept := map[string]int{}
 	for len(missing) > 0 {
-		p, err := s.next()
+		p, err := s.Read()
 		if err != nil {
-			t.Fatalf("these topics retain nothing: %v (%v)", missing, err)
+			t.Fatalf("topics without a retained message: %v (%v)", missing, err)
 		}
 		if p, ok := p.(*mqtt.Publish); ok {
 			if kept[p.Topic], err = strconv.Atoi(strings.TrimSpace(string(p.Payload))); err != nil {
@@ -124,5 +124,5 @@ func checkRetained(t *testing.T, b *broker, token string, topics []string, ackno
 			t.Errorf("%s retains number %d; %d was acknowledged, and %d sent", topic, kept[topic], acknowledged[i], sent[i])
 		}
 	}
-	s.conn.CloseNow()
+	s.Conn.Close()
 }

@@ -1,6 +1,5 @@
-// The conversation with the test: a line of JSON each. The test asks
-// {id, do, with}; the answer is {id, result} or {id, error}; what happens by
-// itself is {event}.
+// The conversation with the test, in lines of JSON. The test sends {id, do, with},
+// and the answer is {id, result} or {id, error}. Events are {event}.
 
 import { createInterface } from 'node:readline'
 

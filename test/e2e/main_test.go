@@ -34,7 +34,7 @@ func runTests(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, "e2e:", err)
 		return 1
 	}
-	// What clients leave in a temporary directory goes with this one.
+	// The temporary files of clients are removed with the directory.
 	os.Setenv("TMPDIR", dir)
 	cleanUp := func() {
 		endDescendants()

@@ -1,5 +1,5 @@
-// A reverse proxy as web applications have it: express, with compression, on the port
-// that is the first argument, in front of the broker whose URL is the second.
+// A reverse proxy like that of a web application: express with compression. The
+// arguments are its port and the URL of the broker.
 
 import compression from 'compression'
 import express from 'express'

@@ -13,7 +13,7 @@ import (
 	"github.com/eclipse/paho.golang/paho"
 )
 
-// connectNode starts Node and connects with MQTT.js, whose CONNACK it returns.
+// connectNode starts Node and connects with MQTT.js. It returns the CONNACK.
 func connectNode(t *testing.T, b *broker, options map[string]any) (s *script, connack map[string]any) {
 	t.Helper()
 	s = startScript(t, "node.js")
@@ -23,13 +23,13 @@ func connectNode(t *testing.T, b *broker, options map[string]any) (s *script, co
 	}
 	s.do(t, "connect", map[string]any{"url": b.mqttURL, "options": options}, &answer)
 	if answer.SessionPresent {
-		t.Error("CONNACK says that there is a session already")
+		t.Error("CONNACK has Session Present 1")
 	}
 	return s, answer.Properties
 }
 
-// TestProperties: what a publisher says about a message reaches subscribers of
-// another library unaltered, live and retained, both ways.
+// TestProperties: the properties of a message reach subscribers of another library unaltered, live
+// and retained, in both directions.
 func TestProperties(t *testing.T) {
 	b := startBroker(t)
 	topics := []string{"from/js", "from/go"}
@@ -108,7 +108,7 @@ func TestProperties(t *testing.T) {
 	})
 }
 
-// TestConnack: what MQTT.js and Paho are told about the server.
+// TestConnack: MQTT.js and Paho read these properties of the server.
 func TestConnack(t *testing.T) {
 	b := startBroker(t)
 	token := b.token(t, []string{"t"}, nil)
@@ -124,7 +124,7 @@ func TestConnack(t *testing.T) {
 		"retainAvailable":                  true,
 	} {
 		value, there := got[name]
-		isDefault := want == true // the standard's default may be left out
+		isDefault := want == true // the server may omit the standard's default
 		if !there && isDefault {
 			continue
 		}
@@ -137,8 +137,8 @@ func TestConnack(t *testing.T) {
 	}
 }
 
-// TestSubscriptions: several filters in one packet are each answered, and the
-// options of a subscription do what the standard says.
+// TestSubscriptions: each of several filters in a packet gets a reason, and the subscription
+// options work as in MQTT 5.0 section 3.8.3.1.
 func TestSubscriptions(t *testing.T) {
 	b := startBroker(t)
 	topics := []string{"a", "b"}
@@ -151,7 +151,7 @@ func TestSubscriptions(t *testing.T) {
 		var codes []int
 		node.do(t, "subscribe", map[string]any{"topics": topics, "options": options}, &codes)
 		if fmt.Sprint(codes) != fmt.Sprint(want) {
-			t.Errorf("subscribing to %q is answered %#x, not %#x", topics, codes, want)
+			t.Errorf("SUBACK for %q has %#x, not %#x", topics, codes, want)
 		}
 	}
 	next := func(payload string) scriptEvent {
@@ -163,16 +163,16 @@ func TestSubscriptions(t *testing.T) {
 		return e
 	}
 
-	// Granted, not authorised, wildcard, shared, in one packet; QoS 2 is granted
-	// as 0. Retain Handling 2: nothing retained is sent.
+	// Granted, not authorised, wildcard and shared, in one packet. QoS 2 is granted as QoS 0.
+	// Retain Handling 2: no retained message is sent.
 	subscribe([]int{0, 0x87, 0xa2, 0x9e}, []string{"a", "theirs", "a/+", "$share/g/a"}, map[string]any{"qos": 2, "rh": 2})
 	b.mustPost(t, token, []byte("live"), "topic", "a", "retain", "true")
 	if next("live").Retain {
 		t.Error("a live message has RETAIN 1 without Retain As Published")
 	}
 
-	// Retain Handling 1 on a subscription that exists: nothing again; and now
-	// with Retain As Published and a Subscription Identifier.
+	// Retain Handling 1 on an existing subscription: again no retained message. The subscription
+	// now has Retain As Published and a Subscription Identifier.
 	subscribe([]int{0}, []string{"a"}, map[string]any{"rh": 1, "rap": true, "properties": map[string]any{"subscriptionIdentifier": 268435455}})
 	b.mustPost(t, token, []byte("live 2"), "topic", "a", "retain", "true")
 	e := next("live 2")
@@ -189,7 +189,7 @@ func TestSubscriptions(t *testing.T) {
 		t.Error("a retained message has RETAIN 0")
 	}
 
-	// No Local: one's own do not come back, others' do.
+	// No Local: the client's own messages do not come back, those of others do.
 	subscribe([]int{0}, []string{"b"}, map[string]any{"nl": true})
 	node.do(t, "publish", map[string]any{"topic": "b", "payload": []byte("own")}, nil)
 	node.do(t, "publish", map[string]any{"topic": "a", "payload": []byte("mark")}, nil)
@@ -197,19 +197,18 @@ func TestSubscriptions(t *testing.T) {
 	b.mustPost(t, token, []byte("other's"), "topic", "b")
 	next("other's")
 
-	// After UNSUBSCRIBE nothing comes.
+	// No messages follow after UNSUBSCRIBE.
 	var codes []int
 	node.do(t, "unsubscribe", map[string]any{"topics": []string{"a", "never"}}, &codes)
 	if fmt.Sprint(codes) != fmt.Sprint([]int{0, 0x11}) {
-		t.Errorf("unsubscribing is answered %#x, not 0x00 and 0x11", codes)
+		t.Errorf("UNSUBACK has %#x, not 0x00 and 0x11", codes)
 	}
 	b.mustPost(t, token, []byte("unseen"), "topic", "a")
 	b.mustPost(t, token, []byte("seen"), "topic", "b")
 	next("seen")
 }
 
-// TestUnauthorisedPublish: a PUBLISH without the right is dropped, and the
-// connection goes on.
+// TestUnauthorisedPublish: a PUBLISH without permission is dropped, and the connection stays.
 func TestUnauthorisedPublish(t *testing.T) {
 	b := startBroker(t)
 	token := b.token(t, []string{"mine", "theirs", "$x"}, []string{"mine"})
@@ -221,11 +220,11 @@ func TestUnauthorisedPublish(t *testing.T) {
 	expect(t, c.next(t), "mine", []byte("mine"), false)
 }
 
-// TestRefusedConnect: a stranger is refused with 0x87 as MQTT.js reports it.
+// TestRefusedConnect: MQTT.js reports a refusal with 0x87 for any invalid token.
 func TestRefusedConnect(t *testing.T) {
 	b := startBroker(t)
 	wrong := pyJWT(t, b.keyID, "not the value", 3600, []string{"t"}, nil)
-	unknown := pyJWT(t, "nobody", b.keyValue, 3600, []string{"t"}, nil)
+	unknown := pyJWT(t, "unknown", b.keyValue, 3600, []string{"t"}, nil)
 	expired := pyJWT(t, b.keyID, b.keyValue, -60, []string{"t"}, nil)
 	for name, token := range map[string]string{"signature": wrong, "kid": unknown, "exp": expired, "garbage": "x"} {
 		t.Run(name, func(t *testing.T) {
@@ -252,7 +251,19 @@ func TestTakeover(t *testing.T) {
 	}
 }
 
-// TestRevokedKey: deleting a key ends what it admitted, and says why.
+// expectEnd checks that the broker ends a stream with a stream-error of that data, and a session
+// with DISCONNECT 0x87.
+func expectEnd(t *testing.T, stream *curlStream, session *script, data string) {
+	t.Helper()
+	if e := stream.next(t); e.kind != "stream-error" || e.data != data {
+		t.Errorf("the stream got %+v", e)
+	}
+	if e := session.await(t, "disconnect", "close"); e.Kind != "disconnect" || e.Reason != 0x87 {
+		t.Errorf("MQTT.js got %s with reason %#x, not DISCONNECT 0x87", e.Kind, e.Reason)
+	}
+}
+
+// TestRevokedKey: deleting a key ends the clients of its tokens, which get the reason.
 func TestRevokedKey(t *testing.T) {
 	b := startBroker(t)
 	token := b.token(t, []string{"t"}, nil)
@@ -262,17 +273,11 @@ func TestRevokedKey(t *testing.T) {
 	}
 	node, _ := connectNode(t, b, mqttOptions(token, map[string]any{"reconnectPeriod": 0}))
 	curl(t, "--fail-with-body", "-X", "DELETE", "-H", "Fastly-Key: "+b.adminToken, b.url+"/admin/keys/"+b.keyID)
-	if e := stream.next(t); e.kind != "stream-error" || e.data != `{"condition":"token-revoked","text":"Token revoked"}` {
-		t.Errorf("the stream got %+v", e)
-	}
-	if e := node.await(t, "disconnect", "close"); e.Kind != "disconnect" || e.Reason != 0x87 {
-		t.Errorf("MQTT.js got %s with reason %#x, not DISCONNECT 0x87", e.Kind, e.Reason)
-	}
+	expectEnd(t, stream, node, `{"condition":"token-revoked","text":"Token revoked"}`)
 }
 
-// TestExpiredToken: a stream and a session end when their token does, and say
-// why. The token ends 30 s after its exp, so one of the past still has a few
-// seconds.
+// TestExpiredToken: a stream and a session end when their token expires, and get the reason. A
+// token ends 30 s after its exp, so one with an exp in the past still has a few seconds.
 func TestExpiredToken(t *testing.T) {
 	b := startBroker(t)
 	token := pyJWT(t, b.keyID, b.keyValue, -22, []string{"t"}, nil)
@@ -281,16 +286,11 @@ func TestExpiredToken(t *testing.T) {
 		t.Fatalf("got %+v", e)
 	}
 	node, _ := connectNode(t, b, mqttOptions(token, map[string]any{"reconnectPeriod": 0}))
-	if e := stream.next(t); e.kind != "stream-error" || e.data != `{"condition":"token-expired","text":"Token expired"}` {
-		t.Errorf("the stream got %+v", e)
-	}
-	if e := node.await(t, "disconnect", "close"); e.Kind != "disconnect" || e.Reason != 0x87 {
-		t.Errorf("MQTT.js got %s with reason %#x, not DISCONNECT 0x87", e.Kind, e.Reason)
-	}
+	expectEnd(t, stream, node, `{"condition":"token-expired","text":"Token expired"}`)
 }
 
-// TestWill: the will of a Node process that is killed is published; that of one
-// that says goodbye is not.
+// TestWill: the will of a Node process that is killed is published, and that of one that
+// disconnects is not.
 func TestWill(t *testing.T) {
 	b := startBroker(t)
 	topics := []string{"status"}
@@ -309,15 +309,15 @@ func TestWill(t *testing.T) {
 	killed, _ := connectNode(t, b, options("gone"))
 	killed.process.kill()
 	if e := stream.next(t); e.data != "gone" {
-		t.Errorf("got %+v, not the killed one's will", e)
+		t.Errorf("got %+v, not the killed client's will", e)
 	}
 	fresh := newCurlClient(t, b, token)
 	fresh.subscribe(t, "status")
 	expect(t, fresh.next(t), "status", []byte("gone"), true)
 }
 
-// TestDrain: on SIGTERM an MQTT client is told 0x8B, an event stream ends after
-// a keep-alive with a retry field, a will stays unpublished, and the server exits with 0.
+// TestDrain: on SIGTERM an MQTT client gets 0x8B, an event stream ends after a keep-alive with a
+// retry field, a will stays unpublished, and the server exits with 0.
 func TestDrain(t *testing.T) {
 	b := startBroker(t, "--drain-timeout", "1s")
 	topics := []string{"t"}
@@ -344,7 +344,7 @@ func TestDrain(t *testing.T) {
 		t.Errorf("the stream got %+v before its end", last)
 	}
 	if status := stream.process.cmd.ProcessState; status == nil || !status.Success() {
-		t.Errorf("curl does not call the end of the stream a clean one: %v", status)
+		t.Errorf("curl reports that the stream did not end cleanly: %v", status)
 	}
 	if ms, err := strconv.Atoi(stream.retry); err != nil || ms < 1000 || ms > 10000 {
 		t.Errorf("the stream ended after the retry field %q, not one of 1 to 10 s", stream.retry)

@@ -16,14 +16,14 @@ import (
 	"github.com/eclipse/paho.golang/paho"
 )
 
-// pahoClient is Eclipse Paho's Go client with its own reconnecting.
+// pahoClient is Eclipse Paho's Go client with its own reconnect logic.
 type pahoClient struct {
 	manager  *autopaho.ConnectionManager
 	packets  chan *paho.Publish
-	resubbed chan struct{} // a value for each resubscribing after a reconnect
+	resubbed chan struct{} // a value for each subscription after a reconnect
 
 	mu     sync.Mutex
-	topics []string // guarded by mu; what to subscribe to after a reconnect
+	topics []string // guarded by mu; subscribed to after a reconnect
 }
 
 func newPahoClient(t *testing.T, b *broker, token string) client {
@@ -143,6 +143,6 @@ func (c *pahoClient) resume(t *testing.T) {
 	select {
 	case <-c.resubbed:
 	case <-time.After(patience):
-		t.Fatalf("autopaho has not come back within %v", patience)
+		t.Fatalf("autopaho has not reconnected within %v", patience)
 	}
 }

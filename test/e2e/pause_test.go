@@ -13,9 +13,9 @@ import (
 	"pubsub/internal/mqtt"
 )
 
-// TestPausedProcess: a broker that was stopped for longer than a keep-alive, as a
-// virtual machine that is moved, throws out none of its clients: their pings lie
-// unread in its sockets. Nor does it hang up on one whose CONNECT does.
+// TestPausedProcess: a broker that was stopped for longer than a keep-alive, like a virtual machine
+// during its migration, does not end its clients, because their pings are unread in its sockets.
+// Nor does it end a client whose CONNECT is unread.
 func TestPausedProcess(t *testing.T) {
 	for _, holder := range []string{"parked", "portable"} {
 		t.Run(holder, func(t *testing.T) {
@@ -32,7 +32,7 @@ func TestPausedProcess(t *testing.T) {
 			for i := range clients {
 				s := mustOpenSession(t, b, token, fmt.Sprintf("paused-%d", i), keepAlive)
 				running.Go(func() {
-					for s.send(&mqtt.Pingreq{}) == nil {
+					for s.Send(&mqtt.Pingreq{}) == nil {
 						select {
 						case <-stop:
 							return
@@ -42,7 +42,7 @@ func TestPausedProcess(t *testing.T) {
 				})
 				running.Go(func() {
 					for {
-						p, err := s.next()
+						p, err := s.Read()
 						if err == nil && p.Type() == mqtt.TypePingresp {
 							continue
 						}
@@ -63,9 +63,9 @@ func TestPausedProcess(t *testing.T) {
 			if err := syscall.Kill(pid, syscall.SIGCONT); err != nil {
 				t.Fatal(err)
 			}
-			time.Sleep(keepAlive * 3 / 2 * time.Second) // long enough to be thrown out
+			time.Sleep(keepAlive * 3 / 2 * time.Second) // long enough for the keep-alive to expire
 			if n := ended.Load(); n > 0 {
-				t.Errorf("%d of %d clients were thrown out", n, clients)
+				t.Errorf("%d of %d clients were disconnected", n, clients)
 			}
 			close(stop)
 			b.process.kill()

@@ -19,25 +19,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// patience is how long a test waits for something that should take
-// milliseconds. It is generous because the machine may be busy; no test waits
-// for it in order to see that nothing happens.
+// patience is how long a test waits for an event that should take milliseconds, because the machine
+// may be busy. No test waits for it to see that nothing happens.
 const patience = 30 * time.Second
 
-// process is a program that a test runs beside itself. It is gone, with
-// everything that it started, when the test ends.
+// process is a program that a test runs. It ends, with all its descendants, when the test ends.
 type process struct {
 	name   string
 	cmd    *exec.Cmd
 	stdin  io.WriteCloser
 	stdout io.ReadCloser // nil if the process was started with stdout captured
-	out    *capture      // what it wrote to standard output, if captured
-	err    *capture      // what it wrote to standard error
-	exited chan struct{} // closed once the process has been waited for
+	out    *capture      // its standard output, if captured
+	err    *capture      // its standard error
+	exited chan struct{} // closed when the process has been reaped
 }
 
-// capture keeps what a process writes, for checks and for the report of a
-// failure.
+// capture keeps the output of a process, for checks and for the report of a failure.
 type capture struct {
 	mu   sync.Mutex
 	buf  bytes.Buffer  // guarded by mu
@@ -55,8 +52,7 @@ func (c *capture) Write(b []byte) (int, error) {
 	return c.buf.Write(b)
 }
 
-// snapshot returns everything written so far, and a channel that is closed when
-// there is more.
+// snapshot returns everything written so far, and a channel that is closed at the next write.
 func (c *capture) snapshot() (string, <-chan struct{}) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -69,14 +65,13 @@ func (c *capture) String() string {
 	return s
 }
 
-// start runs cmd with its standard output read through [process.stdout], or, if
-// captured, kept in [process.out]. It ends the process when the test ends, and
-// shows what it wrote to standard error if the test has failed.
+// start starts cmd. Its standard output is read through [process.stdout], or, if captured, kept in
+// [process.out]. The process ends with the test, which logs its standard error if it has failed.
 func start(t *testing.T, name string, captured bool, cmd *exec.Cmd) *process {
 	t.Helper()
 	p := &process{name: name, cmd: cmd, err: newCapture(), exited: make(chan struct{})}
-	// A group of its own, so that what it started can be ended with it; and no
-	// life beyond this one's, so that even a killed test leaves nothing behind.
+	// In a group of its own, so that its descendants can be killed with it. It dies with this
+	// process, so that even a killed test leaves nothing behind.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	cmd.WaitDelay = 5 * time.Second
 	var err error
@@ -108,19 +103,18 @@ func start(t *testing.T, name string, captured bool, cmd *exec.Cmd) *process {
 // wait reaps the process. Where standard output is a pipe, its reader calls it
 // after reading to the end, as [exec.Cmd.StdoutPipe] demands.
 func (p *process) wait() {
-	p.cmd.Wait() //nolint:errcheck // ProcessState has all there is to know
+	p.cmd.Wait() //nolint:errcheck // ProcessState has the result
 	close(p.exited)
 }
 
-// kill ends the process and its group at once, as SIGKILL does, and waits for
-// it. It may be called again.
+// kill kills the process and its group, and waits for its end. It may be called again.
 func (p *process) kill() {
 	select {
-	case <-p.exited: // its number may be another's by now
+	case <-p.exited: // another process may have its number
 		return
 	default:
 	}
-	syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL) //nolint:errcheck // gone already
+	syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL) //nolint:errcheck // it may have ended
 	<-p.exited
 }
 
@@ -151,9 +145,8 @@ func (p *process) signal(t *testing.T, pid int, sig syscall.Signal) int {
 	return p.cmd.ProcessState.ExitCode()
 }
 
-// await returns when the captured standard output or standard error of the
-// process satisfies done. It fails the test if that has not come true when the
-// process has ended or [patience] is over.
+// await waits until the captured standard output or standard error of the process satisfies done.
+// It fails the test if the process ends before that, or after [patience].
 func (p *process) await(t *testing.T, what string, done func(stdout, stderr string) bool) {
 	t.Helper()
 	late := time.After(patience)
@@ -177,7 +170,7 @@ func (p *process) await(t *testing.T, what string, done func(stdout, stderr stri
 	}
 }
 
-// run runs a command to its end and returns what it wrote to standard output.
+// run runs a command to its end and returns its standard output.
 // It fails the test if the command fails or takes longer than [patience].
 func run(t *testing.T, stdin string, name string, args ...string) string {
 	t.Helper()
@@ -202,15 +195,13 @@ func tail(s string, n int) string {
 	return s
 }
 
-// adoptOrphans makes this process the parent of whatever its descendants leave
-// behind (a browser's helpers leave their process group), so that
-// [endDescendants] finds it.
+// adoptOrphans makes this process the parent of orphaned descendants, such as a browser's helpers
+// that leave their process group, so that [endDescendants] finds them.
 func adoptOrphans() error {
 	return unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 }
 
-// endDescendants kills every process below this one, and returns when none is
-// left.
+// endDescendants kills all descendants of this process, and returns when none is left.
 func endDescendants() {
 	for {
 		pids := children(os.Getpid())
@@ -218,8 +209,8 @@ func endDescendants() {
 			return
 		}
 		for _, pid := range pids {
-			syscall.Kill(pid, syscall.SIGKILL) //nolint:errcheck // gone already
-			syscall.Wait4(pid, nil, 0, nil)    //nolint:errcheck // waited for by its owner
+			syscall.Kill(pid, syscall.SIGKILL) //nolint:errcheck // it may have ended
+			syscall.Wait4(pid, nil, 0, nil)    //nolint:errcheck // its owner may have reaped it
 		}
 	}
 }

@@ -14,19 +14,18 @@ import (
 	"time"
 )
 
-// TestReadme does what README.md says, as it says it, in a fresh copy of the
-// repository. A block of the README that is to be run has a comment with its
-// name on the line before:
+// TestReadme follows README.md to the letter, in a fresh copy of the repository. It runs the blocks of the
+// README that have a comment with their name on the line before:
 //
 //	<!-- e2e: NAME -->
 //	```sh
 //
-// The names are those below; each has to be there, and no other.
+// The names are those below. Each must be there, and no other.
 func TestReadme(t *testing.T) {
 	for _, address := range []string{"127.0.0.1:7676", "127.0.0.1:7677"} {
 		l, err := net.Listen("tcp", address)
 		if err != nil {
-			t.Fatalf("the README's broker needs %s: %v", address, err)
+			t.Fatalf("the README's broker needs the address %s: %v", address, err)
 		}
 		l.Close()
 	}
@@ -44,14 +43,14 @@ func TestReadme(t *testing.T) {
 			}
 		}
 		if len(pasted) != 2 {
-			t.Fatalf("serve --dev shows %d curl lines, not one to subscribe and one to publish", len(pasted))
+			t.Fatalf("serve --dev prints %d curl lines, not one to subscribe and one to publish", len(pasted))
 		}
 		subscriber := r.shell(t, "the curl that subscribes", pasted[0])
 		subscriber.await(t, "stream-open", printed("event: stream-open"))
 		published := r.shell(t, "the curl that publishes", pasted[1])
 		published.await(t, "Published", printed("Published"))
 		subscriber.await(t, "the message", printed("hello world"))
-		server.interrupt(t) // "go run" has a status of its own
+		server.interrupt(t) // the exit status is that of "go run"
 	})
 
 	step(t, "publish and subscribe", func(t *testing.T) {
@@ -135,13 +134,13 @@ func TestReadme(t *testing.T) {
 	}
 }
 
-// interrupted is the status of a shell that Ctrl-C ended beside its program.
+// interrupted is the exit status of a shell that Ctrl-C has ended together with its program.
 const interrupted = 128 + 2
 
-// reader is somebody who follows the README.
+// reader follows the README as a newcomer does.
 type reader struct {
-	blocks map[string]string // by name; those that were not run yet
-	dir    string            // where the reader's terminals are
+	blocks map[string]string // by name, without those that have been run
+	dir    string            // working directory of the reader's terminals
 }
 
 func (r *reader) take(t *testing.T, name string) string {
@@ -160,8 +159,7 @@ func (r *reader) start(t *testing.T, name string) *process {
 	return r.shell(t, "README block "+name, r.take(t, name))
 }
 
-// finish pastes a block into a terminal, waits for its success, and returns what
-// it wrote to standard output.
+// finish pastes a block into a terminal, waits until it succeeds, and returns its standard output.
 func (r *reader) finish(t *testing.T, name string) string {
 	t.Helper()
 	return r.run(t, "README block "+name, r.take(t, name))
@@ -196,7 +194,7 @@ func (r *reader) run(t *testing.T, name, commands string) string {
 	return p.out.String()
 }
 
-// printed is a condition for [process.await].
+// printed returns a condition for [process.await].
 func printed(text string) func(stdout, stderr string) bool {
 	return func(stdout, _ string) bool { return strings.Contains(stdout, text) }
 }
@@ -245,8 +243,8 @@ func parseBlocks(text string) (map[string]string, error) {
 	return blocks, nil
 }
 
-// cloneTree copies the files of the repository, those that are not committed yet
-// included, as a newcomer would clone them.
+// cloneTree copies the files of the repository, including files that are not committed yet, as git
+// clone would.
 func cloneTree(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()

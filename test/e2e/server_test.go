@@ -15,21 +15,19 @@ import (
 	"time"
 )
 
-// broker is a pubsub server that a test started, and its data directory, which
-// outlives the process.
+// broker is a pubsub server of a test, and its data directory, which outlives the process.
 type broker struct {
 	url        string // "http://127.0.0.1:PORT", or https
 	mqttURL    string // the same with ws or wss, and the path /mqtt
 	adminToken string
-	keyID      string // of a signing key that the broker has
+	keyID      string // of a signing key
 	keyValue   string
 	args       []string
 	ops        string // host and port of /readyz
 	process    *process
 }
 
-// startBroker starts a broker on a free port with a new data directory, and
-// makes a signing key as an administrator does.
+// startBroker starts a broker on a free port with a new data directory, and creates a signing key.
 func startBroker(t *testing.T, args ...string) *broker {
 	t.Helper()
 	return startBrokerWith(t, "http", "ws", args...)
@@ -61,8 +59,7 @@ func startBrokerWith(t *testing.T, scheme, mqttScheme string, args ...string) *b
 	return b
 }
 
-// start runs the server on the broker's directory and addresses, and returns
-// when it is ready.
+// start starts the server with the broker's directory and addresses, and waits until it is ready.
 func (b *broker) start(t *testing.T) {
 	t.Helper()
 	cmd := exec.Command(binary, b.args...)
@@ -81,23 +78,21 @@ func (b *broker) start(t *testing.T) {
 		select {
 		case <-tick.C:
 		case <-b.process.exited:
-			t.Fatalf("pubsub serve ended at its start: %v", b.process.cmd.ProcessState)
+			t.Fatalf("pubsub serve ended at once: %v", b.process.cmd.ProcessState)
 		case <-late:
 			t.Fatalf("pubsub serve is not ready after %v", patience)
 		}
 	}
 }
 
-// crash ends the server as a power switch does for a process: SIGKILL.
+// crash kills the server with SIGKILL.
 func (b *broker) crash() { b.process.kill() }
 
-// events returns the URL of the event stream for the query parameters, given as
-// name, value, name, value.
+// events returns the URL of an event stream with the query parameters name, value, name, value.
 func (b *broker) events(query ...string) string { return b.url + "/events?" + encodeQuery(query) }
 
-// freeAddress returns a loopback address that nobody listens on. Its port is
-// below those that the kernel gives to outgoing connections, so that it is
-// still free when a killed server comes back.
+// freeAddress returns a loopback address on which no process listens. The port is below those of
+// outgoing connections, so it is still free when a killed server starts again.
 func freeAddress(t *testing.T) string {
 	t.Helper()
 	for range 100 {

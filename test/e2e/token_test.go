@@ -8,11 +8,10 @@ import (
 	"testing"
 )
 
-// python is Debian's interpreter, which finds Debian's python3-jwt; another one
-// earlier in PATH would not.
+// python is Debian's interpreter, because others cannot import Debian's python3-jwt.
 const python = "/usr/bin/python3"
 
-// token has PyJWT make a token of an hour, signed with the broker's key.
+// token makes a token for an hour with PyJWT, signed with the broker's key.
 func (b *broker) token(t *testing.T, read, write []string) string {
 	t.Helper()
 	return pyJWT(t, b.keyID, b.keyValue, 3600, read, write)

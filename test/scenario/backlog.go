@@ -7,8 +7,7 @@ import (
 	"pubsub/internal/config"
 )
 
-// message returns the content of the next message; what is said of those that were
-// lost is passed over.
+// message returns the content of the next message. It skips messages-dropped events.
 func (s stalledReader) message() string {
 	if s.m != nil {
 		return string(s.m.NextPublish().Payload)
@@ -20,8 +19,8 @@ func (s stalledReader) message() string {
 	}
 }
 
-// left reads until the last of count numbered messages has come of each topic, and
-// returns how many have come of those that were published last, each and in order.
+// left reads until the last of count numbered messages has arrived of each topic. Of each topic, it
+// returns the length of the run of consecutive messages that ends with the last one.
 func (s stalledReader) left(t *testing.T, count map[string]int) map[string]int {
 	t.Helper()
 	next, left := map[string]int{}, map[string]int{}
@@ -34,7 +33,7 @@ func (s stalledReader) left(t *testing.T, count map[string]int) map[string]int {
 		}
 		switch {
 		case i < next[topic]:
-			t.Fatalf("of topic %s comes number %d after %d", topic, i, next[topic]-1)
+			t.Fatalf("topic %s: number %d after %d", topic, i, next[topic]-1)
 		case i > next[topic]:
 			left[topic] = 0
 		}
@@ -48,23 +47,21 @@ func (s stalledReader) left(t *testing.T, count map[string]int) map[string]int {
 }
 
 const (
-	// bulk is how long a numbered message is of which there are many, and overhead
-	// the most that keeping one may take beside its bytes.
+	// bulk is the size of a numbered message in bytes, and overhead the most memory that the
+	// broker may use for one besides its content.
 	bulk, overhead = 1 << 10, 256
-	// late is what the socket of one who does not read may still take when it seems
-	// to be full.
+	// late is how much a stalled socket that seems full may still accept, in bytes.
 	late = 256 << 10
 )
 
-// "A subscriber with more than subscriber-buffer of one topic unread loses the
-// oldest of them first": what is left to it is as much as the setting says, and of
-// each topic.
+// A subscriber with more than subscriber-buffer unread in one topic loses the oldest messages
+// first. It keeps as much as the setting says, of each topic.
 func TestSubscriberBuffer(t *testing.T) {
 	const count = 2500
-	forEachTransport(t, func(t *testing.T, m transport) {
+	forEachTransport(t, func(t *testing.T, tr transport) {
 		for _, buffer := range []config.Size{64 << 10, 1 << 20} {
 			n := start(t, func(c *config.Config) { c.SubscriberBuffer, c.WriteTimeout, c.LogLevel = buffer, 4*patience, "error" })
-			s := n.stalled(m, "ballast", "a", "b", "c")
+			s := n.stalled(tr, "ballast", "a", "b", "c")
 			p := n.adminClient()
 			few := int(buffer) / (bulk + overhead)
 			for i := range count {
@@ -77,7 +74,7 @@ func TestSubscriberBuffer(t *testing.T) {
 			p.Ping()
 			left := s.left(t, map[string]int{"a": count, "b": count, "c": few})
 			if left["c"] != few {
-				t.Errorf("with %s, %d of %d messages are left of a topic that has less", buffer, left["c"], few)
+				t.Errorf("with %s, %d of %d messages are left of a topic below the limit", buffer, left["c"], few)
 			}
 			for _, topic := range []string{"a", "b"} {
 				if got := left[topic]; got < few || got*bulk > int(buffer)+late {
@@ -88,16 +85,16 @@ func TestSubscriberBuffer(t *testing.T) {
 	})
 }
 
-// "backlog-memory bounds all backlogs of a node together, the longest cut first":
-// a topic of which little is unread loses nothing, whatever there is of others.
+// backlog-memory bounds all backlogs of a node together, and the longest backlog is cut first. A
+// topic with a short backlog loses nothing, however long the others are.
 func TestBacklogMemory(t *testing.T) {
 	const many, few = 4000, 100
-	forEachTransport(t, func(t *testing.T, m transport) {
+	forEachTransport(t, func(t *testing.T, tr transport) {
 		for _, memory := range []config.Size{512 << 10, 2 << 20} {
 			n := start(t, func(c *config.Config) {
 				c.BacklogMemory, c.SubscriberBuffer, c.WriteTimeout, c.LogLevel = memory, 1<<30, 4*patience, "error"
 			})
-			s := n.stalled(m, "ballast", "short", "long")
+			s := n.stalled(tr, "ballast", "short", "long")
 			p := n.adminClient()
 			for i := range many {
 				if i < few {
@@ -106,19 +103,19 @@ func TestBacklogMemory(t *testing.T) {
 				p.Publish("long", numbered("long", i, false, bulk), false)
 			}
 			p.Ping()
-			// Over NATS some are still on their way: each is kept before another is cut.
+			// Over NATS some messages are still on their way. Each is stored before another is cut.
 			var kept float64
 			if !within(func() bool {
 				kept = n.metric("pubsub_backlog_bytes")
 				return kept <= float64(memory) && kept >= float64(memory)/2
 			}) {
-				t.Errorf("with %s, %v bytes are kept", memory, kept)
+				t.Errorf("with %s, the backlog is %v bytes", memory, kept)
 			}
 			left := s.left(t, map[string]int{"short": few, "long": many})
 			if left["short"] != few {
 				t.Errorf("with %s, %d of %d messages are left of the short topic", memory, left["short"], few)
 			}
-			// What is not the short one's, the long one shares with the ballast.
+			// The long topic shares the rest of the limit with the ballast.
 			rest := int(memory) - few*bulk
 			if got := left["long"]; got*bulk > rest+late || got*(bulk+overhead) < rest/4 {
 				t.Errorf("with %s, %d messages of %d bytes are left of the long topic", memory, got, bulk)

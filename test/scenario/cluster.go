@@ -16,8 +16,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// cluster starts nodes that are one broker on a NATS server, and ready. All have the
-// first one's key.
+// cluster starts nodes that are one broker on a NATS server, and waits until they are ready. They
+// have one signing key.
 func cluster(t testing.TB, s *natsServer, count int, settings ...func(*config.Config)) []*node {
 	t.Helper()
 	settings = append([]func(*config.Config){ownBroker(s)}, settings...)
@@ -33,8 +33,8 @@ func cluster(t testing.TB, s *natsServer, count int, settings ...func(*config.Co
 	return nodes
 }
 
-// Whatever is published on one node reaches the subscribers of the others, by
-// either protocol, with all that travels with it.
+// A message published on one node reaches the subscribers of the others, by both protocols, with
+// its version and properties.
 func TestClusterDelivery(t *testing.T) {
 	nodes := cluster(t, shared(), 3)
 	a, b, c := nodes[0], nodes[1], nodes[2]
@@ -69,14 +69,13 @@ func TestClusterDelivery(t *testing.T) {
 		t.Errorf("properties of the retained copy: % x, retain %v", got.Properties, got.Retain)
 	}
 
-	// A will of one node's client is published for all.
+	// The will of a client is published on all nodes.
 	w := b.connect(b.token("t"), mqtt.Connect{Will: &mqtt.Will{Topic: "t", Payload: []byte("will")}})
 	w.Conn.Close()
 	check("will", "")
 }
 
-// A durable subscriber goes on at another node where it was, and learns there of a
-// clear.
+// A durable subscriber resumes on another node, and gets a clear there.
 func TestClusterResume(t *testing.T) {
 	nodes := cluster(t, shared(), 2)
 	a, b := nodes[0], nodes[1]
@@ -86,7 +85,7 @@ func TestClusterResume(t *testing.T) {
 	a.do("DELETE", a.url("/admin/topics/gone/retained"), asAdmin(), "")
 	c := b.adminEvents("topic", "t", "topic", "gone", "durable", "1", "lastEventId", "t:"+old+",gone:"+gone)
 	if e := c.Next(); e.Data != "" || !strings.HasPrefix(e.ID, "gone:") {
-		t.Errorf("the clear: %q", e.Raw)
+		t.Errorf("clear: %q", e.Raw)
 	}
 	e := c.Next()
 	if e.Data != "now" || !strings.HasSuffix(e.ID, ",t:"+now) {
@@ -99,25 +98,23 @@ func TestClusterResume(t *testing.T) {
 	}
 }
 
-// "What is published after a client has seen it, reaches it": a retained message
-// from another node, however soon, when a topic is new on a node.
+// A retained message from another node reaches a subscriber that has just subscribed, even if it is
+// the first one of the topic on its node.
 func TestClusterNothingIsLostAfterSubscribing(t *testing.T) {
 	nodes := cluster(t, shared(), 2)
-	forEachTransport(t, func(t *testing.T, m transport) {
+	forEachTransport(t, func(t *testing.T, tr transport) {
 		for i := range 50 {
-			topic := fmt.Sprint(m.name, i)
-			s := m.subscribe(nodes[0], "", topic)
+			topic := fmt.Sprint(tr.name, i)
+			s := tr.subscribe(nodes[0], "", topic)
 			nodes[1].publish(topic, topic, "retain=true")
-			if got := s.next(); got != topic {
-				t.Fatalf("%q", got)
-			}
+			expectMessages(t, s, topic)
 			s.leave()
 		}
 	})
 }
 
-// "A second connection of the same one takes over": on another node, too. "Other
-// owners' live side by side."
+// A second connection with the same client identifier takes over the session, on another node, too.
+// Clients of another key or subject may have the same identifier.
 func TestClusterTakeover(t *testing.T) {
 	nodes := cluster(t, shared(), 2)
 	a, b := nodes[0], nodes[1]
@@ -131,8 +128,8 @@ func TestClusterTakeover(t *testing.T) {
 	third.Ping()
 }
 
-// Of two connections that were made while their nodes did not hear of each other, the
-// later one stays, whichever node it is on.
+// Two connections of one client were made while their nodes could not reach each other. The later
+// one stays, on either node.
 func TestClusterTakeoverDuringNATSOutage(t *testing.T) {
 	s := startNATS(t)
 	nodes := cluster(t, s, 2)
@@ -150,30 +147,27 @@ func TestClusterTakeoverDuringNATSOutage(t *testing.T) {
 	second.Ping()
 }
 
-// A key that one node has made is good at once on the others. "Deleting a key ends
-// what it admitted, on every node that is connected, within 5 s": the one time that
-// the contract gives for something that takes none.
+// A key made on one node is valid on the others at once. Deleting a key ends the connections of its
+// tokens within 5 s, on every node that is connected to NATS.
 func TestClusterKeys(t *testing.T) {
 	nodes := cluster(t, shared(), 2)
 	a, b := nodes[0], nodes[1]
-	forEachTransport(t, func(t *testing.T, m transport) {
-		topic := m.name
+	forEachTransport(t, func(t *testing.T, tr transport) {
+		topic := tr.name
 		key := a.newKey()
 		token := key.token([]string{topic}, []string{topic}, nil)
-		here, there := m.subscribe(a, token, topic), m.subscribe(b, token, topic)
-		stays := m.subscribe(b, "", topic)
+		here, there := tr.subscribe(a, token, topic), tr.subscribe(b, token, topic)
+		stays := tr.subscribe(b, "", topic)
 		b.publish(topic, "x")
 		for _, s := range []subscriber{here, there, stays} {
-			if got := s.next(); got != "x" {
-				t.Fatalf("%q", got)
-			}
+			expectMessages(t, s, "x")
 		}
 		a.deleteKey(key)
 		deleted := time.Now()
 		here.ends(revoked)
 		there.ends(revoked)
 		if took := time.Since(deleted); took > 5*time.Second {
-			t.Errorf("all have ended after %v", took)
+			t.Errorf("all ended after %v", took)
 		}
 		for _, n := range nodes {
 			resp, body := n.do("POST", n.url("/events?topic="+topic), map[string]string{"Authorization": "Bearer " + token}, "y")
@@ -182,15 +176,13 @@ func TestClusterKeys(t *testing.T) {
 			}
 		}
 		a.publish(topic, "z")
-		if got := stays.next(); got != "z" {
-			t.Fatalf("%q", got)
-		}
+		expectMessages(t, stays, "z")
 		stays.leave()
 	})
 }
 
-// GET /admin/topics is "cluster-wide, in byte order: every topic that has
-// subscribers or a retained message", page by page, and the same on every node.
+// GET /admin/topics lists the topics of the whole cluster that have subscribers or a retained
+// message, in byte order, page by page, and the same on every node.
 func TestClusterTopics(t *testing.T) {
 	nodes := cluster(t, shared(), 3)
 	version := nodes[0].publish("b", "kept", "retain=true")
@@ -227,7 +219,7 @@ func TestClusterTopics(t *testing.T) {
 		t.Helper()
 		for i, n := range nodes {
 			var got []string
-			// A node that has just come is known a moment later, and so is who has left.
+			// Nodes learn a moment later of clients that have come or left.
 			if !within(func() bool { got = list(n); return strings.Join(got, ",") == strings.Join(want, ",") }) {
 				t.Errorf("node %d lists %q, not %q", i, got, want)
 			}
@@ -238,13 +230,13 @@ func TestClusterTopics(t *testing.T) {
 		s.leave()
 	}
 	check("a 6 ", "b 6 "+version)
-	// A node that stops is asked no more.
+	// A node that has stopped does not count any more.
 	nodes[2].stop()
 	nodes = nodes[:2]
 	check("a 3 ", "b 3 "+version)
 }
 
-// jetStream returns a connection to a NATS server, as an operator has it.
+// jetStream returns a connection to a NATS server, like an operator's.
 func jetStream(t testing.TB, s *natsServer) (*nats.Conn, jetstream.JetStream) {
 	t.Helper()
 	nc, err := nats.Connect(s.url())
@@ -259,12 +251,12 @@ func jetStream(t testing.TB, s *natsServer) (*nats.Conn, jetstream.JetStream) {
 	return nc, js
 }
 
-// prefix is how the names of a node's broker begin in NATS.
-func (n *node) prefix() string { return n.next.Load().NATSPrefix }
+// prefix returns the prefix of all names of the node's broker in NATS.
+func (n *node) prefix() string { return string(n.next.Load().NATSPrefix) }
 
-// The stream of retained messages is deleted under nodes that run: /readyz is 503 at
-// once and 200 within 15 s, publishing is refused meanwhile, the log says why, streams
-// stay, and what is published afterwards reaches them, of another generation.
+// The stream of retained messages is deleted while nodes run. /readyz is 503 at once and 200 within
+// 15 s. Until then publishing is refused, and the log gives the reason. SSE streams stay open and
+// receive later messages, which have a new generation.
 func TestClusterStreamLost(t *testing.T) {
 	s := startNATS(t)
 	nodes := cluster(t, s, 2)
@@ -284,12 +276,12 @@ func TestClusterStreamLost(t *testing.T) {
 	asked := time.Now()
 	got, body := a.do("POST", a.url("/events?topic=t&retain=true"), asAdmin(), "refused")
 	if got.StatusCode != 503 || body != "Backplane unavailable\n" || time.Since(asked) > 2*time.Second {
-		t.Errorf("a retained publish: %s %q after %v", got.Status, body, time.Since(asked))
+		t.Errorf("retained publish: %s %q after %v", got.Status, body, time.Since(asked))
 	}
 	for _, n := range nodes {
 		n.ready(200, "ready\n")
 		if log := n.log.String(); !strings.Contains(log, `level=ERROR msg="stream missing in NATS" stream=`+stream) {
-			t.Errorf("the log does not say what is missing: %s", log)
+			t.Errorf("the log does not name the missing stream: %s", log)
 		}
 	}
 	if took := time.Since(began); took > 15*time.Second {
@@ -297,14 +289,14 @@ func TestClusterStreamLost(t *testing.T) {
 	}
 	now := a.publish("t", "new", "retain=true")
 	if e := c.Next(); e.Data != "new" || e.ID != "t:"+now || now[:16] == old[:16] {
-		t.Errorf("%q, want the version %s, of another generation than %s", e.Raw, now, old)
+		t.Errorf("%q, want version %s, of another generation than %s", e.Raw, now, old)
 	}
 	d := a.adminEvents("topic", "t", "durable", "1", "lastEventId", "t:"+old)
 	d.Expect("event: message\nid: t:" + now + "\ndata: new\n")
 }
 
-// The bucket of signing keys is deleted under nodes that run: /readyz is 503 until it
-// is back, tokens of known keys go on, and keys can be neither made nor deleted.
+// The bucket of signing keys is deleted while nodes run. /readyz is 503 until it is restored.
+// Tokens of known keys stay valid, and keys can be neither made nor deleted.
 func TestClusterKeyBucketLost(t *testing.T) {
 	s := startNATS(t)
 	nodes := cluster(t, s, 2)
@@ -341,10 +333,10 @@ func TestClusterKeyBucketLost(t *testing.T) {
 		t.Errorf("the log does not name the missing bucket: %s", b.log)
 	}
 	if _, err := js.Stream(t.Context(), bucket); !errors.Is(err, jetstream.ErrStreamNotFound) {
-		t.Errorf("the bucket was made anew: %v", err)
+		t.Errorf("the nodes made a new bucket: %v", err)
 	}
 
-	// An operator restores it.
+	// An operator restores the bucket.
 	restored := info.CachedInfo().Config
 	if _, err := js.CreateStream(t.Context(), restored); err != nil {
 		t.Fatal(err)
@@ -360,8 +352,7 @@ func TestClusterKeyBucketLost(t *testing.T) {
 	}
 }
 
-// What a client sends costs NATS no more than a little beside the content, however
-// long its client identifier is.
+// A message in NATS is hardly longer than its content, however long the client identifier is.
 func TestClusterSendsNoClientIdentifiers(t *testing.T) {
 	s := startNATS(t)
 	n := cluster(t, s, 1)[0]
@@ -386,10 +377,10 @@ func TestClusterSendsNoClientIdentifiers(t *testing.T) {
 			t.Fatal(err)
 		}
 		if !strings.HasPrefix(in.Subject, n.prefix()+".") || strings.HasPrefix(in.Subject, n.prefix()+".i.") {
-			continue // NATS itself, and what it answers
+			continue // NATS's own messages, and replies
 		}
 		if len(in.Data) > 100 || strings.Contains(string(in.Data), "ccc") {
-			t.Errorf("on %s are sent %d bytes: %q", in.Subject, len(in.Data), in.Data)
+			t.Errorf("%d bytes sent on %s: %q", len(in.Data), in.Subject, in.Data)
 		}
 		retained = strings.HasPrefix(in.Subject, n.prefix()+".l.") && in.Header.Get("Nats-Sequence") != ""
 	}

@@ -13,27 +13,26 @@ import (
 	"pubsub/internal/testkit/wire"
 )
 
-// "What is published after a client has seen it, reaches it", while others
-// publish all the time: nothing begun after stream-open or SUBACK is missing, and
-// nothing is missing in between.
+// A message published after a client has seen stream-open or SUBACK reaches it, while other
+// messages are published all the time. None is missing in between.
 func TestNothingIsLostAfterSubscribing(t *testing.T) {
 	mixed := func(i int64) bool { return i%3 == 0 }
 	if !mode.NATS {
-		forEachTransport(t, func(t *testing.T, m transport) { nothingIsLost(t, m, mixed) })
+		forEachTransport(t, func(t *testing.T, tr transport) { nothingIsLost(t, tr, mixed) })
 		return
 	}
-	// There each kind has an order of its own.
+	// In NATS, plain and retained messages each have an order of their own.
 	for name, retained := range map[string]func(int64) bool{
 		"plain":    func(int64) bool { return false },
 		"retained": func(int64) bool { return true },
 	} {
 		t.Run(name, func(t *testing.T) {
-			forEachTransport(t, func(t *testing.T, m transport) { nothingIsLost(t, m, retained) })
+			forEachTransport(t, func(t *testing.T, tr transport) { nothingIsLost(t, tr, retained) })
 		})
 	}
 }
 
-func nothingIsLost(t *testing.T, m transport, retained func(i int64) bool) {
+func nothingIsLost(t *testing.T, tr transport, retained func(i int64) bool) {
 	n := start(t)
 	var begun atomic.Int64
 	stop := make(chan struct{})
@@ -48,37 +47,37 @@ func nothingIsLost(t *testing.T, m transport, retained func(i int64) bool) {
 			}
 			i := begun.Add(1)
 			p.Publish("busy", strconv.FormatInt(i, 10), retained(i))
-			p.Ping() // the messages before have been taken
+			p.Ping() // the broker has received the message
 		}
 	})
 	defer wg.Wait()
 	defer close(stop)
 	token := n.token("busy")
 	for range 30 {
-		s := m.subscribe(n, token, "busy")
+		s := tr.subscribe(n, token, "busy")
 		before := begun.Load()
 		nextPlain := func(i int64) int64 {
 			for i++; retained(i); i++ {
 			}
 			return i
 		}
-		var last, plain int64 // the last retained and the last plain one
+		var last, plain int64 // numbers of the last retained and the last plain message
 		for k := range 4 {
 			i, err := strconv.ParseInt(s.next(), 10, 64)
 			switch {
 			case err != nil:
 				t.Fatal(err)
 			case k == 0 && retained(i) && i > before+1:
-				t.Fatalf("subscribed after %d was begun, and %d comes first", before, i)
-			// MQTT begins with what is retained, which may be newer than plain ones that
-			// have come since the subscription; retained ones older than it are left out.
+				t.Fatalf("subscribed after the start of %d, but %d is the first message", before, i)
+			// MQTT begins with the retained message, which may be newer than plain messages
+			// published since the subscription. Older retained messages are skipped.
 			case retained(i) && i <= last:
-				t.Fatalf("after the retained %d comes %d", last, i)
+				t.Fatalf("retained message %d after %d", last, i)
 			case retained(i):
 				last = i
 				continue
 			case plain == 0 && i > nextPlain(before), plain > 0 && i != nextPlain(plain):
-				t.Fatalf("subscribed after %d was begun, and after the plain %d comes %d", before, plain, i)
+				t.Fatalf("subscribed after the start of %d: plain message %d is followed by %d", before, plain, i)
 			}
 			plain = i
 		}
@@ -86,8 +85,8 @@ func nothingIsLost(t *testing.T, m transport, retained func(i int64) bool) {
 	}
 }
 
-// Every kind of publication reaches the subscribers of both protocols, with the
-// content as it was.
+// Messages published in any way reach the subscribers of both protocols, with their content
+// unchanged.
 func TestEveryPublicationReachesBothProtocols(t *testing.T) {
 	n := start(t)
 	s := n.adminEvents("topic", "t")
@@ -118,15 +117,15 @@ func TestEveryPublicationReachesBothProtocols(t *testing.T) {
 	}
 }
 
-// "Per topic, a subscriber sees one publisher connection's messages in the order
-// published", retained ones among plain ones, however fast they come. Of retained
-// values some may be missing that another publisher's have replaced meanwhile.
+// A subscriber receives the messages of one publisher's connection to a topic in order, retained
+// and plain ones, however fast they come. It may miss a retained message that another publisher's
+// message has replaced.
 func TestOrderOfOnePublisher(t *testing.T) {
-	forEachTransport(t, func(t *testing.T, m transport) {
+	forEachTransport(t, func(t *testing.T, tr transport) {
 		n := start(t)
 		const publishers, messages = 4, 240
 		token := n.token("order")
-		s := m.subscribe(n, token, "order")
+		s := tr.subscribe(n, token, "order")
 		retained := func(i, k int) bool { return k%4 == i }
 		for i := range publishers {
 			p := n.adminClient()
@@ -146,9 +145,9 @@ func TestOrderOfOnePublisher(t *testing.T) {
 			if _, err := fmt.Sscan(got, &i, &k); err != nil {
 				t.Fatalf("%q: %v", got, err)
 			}
-			if mode.NATS && retained(i, k) { // plain ones and these have no order among them
+			if mode.NATS && retained(i, k) { // plain and retained messages have no common order
 				if k < nextRetained[i] {
-					t.Fatalf("of the retained ones of publisher %d comes %d before %d", i, nextRetained[i]-1, k)
+					t.Fatalf("publisher %d: retained message %d before %d", i, nextRetained[i]-1, k)
 				}
 				nextRetained[i] = k + 1
 				continue
@@ -156,7 +155,7 @@ func TestOrderOfOnePublisher(t *testing.T) {
 			for ; next[i] < k && retained(i, next[i]); next[i]++ {
 			}
 			if k != next[i] {
-				t.Fatalf("of publisher %d comes %d, not %d", i, k, next[i])
+				t.Fatalf("publisher %d: message %d, not %d", i, k, next[i])
 			}
 			next[i]++
 			if !retained(i, k) {
@@ -166,70 +165,68 @@ func TestOrderOfOnePublisher(t *testing.T) {
 	})
 }
 
-// All retained values of one publisher arrive, in order, though each waits for the
-// disk and the next is begun meanwhile; plain ones among them, where they have an
-// order.
+// All retained messages of one publisher arrive, in order, although each waits for the disk while
+// the next one is being published. So do the plain messages between them, except over NATS.
 func TestPipelinedRetainedPublishesKeepTheirOrder(t *testing.T) {
-	forEachTransport(t, func(t *testing.T, m transport) {
-		n := start(t, func(c *config.Config) { c.InMemory, c.DataDir = false, t.TempDir() })
-		s := m.subscribe(n, n.token("t"), "t")
+	forEachTransport(t, func(t *testing.T, tr transport) {
+		n := start(t, func(c *config.Config) { c.InMemory, c.DataDir = false, config.Dir(t.TempDir()) })
+		s := tr.subscribe(n, n.token("t"), "t")
 		p := n.adminClient()
+		contents := numbers(300)
 		var ps []mqtt.Packet
-		for i := range 300 {
-			ps = append(ps, &mqtt.Publish{Topic: "t", Payload: []byte(strconv.Itoa(i)), Retain: i%10 != 0 || mode.NATS})
+		for i, c := range contents {
+			ps = append(ps, &mqtt.Publish{Topic: "t", Payload: []byte(c), Retain: i%10 != 0 || mode.NATS})
 		}
 		p.Send(ps...)
-		for i := range 300 {
-			if got := s.next(); got != strconv.Itoa(i) {
-				t.Fatalf("message %d is %q", i, got)
-			}
-		}
+		expectMessages(t, s, contents...)
 	})
 }
 
-// A POST is answered after the ones before it on its connection are under way, so
-// its order holds too.
+// A POST is answered only after the earlier ones of its connection have been sent, so they keep
+// their order too.
 func TestOrderOfPosts(t *testing.T) {
-	forEachTransport(t, func(t *testing.T, m transport) {
+	forEachTransport(t, func(t *testing.T, tr transport) {
 		n := start(t)
-		s := m.subscribe(n, n.token("posts"), "posts")
-		for i := range 50 {
-			retain := "retain=" + strconv.FormatBool(i%2 == 0)
-			n.publish("posts", strconv.Itoa(i), retain)
+		s := tr.subscribe(n, n.token("posts"), "posts")
+		contents := numbers(50)
+		for i, c := range contents {
+			n.publish("posts", c, "retain="+strconv.FormatBool(i%2 == 0))
 		}
-		for i := range 50 {
-			if got := s.next(); got != strconv.Itoa(i) {
-				t.Fatalf("message %d is %q", i, got)
-			}
-		}
+		expectMessages(t, s, contents...)
 	})
 }
 
-// Topics are opaque and case-sensitive: a subscriber gets its own and no other.
+// numbers returns the numbers below n as texts.
+func numbers(n int) (texts []string) {
+	for i := range n {
+		texts = append(texts, strconv.Itoa(i))
+	}
+	return texts
+}
+
+// Topics are opaque and case-sensitive: a subscriber receives messages of its own topic only.
 func TestTopicsAreOpaque(t *testing.T) {
-	forEachTransport(t, func(t *testing.T, m transport) {
+	forEachTransport(t, func(t *testing.T, tr transport) {
 		n := start(t)
 		topics := []string{"a", "A", "a/", "/a", "a/b", " ", "%61", "ä", "a,b:c", ".."}
-		s := m.subscribe(n, n.token(topics...), topics...)
+		s := tr.subscribe(n, n.token(topics...), topics...)
 		for _, topic := range []string{"a/b/c", "b", "a%", "Ä", "."} {
 			n.publish(topic, "to "+topic)
 		}
-		for _, topic := range topics { // one by one: topics have no order among them
+		for _, topic := range topics { // one by one, because there is no order between topics
 			n.publish(topic, "to "+topic)
-			if got := s.next(); got != "to "+topic {
-				t.Fatalf("instead of %q comes %q", "to "+topic, got)
-			}
+			expectMessages(t, s, "to "+topic)
 		}
 	})
 }
 
-// Whoever leaves is forgotten: connections and subscriptions are as before.
+// After clients have left, the node has no more connections, subscriptions and topics than before.
 func TestClientsThatLeaveAreForgotten(t *testing.T) {
-	forEachTransport(t, func(t *testing.T, m transport) {
+	forEachTransport(t, func(t *testing.T, tr transport) {
 		n := start(t)
 		var ss []subscriber
 		for range 20 {
-			ss = append(ss, m.subscribe(n, "", "t", "u"))
+			ss = append(ss, tr.subscribe(n, "", "t", "u"))
 		}
 		if got := n.metric("pubsub_connections{"); got != 20 {
 			t.Fatalf("%v connections", got)

@@ -20,9 +20,9 @@ func parseVersion(t *testing.T, s string) pubsub.Version {
 	return v
 }
 
-// "First, for each topic in byte order, the retained message, if there is one …
-// Then each retained publish is an event with an id; a publish that is not retained
-// is one without." The id names what was delivered, cumulatively.
+// A durable stream begins with the retained messages of its topics, in byte order of the topics.
+// Then each retained publish is an event with an id, and each plain one an event without. The id
+// names the versions of all topics that were delivered.
 func TestDurableStream(t *testing.T) {
 	n := start(t)
 	vb := n.publish("b", "b1", "retain=true")
@@ -37,16 +37,15 @@ func TestDurableStream(t *testing.T) {
 	va2 := n.publish("a", "\xff", "retain=true")
 	c.Expect("event: message-base64\nid: a:" + va2 + ",b:" + vb + ",c:" + vc + "\ndata: /w==\n")
 
-	// VERSION is GENERATION-SEQ; within a generation a later publish has a greater
-	// seq.
+	// Within a generation a later message has a greater sequence number.
 	v1, v2 := parseVersion(t, va), parseVersion(t, va2)
 	if v1.Generation != v2.Generation || v2.Seq <= v1.Seq {
 		t.Errorf("%s, then %s", va, va2)
 	}
 }
 
-// "Subscribers that are not durable receive both kinds and never an id"; lastEventId
-// and Last-Event-ID "are ignored unless durable".
+// A stream that is not durable receives plain and retained messages, never with an id. It ignores
+// lastEventId and Last-Event-ID.
 func TestPlainSubscriberSeesRetainedPublishes(t *testing.T) {
 	n := start(t)
 	old := n.publish("t", "before", "retain=true")
@@ -62,7 +61,7 @@ func TestPlainSubscriberSeesRetainedPublishes(t *testing.T) {
 	}
 }
 
-// What a durable subscriber is given that comes back with a Last-Event-ID.
+// A durable stream that resumes with a Last-Event-ID receives the retained message if it is newer.
 func TestDurableResume(t *testing.T) {
 	n := start(t)
 	old := n.publish("t", "old", "retain=true")
@@ -128,9 +127,10 @@ func TestDurableResume(t *testing.T) {
 	})
 }
 
-// "the original's space-padded hex is read too".
+// The hex digits of a generation may be padded with spaces, as the original implementation writes
+// them.
 func TestDurableResumeWithSpacePaddedHex(t *testing.T) {
-	// Until a generation begins with a zero: one in 16 does, for a store of its own.
+	// Only one generation in 16 begins with a zero, and each store has its own.
 	for range 500 {
 		n := start(t)
 		v := n.publish("t", "now", "retain=true")
@@ -147,8 +147,8 @@ func TestDurableResumeWithSpacePaddedHex(t *testing.T) {
 	t.Fatal("no generation begins with a zero")
 }
 
-// In an id "%, ,, : and space of a topic are percent-encoded, upper-case hex", and
-// the client that gives it back is understood.
+// In an id, the characters %, comma, colon and space of a topic are percent-encoded with upper-case
+// hex digits, and the broker decodes them when the client sends the id back.
 func TestDurableTopicsThatNeedEscaping(t *testing.T) {
 	n := start(t)
 	topics := []string{"a:b", "a,b", "a%3Ab", "a b", "ü/€", "😀"}
@@ -178,7 +178,7 @@ func TestDurableTopicsThatNeedEscaping(t *testing.T) {
 		id = strings.Join(parts, ",")
 		c.Expect("event: message\nid: " + id + "\ndata: to " + topic + "\n")
 	}
-	// As it stands, and as it was before: with what is beyond ASCII raw.
+	// As it is, and with non-ASCII characters unescaped, which the broker reads as well.
 	raw := strings.NewReplacer("%C3%BC", "ü", "%E2%82%AC", "€", "%F0%9F%98%80", "😀").Replace(id)
 	older := n.adminEvents(append(pairs, "lastEventId", raw)...)
 	again := n.adminEvents(append(pairs, "lastEventId", id)...)
@@ -189,9 +189,8 @@ func TestDurableTopicsThatNeedEscaping(t *testing.T) {
 	again.Expect("event: message\nid: " + strings.Replace(id, versions[topics[0]], last, 1) + "\ndata: kept\n")
 }
 
-// The id names "every topic of which a version was delivered on this stream or
-// given by Last-Event-ID"; one that counts as none was not given, and one of a
-// topic that is not subscribed to is ignored.
+// The id names every topic of which a version was delivered on this stream or given by
+// Last-Event-ID. A version that counts as none is not named, nor is a topic without a subscription.
 func TestIDIncludesGivenVersions(t *testing.T) {
 	n := start(t)
 	va := n.publish("a", "a", "retain=true")
@@ -207,14 +206,14 @@ func TestIDIncludesGivenVersions(t *testing.T) {
 	c.Expect("event: message\nid: a:" + va + ",b:" + vb2 + ",c:" + vc + "\ndata: c\n")
 }
 
-// "A retained message of zero bytes clears the topic's retained message … and is
-// delivered live as an empty message. A clear is itself the newest value for 24 h: a
-// durable SSE subscriber that resumes with an older version gets it, as an empty
-// message; one that comes without a version gets nothing. The same goes for ttl=0."
+// A retained message of zero bytes clears the topic's retained message and is delivered live as an
+// empty message. The clear itself is the newest message for 24 h: a durable SSE subscriber that
+// resumes with an older version gets it as an empty message, and one without a version gets
+// nothing. A retained message with ttl=0 does the same.
 func TestClears(t *testing.T) {
 	for _, tt := range []struct {
 		name string
-		// clear returns what live subscribers get.
+		// clear returns the content that live subscribers receive.
 		clear func(n *node) string
 	}{
 		{"zero bytes over HTTP", func(n *node) string { n.publish("t", "", "retain=true"); return "" }},
@@ -262,8 +261,7 @@ func TestClears(t *testing.T) {
 	}
 }
 
-// "the retained message, if there is one that has not expired": after its ttl it is
-// gone for everybody who comes.
+// A retained message that has expired is not sent to new subscribers.
 func TestTTL(t *testing.T) {
 	n := start(t)
 	before := n.publish("t", "older", "retain=true")
@@ -286,12 +284,11 @@ func TestTTL(t *testing.T) {
 	m.Expect("t", "next")
 }
 
-// "A generation names one life of the store, restarts included": after a restart a
-// durable subscriber goes on where it was; with another store it gets the current
-// value, whatever it had.
+// A generation names one life of the store, restarts included. After a restart a durable subscriber
+// continues from its version. With another store it gets the current message in any case.
 func TestRestart(t *testing.T) {
 	dir := t.TempDir()
-	onDisk := func(c *config.Config) { c.InMemory, c.DataDir = false, dir }
+	onDisk := func(c *config.Config) { c.InMemory, c.DataDir = false, config.Dir(dir) }
 	first := start(t, onDisk)
 	old := first.publish("t", "old", "retain=true")
 	now := first.publish("t", "now", "retain=true")
@@ -304,7 +301,7 @@ func TestRestart(t *testing.T) {
 	later := second.publish("t", "later", "retain=true")
 	c.Expect("event: message\nid: t:" + later + "\ndata: later\n")
 	if a, b := parseVersion(t, now), parseVersion(t, later); a.Generation != b.Generation || b.Seq <= a.Seq {
-		t.Errorf("%s, and after the restart %s", now, later)
+		t.Errorf("%s, but %s after the restart", now, later)
 	}
 	c = second.adminEvents("topic", "t", "topic", "gone", "durable", "1", "lastEventId", "t:"+old+",gone:"+gone)
 	if e := c.Next(); e.Data != "" || !strings.HasPrefix(e.ID, "gone:") {
@@ -313,7 +310,7 @@ func TestRestart(t *testing.T) {
 	if e := c.Next(); e.Data != "later" {
 		t.Errorf("%q", e.Raw)
 	}
-	// The key is kept, too.
+	// The store also has the key.
 	second.events("topic", "t", "auth", first.token("t"))
 	second.stop()
 
@@ -323,8 +320,8 @@ func TestRestart(t *testing.T) {
 	c.Expect("event: message\nid: t:" + v + "\ndata: elsewhere\n")
 }
 
-// "No durable event is older than one already delivered for that topic on that
-// stream", while many publish at once.
+// A durable event is never older than one that the stream has delivered of the same topic, while
+// many clients publish at once.
 func TestDurableVersionsNeverStepBack(t *testing.T) {
 	n := start(t)
 	c := n.adminEvents("topic", "t", "durable", "1")

@@ -14,8 +14,8 @@ import (
 	"pubsub/internal/testkit/wire"
 )
 
-// refusesToken fails the test unless a new stream, session and POST with the token
-// all read Invalid token.
+// refusesToken checks that a new stream, session and POST with the token are refused with "Invalid
+// token".
 func (n *node) refusesToken(token, topic string) {
 	n.t.Helper()
 	c := wire.Get(n.t, dial(n.t, n.addr), "/events"+wire.Query("topic", topic, "auth", token), lastRequest)
@@ -31,24 +31,23 @@ func (n *node) refusesToken(token, topic string) {
 	}
 }
 
-// lastMoment is when a token with the claims of expiring ends, leeway included.
+// lastMoment returns when the broker ends a client with the claims of expiring: at exp and the
+// leeway.
 func lastMoment(c claims) time.Time { return time.Unix(c["exp"].(int64)+30, 0) }
 
-// "A stream or session ends at exp + leeway: SSE with a stream-error, condition
-// token-expired; MQTT with DISCONNECT 0x87."
+// A stream or session ends at exp and 30 s of leeway: SSE with the stream-error token-expired, MQTT
+// with DISCONNECT 0x87.
 func TestTokenExpires(t *testing.T) {
-	forEachTransport(t, func(t *testing.T, m transport) {
+	forEachTransport(t, func(t *testing.T, tr transport) {
 		n := start(t)
-		stays := m.subscribe(n, n.token("t"), "t")
-		// It has passed its exp already, and lives on the leeway.
+		stays := tr.subscribe(n, n.token("t"), "t")
+		// The token has passed its exp already, but not the leeway.
 		end := expiring(time.Second)
 		token := n.key.token([]string{"t"}, []string{"t"}, end)
-		s := m.subscribe(n, token, "t")
+		s := tr.subscribe(n, token, "t")
 		n.publish("t", "before")
 		for _, s := range []subscriber{s, stays} {
-			if got := s.next(); got != "before" {
-				t.Fatalf("%q", got)
-			}
+			expectMessages(t, s, "before")
 		}
 		s.ends(expired)
 		if early := time.Until(lastMoment(end)); early > 0 {
@@ -56,40 +55,35 @@ func TestTokenExpires(t *testing.T) {
 		}
 		n.refusesToken(token, "t")
 		n.publish("t", "after")
-		if got := stays.next(); got != "after" {
-			t.Errorf("to the other: %q", got)
-		}
+		expectMessages(t, stays, "after")
 	})
 }
 
-// "enforce-expiry: false keeps the original's behaviour": what the token admitted
-// stays, though the token is good for nothing new.
+// With enforce-expiry: false, as in the original implementation, a connection outlives its token,
+// but the token admits no new ones.
 func TestTokenExpiryIsNotEnforced(t *testing.T) {
-	forEachTransport(t, func(t *testing.T, m transport) {
+	forEachTransport(t, func(t *testing.T, tr transport) {
 		n := start(t, func(c *config.Config) { c.EnforceExpiry = false })
 		end := expiring(time.Second)
 		token := n.key.token([]string{"t"}, []string{"t"}, end)
-		s := m.subscribe(n, token, "t")
-		// Nothing is to happen, so there is nothing to wait for but the time: of the
-		// expiry, and of the hub's wheel.
+		s := tr.subscribe(n, token, "t")
+		// Wait past the expiry and a tick of the hub's wheel. Nothing must happen then.
 		time.Sleep(time.Until(lastMoment(end)) + 300*time.Millisecond)
 		n.refusesToken(token, "t")
 		n.publish("t", "after")
-		if got := s.next(); got != "after" {
-			t.Errorf("%q", got)
-		}
+		expectMessages(t, s, "after")
 	})
 }
 
-// "Deleting a key ends what it admitted": SSE token-revoked, MQTT 0x87. What other
-// keys and the admin token admitted stays.
+// Deleting a key ends the connections of its tokens: SSE with token-revoked, MQTT with 0x87. Those
+// of other keys and of the admin token stay.
 func TestKeyIsDeleted(t *testing.T) {
-	forEachTransport(t, func(t *testing.T, m transport) {
+	forEachTransport(t, func(t *testing.T, tr transport) {
 		n := start(t)
 		k := n.newKey()
 		token := k.token([]string{"t", "u"}, []string{"t"}, nil)
-		gone := []subscriber{m.subscribe(n, token, "t"), m.subscribe(n, token, "u"), m.subscribe(n, k.token([]string{"t"}, nil, claims{"sub": "x"}), "t")}
-		stay := []subscriber{m.subscribe(n, n.token("t"), "t"), mqttSubscriber{n.adminClient("t")}, sseSubscriber{n.adminEvents("topic", "t")}}
+		gone := []subscriber{tr.subscribe(n, token, "t"), tr.subscribe(n, token, "u"), tr.subscribe(n, k.token([]string{"t"}, nil, claims{"sub": "x"}), "t")}
+		stay := []subscriber{tr.subscribe(n, n.token("t"), "t"), mqttSubscriber{n.adminClient("t")}, sseSubscriber{n.adminEvents("topic", "t")}}
 		n.deleteKey(k)
 		n.refusesToken(token, "t")
 		n.publish("t", "after")
@@ -98,9 +92,7 @@ func TestKeyIsDeleted(t *testing.T) {
 			s.leave()
 		}
 		for _, s := range stay {
-			if got := s.next(); got != "after" {
-				t.Errorf("to one who stays: %q", got)
-			}
+			expectMessages(t, s, "after")
 		}
 		if !within(func() bool { return n.metric("pubsub_connections{") == 3 }) {
 			t.Errorf("%v connections, want 3", n.metric("pubsub_connections{"))
@@ -108,24 +100,23 @@ func TestKeyIsDeleted(t *testing.T) {
 	})
 }
 
-// "SIGTERM and SIGINT drain: /readyz turns 503, nothing new is accepted (POST and
-// upgrades: 503 Shutting down), streams close spread over --drain-timeout, then
-// exit". A stream ends "after a keep-alive event that holds a retry: field … of 1 to
-// 10 s; a new GET /events gets just that, with 200"; "Draining: DISCONNECT 0x8B";
-// "wills are not published when the server drains".
+// A draining node answers /readyz with 503. It accepts no new clients: POST and upgrades get 503
+// "Shutting down". It closes the streams spread over --drain-timeout and then exits. A stream ends
+// after a keep-alive event with a retry field of 1 to 10 s, and a new GET /events gets only that
+// event, with 200. A session ends with DISCONNECT 0x8B, and its will is not published.
 func TestDrain(t *testing.T) {
-	forEachTransport(t, func(t *testing.T, m transport) {
+	forEachTransport(t, func(t *testing.T, tr transport) {
 		const streams, spread = 20, time.Second
 		dir := t.TempDir()
-		stored := func(c *config.Config) { c.InMemory, c.DataDir = false, dir }
+		stored := func(c *config.Config) { c.InMemory, c.DataDir = false, config.Dir(dir) }
 		n := start(t, stored, func(c *config.Config) { c.DrainTimeout = spread })
 		var ss []subscriber
 		for range streams {
-			ss = append(ss, m.subscribe(n, n.token("t", "will"), "t", "will"))
+			ss = append(ss, tr.subscribe(n, n.token("t", "will"), "t", "will"))
 		}
 		n.connect(n.token("will"), mqtt.Connect{Will: &mqtt.Will{Topic: "will", Payload: []byte("x"), Retain: true}})
-		// One that has nothing to say holds nobody up, nor does one that keeps its
-		// side open: while it does, the node drains.
+		// A WebSocket without a CONNECT does not delay other clients, nor does a client that does
+		// not close its side. As long as it is open, the node drains.
 		n.upgrade()
 
 		began := time.Now()
@@ -158,18 +149,18 @@ func TestDrain(t *testing.T) {
 			s.leave()
 		}
 		if took := time.Since(began); took < spread/2 {
-			t.Errorf("all have ended within %v of %v", took, spread)
+			t.Errorf("all ended within %v of %v", took, spread)
 		}
-		n.stop() // fails the test unless the node ends, without error
+		n.stop() // fails the test if the node does not stop, or with an error
 
 		again := start(t, stored)
-		d := again.adminEvents("topic", "will", "topic", "end", "durable", "true") // what is retained would come first
+		d := again.adminEvents("topic", "will", "topic", "end", "durable", "true") // a retained will would come first
 		again.publish("end", "of the test")
 		d.Expect("event: message\ndata: of the test\n")
 	})
 }
 
-// "spread over --drain-timeout (default 10 s; at once where there are none)".
+// A node without clients does not wait for --drain-timeout.
 func TestDrainWithoutClients(t *testing.T) {
 	n := start(t, func(c *config.Config) { c.DrainTimeout = time.Hour })
 	c := n.adminEvents("topic", "t")
@@ -177,14 +168,13 @@ func TestDrainWithoutClients(t *testing.T) {
 	c.Conn.Close()
 	m.Conn.Close()
 	if !within(func() bool { return n.metric("pubsub_connections{") == 0 }) {
-		t.Fatal("connections are left")
+		t.Fatal("there are still connections")
 	}
 	n.stop()
 }
 
-// Draining, the node takes nothing new, but what is to go may go: a key is deleted,
-// and a retained message. When the last client has gone by itself it ends, whatever
-// of --drain-timeout is left.
+// A draining node still deletes keys and clears retained messages. It stops as soon as the last
+// client has left, before the end of --drain-timeout.
 func TestDrainServesDeletions(t *testing.T) {
 	n := start(t, func(c *config.Config) { c.DrainTimeout = time.Hour })
 	n.publish("t", "x", "retain=true")
@@ -206,12 +196,12 @@ func TestDrainServesDeletions(t *testing.T) {
 	n.stop()
 }
 
-// Who reads nothing holds up neither the drain of the others nor the exit.
+// A stalled reader delays neither the drain of other clients nor the exit.
 func TestDrainWithStalledReader(t *testing.T) {
-	forEachTransport(t, func(t *testing.T, m transport) {
+	forEachTransport(t, func(t *testing.T, tr transport) {
 		n := start(t)
-		s := m.subscribe(n, n.token("t"), "t")
-		n.stalled(m, "ballast")
+		s := tr.subscribe(n, n.token("t"), "t")
+		n.stalled(tr, "ballast")
 		n.cancel()
 		s.ends(drained)
 		s.leave()
@@ -219,9 +209,8 @@ func TestDrainWithStalledReader(t *testing.T) {
 	})
 }
 
-// "streams close …, then exit": half the head of a request holds up nobody, a message
-// of which half is there is still taken, and who never sends the rest is not waited
-// for as long as a body may take otherwise.
+// Half a request head does not delay the exit. A message that has arrived in half is accepted if
+// the rest comes, and the node does not wait as long for it as it does when it is not draining.
 func TestDrainDuringRequests(t *testing.T) {
 	n := start(t)
 	half := func(request string) *bufio.Reader {
@@ -237,7 +226,7 @@ func TestDrainDuringRequests(t *testing.T) {
 	io.WriteString(sender, head)
 	answer := bufio.NewReader(sender)
 	for _, r := range []*bufio.Reader{never, answer} {
-		// The node has begun to read the body.
+		// The node has started to read the body.
 		if line, err := r.ReadString('\n'); err != nil || line != "HTTP/1.1 100 Continue\r\n" {
 			t.Fatalf("%q, %v", line, err)
 		}
@@ -245,22 +234,22 @@ func TestDrainDuringRequests(t *testing.T) {
 	}
 	io.WriteString(sender, "da")
 	n.cancel()
-	if got := readAll(t, halfHead); got != "" { // it is closed when all who read are gone
+	if got := wire.ReadAll(t, halfHead); got != "" { // it is closed once all readers have left
 		t.Errorf("half a head is answered with %q", got)
 	}
 	io.WriteString(sender, "ta")
-	if got := readAll(t, answer); status(got) != "200 OK" || content(got) != "Published\n" {
-		t.Errorf("the message that was under way: %q", got)
+	if got := wire.ReadAll(t, answer); status(got) != "200 OK" || content(got) != "Published\n" {
+		t.Errorf("the message that had arrived in half: %q", got)
 	}
 	began := time.Now()
 	n.stop()
 	if took := time.Since(began); took > patience/2 {
-		t.Errorf("the node ends %v later", took)
+		t.Errorf("the node stopped %v later", took)
 	}
 }
 
-// What a client sends behind its request means nothing, and one that goes on sending is
-// closed after 16 KB in all, however slowly they come.
+// Bytes that a client sends after its request are ignored. A client that has sent 16 KB of them is
+// closed, however slowly they come.
 func TestStreamClientThatKeepsSending(t *testing.T) {
 	const piece, most = 1000, 16 << 10
 	check := func(t *testing.T, n *node, s *wire.SSE, w io.Writer) {
@@ -270,18 +259,18 @@ func TestStreamClientThatKeepsSending(t *testing.T) {
 			if _, err := w.Write(b); err != nil {
 				t.Fatalf("after %d bytes: %v", sent, err)
 			}
-			n.publish("t", "x") // pieces come one by one
+			n.publish("t", "x") // so the next piece comes alone
 			s.Expect("event: message\ndata: x\n")
 		}
-		go func() { // it may be closed before all is sent
+		go func() { // the node may close the connection before it has all
 			w.Write(b)
 			w.Write(b)
 		}()
 		if !within(func() bool { return n.metric("pubsub_connections{") == 0 }) {
-			t.Error("it is not closed")
+			t.Error("the connection is still open")
 		}
 		if _, err := io.ReadAll(s.Body); err == nil {
-			t.Error("its stream looks complete")
+			t.Error("the stream looks complete")
 		}
 	}
 	t.Run("plain", func(t *testing.T) {

@@ -17,10 +17,10 @@ import (
 	"pubsub/internal/testkit/wire"
 )
 
-// chunks takes a chunked body apart (RFC 9112 section 7.1): its size lines have
-// neither extensions nor leading zeros, which some parsers refuse, and the last
-// chunk has no trailer. whole reports whether the last chunk is there.
-func chunks(t testing.TB, body string) (data []string, whole bool) {
+// chunks splits a chunked body (RFC 9112 section 7.1). The size lines must have neither extensions
+// nor leading zeros, which some parsers refuse, and the last chunk must not have a trailer.
+// complete reports whether there is a last chunk.
+func chunks(t testing.TB, body string) (data []string, complete bool) {
 	t.Helper()
 	sizeLine := regexp.MustCompile(`^(?:0|[1-9a-f][0-9a-f]*)\r\n`)
 	for body != "" {
@@ -51,10 +51,9 @@ func chunks(t testing.TB, body string) (data []string, whole bool) {
 	return data, false
 }
 
-// "On HTTP/1.1 a stream is chunked … Whatever is written at once is whole chunks; an
-// end that the server wants is the last chunk, after which the connection closes.
-// HTTP/1.0 clients get an unframed body and Connection: close." The events are the
-// same for both, whatever is in them.
+// Over HTTP/1.1 a stream is chunked, each write is made of complete chunks, and a stream that the
+// server ends has a last chunk, after which the connection closes. HTTP/1.0 clients get an unframed
+// body and Connection: close. The events are the same for both.
 func TestStreamFraming(t *testing.T) {
 	n := startTLS(t)
 	overTLS := func(t *testing.T) net.Conn {
@@ -103,7 +102,7 @@ func TestStreamFraming(t *testing.T) {
 				n.publish("t", "")
 				n.publish("t", "a\nb\r\n\xc5\x82", "retain=true")
 				n.publish("t", "\xff")
-				n.publish("t", strings.Repeat("x", 16<<10-4)+"\n") // larger than what is gathered for a write
+				n.publish("t", strings.Repeat("x", 16<<10-4)+"\n") // larger than one write
 				n.publish("t", strings.Repeat("\n", 32_000), "retain=true")
 				n.publish("t", "the last", "retain=true")
 				for i, c := range streams {
@@ -123,8 +122,8 @@ func TestStreamFraming(t *testing.T) {
 						t.Errorf("HTTP/1.%d: Transfer-Encoding: %v", i, got)
 					}
 				}
-				events, whole := chunks(t, bodies[1])
-				if !whole {
+				events, complete := chunks(t, bodies[1])
+				if !complete {
 					t.Errorf("no last chunk in %.200q", bodies[1])
 				}
 				for _, e := range events {
@@ -141,14 +140,14 @@ func TestStreamFraming(t *testing.T) {
 	}
 }
 
-// A refusal is framed as any other response: whole on HTTP/1.0, where its end is the
-// connection's, and on HTTP/1.1, where the connection can be used again.
+// A refusal is framed like any other response. Over HTTP/1.0 it ends with the connection, and over
+// HTTP/1.1 the connection can be used again.
 func TestRefusalFraming(t *testing.T) {
 	n := start(t)
 	body := regexp.MustCompile(`^event: stream-error\nretry: \d+\ndata: \{"condition":"bad-request","text":"Missing 'topic' parameter"\}\n\n$`)
 	c := dial(t, n.addr)
 	io.WriteString(c, "GET /events HTTP/1.0\r\n\r\n")
-	old := readAll(t, c)
+	old := wire.ReadAll(t, c)
 	if status(old) != "200 OK" || strings.Contains(old, "Transfer-Encoding") || !body.MatchString(content(old)) {
 		t.Errorf("HTTP/1.0: %q", old)
 	}
@@ -160,14 +159,14 @@ func TestRefusalFraming(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if b := readAll(t, resp.Body); !body.MatchString(b) || resp.Close {
+		if b := wire.ReadAll(t, resp.Body); !body.MatchString(b) || resp.Close {
 			t.Errorf("HTTP/1.1: %q, the last response: %v", b, resp.Close)
 		}
 	}
 }
 
-// "A stream cut by a crash must not look complete": nor does one that the broker
-// gives up because its client takes nothing.
+// A stream that the broker closes because its client is stalled does not look complete: it has no
+// last chunk.
 func TestCutStreamHasNoLastChunk(t *testing.T) {
 	n := start(t, func(c *config.Config) { c.WriteTimeout = time.Second })
 	c := n.adminEvents("topic", "t")
@@ -176,7 +175,7 @@ func TestCutStreamHasNoLastChunk(t *testing.T) {
 		return n.metric("pubsub_connections{") == 0
 	}
 	if !within(closed) {
-		t.Fatal("it is not closed")
+		t.Fatal("the stream is still open")
 	}
 	deadline(c.Conn)
 	if got, err := io.ReadAll(c.Body); err == nil {

@@ -12,13 +12,12 @@ import (
 	"pubsub/internal/testkit/wire"
 )
 
-// A client that shuts down its sending side after its request has made no mistake, and
-// the node has not failed: the client gets its stream, or is closed silently; its publish
-// is accepted. Nothing is logged as an error.
+// A client may shut down its sending side after the request. It gets its stream, or is closed
+// without a response, and its publish is accepted. The node logs no error.
 func TestHalfClosedConnections(t *testing.T) {
 	plain, encrypted := start(t), startTLS(t)
 	subscribe := mqtt.Subscribe{PacketID: 1, Filters: []mqtt.Filter{{Topic: "t"}}}
-	for _, transport := range []struct {
+	for _, via := range []struct {
 		name string
 		n    *node
 		dial func() (net.Conn, error)
@@ -28,8 +27,8 @@ func TestHalfClosedConnections(t *testing.T) {
 			return tls.Dial("tcp", encrypted.addr, &tls.Config{InsecureSkipVerify: true})
 		}},
 	} {
-		n := transport.n
-		stranger := signingKey{"nobody", "x"}.token([]string{"t"}, nil, nil)
+		n := via.n
+		unknown := signingKey{"unknown", "x"}.token([]string{"t"}, nil, nil)
 		hello := wire.AppendFrame(nil, wire.FIN|wire.OpBinary, wire.AppendPackets(nil,
 			&mqtt.Connect{Password: []byte(adminToken), HasPassword: true}, &subscribe))
 		upgrade := request("GET", "/mqtt", wire.UpgradeHeader()...)
@@ -39,17 +38,17 @@ func TestHalfClosedConnections(t *testing.T) {
 		}{
 			{"stream", request("GET", "/events?topic=t", asAdminLine), silentOr("event: stream-open\n")},
 			{"durable stream", request("GET", "/events?topic=t&durable=1", asAdminLine), silentOr("event: stream-open\n")},
-			{"unknown key", request("GET", "/events?topic=t&auth="+stranger), silentOr(`"Invalid token"`)},
+			{"unknown key", request("GET", "/events?topic=t&auth="+unknown), silentOr(`"Invalid token"`)},
 			{"publication", request("POST", "/events?topic=t", asAdminLine, "Content-Length: 1") + "x",
 				func(answer string) bool { return strings.HasSuffix(answer, "Published\n") }},
 			{"WebSocket", upgrade + string(hello), silentOr("HTTP/1.1 101 ")},
 		} {
-			t.Run(transport.name+" "+c.name, func(t *testing.T) {
+			t.Run(via.name+" "+c.name, func(t *testing.T) {
 				var wg sync.WaitGroup
 				for range 8 {
 					wg.Go(func() {
 						for range 10 {
-							conn, err := transport.dial()
+							conn, err := via.dial()
 							if err != nil {
 								t.Error(err)
 								return
@@ -69,12 +68,12 @@ func TestHalfClosedConnections(t *testing.T) {
 			})
 		}
 		if log := n.log.String(); strings.Contains(log, "level=ERROR") || strings.Contains(log, "level=WARN") || strings.Contains(log, "internal-server-error") {
-			t.Errorf("%s: something has failed", transport.name)
+			t.Errorf("%s: the log has an error", via.name)
 		}
 	}
 }
 
-// silentOr reports whether an answer is none, or holds mark.
+// silentOr returns a check that an answer is empty or contains mark.
 func silentOr(mark string) func(answer string) bool {
 	return func(answer string) bool { return answer == "" || strings.Contains(answer, mark) }
 }

@@ -9,11 +9,9 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
-	"runtime"
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -21,234 +19,6 @@ import (
 	"pubsub/internal/mqtt"
 	"pubsub/internal/testkit/wire"
 )
-
-// siege is a node that is attacked while bystanders, a stream and an MQTT session,
-// get a message every few milliseconds.
-type siege struct {
-	*node
-	t *testing.T
-
-	published  atomic.Int64
-	seen       [2]atomic.Int64 // by the stream and by the session
-	stop       chan struct{}
-	stopped    sync.WaitGroup
-	goroutines int // of the whole process before the first attack
-}
-
-const heartbeats = "heartbeats"
-
-func besiege(t *testing.T, settings ...func(*config.Config)) *siege {
-	t.Helper()
-	// What the log says is kept in the heap that is measured.
-	quiet := func(c *config.Config) { c.LogLevel = "error" }
-	s := &siege{t: t, node: start(t, append(settings, quiet)...), stop: make(chan struct{})}
-	stream, session, publisher := s.adminEvents("topic", heartbeats), s.adminClient(heartbeats), s.adminClient()
-	s.stopped.Go(func() {
-		for tick := time.Tick(3 * time.Millisecond); ; {
-			select {
-			case <-s.stop:
-				return
-			case <-tick:
-			}
-			p := mqtt.Publish{Topic: heartbeats, Payload: strconv.AppendInt(nil, s.published.Load()+1, 10)}
-			deadline(publisher.Conn)
-			if _, err := publisher.Conn.Write(wire.AppendFrame(nil, wire.FIN|wire.OpBinary, p.Append(nil))); err != nil {
-				t.Errorf("the publisher of heartbeats: %v", err)
-				return
-			}
-			s.published.Add(1)
-		}
-	})
-	s.watch(0, func() (string, error) {
-		e, err := stream.Read()
-		if err == nil && e.Raw != "event: message\ndata: "+e.Data+"\n" {
-			err = fmt.Errorf("the event %q", e.Raw)
-		}
-		return e.Data, err
-	})
-	s.watch(1, func() (string, error) {
-		p, err := session.Read()
-		if err != nil {
-			return "", err
-		}
-		pub, ok := p.(*mqtt.Publish)
-		if !ok {
-			return "", fmt.Errorf("%s %+v", p.Type(), p)
-		}
-		return string(pub.Payload), nil
-	})
-	t.Cleanup(func() {
-		close(s.stop)
-		stream.Conn.Close()
-		session.Conn.Close()
-		s.stopped.Wait()
-	})
-	// The first retained message has a node of a cluster subscribe, for good, to the
-	// acknowledgements of all.
-	s.node.publish("first", "x", "retain=true")
-	s.beats(10)
-	s.http.CloseIdleConnections()
-	s.goroutines = runtime.NumGoroutine()
-	return s
-}
-
-// watch reads the heartbeats of a bystander: each, in order, and nothing else.
-func (s *siege) watch(who int, next func() (string, error)) {
-	s.stopped.Go(func() {
-		for i := int64(1); ; i++ {
-			got, err := next()
-			select {
-			case <-s.stop:
-				return
-			default:
-			}
-			if want := strconv.FormatInt(i, 10); err != nil || got != want {
-				s.t.Errorf("bystander %d: instead of heartbeat %s comes %q, %v", who, want, got, err)
-				return
-			}
-			s.seen[who].Store(i)
-		}
-	})
-}
-
-// beats waits until all bystanders have got what was published until now, and
-// more heartbeats after it.
-func (s *siege) beats(more int64) {
-	s.t.Helper()
-	target := s.published.Load() + more
-	if !within(func() bool { return s.seen[0].Load() >= target && s.seen[1].Load() >= target }) {
-		s.t.Fatalf("of %d heartbeats, %d published, %d reached the stream and %d the session", target, s.published.Load(), s.seen[0].Load(), s.seen[1].Load())
-	}
-}
-
-// attack runs f. What the heap holds, of the attackers too, must not grow by more
-// than bound bytes meanwhile, a few MB of which are for garbage that is made while
-// it is measured; in the end all that the attack began is gone, and
-// the bystanders have noticed nothing.
-func (s *siege) attack(name string, bound int64, f func(t *testing.T)) {
-	s.t.Helper()
-	// On a loaded machine garbage and requests that are half served pile up. What
-	// these attacks could cost without a limit is another order of magnitude.
-	bound *= 6
-	if mode.NATS {
-		bound += 64 << 20 // of the NATS server, which runs in this process too
-	}
-	before := heap()
-	var most int64
-	done, sampled := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(sampled)
-		for tick := time.Tick(40 * time.Millisecond); ; {
-			most = max(most, heap()-before)
-			select {
-			case <-done:
-				return
-			case <-tick:
-			}
-		}
-	}()
-	from := s.published.Load()
-	s.t.Run(name, f) // whose clean-up closes its connections
-	s.beats(5)
-	close(done)
-	<-sampled
-	s.t.Logf("%s: %d KB of at most %d, over %d heartbeats", name, most>>10, bound>>10, s.published.Load()-from)
-	if most > bound {
-		s.t.Errorf("%s: %d bytes were held, more than %d", name, most, bound)
-	}
-	if !within(func() bool { return s.metric("pubsub_connections{") == 3 && s.metric("pubsub_subscriptions") == 2 }) {
-		s.t.Errorf("%s: %v connections and %v subscriptions are left", name, s.metric("pubsub_connections{"), s.metric("pubsub_subscriptions"))
-	}
-	if l := s.log.String(); strings.Contains(l, "level=ERROR") {
-		s.t.Errorf("%s: what attackers do is no error of the node's:\n%.1000s", name, l)
-	}
-	s.http.CloseIdleConnections()
-	if !within(func() bool { return runtime.NumGoroutine() <= s.goroutines }) {
-		s.t.Errorf("%s: %d goroutines, and %d before", name, runtime.NumGoroutine(), s.goroutines)
-	}
-}
-
-// each runs f count times, some at a time.
-func each(count int, f func(i int)) {
-	var next atomic.Int64
-	var wg sync.WaitGroup
-	for range 16 {
-		wg.Go(func() {
-			for i := next.Add(1); i <= int64(count); i = next.Add(1) {
-				f(int(i))
-			}
-		})
-	}
-	wg.Wait()
-}
-
-// exchange sends b over a connection of its own, with then what more says, and
-// returns what comes back before the server ends the connection. That it is ended
-// by a reset, or before all was sent, is no error: the server need not read what it
-// refuses.
-func exchange(t *testing.T, addr string, b []byte, more ...func(net.Conn)) string {
-	t.Helper()
-	c, err := net.Dial("tcp", addr)
-	if err != nil {
-		t.Error(err)
-		return ""
-	}
-	defer c.Close()
-	deadline(c)
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	defer c.Close() // before the wait: who still sends is not waited for
-	wg.Go(func() {
-		if _, err := c.Write(b); err != nil {
-			return
-		}
-		for _, f := range more {
-			f(c)
-		}
-	})
-	got, err := io.ReadAll(c)
-	if err != nil && !isEnd(err) {
-		t.Errorf("after %.60q comes %.100q, and then %v", b, got, err)
-	}
-	return string(got)
-}
-
-func closeWrite(c net.Conn) { c.(*net.TCPConn).CloseWrite() }
-
-// status returns the status line of a response without the version.
-func status(response string) string {
-	line, _, _ := strings.Cut(response, "\r\n")
-	return strings.TrimPrefix(strings.TrimPrefix(line, "HTTP/1.1 "), "HTTP/1.0 ")
-}
-
-// content returns what follows the head of a response.
-func content(response string) string {
-	_, b, _ := strings.Cut(response, "\r\n\r\n")
-	return b
-}
-
-// refusal is the body of a refused stream, without its wait.
-func refusal(condition, text string) string {
-	return "event: stream-error\ndata: {\"condition\":\"" + condition + "\",\"text\":\"" + text + "\"}\n\n"
-}
-
-// request makes the head of an HTTP/1.1 request.
-func request(method, target string, header ...string) string {
-	return method + " " + target + " HTTP/1.1\r\nHost: broker\r\n" + strings.Join(append(header, "", ""), "\r\n")
-}
-
-const (
-	asAdminLine = "Fastly-Key: " + adminToken
-	lastRequest = "Connection: close"
-)
-
-func randomBytes(r *rand.Rand, n int) []byte {
-	b := make([]byte, n)
-	for i := range b {
-		b[i] = byte(r.Uint32())
-	}
-	return b
-}
 
 func TestHostileBytes(t *testing.T) {
 	s := besiege(t)
@@ -281,7 +51,7 @@ func TestHostileBytes(t *testing.T) {
 				deadline(c)
 				err = tls.Client(c, &tls.Config{InsecureSkipVerify: true}).Handshake()
 				if bad := (tls.RecordHeaderError{}); !errors.As(err, &bad) || string(bad.RecordHeader[:]) != "HTTP/" {
-					t.Errorf("ClientHello is answered with %v", err)
+					t.Errorf("response to the ClientHello: %v", err)
 				}
 			})
 		})
@@ -305,13 +75,13 @@ func TestHostileSlowRequests(t *testing.T) {
 					if _, err := c.Write([]byte(b[i : i+1])); err != nil {
 						return
 					}
-					time.Sleep(10 * time.Millisecond) // slow, as the attack is
+					time.Sleep(10 * time.Millisecond) // the attack is slow
 				}
 			}
 		}
 	}
 	for where, addr := range map[string]string{"the public listener": s.addr, "the ops listener": s.ops} {
-		s.attack("headers that are never whole at "+where, 8<<20, func(t *testing.T) {
+		s.attack("headers that are never complete at "+where, 8<<20, func(t *testing.T) {
 			var wg sync.WaitGroup
 			for i := range 120 {
 				wg.Go(func() {
@@ -323,14 +93,14 @@ func TestHostileSlowRequests(t *testing.T) {
 						got = exchange(t, addr, []byte("GET /events?topic=t HTTP/1.1\r\nHost: broker\r\nX: "))
 					case 2:
 						got = exchange(t, addr, []byte("GET / HTTP/1.1\r\n"), drip("X: y\r\n"))
-					case 3: // after a request that is answered
+					case 3: // after a complete request
 						got = exchange(t, addr, []byte(request("HEAD", "/healthz")+"GET / HTTP/1.1\r\nX: "))
 						_, got, _ = strings.Cut(got, "\r\n\r\n")
 					}
-					// net/http says nothing if time is up, but takes a line that
-					// was cut short for malformed.
+					// After a timeout net/http sends nothing, except 400 if a line was cut
+					// short.
 					if got != "" && status(got) != "400 Bad Request" {
-						t.Errorf("case %d is answered with %.200q", i%4, got)
+						t.Errorf("case %d: response %.200q", i%4, got)
 					}
 				})
 			}
@@ -347,7 +117,7 @@ func TestHostileSlowRequests(t *testing.T) {
 	})
 }
 
-// Clients that go at any moment, by a reset or not, leave nothing behind.
+// Clients that leave at any moment, with a reset or not, leave nothing behind.
 func TestHostileReconnects(t *testing.T) {
 	s := besiege(t)
 	upgrade := request("GET", "/mqtt", wire.UpgradeHeader()...)
@@ -371,7 +141,7 @@ func TestHostileReconnects(t *testing.T) {
 			if r.IntN(2) == 0 {
 				script = script[:r.IntN(len(script))]
 			}
-			// A failure is the server's to end the connection, which it may.
+			// A write fails if the server has ended the connection, as it may.
 			io.WriteString(c, script)
 			switch r.IntN(3) {
 			case 0:
@@ -379,7 +149,7 @@ func TestHostileReconnects(t *testing.T) {
 			case 1:
 				closeWrite(c)
 			}
-			// What comes by then is read, and the rest not.
+			// Read for a moment only.
 			c.SetReadDeadline(time.Now().Add(time.Duration(r.IntN(10_000)) * time.Microsecond))
 			io.CopyN(io.Discard, c, r.Int64N(600))
 		})
@@ -392,7 +162,7 @@ func TestHostileRequestHeads(t *testing.T) {
 		return []byte(request("GET", target, append(header, lastRequest)...))
 	}
 	const tooLarge = "431 Request Header Fields Too Large"
-	// 6 MB of it are the requests themselves.
+	// The requests themselves take 6 MB.
 	s.attack("headers of 1 MB", 12<<20, func(t *testing.T) {
 		filler := strings.Repeat("x", 1<<20)
 		for name, b := range map[string][]byte{
@@ -411,8 +181,8 @@ func TestHostileRequestHeads(t *testing.T) {
 			}
 		}
 	})
-	// "Request headers: 64 KiB in all".
-	s.attack("headers as long as they may be, and a byte longer", 4<<20, func(t *testing.T) {
+	// Request headers may have 64 KiB in all.
+	s.attack("headers of the maximum size, and a byte longer", 4<<20, func(t *testing.T) {
 		for over, want := range []string{"200 OK", tooLarge} {
 			empty := len(head("/", "X: "))
 			b := head("/", "X: "+strings.Repeat("x", 64<<10-empty+over))
@@ -429,18 +199,17 @@ func TestHostileRequestHeads(t *testing.T) {
 		each(30, func(int) {
 			got := content(exchange(t, s.addr, head("/events?"+q.String()[1:], asAdminLine)))
 			if wire.WithoutRetry(got) != refusal("bad-request", "Too many topics") {
-				t.Errorf("different ones: %.200q", got)
+				t.Errorf("different topics: %.200q", got)
 			}
 		})
-		// "duplicates count once"
+		// A topic that is repeated counts once.
 		c := wire.Get(t, dial(t, s.addr), "/events?topic=t"+strings.Repeat("&topic=t", 7000), asAdminLine)
 		c.ExpectOpen()
 		s.publish("t", "once")
 		c.Expect("event: message\ndata: once\n")
 	})
-	// 16 at a time, each five times 60 KB on the client's side and as much on the
-	// server's.
-	s.attack("queries of rubbish", 16<<20, func(t *testing.T) {
+	// 16 at a time, each of which takes five times 60 KB in the client and as much in the server.
+	s.attack("random queries", 16<<20, func(t *testing.T) {
 		each(30, func(i int) {
 			r := newRand(uint64(i))
 			b := make([]byte, 60_000)
@@ -454,15 +223,15 @@ func TestHostileRequestHeads(t *testing.T) {
 				{request("POST", "/events?topic=t&"+string(b), asAdminLine, lastRequest), "Published\n"},
 			} {
 				if got := content(exchange(t, s.addr, []byte(tt.request))); wire.WithoutRetry(got) != tt.want {
-					t.Errorf("query %d: %.40q is answered with %.200q", i, tt.request, got)
+					t.Errorf("query %d: response to %.40q is %.200q", i, tt.request, got)
 				}
 			}
 		})
 	})
 }
 
-// "an id of ten long topics reaches 31 KB", and the client that comes back with it
-// has the topics in its query as well.
+// An id of ten long topics has 31 KB. A client that resumes with it has the topics in its query as
+// well.
 func TestLongestLastEventID(t *testing.T) {
 	s := besiege(t)
 	s.attack("an id of ten topics of 1,024 bytes", 8<<20, func(t *testing.T) {
@@ -491,7 +260,7 @@ func TestLongestLastEventID(t *testing.T) {
 	})
 }
 
-// Every refusal reads "Invalid token", however many there are.
+// Every refused token gets "Invalid token", however many there are.
 func TestHostileTokens(t *testing.T) {
 	s := besiege(t)
 	long := s.key.token([]string{"t"}, []string{"t"}, claims{"x": strings.Repeat("x", 6700)})
@@ -576,7 +345,7 @@ func TestHostileBodies(t *testing.T) {
 					}
 				}
 			})
-			// The answer may be lost to the reset that a client gets who sends on.
+			// A client that keeps sending gets a reset, which may lose the response.
 			if got != "" && (status(got) != "400 Bad Request" || content(got) != tooLong) {
 				t.Errorf("%.300q", got)
 			}
@@ -605,8 +374,8 @@ func TestHostileBodies(t *testing.T) {
 			}
 		})
 	})
-	// What is announced, if it may be, is what a body costs: 200 of 32 KB, and
-	// 16 KB for each connection with its request.
+	// A body costs its announced length, if that is allowed: 200 bodies of 32 KB, and 16 KB for
+	// each connection with its request.
 	s.attack("slow bodies", 16<<20, func(t *testing.T) {
 		var cs []net.Conn
 		for range 200 {
@@ -620,11 +389,11 @@ func TestHostileBodies(t *testing.T) {
 				c.Write([]byte("x"))
 			}
 		}
-		// One that gets there is published like any other.
+		// A body that arrives in the end is published.
 		stream := wire.Get(t, dial(t, s.addr), "/events?topic=t", asAdminLine)
 		stream.ExpectOpen()
 		io.WriteString(cs[0], strings.Repeat("x", 32512-21))
-		if got := readAll(t, cs[0]); content(got) != "Published\n" {
+		if got := wire.ReadAll(t, cs[0]); content(got) != "Published\n" {
 			t.Errorf("%q", got)
 		}
 		stream.Expect("event: message\ndata: " + strings.Repeat("x", 32512) + "\n")

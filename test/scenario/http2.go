@@ -10,8 +10,8 @@ import (
 	"pubsub/internal/testkit/wire"
 )
 
-// write-timeout is for who takes nothing of what there is, not for who is silent
-// because there is nothing.
+// write-timeout closes only clients that do not read pending data, not those for which there is
+// none.
 func TestSilentHTTP2StreamStays(t *testing.T) {
 	n := startTLS(t, func(c *config.Config) { c.WriteTimeout = 200 * time.Millisecond })
 	s := n.http2(0).events("topic", "t")
@@ -22,8 +22,8 @@ func TestSilentHTTP2StreamStays(t *testing.T) {
 	}
 }
 
-// A stream over HTTP/2 that the server ends is whole: its client reads the last
-// event, then the end of the body, and never a reset in their place.
+// The client of an HTTP/2 stream that the server ends reads the last event and then the end of the
+// body, never a reset.
 func TestHTTP2StreamEndsWhole(t *testing.T) {
 	n := startTLS(t)
 	var streams []*wire.SSE
@@ -37,7 +37,7 @@ func TestHTTP2StreamEndsWhole(t *testing.T) {
 	}
 }
 
-// What is no stream has the same answers over HTTP/2, without the fields that
+// Requests other than streams have the same responses over HTTP/2, without the header fields that
 // HTTP/2 forbids (RFC 9113 section 8.2.2).
 func TestHTTP2Requests(t *testing.T) {
 	n := startTLS(t)
@@ -64,7 +64,7 @@ func TestHTTP2Requests(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		body := wire.WithoutRetry(readAll(t, resp.Body))
+		body := wire.WithoutRetry(wire.ReadAll(t, resp.Body))
 		resp.Body.Close()
 		if resp.ProtoMajor != 2 || resp.StatusCode != tt.status || body != tt.body {
 			t.Errorf("%s %s: %s %s %q", tt.method, tt.target, resp.Proto, resp.Status, body)
@@ -78,7 +78,7 @@ func TestHTTP2Requests(t *testing.T) {
 	s.Expect("event: message\ndata: hello\n")
 }
 
-// "Request headers: 64 KiB in all", over HTTP/2 as without it.
+// Request headers over 64 KiB in all are refused over HTTP/2, too.
 func TestHTTP2RequestHeaders(t *testing.T) {
 	n := startTLS(t)
 	c := n.http2(0)
@@ -88,7 +88,7 @@ func TestHTTP2RequestHeaders(t *testing.T) {
 			t.Fatal(err)
 		}
 		r.Header.Set("X-Filler", strings.Repeat("x", size))
-		// What is too long the client does not send: the server has said so.
+		// The client does not send a header over the limit that the server has announced.
 		resp, err := c.transport.RoundTrip(r)
 		if err == nil {
 			resp.Body.Close()

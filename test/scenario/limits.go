@@ -15,7 +15,7 @@ import (
 	"pubsub/internal/testkit/wire"
 )
 
-// connections waits until the node has that many connections, of strangers too.
+// connections waits until the node has that many connections, those without a token included.
 func (n *node) connections(t *testing.T, want float64) {
 	t.Helper()
 	if !within(func() bool { return n.metric("pubsub_connections{") == want }) {
@@ -23,39 +23,36 @@ func (n *node) connections(t *testing.T, want float64) {
 	}
 }
 
-// max-connections: "too-many-connections; MQTT CONNACK 0x97". Streams and sessions
-// count together, what was refused does not count, and a place is free again once
-// its holder has gone.
+// Clients over max-connections are refused: with too-many-connections, or CONNACK 0x97. Streams and
+// sessions count together, refused clients do not count, and a client that leaves makes room.
 func TestMaxConnections(t *testing.T) {
-	forEachTransport(t, func(t *testing.T, m transport) {
+	forEachTransport(t, func(t *testing.T, tr transport) {
 		n := start(t, func(c *config.Config) { c.MaxConnections = 2 })
 		token := n.token("t")
 		ss := []subscriber{transports[0].subscribe(n, token, "t"), transports[1].subscribe(n, token, "t")}
 		for range 3 {
-			m.refused(n, token, "t")
+			tr.refused(n, token, "t")
 			n.connections(t, 2)
 		}
-		// "Checks run: topics, other parameters, credentials, permissions, limits".
-		n.refusesToken(signingKey{"nobody", "x"}.token([]string{"t"}, nil, nil), "t")
+		// Limits are checked after topics, parameters, credentials and permissions.
+		n.refusesToken(signingKey{"unknown", "x"}.token([]string{"t"}, nil, nil), "t")
 		n.getEvents("topic", "u", "auth", token).ExpectError("forbidden", "Cannot subscribe to topic: u")
 		for i, s := range ss {
 			s.leave()
 			n.connections(t, 1)
-			ss[i] = m.subscribe(n, token, "t")
-			m.refused(n, token, "t")
+			ss[i] = tr.subscribe(n, token, "t")
+			tr.refused(n, token, "t")
 			n.connections(t, 2)
 		}
-		n.publish("t", "x") // is not a connection
+		n.publish("t", "x") // does not count as a connection
 		for _, s := range ss {
-			if got := s.next(); got != "x" {
-				t.Errorf("%q", got)
-			}
+			expectMessages(t, s, "x")
 		}
 	})
 }
 
-// "A second connection of the same one takes over", though there is no place for
-// another client: a device that has lost its network comes back.
+// A client that comes back after a network failure takes over its session even at the limit, when
+// no other client may connect.
 func TestTakeoverAtMaxConnections(t *testing.T) {
 	n := start(t, func(c *config.Config) { c.MaxConnections, c.MaxConnectionsPerIP = 1, 1 })
 	token := n.token("t")
@@ -97,19 +94,19 @@ func refusesUpgrade(t *testing.T, n *node, header ...string) {
 	}
 }
 
-// "503 before the upgrade where the token is not read yet": whoever has not shown a
-// token can keep others of its kind out, and nobody else.
+// Connections that have not shown a token are limited apart, with 503 before the upgrade. They can
+// keep out each other, but no client with a token.
 func TestMaxConnectionsBeforeConnect(t *testing.T) {
 	n := start(t, func(c *config.Config) { c.MaxConnections = 2 })
 	token := n.token("t")
 	strangers := []*wire.MQTT{n.upgrade(), n.upgrade()}
 	refusesUpgrade(t, n)
 	subscribeSSE(n, token, "t")
-	// One becomes a client: there is a place for a stranger again.
+	// The first one becomes a client, which makes room for another one without a token.
 	strangers[0].Connect(token, mqtt.Connect{})
 	next := n.upgrade()
 	refusesUpgrade(t, n)
-	// The next finds the places of clients taken.
+	// All places for clients are taken.
 	next.Send(&mqtt.Connect{Password: []byte(token), HasPassword: true})
 	next.ExpectEnd(mqtt.QuotaExceeded, 1000)
 	next.Conn.Close()
@@ -120,10 +117,10 @@ func TestMaxConnectionsBeforeConnect(t *testing.T) {
 	refusesUpgrade(t, n)
 }
 
-// origin is a way in which a client's address is told.
+// origin is a way to pass on the address of a client.
 type origin struct {
 	name  string
-	first func(a netip.Addr) []byte // what the connection begins with
+	first func(a netip.Addr) []byte // the first bytes of the connection
 	lines func(a netip.Addr) []string
 }
 
@@ -147,8 +144,8 @@ var origins = []origin{
 	}, nil},
 }
 
-// dialAs connects as the client of address a whom a proxy on this machine speaks
-// for, and returns the header lines that go with it.
+// dialAs connects as a trusted proxy for a client of address a. It returns the header lines that
+// the proxy adds to requests.
 func (o *origin) dialAs(n *node, a netip.Addr) (net.Conn, []string) {
 	n.t.Helper()
 	conn := dial(n.t, n.addr)
@@ -164,9 +161,9 @@ func (o *origin) dialAs(n *node, a netip.Addr) (net.Conn, []string) {
 	return conn, lines
 }
 
-// max-connections-per-ip, for clients whose address a trusted proxy tells
-// ("trusted-proxies: CIDRs whose X-Forwarded-For and PROXY protocol v1/v2 headers
-// are believed"), and for those whose proxy is not trusted.
+// max-connections-per-ip counts by the address that a trusted proxy passes on, in X-Forwarded-For
+// or a PROXY protocol header (version 1 or 2). It counts by the address of a proxy that is not
+// trusted.
 func TestMaxConnectionsPerIP(t *testing.T) {
 	alice, bob := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")
 	for _, o := range origins {
@@ -208,7 +205,7 @@ func TestMaxConnectionsPerIP(t *testing.T) {
 			}
 			n.connections(t, 4)
 
-			// Strangers are as many, and the same for all that is not believed.
+			// There may be as many without a token, and all other addresses count as one.
 			first := session(alice)
 			session(alice)
 			conn, lines := o.dialAs(n, alice)
@@ -220,7 +217,7 @@ func TestMaxConnectionsPerIP(t *testing.T) {
 			first.Conn.Close()
 		})
 	}
-	t.Run("nobody is trusted", func(t *testing.T) {
+	t.Run("no proxy is trusted", func(t *testing.T) {
 		n := start(t, func(c *config.Config) { c.MaxConnectionsPerIP = 2 })
 		token := n.token("t")
 		for i, want := range []string{"", "", `{"condition":"too-many-connections","text":"Too many connections"}`} {
@@ -232,35 +229,35 @@ func TestMaxConnectionsPerIP(t *testing.T) {
 	})
 }
 
-// A place of an address is free again once its holder has gone.
+// A client that leaves makes room for another one of its address.
 func TestMaxConnectionsPerIPAreReleased(t *testing.T) {
-	forEachTransport(t, func(t *testing.T, m transport) {
+	forEachTransport(t, func(t *testing.T, tr transport) {
 		n := start(t, func(c *config.Config) { c.MaxConnectionsPerIP = 1 })
 		token := n.token("t")
 		for range 3 {
-			s := m.subscribe(n, token, "t")
-			m.refused(n, token, "t")
+			s := tr.subscribe(n, token, "t")
+			tr.refused(n, token, "t")
 			s.leave()
 			n.connections(t, 0)
 		}
 	})
 }
 
-// publish-rate: "messages a second on a node, with a burst of one second's worth, per
-// kid and sub …; not for the admin token; 429; MQTT: dropped and counted". MQTT and
-// HTTP draw on one allowance.
+// publish-rate limits the messages per second on a node for each kid and sub, with a burst of one
+// second's worth, but not those of the admin token. HTTP gets 429; MQTT messages are dropped and
+// counted. Both protocols share one allowance.
 func TestPublishRate(t *testing.T) {
 	const rate, messages = 3, 300
 	n := start(t, func(c *config.Config) { c.PublishRate = rate })
 	watch := n.adminClient("t")
-	who := func(sub string) string { return n.key.token(nil, []string{"t"}, claims{"sub": sub}) }
-	p := n.connect(who("a"), mqtt.Connect{})
+	token := func(sub string) string { return n.key.token(nil, []string{"t"}, claims{"sub": sub}) }
+	p := n.connect(token("a"), mqtt.Connect{})
 	var ps []mqtt.Packet
 	for i := range messages {
 		ps = append(ps, &mqtt.Publish{Topic: "t", Payload: strconv.AppendInt(nil, int64(i), 10)})
 	}
 	p.Send(ps...)
-	p.Ping() // dropped messages do not end the session, and all have been taken
+	p.Ping() // dropped messages do not end the session; the broker has read all of them
 
 	post := func(token string) *http.Response {
 		t.Helper()
@@ -272,15 +269,15 @@ func TestPublishRate(t *testing.T) {
 	}
 	var resp *http.Response
 	posted := 0
-	if !within(func() bool { resp = post(who("a")); posted++; return resp.StatusCode == 429 }) {
+	if !within(func() bool { resp = post(token("a")); posted++; return resp.StatusCode == 429 }) {
 		t.Fatal("the rate is not limited over HTTP")
 	}
 	if s, err := strconv.Atoi(resp.Header.Get("Retry-After")); err != nil || s != 1 {
 		t.Errorf("Retry-After: %q", resp.Header.Get("Retry-After"))
 	}
-	posted-- // the last was refused
+	posted-- // the last one was refused
 	for range rate {
-		if resp := post(who("b")); resp.StatusCode != 200 { // its burst is its own
+		if resp := post(token("b")); resp.StatusCode != 200 { // it has a burst of its own
 			t.Errorf("another publisher: %s", resp.Status)
 		}
 		posted++
@@ -299,19 +296,19 @@ func TestPublishRate(t *testing.T) {
 		}
 		k, err := strconv.Atoi(s)
 		if err != nil || k <= i || got < rate && k != got {
-			t.Fatalf("after %d messages, the last of them %d, comes %q", got, i, s)
+			t.Fatalf("after %d messages, the last of them %d: %q", got, i, s)
 		}
 		i = k
 		got++
 	}
 	if posted != 0 {
-		t.Errorf("%d messages that were answered with 200 have not come", posted)
+		t.Errorf("%d messages were answered with 200 but not delivered", posted)
 	}
 	dropped := n.metric(`pubsub_publishes_dropped_total{reason="rate-limit"}`)
 	if got < rate || got == messages || got+int(dropped) != messages {
-		t.Errorf("%d messages have come and %v were dropped of %d", got, dropped, messages)
+		t.Errorf("%d messages were delivered and %v dropped, of %d", got, dropped, messages)
 	}
-	// Of the administrator nothing is dropped.
+	// No message of the administrator is dropped.
 	admin := n.adminClient()
 	admin.Send(ps...)
 	for i := range messages {

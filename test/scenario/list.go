@@ -2,8 +2,8 @@ package scenario
 
 import "testing"
 
-// All lists the scenarios that every mode runs, several at a time.
-var All = []func(t *testing.T){
+// scenarios lists the scenarios that every mode runs in parallel.
+var scenarios = []func(t *testing.T){
 	// backlog.go
 	TestSubscriberBuffer,
 	TestBacklogMemory,
@@ -42,6 +42,9 @@ var All = []func(t *testing.T){
 	TestCutStreamHasNoLastChunk,
 	// halfclose.go
 	TestHalfClosedConnections,
+	// headerfields.go
+	TestHeaderFields,
+	TestHTTPToTLS,
 	// http2.go
 	TestSilentHTTP2StreamStays,
 	TestHTTP2StreamEndsWhole,
@@ -65,10 +68,6 @@ var All = []func(t *testing.T){
 	TestKeepAlive,
 	TestFaultsAfterConnack,
 	TestDisconnect,
-	TestSubprotocol,
-	TestPacketsSplitAcrossFrames,
-	TestWebSocket,
-	TestWebSocketKeepAlive,
 	// mqttdelivery.go
 	TestSubackAnswersEveryFilter,
 	TestUnsubscribe,
@@ -95,8 +94,6 @@ var All = []func(t *testing.T){
 	TestReloadOfMaxSockets,
 	TestMaxConnectionsPerIPCountsSockets,
 	TestIdleTimeout,
-	TestHeaderFields,
-	TestHTTPToTLS,
 	// sse.go
 	TestStreamHead,
 	TestHeadOfEventsIsNoStream,
@@ -115,15 +112,20 @@ var All = []func(t *testing.T){
 	TestHTTP2StalledReader,
 	TestSlowReaderIsNotClosed,
 	TestTLS,
+	// websocket.go
+	TestSubprotocol,
+	TestPacketsSplitAcrossFrames,
+	TestWebSocket,
+	TestWebSocketKeepAlive,
 	// will.go
 	TestWill,
 	TestWillProperties,
 	TestWillTopics,
 }
 
-// Measured lists the scenarios that every mode runs one at a time, because they measure the whole
+// measured lists the scenarios that every mode runs one at a time, because they measure the whole
 // process.
-var Measured = []func(t *testing.T){
+var measured = []func(t *testing.T){
 	// hostile.go
 	TestHostileBytes,
 	TestHostileSlowRequests,
@@ -132,7 +134,7 @@ var Measured = []func(t *testing.T){
 	TestLongestLastEventID,
 	TestHostileTokens,
 	TestHostileBodies,
-	// hostile_mqtt.go
+	// hostilemqtt.go
 	TestHostileFrames,
 	TestHostilePackets,
 	TestHostileConnects,
@@ -142,9 +144,9 @@ var Measured = []func(t *testing.T){
 	TestStalledReader,
 }
 
-// MeasuredWithoutNATS lists those whose process must not run a NATS server, which has memory,
+// measuredWithoutNATS lists those whose process must not run a NATS server, which has memory,
 // goroutines and descriptors of its own.
-var MeasuredWithoutNATS = []func(t *testing.T){
+var measuredWithoutNATS = []func(t *testing.T){
 	// churn.go
 	TestChurn,
 	// memory.go
@@ -153,14 +155,9 @@ var MeasuredWithoutNATS = []func(t *testing.T){
 	TestSubscribeToManyLargeRetained,
 }
 
-// Clusters lists the scenarios of several nodes over NATS. They run in a mode of their own, several
-// at a time.
-var Clusters = []func(t *testing.T){
-	// away.go
-	TestClusterNATSOutage,
-	TestClusterMQTTPublishDuringNATSOutage,
-	TestClusterStartsBeforeNATS,
-	TestClusterStopsBeforeNATS,
+// clusterScenarios lists the scenarios of several nodes over NATS. They run in a mode of their own,
+// several at a time.
+var clusterScenarios = []func(t *testing.T){
 	// cluster.go
 	TestClusterDelivery,
 	TestClusterResume,
@@ -172,6 +169,11 @@ var Clusters = []func(t *testing.T){
 	TestClusterStreamLost,
 	TestClusterKeyBucketLost,
 	TestClusterSendsNoClientIdentifiers,
+	// outage.go
+	TestClusterNATSOutage,
+	TestClusterMQTTPublishDuringNATSOutage,
+	TestClusterStartsBeforeNATS,
+	TestClusterStopsBeforeNATS,
 	// rolling.go
 	TestClusterRollingRestart,
 }

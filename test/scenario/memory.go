@@ -14,19 +14,19 @@ import (
 	"pubsub/internal/testkit/wire"
 )
 
-// TestMemory measures each row of ARCHITECTURE.md's table "What bounds memory" that a
-// client can fill, with the worst content that the row allows: a subtest bears the
-// name of its row. What is compared are bytes of live memory, which no load changes.
-// The clients are in the same process, so that each of them takes 1 or 2 KiB of it.
+// TestMemory measures each row of ARCHITECTURE.md's table "What bounds memory" that a client can
+// fill, with the worst content that the row allows. Each row has a subtest of its name. The tests
+// compare live memory, which does not depend on the load. The clients run in the same process and
+// take 1 or 2 KiB each.
 func TestMemory(t *testing.T) {
 	if testkit.Race {
 		t.Skip("the race detector takes memory of its own, and has sync.Pool forget things")
 	}
 	t.Run("unread messages", memoryOfUnread)
-	t.Run("stream that takes nothing", memoryOfStreams)
-	t.Run("ids of a stream that takes nothing", memoryOfIDs)
-	t.Run("session that takes nothing", memoryOfSessions)
-	t.Run("answers that are not taken", memoryOfAnswers)
+	t.Run("stalled stream", memoryOfStreams)
+	t.Run("ids of a stalled stream", memoryOfIDs)
+	t.Run("stalled session", memoryOfSessions)
+	t.Run("unread responses", memoryOfAnswers)
 	t.Run("packet in parts", memoryOfPackets)
 	t.Run("body in parts", memoryOfBodies)
 	t.Run("will", memoryOfWills)
@@ -36,14 +36,14 @@ func TestMemory(t *testing.T) {
 
 const (
 	longest = 32512 // the default of max-message-size
-	// worst is how long the encoding of a byte is at most: a control character's in an
-	// envelope, or a newline's.
+	// worst is the maximum length of the encoding of a byte, namely a newline, or a control
+	// character in an envelope.
 	worst = 7
 )
 
-// around is what a connection takes beside what it is measured for, the client's side
-// of it included. The portable holder has two goroutines for it and, while one of them
-// waits for the client to read, a writer.
+// around returns the most memory that a connection takes besides the memory under test, its client
+// included. The portable holder has two goroutines for each connection and, while one of them waits
+// for the client to read, a writer.
 func around() int64 {
 	if mode.Holder == "portable" {
 		return 48 << 10
@@ -51,17 +51,7 @@ func around() int64 {
 	return 16 << 10
 }
 
-// live is how much memory is in use once all garbage is gone.
-func live() int64 {
-	runtime.GC() // what pools keep goes with the second collection
-	runtime.GC()
-	var s runtime.MemStats
-	runtime.ReadMemStats(&s)
-	return int64(s.HeapAlloc + s.StackInuse)
-}
-
-// each returns how much memory each of the clients takes that open opens: when
-// nothing more happens on the node.
+// each opens clients and returns how many bytes of memory each of them takes once the node is idle.
 func (n *node) each(clients int, open func(i int)) int64 {
 	n.t.Helper()
 	n.quiet()
@@ -73,7 +63,7 @@ func (n *node) each(clients int, open func(i int)) int64 {
 	return (live() - before) / int64(clients)
 }
 
-// quiet returns when nothing more is delivered.
+// quiet returns when the node does not deliver anything any more.
 func (n *node) quiet() {
 	n.t.Helper()
 	last, same := -1.0, 0
@@ -84,20 +74,20 @@ func (n *node) quiet() {
 		}
 		return same == 5
 	}) {
-		n.t.Fatal("the node does not come to rest")
+		n.t.Fatal("the node does not become idle")
 	}
 }
 
-// atMost fails the test if each of what takes more than most bytes.
-func atMost(t *testing.T, what string, got, most int64) {
+// atMost checks that each object of the kind takes at most most bytes.
+func atMost(t *testing.T, kind string, got, most int64) {
 	t.Helper()
-	t.Logf("%d bytes for each %s, at most %d", got, what, most)
+	t.Logf("%d bytes for each %s, at most %d", got, kind, most)
 	if got > most {
-		t.Errorf("each %s takes %d bytes, more than %d", what, got, most)
+		t.Errorf("each %s takes %d bytes, more than %d", kind, got, most)
 	}
 }
 
-// deaf sends bytes over a connection of its own, of which nothing is read.
+// deaf opens a connection, sends bytes and reads nothing.
 func (n *node) deaf(request string) net.Conn {
 	n.t.Helper()
 	c := dial(n.t, n.addr)
@@ -108,16 +98,16 @@ func (n *node) deaf(request string) net.Conn {
 	return c
 }
 
-// deafEvents begins a stream of which nothing is read.
+// deafEvents begins a stream and reads nothing.
 func (n *node) deafEvents(pairs ...string) net.Conn {
 	n.t.Helper()
 	return n.deaf("GET /events" + wire.Query(pairs...) + " HTTP/1.1\r\nHost: broker\r\nFastly-Key: " + adminToken + "\r\n\r\n")
 }
 
-// webSocket is the request for one.
+// webSocket is the request for a WebSocket.
 const webSocket = "GET /mqtt HTTP/1.1\r\nHost: broker\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + wire.Key + "\r\n\r\n"
 
-// deafClient opens a session of which nothing is read, and sends packets.
+// deafClient opens a session, sends packets and reads nothing.
 func (n *node) deafClient(c mqtt.Connect, ps ...mqtt.Packet) net.Conn {
 	n.t.Helper()
 	c.Password, c.HasPassword = []byte(adminToken), true
@@ -125,7 +115,7 @@ func (n *node) deafClient(c mqtt.Connect, ps ...mqtt.Packet) net.Conn {
 	return n.deaf(webSocket + string(wire.AppendFrame(nil, wire.FIN|wire.OpBinary, wire.AppendPackets(nil, ps...))))
 }
 
-// quietNode has no limits of time that a test would meet.
+// quietNode starts a node without timeouts that affect a test.
 func quietNode(t *testing.T, settings ...func(*config.Config)) *node {
 	return start(t, append(settings, func(c *config.Config) {
 		c.WriteTimeout, c.LogLevel = 4*patience, "error"
@@ -136,7 +126,7 @@ func memoryOfUnread(t *testing.T) {
 	const limit = 8 << 20
 	for _, c := range []struct {
 		name, topic, data string
-		count             int // of messages, so that they take several times the limit
+		count             int // of messages, which take several times the limit
 	}{
 		{"one byte, long topics", strings.Repeat(":", 1000), "x", 2500},
 		{"one byte, long topics to be escaped", strings.Repeat(`"`, 1000), "x", 2500},
@@ -152,7 +142,7 @@ func memoryOfUnread(t *testing.T) {
 			}
 			s := n.stalled(transports[0], topics...)
 			defer runtime.KeepAlive(s)
-			// Those who read have every encoding made.
+			// These clients read, so every encoding is made.
 			for _, topic := range topics[1:] {
 				for _, params := range [][]string{{}, {"durable", "true"}, {"envelope", "true"}, {"durable", "true", "envelope", "true"}} {
 					fast := n.adminEvents(append(params, "topic", topic)...)
@@ -172,16 +162,16 @@ func memoryOfUnread(t *testing.T) {
 			more := live() - before
 			t.Logf("%d KiB, the node counts %v", more>>10, int(n.metric("pubsub_backlog_bytes"))>>10)
 			if more > limit*3/2 {
-				t.Errorf("%d KiB of memory for what is unread, backlog-memory is %d KiB", more>>10, limit>>10)
+				t.Errorf("unread messages take %d KiB, backlog-memory is %d KiB", more>>10, limit>>10)
 			}
 			if more < limit/4 {
-				t.Errorf("%d KiB: too little is unread", more>>10)
+				t.Errorf("unread messages take only %d KiB", more>>10)
 			}
 		})
 	}
 }
 
-// retainWorst makes topics that retain what takes most when it is encoded.
+// retainWorst retains a message with the longest encoding in each of count topics.
 func (n *node) retainWorst(count int) (topics []string) {
 	n.t.Helper()
 	for i := range count {
@@ -198,7 +188,7 @@ func memoryOfStreams(t *testing.T) {
 	for _, topic := range n.retainWorst(10) {
 		pairs = append(pairs, "topic", topic)
 	}
-	n.deafEvents(pairs...) // what all share
+	n.deafEvents(pairs...) // makes the encodings that all share
 	got := n.each(20, func(int) { n.deafEvents(pairs...) })
 	atMost(t, "stream", got, 16<<10+worst*longest+around())
 }
@@ -209,7 +199,7 @@ func memoryOfIDs(t *testing.T) {
 	var topics []string
 	for i := range 10 {
 		topic := fmt.Sprint(strings.Repeat(":", 1000), i)
-		n.publish(topic, "abc", "retain=true") // an id names each
+		n.publish(topic, "abc", "retain=true") // so that an id names all topics
 		topics = append(topics, topic)
 		pairs = append(pairs, "topic", topic)
 	}
@@ -225,8 +215,8 @@ func memoryOfIDs(t *testing.T) {
 			p.Ping()
 		}
 	})
-	// 300 messages of it would be 9 MB.
-	atMost(t, "stream", got, (16<<10+longestID)*3/2+around()) // memory that grows has room left
+	// The ids of 300 messages would take 9 MB.
+	atMost(t, "stream", got, (16<<10+longestID)*3/2+around()) // a buffer that grows has spare capacity
 }
 
 func memoryOfSessions(t *testing.T) {
@@ -245,8 +235,8 @@ func memoryOfSessions(t *testing.T) {
 func memoryOfAnswers(t *testing.T) {
 	const answers = 16 << 10
 	n := quietNode(t)
-	// The most that a client can have answered for what it sends: pings, each of which
-	// takes as long an answer. What the sockets hold is as much as the client can send.
+	// Pings have the longest responses for their length. The sockets hold as much as the client
+	// can send.
 	flood := func(c net.Conn, b []byte) {
 		done := make(chan struct{})
 		t.Cleanup(func() { c.Close(); <-done })
@@ -271,12 +261,12 @@ func memoryOfAnswers(t *testing.T) {
 			n.still()
 		}
 	})
-	// Twice: what is to be written, and what the socket has not taken of that; then
-	// what is being read and its goroutine; and the client's own.
+	// Twice: the pending responses, and those being written that the socket has not accepted. Then
+	// the bytes being read with their goroutine, and the client's own memory.
 	atMost(t, "session", got, 2*answers+16<<10+8<<10+around()+8<<10)
 }
 
-// still returns when the process takes no more memory.
+// still returns when the memory of the process does not change any more.
 func (n *node) still() {
 	n.t.Helper()
 	last, same := int64(-1), 0
@@ -287,7 +277,7 @@ func (n *node) still() {
 		}
 		return same == 10
 	}) {
-		n.t.Fatal("the process does not come to rest")
+		n.t.Fatal("the process does not become idle")
 	}
 }
 
@@ -296,7 +286,7 @@ func memoryOfPackets(t *testing.T) {
 	packet := wire.AppendPackets(nil, &mqtt.Publish{Topic: "t", Payload: make([]byte, longest)})
 	got := n.each(50, func(int) {
 		c := n.deafClient(mqtt.Connect{})
-		const step = 1000 // as it grows bit by bit, its memory may be more than it
+		const step = 1000 // a buffer that grows in steps may have spare capacity
 		for b := wire.AppendFrame(nil, wire.FIN|wire.OpBinary, packet); len(b) > step; b = b[step:] {
 			if _, err := c.Write(b[:step]); err != nil {
 				t.Fatal(err)
@@ -312,7 +302,7 @@ func memoryOfBodies(t *testing.T) {
 		return fmt.Sprintf("POST /events?topic=t HTTP/1.1\r\nHost: broker\r\nAuthorization: Bearer %s\r\nContent-Length: %d\r\n\r\n%s",
 			adminToken, longest, strings.Repeat("x", sent))
 	}
-	// A connection of HTTP takes that much while a request is served.
+	// An HTTP connection takes that much while it serves a request.
 	const http = 24 << 10
 	announced := n.each(50, func(int) { n.deaf(request(0)) })
 	atMost(t, "body that is only announced", announced, http+8<<10)
@@ -350,6 +340,6 @@ func memoryOfSubscriptions(t *testing.T) {
 			t.Fatalf("%v subscriptions", n.metric("pubsub_subscriptions"))
 		}
 	})
-	const cursor, topic, inMap = 80, 208, 200 // the map's and the client's lists have room left
+	const cursor, topic, inMap = 80, 208, 200 // the map and the client's lists have spare capacity
 	atMost(t, "topic of its own", got/topics, 1024+cursor+topic+inMap)
 }

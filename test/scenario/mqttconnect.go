@@ -2,7 +2,6 @@ package scenario
 
 import (
 	"bytes"
-	"io"
 	"strings"
 	"testing"
 	"time"
@@ -12,7 +11,7 @@ import (
 	"pubsub/internal/testkit/wire"
 )
 
-// rawPacket is a packet of that first byte; it must be short.
+// rawPacket returns a packet with that first byte and a body of less than 128 bytes.
 func rawPacket(first byte, body ...string) []byte {
 	b := strings.Join(body, "")
 	if len(b) > 127 {
@@ -21,8 +20,8 @@ func rawPacket(first byte, body ...string) []byte {
 	return append([]byte{first, byte(len(b))}, b...)
 }
 
-// "CONNECT is first, whole within 10 s; anything else: WebSocket close 1002 and no
-// MQTT packet."
+// The first packet must be CONNECT. Otherwise the WebSocket is closed with 1002 and without an MQTT
+// packet.
 func TestFirstPacketMustBeConnect(t *testing.T) {
 	n := start(t)
 	for name, b := range map[string][]byte{
@@ -60,13 +59,13 @@ func TestConnectTimeout(t *testing.T) {
 			m.ExpectClose(1002)
 		})
 	}
-	// Whoever is connected is not concerned.
+	// The timeout does not apply to clients that have connected.
 	m := n.adminClient("t")
 	time.Sleep(400 * time.Millisecond)
 	m.Ping()
 }
 
-// Every answer to a CONNECT that is refused, with the close code that follows.
+// A refused CONNECT is answered with a reason and a close code.
 func TestConnectRefusals(t *testing.T) {
 	n := start(t)
 	const name, v5 = "\x00\x04MQTT", "\x05"
@@ -105,7 +104,8 @@ func TestConnectRefusals(t *testing.T) {
 			m.ExpectEnd(tt.reason, tt.code)
 		})
 	}
-	// "Version below 5 (MQIsdp too): 20 02 00 01, close."
+	// A version below 5, MQIsdp included, gets the CONNACK of MQTT 3.1.1, 20 02 00 01, and is
+	// closed.
 	for name, packet := range map[string][]byte{
 		"3.1.1": rawPacket(0x10, name, "\x04\x02\x00\x3c\x00\x01c"),
 		"3.1":   rawPacket(0x10, "\x00\x06MQIsdp\x03\x02\x00\x3c\x00\x01c"),
@@ -123,9 +123,9 @@ func TestConnectRefusals(t *testing.T) {
 	}
 }
 
-// The properties of CONNACK, and Session Present 0.
+// A CONNACK has these properties, and Session Present 0.
 func TestConnack(t *testing.T) {
-	n := start(t, func(c *config.Config) { c.MaxKeepAlive = 10 * time.Second })
+	n := start(t, func(c *config.Config) { c.MaxKeepAlive = 10 })
 	for _, tt := range []struct {
 		name     string
 		c        mqtt.Connect
@@ -148,7 +148,7 @@ func TestConnack(t *testing.T) {
 				t.Errorf("%+v", got)
 			}
 			if tt.c.SessionExpiry > 0 && !got.HasSessionExpiry {
-				t.Error("the session expiry that was asked for is not lowered")
+				t.Error("the requested session expiry is not lowered")
 			}
 			if got.HasServerKeepAlive != tt.lowered || tt.lowered && got.ServerKeepAlive != 10 {
 				t.Errorf("server keep-alive %v %d", got.HasServerKeepAlive, got.ServerKeepAlive)
@@ -161,7 +161,7 @@ func TestConnack(t *testing.T) {
 	}
 }
 
-// "Maximum Packet Size max-message-size + 256".
+// CONNACK has a Maximum Packet Size of max-message-size and 256 bytes.
 func TestConnackMaximumPacketSize(t *testing.T) {
 	n := start(t, func(c *config.Config) { c.MaxMessageSize = 1000 })
 	if ack := n.upgrade().Connect(adminToken, mqtt.Connect{}); ack.MaximumPacketSize != 1256 {
@@ -169,15 +169,15 @@ func TestConnackMaximumPacketSize(t *testing.T) {
 	}
 }
 
-// "the password of CONNECT; the user name is ignored".
+// The token is the password of CONNECT, and the user name is ignored.
 func TestUserNameIsIgnored(t *testing.T) {
 	n := start(t)
 	n.connect(n.token("t"), mqtt.Connect{UserName: "anybody", HasUserName: true}).Subscribe("t")
 }
 
-// "A client identifier belongs to the key that signed the token and its sub. A second
-// connection of the same one takes over: the older gets DISCONNECT 0x8E. Other
-// owners' live side by side."
+// A client identifier belongs to the key that signed the token, and its sub. A second connection
+// with the same identifier takes over, and the older one gets DISCONNECT 0x8E. Other owners may use
+// the same identifier.
 func TestTakeover(t *testing.T) {
 	n := start(t)
 	other := n.newKey()
@@ -214,7 +214,7 @@ func TestTakeover(t *testing.T) {
 	last.ExpectEnd(mqtt.SessionTakenOver, 1000)
 }
 
-// "Keep-alive: no packet in 1.5 × the interval: DISCONNECT 0x8D."
+// A client that sends no packet in 1.5 times its keep-alive interval gets DISCONNECT 0x8D.
 func TestKeepAlive(t *testing.T) {
 	n := start(t)
 	begun := time.Now()
@@ -233,14 +233,14 @@ func TestKeepAlive(t *testing.T) {
 			}
 		}
 	}()
-	// A WebSocket ping is no packet.
+	// A WebSocket ping is not a packet.
 	silent.WriteFrame(wire.FIN|wire.OpPing, nil)
 	if op, _, err := silent.ReadFrame(); op != wire.OpPong || err != nil {
 		t.Errorf("opcode %d, %v", op, err)
 	}
 	silent.ExpectEnd(mqtt.KeepAliveTimeout, 1000)
 	if d := time.Since(begun); d < 1500*time.Millisecond {
-		t.Errorf("after %v already", d)
+		t.Errorf("ended after %v already", d)
 	}
 	close(stop)
 	<-stopped
@@ -250,17 +250,17 @@ func TestKeepAlive(t *testing.T) {
 		p, err := alive.Read()
 		if err != nil {
 			if c, ok := err.(wire.Closed); !ok || c.Code != 1000 {
-				t.Errorf("the one that was alive: %v", err)
+				t.Errorf("the client that sent packets: %v", err)
 			}
 			return
 		}
 		if p.Type() != mqtt.TypePingresp {
-			t.Fatalf("the one that was alive got %s %+v", p.Type(), p)
+			t.Fatalf("the client that sent packets got %s %+v", p.Type(), p)
 		}
 	}
 }
 
-// "a second CONNECT 0x82", and what else ends a session.
+// A second CONNECT ends the session with 0x82, and other faults end it with these reasons.
 func TestFaultsAfterConnack(t *testing.T) {
 	n := start(t)
 	long := strings.Repeat("x", 32513)
@@ -327,163 +327,4 @@ func TestDisconnect(t *testing.T) {
 	m := n.adminClient()
 	m.Send(&mqtt.Disconnect{})
 	m.ExpectClose(1000)
-}
-
-// "Subprotocol mqtt is chosen if offered and not required."
-func TestSubprotocol(t *testing.T) {
-	n := start(t)
-	for _, tt := range []struct {
-		offered string
-		want    string
-	}{
-		{"", ""},
-		{"Sec-WebSocket-Protocol: mqtt", "mqtt"},
-		{"Sec-WebSocket-Protocol: foo, mqtt , bar", "mqtt"},
-		{"Sec-WebSocket-Protocol: mqttv3.1", ""},
-	} {
-		var header []string
-		if tt.offered != "" {
-			header = append(header, tt.offered)
-		}
-		m := n.upgrade(header...)
-		if got := m.Header.Get("Sec-Websocket-Protocol"); got != tt.want {
-			t.Errorf("%q: %q", tt.offered, got)
-		}
-		m.Connect(adminToken, mqtt.Connect{})
-	}
-}
-
-// "MQTT packets may start and end anywhere in frames; a frame may hold many."
-func TestPacketsSplitAcrossFrames(t *testing.T) {
-	n := start(t)
-	sub := mqtt.Subscribe{PacketID: 1, Filters: []mqtt.Filter{{Topic: "t"}}}
-	long := strings.Repeat("x", 32000)
-	pub := mqtt.Publish{Topic: "t", Payload: []byte(long)}
-	packets := append(connectWith(adminToken), wire.AppendPackets(nil, &sub, &mqtt.Pingreq{}, &pub, &mqtt.Pingreq{})...)
-	check := func(t *testing.T, m *wire.MQTT) {
-		if ack, ok := m.Next().(*mqtt.Connack); !ok || ack.Reason != 0 {
-			t.Fatalf("%+v", ack)
-		}
-		if ack, ok := m.Next().(*mqtt.Suback); !ok || len(ack.Reasons) != 1 {
-			t.Fatalf("%+v", ack)
-		}
-		// The message may pass the second PINGRESP.
-		pings, messages := 0, 0
-		for pings < 2 || messages < 1 {
-			switch p := m.Next().(type) {
-			case *mqtt.Pingresp:
-				pings++
-			case *mqtt.Publish:
-				if messages++; string(p.Payload) != long {
-					t.Fatalf("%.100q", p.Payload)
-				}
-			default:
-				t.Fatalf("%s", p.Type())
-			}
-		}
-	}
-	for name, frames := range map[string]func() []byte{
-		"all in one frame": func() []byte { return wire.AppendFrame(nil, wire.FIN|wire.OpBinary, packets) },
-		"frames of one byte": func() (b []byte) {
-			for i := range packets {
-				b = wire.AppendFrame(b, wire.FIN|wire.OpBinary, packets[i:i+1])
-			}
-			return b
-		},
-		"frames of 7 bytes, empty ones between": func() (b []byte) {
-			for p := packets; len(p) > 0; {
-				k := min(7, len(p))
-				b = wire.AppendFrame(wire.AppendFrame(b, wire.FIN|wire.OpBinary, p[:k]), wire.FIN|wire.OpBinary, nil)
-				p = p[k:]
-			}
-			return b
-		},
-		"one message in fragments, control frames between": func() []byte {
-			b := wire.AppendFrame(nil, wire.OpBinary, packets[:5])
-			b = wire.AppendFrame(b, wire.FIN|wire.OpPong, []byte("unasked"))
-			b = wire.AppendFrame(b, wire.OpContinuation, packets[5:100])
-			b = wire.AppendFrame(b, wire.OpContinuation, nil)
-			return wire.AppendFrame(b, wire.FIN|wire.OpContinuation, packets[100:])
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			m := n.upgrade()
-			go m.Conn.Write(frames())
-			check(t, m)
-		})
-	}
-	t.Run("bytes one by one", func(t *testing.T) {
-		m := n.upgrade()
-		for _, c := range wire.AppendFrame(nil, wire.FIN|wire.OpBinary, packets[:120]) {
-			m.Write([]byte{c})
-		}
-		m.WriteFrame(wire.FIN|wire.OpBinary, packets[120:])
-		check(t, m)
-	})
-	t.Run("together with the request", func(t *testing.T) {
-		conn := dial(t, n.addr)
-		io.WriteString(conn, "GET /mqtt HTTP/1.1\r\nHost: broker\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: "+wire.Key+"\r\n\r\n"+
-			string(wire.AppendFrame(nil, wire.FIN|wire.OpBinary, packets)))
-		r := wire.Response(t, conn)
-		if r.Status != "HTTP/1.1 101 Switching Protocols" {
-			t.Fatal(r.Status)
-		}
-		check(t, &wire.MQTT{T: t, Session: wire.Session{Conn: conn, R: r.Body}})
-	})
-}
-
-// "RFC 6455 in full", and the close codes for what is not.
-func TestWebSocket(t *testing.T) {
-	n := start(t)
-	t.Run("ping", func(t *testing.T) {
-		m := n.upgrade() // before CONNECT, too
-		for _, payload := range []string{"", "hello", strings.Repeat("x", 125)} {
-			m.WriteFrame(wire.FIN|wire.OpPing, []byte(payload))
-			if op, b, err := m.ReadFrame(); op != wire.OpPong || string(b) != payload || err != nil {
-				t.Fatalf("opcode %d, %q, %v", op, b, err)
-			}
-		}
-		m.WriteFrame(wire.FIN|wire.OpPong, []byte("unasked"))
-		m.Connect(adminToken, mqtt.Connect{})
-	})
-	for name, tt := range map[string]struct {
-		bytes []byte
-		code  int
-	}{
-		"text frame":             {wire.AppendFrame(nil, wire.FIN|wire.OpText, []byte("hello")), 1003},
-		"unmasked frame":         {[]byte{0x82, 2, 0xc0, 0}, 1002},
-		"reserved bit":           {wire.AppendFrame(nil, 0xc0|wire.OpBinary, []byte{0xc0, 0}), 1002},
-		"reserved opcode":        {wire.AppendFrame(nil, 0x83, nil), 1002},
-		"fragmented ping":        {wire.AppendFrame(nil, wire.OpPing, nil), 1002},
-		"long ping":              {wire.AppendFrame(nil, wire.FIN|wire.OpPing, make([]byte, 126)), 1002},
-		"stray continuation":     {wire.AppendFrame(nil, wire.FIN|wire.OpContinuation, []byte{0xc0, 0}), 1002},
-		"message in a message":   {wire.AppendFrame(wire.AppendFrame(nil, wire.OpBinary, []byte{0xc0}), wire.FIN|wire.OpBinary, []byte{0}), 1002},
-		"close of one byte":      {wire.AppendFrame(nil, wire.FIN|wire.OpClose, []byte{3}), 1002},
-		"close with 1005":        {wire.AppendFrame(nil, wire.FIN|wire.OpClose, []byte{0x03, 0xed}), 1002},
-		"close, reason no UTF-8": {wire.AppendFrame(nil, wire.FIN|wire.OpClose, []byte{0x03, 0xe8, 0xff}), 1007},
-		"close with 1000":        {wire.AppendFrame(nil, wire.FIN|wire.OpClose, []byte{0x03, 0xe8}), 1000},
-		"close with 1001":        {wire.AppendFrame(nil, wire.FIN|wire.OpClose, []byte("\x03\xe9bye")), 1001},
-		"close with 4000":        {wire.AppendFrame(nil, wire.FIN|wire.OpClose, []byte{0x0f, 0xa0}), 4000},
-		"close without code":     {wire.AppendFrame(nil, wire.FIN|wire.OpClose, nil), 1005},
-		"2^63 bytes":             {[]byte{0x82, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4}, 1002},
-		"2^62 bytes":             {[]byte{0x82, 0xff, 0x40, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4}, 1009},
-	} {
-		t.Run(name, func(t *testing.T) {
-			m := n.adminClient()
-			m.Write(tt.bytes)
-			m.ExpectClose(tt.code)
-		})
-	}
-}
-
-// "After 25 s (ws-keep-alive) without a frame sent, an empty binary frame."
-func TestWebSocketKeepAlive(t *testing.T) {
-	n := start(t, func(c *config.Config) { c.WSKeepAlive = 150 * time.Millisecond })
-	m := n.adminClient()
-	for range 3 {
-		if op, b, err := m.ReadFrame(); op != wire.OpBinary || len(b) != 0 || err != nil {
-			t.Fatalf("opcode %d, %q, %v", op, b, err)
-		}
-	}
-	m.Ping()
 }

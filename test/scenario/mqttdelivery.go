@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"os"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -15,7 +14,8 @@ import (
 	"pubsub/internal/testkit/wire"
 )
 
-// "every filter in the packet is answered, in order … by the first that applies".
+// A SUBACK has one reason for each filter of the packet, in order. The first fault of a filter
+// counts.
 func TestSubackAnswersEveryFilter(t *testing.T) {
 	n := start(t)
 	m := n.connect(n.token("t", "$SYS/x", "a+b"), mqtt.Connect{})
@@ -54,13 +54,13 @@ func TestSubackAnswersEveryFilter(t *testing.T) {
 	if got := m.SubscribeWith(0, fs...); !slices.Equal(got, want) {
 		t.Fatalf("got  %v\nwant %v", got, want)
 	}
-	m.Expect("t", "kept") // SUBACK came first, and it comes once
+	m.Expect("t", "kept") // after the SUBACK, and once
 	m.Ping()
 	n.publish("t", "live")
 	m.Expect("t", "live")
 }
 
-// "UNSUBACK (type 11), per filter 0x00 or 0x11", and silence afterwards.
+// An UNSUBACK has the reason 0x00 or 0x11 for each filter, and no messages follow.
 func TestUnsubscribe(t *testing.T) {
 	n := start(t)
 	m := n.adminClient("a", "b")
@@ -77,8 +77,8 @@ func TestUnsubscribe(t *testing.T) {
 	m.Expect("a", "z")
 }
 
-// "No Local": what the client itself has published does not come back; what others
-// publish, and what it is not set for, does.
+// With No Local a client does not receive its own messages. It still receives those of other
+// clients, and those of its subscriptions without the option.
 func TestNoLocal(t *testing.T) {
 	n := start(t)
 	m := n.connect(adminToken, mqtt.Connect{ClientID: "me"})
@@ -93,11 +93,11 @@ func TestNoLocal(t *testing.T) {
 		n.publish("nl", "HTTP", fmt.Sprintf("retain=%v", retain))
 		m.Expect("nl", "HTTP")
 	}
-	// The same identifier of another owner is another client.
+	// The same client identifier with another token's sub is another client.
 	namesake := n.connect(n.token("nl"), mqtt.Connect{ClientID: "me"})
 	namesake.Publish("nl", "namesake", false)
 	m.Expect("nl", "namesake")
-	// Its own retained message is not sent either when it subscribes.
+	// Nor is its own retained message sent when it subscribes.
 	m.Publish("nl2", "own", true)
 	m.SubscribeWith(0, mqtt.Filter{Topic: "nl2", NoLocal: true})
 	m.Ping()
@@ -107,8 +107,8 @@ func TestNoLocal(t *testing.T) {
 	m.Expect("nl", "own again")
 }
 
-// "live retained publishes carry RETAIN as Retain As Published says"; what was
-// retained before carries it always.
+// A live retained publish has RETAIN set as Retain As Published says. A message that was retained
+// before the subscription always has it.
 func TestRetainAsPublished(t *testing.T) {
 	n := start(t)
 	n.publish("rap", "first", "retain=1")
@@ -117,7 +117,7 @@ func TestRetainAsPublished(t *testing.T) {
 	m.SubscribeWith(0, mqtt.Filter{Topic: "rap", RetainAsPublished: true}, mqtt.Filter{Topic: "t"})
 	for range 2 {
 		if p := m.NextPublish(); !p.Retain || string(p.Payload) != "first" {
-			t.Errorf("what was retained: %+v", p)
+			t.Errorf("retained before: %+v", p)
 		}
 	}
 	p := n.adminClient()
@@ -132,7 +132,8 @@ func TestRetainAsPublished(t *testing.T) {
 	}
 }
 
-// "Retain Handling 0/1/2", of a new subscription and of one that exists.
+// Retain Handling 0, 1 and 2 decide whether a new or an existing subscription gets the retained
+// message.
 func TestRetainHandling(t *testing.T) {
 	n := start(t)
 	n.publish("t", "kept", "retain=1")
@@ -154,14 +155,14 @@ func TestRetainHandling(t *testing.T) {
 			}
 			m.Ping()
 		}
-		// Live messages come in any case.
+		// Live messages are always delivered.
 		n.publish("t", "kept", "retain=1")
 		m.Expect("t", "kept")
 	}
 }
 
-// The Subscription Identifier stands in what is delivered, retained or live; a
-// later SUBSCRIBE replaces it, one without takes it away.
+// A message has the Subscription Identifier of its subscription, whether it is retained or live. A
+// later SUBSCRIBE replaces the identifier, or removes it.
 func TestSubscriptionIdentifier(t *testing.T) {
 	n := start(t)
 	n.publish("t", "kept", "retain=1")
@@ -180,7 +181,7 @@ func TestSubscriptionIdentifier(t *testing.T) {
 			t.Errorf("live, with %d: %+v", id, p)
 		}
 	}
-	// Two topics, each with its own.
+	// Two topics have an identifier each.
 	m.SubscribeWith(5, mqtt.Filter{Topic: "u"})
 	n.publish("u", "x")
 	if p := m.Expect("u", "x"); !slices.Equal(p.SubscriptionIDs, []uint32{5}) {
@@ -192,17 +193,16 @@ func TestSubscriptionIdentifier(t *testing.T) {
 	}
 }
 
-// properties are one of each kind that travels with a message, user properties in
-// an order of their own, one of them twice.
+// properties has one of each kind that travels with a message, and several user properties in a
+// certain order, one of them twice.
 var properties = []byte("\x26\x00\x01b\x00\x01z" + "\x01\x01" + "\x03\x00\x0atext/plain" + "\x26\x00\x01a\x00\x00" +
 	"\x08\x00\x05reply" + "\x09\x00\x03\x00\xff\x01" + "\x26\x00\x01b\x00\x01z")
 
-// "Payload format, content type, response topic, correlation data and user
-// properties travel unaltered to MQTT subscribers, with the retained copy too", and
-// over a restart.
+// Payload format, content type, response topic, correlation data and user properties reach MQTT
+// subscribers unaltered, with the retained message too, and after a restart.
 func TestPropertiesTravelUnaltered(t *testing.T) {
 	dir := t.TempDir()
-	onDisk := func(c *config.Config) { c.InMemory, c.DataDir = false, dir }
+	onDisk := func(c *config.Config) { c.InMemory, c.DataDir = false, config.Dir(dir) }
 	n := start(t, onDisk)
 	m := n.adminClient("t", "plain")
 	m.SubscribeWith(9, mqtt.Filter{Topic: "with id"})
@@ -221,16 +221,15 @@ func TestPropertiesTravelUnaltered(t *testing.T) {
 	n.stop()
 	n = start(t, onDisk)
 	check(n.adminClient("t"), "t")
-	// A later message has none of them.
+	// A later message has no properties.
 	n.publish("t", "x", "retain=1")
 	if got := n.adminClient("t").Expect("t", "x"); len(got.Properties) > 0 {
 		t.Errorf("% x", got.Properties)
 	}
 }
 
-// "message expiry is reduced by the time waited; an expired message is not
-// delivered". "Without retain, ttl is the expiry that MQTT subscribers see." With
-// ttl=0: "with expiry 0".
+// The message expiry is reduced by the time that the message has waited, and an expired message is
+// not delivered. MQTT subscribers see ttl as the expiry of a plain message, and ttl=0 as 0.
 func TestMessageExpiry(t *testing.T) {
 	n := start(t)
 	m := n.adminClient("t")
@@ -260,7 +259,7 @@ func TestMessageExpiry(t *testing.T) {
 	}
 	p.Send(&mqtt.Publish{Topic: "short", Payload: []byte("x"), HasExpiry: true, Expiry: 1, Retain: true})
 	p.Ping()
-	time.Sleep(1100 * time.Millisecond) // the life of the message, counted by the node
+	time.Sleep(1100 * time.Millisecond) // the node counts the message's expiry in real time
 	late := n.adminClient("t", "short")
 	if got := late.Expect("t", "x"); !got.HasExpiry || got.Expiry > 4 {
 		t.Errorf("after a second: %v %d", got.HasExpiry, got.Expiry)
@@ -272,8 +271,8 @@ func TestMessageExpiry(t *testing.T) {
 	}
 }
 
-// "To a $ topic, or without the right: dropped, counted, logged at debug level; the
-// connection stays."
+// A publish to a $ topic, or without permission, is dropped, counted and logged at debug level. The
+// connection stays.
 func TestPublishWithoutPermission(t *testing.T) {
 	n := start(t)
 	watch := n.adminClient("$SYS/x", "secret", "t")
@@ -298,17 +297,17 @@ func TestPublishWithoutPermission(t *testing.T) {
 	}
 }
 
-// A client is not sent what is above its Maximum Packet Size.
+// A client gets no packet over its Maximum Packet Size.
 func TestClientMaximumPacketSize(t *testing.T) {
 	n := start(t)
 	n.publish("t", strings.Repeat("x", 200), "retain=1")
 	m := n.connect(adminToken, mqtt.Connect{MaximumPacketSize: 100})
 	m.Subscribe("t")
-	// PUBLISH: 2 bytes of header, 3 of topic, 1 of properties.
+	// A PUBLISH has 2 bytes of header, 3 of topic and 1 of properties.
 	fits, tooLong := strings.Repeat("y", 94), strings.Repeat("y", 95)
 	for _, data := range []string{tooLong, fits, tooLong} {
 		n.publish("t", data)
-		n.publish("t", data, "ttl=9") // its head is its own
+		n.publish("t", data, "ttl=9") // encoded for this client alone
 	}
 	m.Expect("t", fits)
 	n.publish("t", strings.Repeat("z", 89), "ttl=9")
@@ -316,14 +315,13 @@ func TestClientMaximumPacketSize(t *testing.T) {
 	n.publish("t", strings.Repeat("z", 90), "ttl=9")
 	n.publish("t", "end")
 	m.Expect("t", "end")
-	if got := n.metric(`pubsub_deliveries_dropped_total{reason="packet-too-large"}`); got != 7 {
+	if got := n.metric(`pubsub_messages_dropped_total{reason="packet-too-large"}`); got != 7 {
 		t.Errorf("%v deliveries are counted as too large, not 7", got)
 	}
 }
 
-// SUBACK comes before what the topics retain, and all of it comes: 3,000 topics
-// with messages of the largest size, to a client that does not read for a while,
-// without their waiting in memory.
+// After SUBACK all retained messages are delivered: 3,000 of the largest size, to a client that
+// does not read for a while. They do not wait in memory.
 func TestSubscribeToManyLargeRetained(t *testing.T) {
 	const topics = 3000
 	dir, err := os.MkdirTemp("", "scenario")
@@ -331,7 +329,7 @@ func TestSubscribeToManyLargeRetained(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	n := start(t, func(c *config.Config) { c.InMemory, c.DataDir, c.WriteTimeout = false, dir, patience })
+	n := start(t, func(c *config.Config) { c.InMemory, c.DataDir, c.WriteTimeout = false, config.Dir(dir), patience })
 	p := n.adminClient()
 	filler := strings.Repeat("x", 32000)
 	sub := mqtt.Subscribe{PacketID: 1}
@@ -344,8 +342,8 @@ func TestSubscribeToManyLargeRetained(t *testing.T) {
 	if !within(func() bool { return n.metric(accepted) == topics }) {
 		t.Fatalf("%v messages retained", n.metric(accepted))
 	}
-	// The first time fills the store's cache of blocks, which then is part of what
-	// there is anyway.
+	// The first time fills the store's block cache, which then belongs to the heap before the
+	// measurement.
 	read := func(look func()) {
 		m := n.adminClient()
 		m.Send(&sub)
@@ -379,14 +377,6 @@ func TestSubscribeToManyLargeRetained(t *testing.T) {
 	read(func() { most = max(most, heap()-before) })
 	t.Logf("%d MB for %d MB", most>>20, topics*32000>>20)
 	if most > 24<<20 {
-		t.Errorf("%d bytes were held for a client that did not read", most)
+		t.Errorf("%d bytes of heap for a client that did not read", most)
 	}
-}
-
-// heap is how many bytes of the heap are in use, garbage excluded.
-func heap() int64 {
-	runtime.GC()
-	var s runtime.MemStats
-	runtime.ReadMemStats(&s)
-	return int64(s.HeapAlloc)
 }

@@ -102,7 +102,7 @@ var shared = sync.OnceValue(func() *natsServer {
 
 var stopShared = func() {} // replaced when it runs
 
-// withSharedNATS stops the shared server when the tests are over.
+// withSharedNATS stops the shared server after the tests.
 type withSharedNATS struct{ *testing.M }
 
 func (m withSharedNATS) Run() int {
@@ -110,20 +110,20 @@ func (m withSharedNATS) Run() int {
 	return m.M.Run()
 }
 
-// brokers counts those that have had a prefix of their own.
+// brokers counts the brokers that have got a prefix of their own.
 var brokers atomic.Int64
 
-// ownBroker has nodes that are given these settings be one broker, and share
-// nothing with others, on a NATS server.
+// ownBroker returns settings that make nodes one broker on a NATS server, which shares nothing
+// with other brokers there.
 func ownBroker(s *natsServer) func(*config.Config) {
 	prefix := fmt.Sprint("b", brokers.Add(1))
 	return func(c *config.Config) {
-		c.InMemory, c.NATS, c.NATSPrefix = false, []string{s.url()}, prefix
+		c.InMemory, c.NATS, c.NATSPrefix = false, []string{s.url()}, config.Prefix(prefix)
 	}
 }
 
-// toNATS has a node keep in NATS what it would keep in memory, or in its data
-// directory, so that nodes with the same directory find the same there.
+// toNATS makes a node store messages in NATS rather than in memory or in its data directory. Nodes
+// with the same data directory become one broker.
 func toNATS(c *config.Config) {
 	set := ownBroker(shared())
 	if !c.InMemory {
@@ -131,7 +131,7 @@ func toNATS(c *config.Config) {
 		h.Write([]byte(c.DataDir))
 		c.DataDir = config.Default().DataDir
 		set(c)
-		c.NATSPrefix = fmt.Sprintf("d%x", h.Sum64())
+		c.NATSPrefix = config.Prefix(fmt.Sprintf("d%x", h.Sum64()))
 		return
 	}
 	set(c)

@@ -39,8 +39,8 @@ type node struct {
 
 type signingKey struct{ ID, Value string }
 
-// start starts a node, in memory unless a setting says otherwise, and has it
-// stopped at the end of the test. Its clients are sent away at once.
+// start starts a node with a signing key and stops it at the end of the test. By default it
+// stores messages in memory and drains without delay.
 func start(t testing.TB, settings ...func(*config.Config)) *node {
 	t.Helper()
 	n := launch(t, settings...)
@@ -50,7 +50,8 @@ func start(t testing.TB, settings ...func(*config.Config)) *node {
 	return n
 }
 
-// launch is start without a key, for nodes that cannot make one yet.
+// launch starts a node like start, but without a signing key, which a node without NATS cannot
+// make yet.
 func launch(t testing.TB, settings ...func(*config.Config)) *node {
 	t.Helper()
 	cfg := config.Default()
@@ -104,7 +105,7 @@ func launch(t testing.TB, settings ...func(*config.Config)) *node {
 	return n
 }
 
-// stop has the node drain, and waits for its end.
+// stop drains the node and waits until it has stopped.
 func (n *node) stop() {
 	n.t.Helper()
 	n.cancel()
@@ -112,20 +113,20 @@ func (n *node) stop() {
 	select {
 	case <-n.ended:
 	case <-time.After(patience):
-		n.t.Fatal("the node does not end")
+		n.t.Fatal("the node did not stop")
 	}
 	if n.err != nil {
-		n.t.Errorf("the node ended with %v", n.err)
+		n.t.Errorf("the node stopped with %v", n.err)
 	}
 }
 
-// change has the node reload its settings.
+// change changes the node's settings, and returns after the node has reloaded them.
 func (n *node) change(set func(*config.Config)) {
 	cfg := *n.next.Load()
 	set(&cfg)
 	n.next.Store(&cfg)
 	n.reload <- struct{}{}
-	// A second one is taken only when the first is done.
+	// The node takes a second signal only after the first reload.
 	n.reload <- struct{}{}
 }
 
@@ -146,7 +147,7 @@ func (n *node) do(method, url string, header map[string]string, body string) (*h
 	return resp, answer
 }
 
-// request is do for goroutines that are not the test's.
+// request is do for other goroutines than the test's: it returns errors.
 func (n *node) request(method, url string, header map[string]string, body string) (*http.Response, string, error) {
 	r, err := http.NewRequest(method, url, strings.NewReader(body))
 	if err != nil {
@@ -182,8 +183,8 @@ func (n *node) deleteKey(k signingKey) {
 	}
 }
 
-// publish posts a message as the administrator, with more parameters of the query
-// if given, and returns the version that the response names.
+// publish posts a message as the administrator and returns the version in the response, which is
+// empty without retain=true. params are added to the query.
 func (n *node) publish(topic, data string, params ...string) (version string) {
 	n.t.Helper()
 	status, version, body := n.post(topic, data, params...)
@@ -203,7 +204,7 @@ func (n *node) post(topic, data string, params ...string) (status int, version, 
 	return resp.StatusCode, resp.Header.Get("Pubsub-Version"), body
 }
 
-// metric returns the sum of the samples of a metric whose line begins with prefix.
+// metric returns the sum of the samples whose line in /metrics begins with prefix.
 func (n *node) metric(prefix string) (sum float64) {
 	n.t.Helper()
 	_, body := n.do("GET", "http://"+n.ops+"/metrics", nil, "")
@@ -219,10 +220,10 @@ func (n *node) metric(prefix string) (sum float64) {
 	return sum
 }
 
-// claims are the claims of a token beside the topics.
+// claims are further claims of a token, besides those with the topics.
 type claims map[string]any
 
-// token signs, with the node's key, a token that reads and writes topics.
+// token returns a token to read and write topics, signed with the node's key.
 func (n *node) token(topics ...string) string { return n.key.token(topics, topics, nil) }
 
 // token returns a token signed with k.
@@ -234,16 +235,15 @@ func (k signingKey) sign(header, payload any) string {
 	return testkit.SignWith(k.Value, header, payload)
 }
 
-// expiring returns the claims of a token whose life, leeway included, ends after d
-// or up to a second later: such a token has expired already, by less than the
-// leeway.
+// expiring returns the claims of a token that the broker accepts for d, or up to a second longer.
+// For a d below 30 s the token has expired already, but by less than the leeway.
 func expiring(d time.Duration) claims {
 	return claims{"exp": time.Now().Add(d-30*time.Second).Unix() + 1}
 }
 
-// nodeLog is a log that the test may read.
+// nodeLog is the log of a node, for the test to read.
 type nodeLog struct {
-	*app.Output // so that what has been logged can be waited for
+	*app.Output // its Flush waits for pending lines
 	b           testkit.Buffer
 }
 
@@ -263,6 +263,5 @@ func (l *nodeLog) tail(n int) string {
 	return s[max(0, len(s)-n):]
 }
 
-// within reports whether something came true before patience ended, for what can
-// only be asked for.
-func within(what func() bool) bool { return testkit.Within(patience, what) }
+// within polls ok until it returns true, and reports whether it did before patience ended.
+func within(ok func() bool) bool { return testkit.Within(patience, ok) }

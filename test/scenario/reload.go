@@ -12,14 +12,14 @@ import (
 	"pubsub/internal/testkit/wire"
 )
 
-// serial returns the serial number of the certificate that a new client is shown.
+// serial returns the serial number of the certificate that a new client gets.
 func (n *tlsNode) serial() *big.Int {
 	n.t.Helper()
 	return n.dial().ConnectionState().PeerCertificates[0].SerialNumber
 }
 
-// "SIGHUP reloads certificates": new connections see the new one, and not one of
-// those that are there ends. A certificate that cannot be read changes nothing.
+// SIGHUP reloads the certificate: new connections get the new one, and no connection ends. A
+// certificate that cannot be read changes nothing.
 func TestReloadOfCertificate(t *testing.T) {
 	n := startTLS(t)
 	clients := []func(topic, data string){}
@@ -42,17 +42,17 @@ func TestReloadOfCertificate(t *testing.T) {
 		for _, c := range clients {
 			c("t", data)
 		}
-		// Nobody has gone, and nobody has come back.
-		if now, ever := n.metric("pubsub_connections{"), n.metric("pubsub_connections_total"); now != 15 || ever != 15 {
+		// No client has left or reconnected.
+		if now, ever := n.metric("pubsub_connections{"), n.metric("pubsub_connections_opened_total"); now != 15 || ever != 15 {
 			t.Errorf("%v connections now, %v ever", now, ever)
 		}
 		if got := n.serial(); got.Cmp(big.NewInt(serial)) != 0 {
-			t.Errorf("certificate %v is shown, not %d", got, serial)
+			t.Errorf("certificate %v, not %d", got, serial)
 		}
 	}
 	check("before", 1)
 	n.writeCertificate(t, 2)
-	check("not told yet", 1)
+	check("before the reload", 1)
 	n.change(func(*config.Config) {})
 	check("after", 2)
 
@@ -63,18 +63,17 @@ func TestReloadOfCertificate(t *testing.T) {
 	n.change(func(*config.Config) {})
 	check("nonsense", 2)
 	if log := n.log.String(); !strings.Contains(log, `msg="certificate reload failed"`) {
-		t.Error("the log says nothing of the certificate that cannot be read")
+		t.Error("the unreadable certificate is not logged")
 	}
 
 	// Other files, with other names.
 	n.certFile, n.keyFile = n.certFile+".new", n.keyFile+".new"
 	n.writeCertificate(t, 3)
-	n.change(func(c *config.Config) { c.TLSCert, c.TLSKey = n.certFile, n.keyFile })
+	n.change(func(c *config.Config) { c.TLSCert, c.TLSKey = config.File(n.certFile), config.File(n.keyFile) })
 	check("other files", 3)
 }
 
-// "SIGHUP reloads … allowed origins and limits": without a connection's end, and
-// both ways.
+// SIGHUP reloads allowed origins and limits, in both directions, and no connection ends.
 func TestReloadOfLimits(t *testing.T) {
 	n := start(t)
 	token := n.token("t")
@@ -111,10 +110,10 @@ func TestReloadOfLimits(t *testing.T) {
 	n.change(func(c *config.Config) { c.AllowedOrigins = nil })
 	origin("*", "101")
 
-	// Fewer than there are: they stay, and no more come.
+	// Below the number of clients: they stay, and no others are accepted.
 	n.change(func(c *config.Config) { c.MaxConnections = 1 })
-	for _, mode := range transports {
-		mode.refused(n, token, "t")
+	for _, tr := range transports {
+		tr.refused(n, token, "t")
 		n.connections(t, 2)
 	}
 	live("fewer connections")
@@ -129,7 +128,7 @@ func TestReloadOfLimits(t *testing.T) {
 		return resp.StatusCode
 	}
 	if !within(func() bool { return post() == 429 }) {
-		t.Error("publish-rate is not taken up")
+		t.Error("the new publish-rate has no effect")
 	}
 	n.change(func(c *config.Config) { c.PublishRate = 0 })
 	for range 20 {
@@ -140,8 +139,8 @@ func TestReloadOfLimits(t *testing.T) {
 	live("the end")
 }
 
-// "SIGHUP reloads … log level …, and logs which other changed keys need a restart".
-// What needs one stays as it was.
+// SIGHUP reloads the log level, and logs the changed settings that need a restart. Those keep their
+// old values.
 func TestReloadReportsSettingsThatNeedRestart(t *testing.T) {
 	n := start(t, func(c *config.Config) { c.LogLevel = "warn" })
 	refuse := func() {
@@ -152,7 +151,7 @@ func TestReloadReportsSettingsThatNeedRestart(t *testing.T) {
 	const debugLine = "level=DEBUG msg=\"token refused\""
 	refuse()
 	if log := n.log.String(); log != "" {
-		t.Errorf("at level warn the log says %q", log)
+		t.Errorf("the log at level warn is %q", log)
 	}
 	n.change(func(c *config.Config) { c.LogLevel = "debug" })
 	refuse()
@@ -169,26 +168,26 @@ func TestReloadReportsSettingsThatNeedRestart(t *testing.T) {
 		c.MaxMessageSize = 100
 		c.WriteTimeout = time.Minute
 		c.AdminToken = "another-token"
-		c.TLSCert, c.TLSKey = "cert.pem", "key.pem" // it does not speak TLS yet
+		c.TLSCert, c.TLSKey = "cert.pem", "key.pem" // the node does not serve TLS yet
 		c.MaxConnections = 5
 	})
 	log = n.log.String()[len(log):]
 	for _, name := range []string{"sse", "max-message-size", "write-timeout", "admin-token", "tls-cert", "tls-key"} {
-		if i := strings.Index(log, "need a restart"); i < 0 || !strings.Contains(log[i:], name) {
-			t.Errorf("of %s the log says nothing: %s", name, log)
+		if i := strings.Index(log, "restart needed"); i < 0 || !strings.Contains(log[i:], name) {
+			t.Errorf("%s is not logged as needing a restart: %s", name, log)
 		}
 	}
-	if i := strings.Index(log, "need a restart"); i >= 0 && strings.Contains(log[i:strings.IndexByte(log[i:], '\n')+i], "max-connections") {
-		t.Error("max-connections needs no restart")
+	if i := strings.Index(log, "restart needed"); i >= 0 && strings.Contains(log[i:strings.IndexByte(log[i:], '\n')+i], "max-connections") {
+		t.Error("max-connections is logged as needing a restart")
 	}
 	if strings.Contains(log, "another-token") || strings.Contains(log, adminToken) {
-		t.Error("the log shows an admin token")
+		t.Error("the log contains an admin token")
 	}
 	n.change(func(c *config.Config) { c.TLSCert, c.TLSKey = "", "" })
 	n.publish("t", strings.Repeat("x", 200))
 	n.adminEvents("topic", "t")
 	if conn, err := tls.Dial("tcp", n.addr, &tls.Config{InsecureSkipVerify: true}); err == nil {
 		conn.Close()
-		t.Error("the node speaks TLS")
+		t.Error("the node serves TLS")
 	}
 }

@@ -9,9 +9,9 @@ import (
 	"pubsub/internal/testkit/wire"
 )
 
-// "The id names, for every topic of which a version was delivered on this stream or
-// given by Last-Event-ID, topic:VERSION": from the first event on. Whoever loses the
-// connection right after that has lost nothing.
+// From the first event on, the id names topic:VERSION for every topic of which a version was
+// delivered on this stream or given by Last-Event-ID, so that a client that loses the connection
+// right after that event loses nothing.
 func TestFirstIDIncludesGivenVersions(t *testing.T) {
 	n := start(t)
 	topics := []string{"a", "b", "c", "d"}
@@ -25,7 +25,7 @@ func TestFirstIDIncludesGivenVersions(t *testing.T) {
 		now[topic] = n.publish(topic, topic+"2", "retain=true")
 	}
 	pairs := []string{"durable", "true", "lastEventId", id[1:]}
-	// Of d the version given is of another life of the store: it counts as none.
+	// The version of d belongs to another life of the store, so it counts as none.
 	pairs[3] = strings.Replace(pairs[3], "d:"+old["d"], "d:0000000000000001-1", 1)
 	for _, topic := range topics {
 		pairs = append(pairs, "topic", topic)
@@ -42,10 +42,10 @@ func TestFirstIDIncludesGivenVersions(t *testing.T) {
 	c.Expect("event: message\ndata: plain\n")
 }
 
-// The retained messages of a stream's topics may exceed the memory that is kept for a
-// client. They are then sent bit by bit, in the same order and with the same ids. A value
-// that the client has is not sent again, a newer value replaces one that was not sent
-// yet, and live messages are delivered as usual.
+// The retained messages of a stream's topics may exceed the memory for one client. Then they are
+// sent in pieces, in the same order and with the same ids. A message that the client has is not
+// sent again, a newer message replaces one that has not been sent yet, and live messages are
+// delivered as usual.
 func TestLargeRetainedMessagesOfAStream(t *testing.T) {
 	n := start(t, func(c *config.Config) { c.WriteTimeout = 4 * patience })
 	const topics = 10
@@ -63,16 +63,16 @@ func TestLargeRetainedMessagesOfAStream(t *testing.T) {
 		}
 		pairs = append(pairs, "topic", name(i))
 	}
-	// The client has the values of 3 and 6, and had that of 7.
+	// The client has the current messages of 3 and 6, and an older one of 7.
 	pairs = append(pairs, "lastEventId", "t3:"+now[3]+",t6:"+now[6]+",t7:"+old[7]+",t8:0000000000000001-1")
 	has := map[int]string{3: now[3], 6: now[6], 7: old[7]}
 	conn := dial(t, n.addr)
-	conn.SetReadBuffer(64 << 10) // of 2 MB
+	conn.SetReadBuffer(64 << 10) // the messages take 2 MB
 	c := wire.Get(t, conn, "/events"+wire.Query(pairs...), "Fastly-Key: "+adminToken)
 	c.ExpectOpen()
 	n.publish(name(0), "plain")
 	before := now[9]
-	now[9] = n.publish(name(9), content(name(9), 3), "retain=true") // a parked client has not taken the one before
+	now[9] = n.publish(name(9), content(name(9), 3), "retain=true") // a parked client has not received the previous one
 	n.publish(name(9), "plain")
 
 	id := func() string {
@@ -103,7 +103,7 @@ func TestLargeRetainedMessagesOfAStream(t *testing.T) {
 		}
 		delete(has, 9)
 		if has[next] = now[next]; e.ID != id() {
-			t.Fatalf("%q is the id of number %d, not %q", e.ID, next, id())
+			t.Fatalf("the id of number %d is %q, not %q", next, e.ID, id())
 		}
 		if want := fmt.Sprintf(`{"topic":"t%d","data":"t%d`, next, next); !strings.HasPrefix(e.Data, want) || !strings.Contains(e.Data, now[next]) {
 			t.Fatalf("number %d is %.60q…%q", next, e.Data, e.Data[len(e.Data)-60:])
@@ -113,6 +113,6 @@ func TestLargeRetainedMessagesOfAStream(t *testing.T) {
 	last := n.publish(name(4), "live", "retain=true")
 	has[4] = last
 	if e := c.Next(); e.ID != id() || !strings.Contains(e.Data, "live") {
-		t.Fatalf("after that comes %.200q", e.Raw)
+		t.Fatalf("the last event is %.200q", e.Raw)
 	}
 }

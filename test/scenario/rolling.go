@@ -20,21 +20,20 @@ import (
 	"pubsub/internal/testkit/wire"
 )
 
-// fleet is the nodes that clients come to, as behind a load balancer that knows
-// which of them are ready.
+// fleet is a set of nodes behind a load balancer that knows which of them are ready.
 type fleet struct {
 	mu    sync.Mutex
 	nodes []*node // guarded by mu
 }
 
-// any returns one of the nodes that clients may come to now.
+// any returns one of the nodes that are ready.
 func (f *fleet) any(r *rand.Rand) *node {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.nodes[r.IntN(len(f.nodes))]
 }
 
-// replace takes node i away, stops it, and puts another one in its place.
+// replace removes node i, stops it, and adds another one.
 func (f *fleet) replace(i int, next func() *node) {
 	f.mu.Lock()
 	old := f.nodes[i]
@@ -47,8 +46,8 @@ func (f *fleet) replace(i int, next func() *node) {
 	f.mu.Unlock()
 }
 
-// follower is a subscriber that comes back, to any node, whenever its connection
-// has ended. What it has of a topic never steps back.
+// follower is a subscriber that reconnects, to any node, whenever its connection has ended. Its
+// value of a topic must never decrease.
 type follower struct {
 	name   string
 	topics []string
@@ -57,7 +56,7 @@ type follower struct {
 	mu     sync.Mutex
 	has    map[string]int // guarded by mu: the last value of each topic
 	begun  int            // guarded by mu: connections
-	failed string         // guarded by mu: what must not be
+	failed string         // guarded by mu: the last wrong message
 }
 
 func (s *follower) got(topic, data string) {
@@ -70,15 +69,15 @@ func (s *follower) got(topic, data string) {
 	s.has[topic] = v
 }
 
-// follow reads from one node after the other until ctx is done. Of whatever ends a
-// connection nothing is thought: who is at the wrong one is told in the end.
+// follow reads from one node after another until ctx is done. It ignores the errors that end
+// connections: the test checks in the end that the follower has all values.
 func (s *follower) follow(ctx context.Context, f *fleet, once func(ctx context.Context, n *node) error) {
 	for ctx.Err() == nil {
 		s.mu.Lock()
 		s.begun++
 		s.mu.Unlock()
 		if once(ctx, f.any(s.rand)) != nil {
-			time.Sleep(time.Duration(s.rand.IntN(20)) * time.Millisecond) // as clients do
+			time.Sleep(time.Duration(s.rand.IntN(20)) * time.Millisecond) // as a client's backoff
 		}
 	}
 }
@@ -100,7 +99,7 @@ func open(ctx context.Context, n *node, target string, header ...string) (net.Co
 	return conn, r, err
 }
 
-// events returns a durable stream that goes on where the last one ended.
+// events returns a function that reads a durable stream, which resumes where the last one ended.
 func (s *follower) events(token string) func(ctx context.Context, n *node) error {
 	lastID := ""
 	return func(ctx context.Context, n *node) error {
@@ -132,7 +131,7 @@ func (s *follower) events(token string) func(ctx context.Context, n *node) error
 	}
 }
 
-// session returns an MQTT session.
+// session returns a function that reads an MQTT session.
 func (s *follower) session(token string) func(ctx context.Context, n *node) error {
 	connect := mqtt.Connect{ClientID: s.name, Password: []byte(token), HasPassword: true}
 	subscribe := mqtt.Subscribe{PacketID: 1}
@@ -163,8 +162,7 @@ func (s *follower) session(token string) func(ctx context.Context, n *node) erro
 	}
 }
 
-// publishUntilAccepted publishes a value of a topic by any node, as often as it
-// takes.
+// publishUntilAccepted publishes a value of a topic to any node, until one accepts it.
 func (f *fleet) publishUntilAccepted(r *rand.Rand, topic string, value int) error {
 	var last error
 	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(time.Duration(r.IntN(10)) * time.Millisecond) {
@@ -178,9 +176,8 @@ func (f *fleet) publishUntilAccepted(r *rand.Rand, topic string, value int) erro
 	return last
 }
 
-// Three nodes are restarted one after the other, twice, while messages are
-// published and read: every client ends on the right value of each topic, and never
-// sees an older one after a newer.
+// Three nodes are restarted one after another, twice, while messages are published and read. Every
+// client receives the last value of each of its topics, and never an older value after a newer one.
 func TestClusterRollingRestart(t *testing.T) {
 	const publishers, topicsEach, followers, rounds = 4, 5, 24, 2
 	own := ownBroker(startNATS(t))
@@ -216,7 +213,7 @@ func TestClusterRollingRestart(t *testing.T) {
 	}
 
 	stop := make(chan struct{})
-	final := make([]int, len(topics)) // each owned by the publisher of its topic, until all are done
+	final := make([]int, len(topics)) // each owned by its topic's publisher until all have stopped
 	var publishing sync.WaitGroup
 	for p := range publishers {
 		r := newRand(200 + uint64(p))
@@ -238,7 +235,7 @@ func TestClusterRollingRestart(t *testing.T) {
 		})
 	}
 	for range rounds * 3 {
-		f.replace(0, next) // the one that has run for longest
+		f.replace(0, next) // the oldest node
 	}
 	close(stop)
 	publishing.Wait()
@@ -267,7 +264,7 @@ func TestClusterRollingRestart(t *testing.T) {
 		s.mu.Unlock()
 	}
 	if connections <= followers {
-		t.Errorf("%d connections of %d followers: none had to come back", connections, followers)
+		t.Errorf("%d connections of %d followers: none had to reconnect", connections, followers)
 	}
 	t.Logf("%d followers, %d connections, last values %v", followers, connections, final)
 }

@@ -15,8 +15,8 @@ import (
 	"pubsub/internal/testkit/wire"
 )
 
-// "Always HTTP 200", with these headers; "on HTTP/1.1 a stream is chunked", and ends
-// its connection. The first event is stream-open.
+// A stream is always 200, with these headers. Over HTTP/1.1 it is chunked, and its end closes the
+// connection. The first event is stream-open.
 func TestStreamHead(t *testing.T) {
 	n := start(t)
 	c := n.getEvents("topic", "t", "auth", n.token("t"))
@@ -44,24 +44,24 @@ func TestStreamHead(t *testing.T) {
 	c.ExpectOpen()
 }
 
-// "HEAD works wherever GET does and is no stream."
+// HEAD /events answers like GET, but is not a stream.
 func TestHeadOfEventsIsNoStream(t *testing.T) {
 	n := start(t)
 	conn := dial(t, n.addr)
 	io.WriteString(conn, "HEAD /events?topic=t HTTP/1.1\r\nHost: broker\r\nConnection: close\r\n\r\n")
-	got := readAll(t, conn)
+	got := wire.ReadAll(t, conn)
 	for _, want := range []string{"HTTP/1.1 200 OK\r\n", "\r\nContent-Type: text/event-stream\r\n", "\r\nCache-Control: no-store, no-transform\r\n"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %q in %q", want, got)
 		}
 	}
 	if !strings.HasSuffix(got, "\r\n\r\n") || strings.Count(got, "\r\n\r\n") != 1 {
-		t.Errorf("a body follows: %q", got)
+		t.Errorf("body: %q", got)
 	}
 }
 
-// Every row of the table of refusals, each "one event and the end of the body",
-// byte for byte, and the order of the checks: what comes later is wrong, too.
+// Each refusal of a stream is one event and the end of the body. Each request also has the faults
+// of all later checks, which shows the order of the checks.
 func TestStreamRefusals(t *testing.T) {
 	n := start(t)
 	token := n.token("t", "u", "é")
@@ -127,7 +127,7 @@ func TestStreamRefusals(t *testing.T) {
 	}
 }
 
-// What the same request needs to be accepted.
+// These requests are accepted: each lacks the fault of a refused one.
 func TestStreamCredentials(t *testing.T) {
 	n := start(t)
 	token := n.token("t")
@@ -158,7 +158,7 @@ func TestStreamCredentials(t *testing.T) {
 	}
 }
 
-// "Every refusal, an unknown kid included, reads Invalid token."
+// Every refused token gets "Invalid token", for any fault.
 func TestTokenRefusals(t *testing.T) {
 	n := start(t)
 	now := time.Now().Unix()
@@ -175,7 +175,7 @@ func TestTokenRefusals(t *testing.T) {
 	rights := claims{"x-fastly-read": []string{"t"}}
 	good := k.sign(header, rights)
 	for name, token := range map[string]string{
-		"unknown kid":            signingKey{"nobody", k.Value}.token([]string{"t"}, nil, nil),
+		"unknown kid":            signingKey{"unknown", k.Value}.token([]string{"t"}, nil, nil),
 		"no kid":                 k.sign(map[string]any{"alg": "HS256"}, rights),
 		"another secret":         signingKey{k.ID, k.Value + "x"}.token([]string{"t"}, nil, nil),
 		"alg none":               k.sign(with("alg", "none"), rights),
@@ -200,22 +200,21 @@ func TestTokenRefusals(t *testing.T) {
 			}
 		})
 	}
-	// "exp and nbf have 30 s of leeway".
+	// exp and nbf have 30 s of leeway.
 	for _, more := range []claims{{"exp": now - 20}, {"nbf": now + 20}, {"exp": now + 60, "nbf": now - 60}} {
 		n.events("topic", "t", "auth", k.token([]string{"t"}, nil, more))
 	}
 }
 
-// "a token without exp is accepted unless require-exp".
+// A token without exp is accepted unless require-exp is set.
 func TestRequireExp(t *testing.T) {
 	n := start(t, func(c *config.Config) { c.RequireExp = true })
 	n.getEvents("topic", "t", "auth", n.token("t")).ExpectError("forbidden", "Invalid token")
 	n.events("topic", "t", "auth", n.key.token([]string{"t"}, nil, claims{"exp": time.Now().Unix() + 60}))
 }
 
-// Valid UTF-8 is "one data: line per line of the content; CR LF and a lone CR end a
-// line as LF does"; "anything else is message-base64: standard Base64 on one data:
-// line".
+// A message of valid UTF-8 is one data line for each line of the content, where CR LF and a lone CR
+// end a line like LF. Any other message is a message-base64 event with one line of standard Base64.
 func TestMessageEvents(t *testing.T) {
 	n := start(t)
 	c := n.adminEvents("topic", "t")
@@ -242,8 +241,8 @@ func TestMessageEvents(t *testing.T) {
 	}
 }
 
-// "With envelope=true the data is one line of JSON that says where a message came
-// from … The content is exact, CR included."
+// With envelope=true the data is one line of JSON with the topic and the exact content, CR
+// included.
 func TestEnvelope(t *testing.T) {
 	n := start(t)
 	one := n.adminEvents("topic", "t", "envelope", "true")
@@ -265,7 +264,7 @@ func TestEnvelope(t *testing.T) {
 	again.Expect("event: message\nid: t:" + v + "\ndata: {\"topic\":\"t\",\"data\":\"kept\",\"version\":\"" + v + "\"}\n")
 }
 
-// "After 25 s (sse-keep-alive) without a byte: event: keep-alive, empty data."
+// After sse-keep-alive without a byte, a stream gets a keep-alive event with empty data.
 func TestKeepAliveEvent(t *testing.T) {
 	n := start(t, func(c *config.Config) { c.SSEKeepAlive = 150 * time.Millisecond })
 	c := n.adminEvents("topic", "t")
@@ -281,7 +280,7 @@ func TestKeepAliveEvent(t *testing.T) {
 	c.Expect("event: keep-alive\ndata: \n")
 }
 
-// What a client sends after its request means nothing.
+// Bytes that a client sends after its request are ignored.
 func TestBytesAfterRequestAreIgnored(t *testing.T) {
 	n := start(t)
 	c := n.adminEvents("topic", "t")

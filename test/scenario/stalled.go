@@ -14,16 +14,15 @@ import (
 	"pubsub/internal/testkit/wire"
 )
 
-// ballast is how long a message is that fills the socket of one who does not read.
+// ballast is the size of a message that fills the socket of a stalled reader, in bytes.
 const ballast = 4 << 10
 
-// stalled opens a connection that reads nothing after its subscription to topics,
-// the first of which is to fill its socket. It must be the node's only subscriber
-// of that topic; it comes back when nothing more goes to it. An SSE stream is
-// durable.
-func (n *node) stalled(m transport, topics ...string) (s stalledReader) {
+// stalled opens a connection that reads nothing after it has subscribed to topics. It fills the
+// socket with messages of the first topic, to which no other client of the node may subscribe, and
+// returns when the socket accepts no more. An SSE stream is durable.
+func (n *node) stalled(tr transport, topics ...string) (s stalledReader) {
 	n.t.Helper()
-	if m.name == "SSE" {
+	if tr.name == "SSE" {
 		pairs := []string{"durable", "true"}
 		for _, t := range topics {
 			pairs = append(pairs, "topic", t)
@@ -33,11 +32,11 @@ func (n *node) stalled(m transport, topics ...string) (s stalledReader) {
 		s.m = n.adminClient(topics...)
 	}
 	p := n.adminClient()
-	// Little at a time, so that all of it goes to the socket while that takes any.
+	// A few messages at a time, so that all of them go to the socket while it accepts any.
 	delivered := -1.0
 	for end, idle := time.Now().Add(patience), 0; idle < 3; {
 		if time.Now().After(end) {
-			n.t.Fatal("the socket of one who does not read takes everything")
+			n.t.Fatal("the socket of a stalled reader accepts everything")
 		}
 		for range 32 {
 			n.pour(p, topics[0], 2)
@@ -52,8 +51,7 @@ func (n *node) stalled(m transport, topics ...string) (s stalledReader) {
 	return s
 }
 
-// pour publishes that many messages that only fill buffers, and returns when the
-// node has taken them.
+// pour publishes count messages of ballast, and returns when the node has received them.
 func (n *node) pour(p *wire.MQTT, topic string, count int) {
 	n.t.Helper()
 	var ps []mqtt.Packet
@@ -64,21 +62,20 @@ func (n *node) pour(p *wire.MQTT, topic string, count int) {
 	p.Ping()
 }
 
-// stalledReader is a client that has stopped to read; one of c and m is there.
+// stalledReader is a client that has stopped reading. Either c or m is nil.
 type stalledReader struct {
 	c         *wire.SSE
 	m         *wire.MQTT
-	published int // messages of ballast, so far
+	published int // messages of ballast so far
 }
 
-// numbered makes the content of the message number i of a topic.
+// numbered returns the content of message number i of a topic.
 func numbered(topic string, i int, retain bool, size int) string {
 	s := fmt.Sprintf("%s %d %t ", topic, i, retain)
 	return s + strings.Repeat("x", max(0, size-len(s)))
 }
 
-// nextOrError returns the content of the next message, for goroutines that are not
-// the test's.
+// nextOrError returns the content of the next message, for other goroutines than the test's.
 func nextOrError(s subscriber) (string, error) {
 	if s, ok := s.(sseSubscriber); ok {
 		e, err := s.c.Read()
@@ -95,12 +92,11 @@ func nextOrError(s subscriber) (string, error) {
 	return string(pub.Payload), nil
 }
 
-// One stalled reader beside a thousand fast ones on the same two topics. "No
-// subscriber can slow another, or a publisher, down": the fast ones lose nothing.
-// The stalled one "loses the oldest of them first", is told how many (SSE), and "a
-// slow reader may miss older retained values of a topic, never the newest". "No
-// durable event is older than one already delivered"; MQTT: "never one older than
-// the subscriber has had, and after an overload the newest".
+// One stalled reader beside a thousand fast ones on the same two topics does not affect the fast
+// ones, which lose nothing. The stalled reader loses the oldest messages first and learns how many
+// (SSE). It may miss older retained messages of a topic, but never the newest. A durable event is
+// never older than one that was delivered before. MQTT delivers no retained message older than one
+// that the subscriber has received, and after an overload the newest.
 func TestStalledReader(t *testing.T) {
 	const (
 		readers  = 1000
@@ -108,29 +104,29 @@ func TestStalledReader(t *testing.T) {
 		size     = 1 << 10
 		rounds   = 3
 		batch    = 4                          // messages of each topic in a round: less than the buffer
-		flood    = 4096                       // messages of ballast that only the stalled one would have
-		heapMore = flood * ballast / 4        // far less than keeping them would take
+		flood    = 4096                       // messages of ballast, for the stalled reader only
+		heapMore = flood * ballast / 4        // far less than all of them
 		lost     = rounds*batch*size > buffer // of each topic
 	)
 	if !lost {
 		t.Fatal("too little is published")
 	}
-	for _, m := range transports {
-		t.Run(m.name, func(t *testing.T) {
+	for _, tr := range transports {
+		t.Run(tr.name, func(t *testing.T) {
 			n := start(t, func(c *config.Config) {
 				c.SubscriberBuffer = buffer
 				c.WriteTimeout = 4 * patience
 				c.LogLevel = "error"
 			})
 			topics := []string{"a", "b"}
-			s := n.stalled(m, "ballast", "a", "b")
+			s := n.stalled(tr, "ballast", "a", "b")
 
 			var got atomic.Int64
 			var failed atomic.Bool
 			var wg sync.WaitGroup
 			token := n.token(topics...)
 			for i := range readers {
-				r := m.subscribe(n, token, topics...)
+				r := tr.subscribe(n, token, topics...)
 				wg.Go(func() {
 					next := map[string]int{}
 					for range rounds*batch*len(topics) + len(topics) {
@@ -141,8 +137,8 @@ func TestStalledReader(t *testing.T) {
 							_, err = fmt.Sscan(data, &topic, &k)
 						}
 						if err != nil || k != next[topic] {
-							if !failed.Swap(true) { // one is enough to say it
-								t.Errorf("reader %d: number %d of topic %s follows %d (%v)", i, k, topic, next[topic]-1, err)
+							if !failed.Swap(true) { // report one only
+								t.Errorf("reader %d: number %d of topic %s after %d (%v)", i, k, topic, next[topic]-1, err)
 							}
 							return
 						}
@@ -152,26 +148,26 @@ func TestStalledReader(t *testing.T) {
 				})
 			}
 			p := n.adminClient()
-			heap() // what pools keep goes with the second collection
+			heap() // sync.Pool drops its items with the second collection
 			before := heap()
 			for s.published < flood {
 				n.pour(p, "ballast", 128)
 				s.published += 128
 			}
 			plain, newest, count := s.published, map[string]int{}, 0
-			// All have what was published before the next is.
+			// Every fast reader has received all earlier messages before the next one is published.
 			await := func() {
 				if !within(func() bool { return got.Load() == int64(count*readers) || failed.Load() }) || failed.Load() {
-					failed.Store(true) // the end of the connections is no news
-					t.Fatalf("%d of %d messages have come to the fast readers", got.Load(), count*readers)
+					failed.Store(true) // do not report the readers' errors as well
+					t.Fatalf("the fast readers have received %d of %d messages", got.Load(), count*readers)
 				}
 			}
 			for round := range rounds {
 				for _, topic := range topics {
 					for k := range batch {
 						i := round*batch + k
-						// The newest value of a is among what the stalled reader loses, that of
-						// b among what is left to it.
+						// The newest retained message of a is among those that the stalled reader
+						// loses, that of b among those that it still gets.
 						retain := k%2 == 1 && (round == 0 || topic == "b")
 						p.Publish(topic, numbered(topic, i, retain, size), retain)
 						if retain {
@@ -180,7 +176,7 @@ func TestStalledReader(t *testing.T) {
 							plain++
 						}
 						count++
-						if mode.NATS { // where plain and retained ones have no order among them
+						if mode.NATS { // plain and retained messages have no common order
 							await()
 						}
 					}
@@ -189,7 +185,7 @@ func TestStalledReader(t *testing.T) {
 			}
 			heap()
 			if more := heap() - before; more > heapMore {
-				t.Errorf("%d KiB of heap for one who does not read, at most %d are allowed", more>>10, heapMore>>10)
+				t.Errorf("%d KiB of heap for a stalled reader, more than %d", more>>10, heapMore>>10)
 			}
 			ends := append([]string{"ballast"}, topics...)
 			for _, topic := range ends {
@@ -200,7 +196,7 @@ func TestStalledReader(t *testing.T) {
 			await()
 			wg.Wait()
 
-			// It reads again.
+			// The stalled reader reads again.
 			last, retained := map[string]int{}, map[string]int{}
 			received, dropped := 0, 0
 			take := func(data string) {
@@ -212,7 +208,7 @@ func TestStalledReader(t *testing.T) {
 					return // ballast
 				}
 				if before, ok := last[topic]; ok && i <= before {
-					t.Errorf("of topic %s comes %d after %d", topic, i, before)
+					t.Errorf("topic %s: number %d after %d", topic, i, before)
 				}
 				last[topic] = i
 				if retain {
@@ -240,45 +236,45 @@ func TestStalledReader(t *testing.T) {
 			}
 			for _, topic := range topics {
 				if retained[topic] != newest[topic] {
-					t.Errorf("the newest retained value of %s is number %d, and not %d", topic, retained[topic], newest[topic])
+					t.Errorf("the newest retained message of %s is number %d, not %d", topic, retained[topic], newest[topic])
 				}
 			}
 			if received >= plain {
 				t.Errorf("nothing was lost: the reader was not slow")
 			}
 			if s.c != nil && received+dropped != plain {
-				t.Errorf("%d plain messages received and %d dropped are not the %d that were published", received, dropped, plain)
+				t.Errorf("%d plain messages received and %d dropped, of %d published", received, dropped, plain)
 			}
-			// What has come is all: it is as any other reader now.
+			// Nothing else is pending: the reader is like any other now.
 			n.publish("a", "next")
 			if s.m != nil {
 				s.m.Expect("a", "next")
 			} else {
 				s.c.Expect("event: message\ndata: next\n")
 			}
-			if got := n.metric("pubsub_messages_dropped_total"); got != float64(plain-received) {
+			if got := n.metric(`pubsub_messages_dropped_total{reason="slow-subscriber"}`); got != float64(plain-received) {
 				t.Errorf("%v messages counted as dropped, want %d", got, plain-received)
 			}
 		})
 	}
 }
 
-// "A subscriber that takes no byte for write-timeout (default 30 s) is closed."
+// A subscriber that accepts no byte for write-timeout is closed.
 func TestStalledReaderIsClosed(t *testing.T) {
-	forEachTransport(t, func(t *testing.T, m transport) {
+	forEachTransport(t, func(t *testing.T, tr transport) {
 		n := start(t, func(c *config.Config) { c.WriteTimeout = 500 * time.Millisecond })
-		fast := m.subscribe(n, n.token("t"), "t")
-		n.stalled(m, "ballast", "t")
+		fast := tr.subscribe(n, n.token("t"), "t")
+		n.stalled(tr, "ballast", "t")
 		for i := 0; ; i++ {
 			n.publish("t", strconv.Itoa(i))
 			if got := fast.next(); got != strconv.Itoa(i) {
-				t.Fatalf("to the fast reader comes %q, not %d", got, i)
+				t.Fatalf("the fast reader gets %q, not %d", got, i)
 			}
 			if n.metric("pubsub_connections{") == 1 {
 				break
 			}
 			if i == 5000 {
-				t.Fatal("the stalled reader is still there")
+				t.Fatal("the stalled reader is still connected")
 			}
 		}
 		if got := n.metric("pubsub_subscriptions"); got != 1 {

@@ -4,13 +4,8 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"fmt"
 	"io"
 	"math/big"
@@ -26,10 +21,11 @@ import (
 
 	"pubsub/internal/config"
 	"pubsub/internal/mqtt"
+	"pubsub/internal/testkit"
 	"pubsub/internal/testkit/wire"
 )
 
-// tlsNode is a node that speaks TLS, with what its clients need to trust it.
+// tlsNode is a node that serves TLS, with the certificates that its clients trust.
 type tlsNode struct {
 	*node
 	certFile, keyFile string
@@ -42,53 +38,28 @@ func startTLS(t testing.TB, settings ...func(*config.Config)) *tlsNode {
 	dir := t.TempDir()
 	n := &tlsNode{certFile: filepath.Join(dir, "cert.pem"), keyFile: filepath.Join(dir, "key.pem"), roots: x509.NewCertPool()}
 	n.writeCertificate(t, 1)
-	withCert := func(c *config.Config) { c.TLSCert, c.TLSKey = n.certFile, n.keyFile }
+	withCert := func(c *config.Config) { c.TLSCert, c.TLSKey = config.File(n.certFile), config.File(n.keyFile) }
 	n.node = start(t, append(settings, withCert)...)
 	n.http.Transport = &http.Transport{TLSClientConfig: n.client(), ForceAttemptHTTP2: true}
 	n.key = n.newKey()
 	return n
 }
 
-// writeCertificate makes a certificate with that serial number, which n's clients
-// trust from now on.
+// writeCertificate makes a certificate with a serial number, and adds it to those that n's clients
+// trust.
 func (n *tlsNode) writeCertificate(t testing.TB, serial int64) {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(serial),
-		Subject:      pkix.Name{CommonName: fmt.Sprint("scenario ", serial)},
-		NotBefore:    time.Now().Add(-time.Hour),
-		NotAfter:     time.Now().Add(time.Hour),
-		IPAddresses:  []net.IP{net.IPv4(127, 0, 0, 1)},
-		IsCA:         true, BasicConstraintsValid: true,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	n.roots.AddCert(cert)
-	private, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, f := range []struct {
-		path, kind string
-		der        []byte
-	}{{n.certFile, "CERTIFICATE", der}, {n.keyFile, "PRIVATE KEY", private}} {
-		if err := os.WriteFile(f.path, pem.EncodeToMemory(&pem.Block{Type: f.kind, Bytes: f.der}), 0o600); err != nil {
+	c := testkit.SelfSigned(func(c *x509.Certificate) { c.SerialNumber = big.NewInt(serial) })
+	n.roots.AddCert(c.Certificate)
+	cert, key := c.PEM()
+	for file, text := range map[string][]byte{n.certFile: cert, n.keyFile: key} {
+		if err := os.WriteFile(file, text, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
 }
 
-// client returns the TLS settings of a client that offers those protocols.
+// client returns TLS settings for a client that offers these protocols.
 func (n *tlsNode) client(protocols ...string) *tls.Config {
 	return &tls.Config{RootCAs: n.roots, NextProtos: protocols}
 }
@@ -132,7 +103,7 @@ type http2 struct {
 	dialled   atomic.Int64
 }
 
-// http2 returns a client that takes so much of a stream before it is read.
+// http2 returns a client that accepts window bytes of a stream before it reads them.
 func (n *tlsNode) http2(window int) *http2 {
 	c := &http2{n: n}
 	c.transport = &http.Transport{
@@ -148,8 +119,8 @@ func (n *tlsNode) http2(window int) *http2 {
 	return c
 }
 
-// bodyConn is the body of a response as a connection of which wire.SSE asks only
-// deadlines: patience bounds the whole stream.
+// bodyConn presents the body of a response as a connection, of which wire.SSE only uses the
+// deadlines. They have no effect: patience bounds the whole stream.
 type bodyConn struct {
 	net.Conn
 	cancel context.CancelFunc
@@ -165,7 +136,7 @@ func (c *http2) events(pairs ...string) *wire.SSE {
 	return c.send(nil, pairs...)
 }
 
-// send is events with a request that has a body.
+// send begins a stream with a request that has a body.
 func (c *http2) send(body io.Reader, pairs ...string) *wire.SSE {
 	t := c.n.t
 	t.Helper()
@@ -190,8 +161,8 @@ func (c *http2) send(body io.Reader, pairs ...string) *wire.SSE {
 	return s
 }
 
-// Twenty streams share a connection, and each gets what is its own; one whose
-// client cancels it is forgotten, and the others go on.
+// Twenty streams share a connection, and each receives only its own events. When a client cancels
+// one, the server forgets it, and the others continue.
 func TestHTTP2Streams(t *testing.T) {
 	const streams = 20
 	n := startTLS(t)
@@ -222,10 +193,10 @@ func TestHTTP2Streams(t *testing.T) {
 	if !within(func() bool {
 		return n.metric("pubsub_connections{") == streams-5 && n.metric("pubsub_subscriptions") == 2*(streams-5)
 	}) {
-		t.Errorf("%v connections with %v subscriptions are left", n.metric("pubsub_connections{"), n.metric("pubsub_subscriptions"))
+		t.Errorf("%v connections with %v subscriptions remain", n.metric("pubsub_connections{"), n.metric("pubsub_subscriptions"))
 	}
 	check(ss[5:], 5)
-	// The server's end of a stream is the end of the body, not of the connection.
+	// When the server ends a stream, only its body ends, not the connection.
 	k := n.newKey()
 	s := c.events("topic", "t", "auth", k.token([]string{"t"}, nil, nil))
 	s.Conn.Close()
@@ -233,10 +204,10 @@ func TestHTTP2Streams(t *testing.T) {
 	check(ss[5:], 5)
 }
 
-// "No subscriber can slow another down": not on its own connection either. One
-// "that takes no byte for write-timeout is closed", and only its stream.
+// A stalled stream does not slow the others of its connection. It is closed after write-timeout,
+// and only the stream, not the connection.
 func TestHTTP2StalledReader(t *testing.T) {
-	// Long enough that a busy machine does not make a reader one that takes nothing.
+	// Long enough that a reader on a busy machine does not look stalled.
 	n := startTLS(t, func(c *config.Config) { c.WriteTimeout = 2 * time.Second })
 	c := n.http2(64 << 10)
 	stalled := c.events("topic", "t")
@@ -251,11 +222,11 @@ func TestHTTP2StalledReader(t *testing.T) {
 			break
 		}
 		if i == 5000 {
-			t.Fatal("the stream that is not read is still there")
+			t.Fatal("the stalled stream is still open")
 		}
 	}
 	if b, err := io.ReadAll(stalled.Body); err == nil && len(b) > 256<<10 {
-		t.Errorf("%d bytes were waiting", len(b))
+		t.Errorf("%d bytes were pending", len(b))
 	}
 	n.publish("t", "end")
 	for _, s := range fast {
@@ -266,11 +237,11 @@ func TestHTTP2StalledReader(t *testing.T) {
 	}
 }
 
-// Who reads, if slowly, "takes a byte" all the time, and is not closed: one message
-// may take longer than write-timeout.
+// A slow reader is not closed as long as it accepts bytes, even if one message takes longer than
+// write-timeout.
 func TestSlowReaderIsNotClosed(t *testing.T) {
-	// The timeout is long enough that a busy machine does not look like a reader who
-	// takes nothing; all 32 pieces take twice as long.
+	// Long enough that a reader on a busy machine does not look stalled. All 32 pieces take twice
+	// as long.
 	const timeout, size, piece = 2 * time.Second, 4 << 20, 128 << 10
 	large := func(c *config.Config) {
 		c.WriteTimeout = timeout
@@ -290,10 +261,10 @@ func TestSlowReaderIsNotClosed(t *testing.T) {
 			if err != nil {
 				t.Fatalf("after %d of %d bytes and %v: %v", len(got), len(want), time.Since(began), err)
 			}
-			time.Sleep(timeout / 16) // a slow reader, not synchronisation
+			time.Sleep(timeout / 16) // the reader is slow; this synchronises nothing
 		}
 		if !bytes.Equal(got, want) {
-			t.Error("another message")
+			t.Error("the message was changed")
 		}
 		n.publish("t", "next")
 		s.Expect("event: message\ndata: next\n")
@@ -315,7 +286,7 @@ func TestSlowReaderIsNotClosed(t *testing.T) {
 	})
 }
 
-// A stream and a session over TLS are as without it, their ends too.
+// Streams and sessions over TLS behave like those without it, and so do their ends.
 func TestTLS(t *testing.T) {
 	n := startTLS(t)
 	k := n.newKey()
@@ -338,7 +309,7 @@ func TestTLS(t *testing.T) {
 		m.Ping()
 	}
 	n.deleteKey(k)
-	sseSubscriber{s}.ends(revoked) // the end is told as TLS tells it
+	sseSubscriber{s}.ends(revoked) // with a TLS close_notify
 	mqttSubscriber{m}.ends(revoked)
 	admin.Ping()
 	h := n.http2(0).events("topic", "t")

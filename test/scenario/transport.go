@@ -10,17 +10,17 @@ import (
 	"pubsub/internal/testkit/wire"
 )
 
-// subscriber is what scenarios over all transports ask of a client.
+// subscriber is a client of any transport.
 type subscriber interface {
 	// next returns the content of the next message.
 	next() string
-	// ends fails the test unless what comes next is the end for that reason.
+	// ends checks that the server now ends the stream or session, for that reason.
 	ends(ending)
 	// leave ends the connection from the client's side.
 	leave()
 }
 
-// ending is why a server ends a stream or session.
+// ending is the reason why a server ends a stream or session.
 type ending int
 
 const (
@@ -29,12 +29,12 @@ const (
 	drained
 )
 
-// mode is a transport; see TestMain for the holders.
+// transport is a protocol for subscribers.
 type transport struct {
 	name string
 	// subscribe subscribes with a token, or as the administrator if it is empty.
 	subscribe func(n *node, token string, topics ...string) subscriber
-	// refused tries what is refused for too many connections.
+	// refused checks that the node refuses another client because it has too many connections.
 	refused func(n *node, token, topic string)
 }
 
@@ -44,12 +44,22 @@ var transports = []transport{
 }
 
 // forEachTransport runs f as a parallel subtest for each transport.
-func forEachTransport(t *testing.T, f func(t *testing.T, m transport)) {
-	for _, m := range transports {
-		t.Run(m.name, func(t *testing.T) {
+func forEachTransport(t *testing.T, f func(t *testing.T, tr transport)) {
+	for _, tr := range transports {
+		t.Run(tr.name, func(t *testing.T) {
 			t.Parallel()
-			f(t, m)
+			f(t, tr)
 		})
+	}
+}
+
+// expectMessages checks the contents of the next messages of s.
+func expectMessages(t *testing.T, s subscriber, contents ...string) {
+	t.Helper()
+	for i, want := range contents {
+		if got := s.next(); got != want {
+			t.Fatalf("message %d is %.100q, not %.100q", i, got, want)
+		}
 	}
 }
 
@@ -135,8 +145,7 @@ func refusedMQTT(n *node, token, _ string) {
 	m.Conn.Close()
 }
 
-// isEnd reports whether err says that the other side ended the connection, whole
-// or by a reset.
+// isEnd reports whether err means that the other side closed or reset the connection.
 func isEnd(err error) bool {
 	return errors.Is(err, io.EOF) || err != nil && (strings.Contains(err.Error(), "reset by peer") || strings.Contains(err.Error(), "broken pipe"))
 }

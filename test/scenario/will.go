@@ -9,9 +9,8 @@ import (
 	"pubsub/internal/testkit/wire"
 )
 
-// The will is "published as that client's own message when the connection ends
-// without DISCONNECT 0x00, if its token still has the right (not after its expiry or
-// its key's deletion)".
+// A will is published as the client's own message when its connection ends without DISCONNECT 0x00,
+// if its token still permits it: not after the token has expired or its key has been deleted.
 func TestWill(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
@@ -32,7 +31,7 @@ func TestWill(t *testing.T) {
 			n.connect(n.token("w", "will"), mqtt.Connect{ClientID: "c"})
 			m.ExpectEnd(mqtt.SessionTakenOver, 1000)
 		}, true},
-		{"without the right", func(n *node) string { return n.token("w") }, func(_ *node, m *wire.MQTT) { m.Conn.Close() }, false},
+		{"without permission", func(n *node) string { return n.token("w") }, func(_ *node, m *wire.MQTT) { m.Conn.Close() }, false},
 		{"token expired", func(n *node) string { return n.key.token(nil, []string{"will"}, expiring(500*time.Millisecond)) },
 			func(_ *node, m *wire.MQTT) { m.ExpectEnd(mqtt.NotAuthorized, 1000) }, false},
 		{"key deleted", nil, func(n *node, m *wire.MQTT) { n.deleteKey(n.key); m.ExpectEnd(mqtt.NotAuthorized, 1000) }, false},
@@ -56,9 +55,9 @@ func TestWill(t *testing.T) {
 				watch.Expect("will", "gone")
 				stream.Expect("event: message\ndata: gone\n")
 			}
-			// The connection is forgotten only when its will has been published.
+			// The connection counts until its will has been published.
 			if !within(func() bool { return n.metric("pubsub_connections{transport=\"mqtt\"}") <= 2 }) {
-				t.Error("the connection stays")
+				t.Error("the connection is still counted")
 			}
 			n.publish("end", "of the test")
 			watch.Expect("end", "of the test")
@@ -67,7 +66,7 @@ func TestWill(t *testing.T) {
 	}
 }
 
-// A will has its properties, its expiry and its RETAIN, and is local to its client.
+// A will has its properties, its expiry and its RETAIN flag.
 func TestWillProperties(t *testing.T) {
 	n := start(t)
 	watch := n.adminClient()
@@ -87,8 +86,8 @@ func TestWillProperties(t *testing.T) {
 	}
 }
 
-// A will that nobody may publish to is refused with CONNECT, one without a right
-// counts when its time comes.
+// A CONNECT whose will has an invalid topic is refused. A will to a reserved topic is dropped and
+// counted when it is due.
 func TestWillTopics(t *testing.T) {
 	n := start(t)
 	for topic, want := range map[string]mqtt.ReasonCode{"a/+": mqtt.TopicNameInvalid, "#": mqtt.TopicNameInvalid, "": mqtt.TopicNameInvalid} {
@@ -98,6 +97,6 @@ func TestWillTopics(t *testing.T) {
 	}
 	n.connect(n.token("t"), mqtt.Connect{Will: &mqtt.Will{Topic: "$SYS/x"}}).Conn.Close()
 	if !within(func() bool { return n.metric(`pubsub_publishes_dropped_total{reason="reserved-topic"}`) == 1 }) {
-		t.Error("not counted")
+		t.Error("the dropped will is not counted")
 	}
 }

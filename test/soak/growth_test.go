@@ -93,7 +93,7 @@ func TestMetrics(t *testing.T) {
 		return process.Metrics{
 			`pubsub_messages_published_total{retain="false",transport="http"}`: 3,
 			`pubsub_messages_published_total{retain="true",transport="mqtt"}`:  2,
-			"pubsub_messages_dropped_total":                                    0,
+			`pubsub_messages_dropped_total{reason="slow-subscriber"}`:          0,
 		}
 	}
 	for _, c := range []struct {
@@ -105,10 +105,10 @@ func TestMetrics(t *testing.T) {
 		{"one more", func(m process.Metrics) { m[`pubsub_messages_published_total{retain="true",transport="http"}`] = 1 }, faultBroker},
 		{"one less", func(m process.Metrics) { m[`pubsub_messages_published_total{retain="true",transport="mqtt"}`] = 1 }, faultBroker},
 		{"a publish dropped", func(m process.Metrics) { m[`pubsub_publishes_dropped_total{reason="forbidden"}`] = 1 }, faultBroker},
-		{"a delivery dropped", func(m process.Metrics) { m[`pubsub_deliveries_dropped_total{reason="too large"}`] = 1 }, faultBroker},
+		{"a delivery dropped", func(m process.Metrics) { m[`pubsub_messages_dropped_total{reason="packet-too-large"}`] = 1 }, faultBroker},
 		{"one refused", func(m process.Metrics) { m[`pubsub_connections_refused_total{reason="forbidden"}`] = 1 }, faultBroker},
 		{"a failure", func(m process.Metrics) { m[`pubsub_errors_total{op="publish"}`] = 1 }, faultBroker},
-		{"a loss that nobody had", func(m process.Metrics) { m["pubsub_messages_dropped_total"] = 1 }, faultAccount},
+		{"a loss that nobody had", func(m process.Metrics) { m[`pubsub_messages_dropped_total{reason="slow-subscriber"}`] = 1 }, faultAccount},
 	} {
 		r := &run{faults: newFaults(), out: io.Discard}
 		r.http.plain.Store(3)

@@ -309,12 +309,16 @@ func (r *run) checkMetrics(m process.Metrics) {
 			r.faults.add(faultBroker, "it has counted %.0f messages over %s, retained %s, and %d were sent", got, c.transport, c.retain, c.sent)
 		}
 	}
-	for _, name := range []string{"pubsub_publishes_dropped_total", "pubsub_deliveries_dropped_total", "pubsub_messages_expired_total", "pubsub_errors_total", "pubsub_connections_refused_total"} {
+	for _, name := range []string{"pubsub_publishes_dropped_total", "pubsub_errors_total", "pubsub_connections_refused_total"} {
 		if v := m.Sum(name); v != 0 {
 			r.faults.add(faultBroker, "%s is %v", name, v)
 		}
 	}
-	r.account().check(uint64(m.Sum("pubsub_messages_dropped_total")), r.faults)
+	const dropped, slow = "pubsub_messages_dropped_total", `reason="slow-subscriber"`
+	if v := m.Sum(dropped) - m.Sum(dropped, slow); v != 0 {
+		r.faults.add(faultBroker, "%v messages were dropped although no subscriber was slow", v)
+	}
+	r.account().check(uint64(m.Sum(dropped, slow)), r.faults)
 }
 
 // checkCutOffs finds fault with a broker that bears everything. With the portable

@@ -1,7 +1,6 @@
-// Summary reads the output of "go test -json" from standard input and prints
-// what a person wants to see of it: a line for each package, and everything that
-// failing tests wrote. It adds the number of tests that passed, failed and were
-// skipped to a tally, and exits with 1 if one failed.
+// Summary reads the output of "go test -json" from standard input and prints a line
+// for each package, and the output of failing tests. It adds the numbers of tests
+// that passed, failed and were skipped to a tally, and exits with 1 if one failed.
 //
 //	go test -json ./... | go run ./test/summary -tally FILE
 package main
@@ -19,7 +18,7 @@ import (
 )
 
 func main() {
-	tallyFile := flag.String("tally", "", "`file` with the counts of earlier runs, as this program wrote it; the counts of this one are added")
+	tallyFile := flag.String("tally", "", "`file` with the counts of earlier runs of this program, to which it adds the counts of this one")
 	noSkips := flag.Bool("no-skips", false, "exit with 1 also if a test was skipped")
 	flag.Parse()
 	got, err := summarise(os.Stdin, os.Stdout)
@@ -31,7 +30,7 @@ func main() {
 		os.Exit(1)
 	}
 	if *noSkips && got.skipped > 0 {
-		fmt.Println("Tests were skipped that must run.")
+		fmt.Println("Some tests were skipped, but all must run.")
 		os.Exit(1)
 	}
 	if got.failed > 0 {
@@ -39,9 +38,9 @@ func main() {
 	}
 }
 
-// tally counts tests: those that have no subtests, and those that failed or were
-// skipped themselves rather than in a subtest. A package that failed without a
-// failing test (it does not build, or its process died) counts as one.
+// tally counts tests without subtests, and tests with subtests that failed or were
+// skipped themselves. A package that failed without a failing test, for example
+// because it does not build, counts as one failed test.
 type tally struct{ passed, failed, skipped int }
 
 const tallyFormat = "%d passed, %d failed, %d skipped\n"
@@ -52,7 +51,7 @@ func (t *tally) add(u tally) {
 	t.skipped += u.skipped
 }
 
-// addTo adds t to the tally in a file, which need not exist yet.
+// addTo adds t to the tally in a file. Without the file it begins at 0.
 func addTo(file string, t tally) error {
 	var sum tally
 	b, err := os.ReadFile(file)
@@ -73,13 +72,13 @@ type record struct {
 	Action      string
 	Package     string
 	ImportPath  string // of a build
-	Test        string // "" for what concerns the package
+	Test        string // "" for the package
 	Output      string
 	Elapsed     float64 // seconds
 	FailedBuild string
 }
 
-// pkg is a package whose tests have not all ended.
+// pkg is a package whose tests are running.
 type pkg struct {
 	tests  []string          // in the order in which they began
 	result map[string]string // by test: "pass", "fail" or "skip"
@@ -100,7 +99,7 @@ func summarise(in io.Reader, out io.Writer) (sum tally, err error) {
 		}
 		var e record
 		if json.Unmarshal([]byte(line), &e) != nil {
-			fmt.Fprint(out, line) // of another program, or of go itself
+			fmt.Fprint(out, line) // from another program, or from go itself
 			continue
 		}
 		if e.Package == "" {
@@ -135,13 +134,13 @@ func summarise(in io.Reader, out io.Writer) (sum tally, err error) {
 			sum.add(p.end(out, e))
 		}
 	}
-	for name, p := range pkgs { // cut off
+	for name, p := range pkgs { // the input ended early
 		sum.add(p.end(out, record{Action: "fail", Package: name}))
 	}
 	return sum, nil
 }
 
-// end reports a package whose tests have ended.
+// end prints a package whose tests have ended, and returns its tally.
 func (p *pkg) end(out io.Writer, e record) (sum tally) {
 	for _, test := range p.tests {
 		if p.result[test] == "" {
@@ -155,7 +154,7 @@ func (p *pkg) end(out io.Writer, e record) (sum tally) {
 			failed = append(failed, test)
 		}
 		if p.hasSubtest(test, "") && (result == "pass" || p.hasSubtest(test, result)) {
-			continue // its subtests count for it
+			continue // its subtests count instead
 		}
 		switch result {
 		case "pass":
@@ -191,8 +190,8 @@ func (p *pkg) end(out io.Writer, e record) (sum tally) {
 	return sum
 }
 
-// hasSubtest reports whether test has a subtest, with that result unless it is
-// "".
+// hasSubtest reports whether test has a subtest with that result, or with any result
+// if it is "".
 func (p *pkg) hasSubtest(test, result string) bool {
 	return slices.ContainsFunc(p.tests, func(t string) bool {
 		return strings.HasPrefix(t, test+"/") && (result == "" || p.result[t] == result)

@@ -74,12 +74,12 @@ func TestTallyAddsUp(t *testing.T) {
 	}
 	b, err := os.ReadFile(file)
 	if err != nil || string(b) != "6 passed, 4 failed, 2 skipped\n" {
-		t.Errorf("the file holds %q (%v)", b, err)
+		t.Errorf("the file is %q (%v)", b, err)
 	}
 	if err := os.WriteFile(file, []byte("nonsense\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if err := addTo(file, tally{}); err == nil {
-		t.Error("a tally that cannot be read was accepted")
+		t.Error("an unreadable tally was accepted")
 	}
 }

@@ -1,10 +1,10 @@
-// Package backplanetest states what every [pubsub.Backplane] must do, as tests.
-// An implementation runs them in one line:
+// Package backplanetest is the conformance suite of [pubsub.Backplane]. An implementation
+// runs it in one line:
 //
 //	backplanetest.Run(t, func(t *testing.T) pubsub.Backplane { ... })
 //
-// The tests assume no more than the interfaces say: that the next version is
-// greater, not by how much; that a message arrives soon, not within Send.
+// The tests assume no more than the interfaces promise: that the next version is greater,
+// not by how much; that a message arrives soon, not that it arrives within Send.
 package backplanetest
 
 import (
@@ -17,46 +17,42 @@ import (
 	"pubsub"
 )
 
-// patience is how long a test waits for what must happen.
-const patience = 30 * time.Second
+// timeout bounds each test.
+const timeout = 30 * time.Second
 
-// Run runs all tests. open returns a backplane of a new, empty broker that
-// nobody else uses; the test closes it.
+// Run runs all tests. open returns a backplane of a new, empty broker that the test has
+// for itself; the test closes it.
 func Run(t *testing.T, open func(t *testing.T) pubsub.Backplane) {
-	k := kit{open: open}
-	t.Run("Store", k.store)
-	t.Run("Keyring", k.keyring)
-	t.Run("Bus", k.bus)
-	t.Run("Life", k.life)
+	t.Run("Store", func(t *testing.T) { each(t, open, storeTests) })
+	t.Run("Keyring", func(t *testing.T) { each(t, open, keyringTests) })
+	t.Run("Bus", func(t *testing.T) { each(t, open, busTests) })
+	t.Run("Life", func(t *testing.T) { each(t, open, lifeTests) })
 }
 
-type kit struct {
-	open func(t *testing.T) pubsub.Backplane
+// test is a test of a backplane whose bus is not running.
+type test struct {
+	name string
+	run  func(ctx context.Context, t *testing.T, b pubsub.Backplane)
 }
 
-// each runs every test with a backplane of its own, which is not running.
-func (k kit) each(t *testing.T, tests []test) {
+// each runs every test with a backplane of its own.
+func each(t *testing.T, open func(t *testing.T) pubsub.Backplane, tests []test) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			b := k.open(t)
+			b := open(t)
 			t.Cleanup(func() {
 				if err := b.Close(); err != nil {
 					t.Errorf("Close: %v", err)
 				}
 			})
-			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			ctx, cancel := context.WithTimeout(t.Context(), timeout)
 			defer cancel()
 			test.run(ctx, t, b)
 		})
 	}
 }
 
-type test struct {
-	name string
-	run  func(ctx context.Context, t *testing.T, b pubsub.Backplane)
-}
-
-// running runs the bus of b with r until the test is over.
+// running runs the bus of b with r for the rest of the test.
 func running(ctx context.Context, t *testing.T, b pubsub.Backplane, r pubsub.Receiver) {
 	t.Helper()
 	ready := make(chan struct{})
@@ -79,24 +75,24 @@ func running(ctx context.Context, t *testing.T, b pubsub.Backplane, r pubsub.Rec
 	receive(ctx, t, ready, "Ready")
 }
 
-// receive returns what comes from c.
+// receive returns the next value from c. what names it in the failure message.
 func receive[T any](ctx context.Context, t *testing.T, c <-chan T, what string) T {
 	t.Helper()
 	select {
 	case v := <-c:
 		return v
 	case <-ctx.Done():
-		t.Fatalf("%s did not come", what)
+		t.Fatalf("%s did not arrive", what)
 		panic("not reached")
 	}
 }
 
-// retained returns a retained message of now.
+// retained returns a retained message, published now.
 func retained(topic pubsub.Topic, data string) pubsub.Message {
 	return pubsub.Message{Topic: topic, Data: []byte(data), Retain: true, Published: time.Now()}
 }
 
-// put puts m, and fails the test if it is not kept.
+// put puts m and returns its version.
 func put(ctx context.Context, t *testing.T, b pubsub.Backplane, m pubsub.Message) pubsub.Version {
 	t.Helper()
 	v, err := b.Put(ctx, m)()
@@ -104,12 +100,12 @@ func put(ctx context.Context, t *testing.T, b pubsub.Backplane, m pubsub.Message
 		t.Fatalf("Put(%q): %v", m.Topic, err)
 	}
 	if v.Generation == 0 {
-		t.Fatalf("Put(%q) gave version %v: generation 0", m.Topic, v)
+		t.Fatalf("Put(%q) = version %v, want a generation other than 0", m.Topic, v)
 	}
 	return v
 }
 
-// wantLast checks that m, with version v, is what Last returns.
+// wantLast checks that Last returns m with version v.
 func wantLast(ctx context.Context, t *testing.T, b pubsub.Backplane, after pubsub.Version, m pubsub.Message, v pubsub.Version) {
 	t.Helper()
 	got, ok, err := b.Last(ctx, m.Topic, after)
@@ -122,17 +118,17 @@ func wantLast(ctx context.Context, t *testing.T, b pubsub.Backplane, after pubsu
 	}
 }
 
-// wantNone checks that Last returns nothing.
+// wantNone checks that Last returns no message.
 func wantNone(ctx context.Context, t *testing.T, b pubsub.Backplane, topic pubsub.Topic, after pubsub.Version) {
 	t.Helper()
 	m, ok, err := b.Last(ctx, topic, after)
 	if err != nil || ok {
-		t.Fatalf("Last(%q, %v) = %q, version %v, ok %v, error %v, want nothing", topic, after, m.Data, m.Version, ok, err)
+		t.Fatalf("Last(%q, %v) = %q, version %v, ok %v, error %v, want no message", topic, after, m.Data, m.Version, ok, err)
 	}
 }
 
-// difference says in what got is not want; times may be rounded to the
-// millisecond.
+// difference describes how got differs from want, or returns "". Times may be rounded to
+// the millisecond.
 func difference(got, want pubsub.Message) string {
 	switch {
 	case got.Topic != want.Topic:

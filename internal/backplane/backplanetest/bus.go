@@ -12,26 +12,24 @@ import (
 	"pubsub"
 )
 
-func (k kit) bus(t *testing.T) {
-	k.each(t, []test{
-		{"Deliver", deliver},
-		{"WantTwice", wantTwice},
-		{"DeliverMany", deliverMany},
-		{"Publish", publish},
-		{"PublishTTL0", publishTTL0},
-		{"Broadcast", tell},
-		{"Gather", ask},
-		{"GatherGetsNoReply", askGetsNoReply},
-		{"ContextDone", busContextDone},
-	})
-	t.Run("RunEnds", func(t *testing.T) { runEnds(t, k.open(t)) })
+var busTests = []test{
+	{"Deliver", deliver},
+	{"SubscribeTwice", subscribeTwice},
+	{"DeliverMany", deliverMany},
+	{"Publish", publish},
+	{"PublishTTL0", publishTTL0},
+	{"Broadcast", broadcast},
+	{"Gather", gather},
+	{"GatherGetsNoReply", gatherGetsNoReply},
+	{"ContextDone", busContextDone},
+	{"RunEnds", runEnds},
 }
 
-// inbox returns a Deliver and the channel where the messages of topics come out.
+// inbox returns a Deliver function and a channel of the messages it receives for topics.
 func inbox(topics ...pubsub.Topic) (func(*pubsub.PreparedMessage), <-chan pubsub.Message) {
 	c := make(chan pubsub.Message, 10_000)
 	return func(p *pubsub.PreparedMessage) {
-		for _, topic := range topics { // others may be passed, too
+		for _, topic := range topics { // a bus may deliver other topics, too
 			if p.Topic == topic {
 				c <- p.Message
 			}
@@ -39,7 +37,8 @@ func inbox(topics ...pubsub.Topic) (func(*pubsub.PreparedMessage), <-chan pubsub
 	}, c
 }
 
-func want(ctx context.Context, t *testing.T, b pubsub.Backplane, topics ...pubsub.Topic) {
+// subscribe subscribes b to topics.
+func subscribe(ctx context.Context, t *testing.T, b pubsub.Backplane, topics ...pubsub.Topic) {
 	t.Helper()
 	for _, topic := range topics {
 		if err := b.Subscribe(ctx, topic); err != nil {
@@ -55,11 +54,11 @@ func send(ctx context.Context, t *testing.T, b pubsub.Backplane, m pubsub.Messag
 	}
 }
 
-// deliver checks that what is sent after Subscribe has returned arrives, as it was.
+// deliver checks that messages sent after Subscribe has returned arrive unchanged.
 func deliver(ctx context.Context, t *testing.T, b pubsub.Backplane) {
 	deliver, got := inbox(weirdTopics...)
 	running(ctx, t, b, pubsub.Receiver{Deliver: deliver})
-	want(ctx, t, b, weirdTopics...)
+	subscribe(ctx, t, b, weirdTopics...)
 	for _, topic := range weirdTopics {
 		for _, m := range []pubsub.Message{
 			{Topic: topic, Data: []byte("hello"), Published: time.Now()},
@@ -69,7 +68,7 @@ func deliver(ctx context.Context, t *testing.T, b pubsub.Backplane) {
 		} {
 			send(ctx, t, b, m)
 			if diff := difference(receive(ctx, t, got, "the message"), m); diff != "" {
-				t.Fatalf("sent to %q, delivered with %s", topic, diff)
+				t.Fatalf("sent to %q, delivered message has %s", topic, diff)
 			}
 		}
 	}
@@ -78,32 +77,32 @@ func deliver(ctx context.Context, t *testing.T, b pubsub.Backplane) {
 	}
 }
 
-func wantTwice(ctx context.Context, t *testing.T, b pubsub.Backplane) {
+// subscribeTwice checks that a topic is subscribed until every Subscribe has been undone.
+func subscribeTwice(ctx context.Context, t *testing.T, b pubsub.Backplane) {
 	deliver, got := inbox("t")
 	running(ctx, t, b, pubsub.Receiver{Deliver: deliver})
-	want(ctx, t, b, "t", "t", "u")
+	subscribe(ctx, t, b, "t", "t", "u")
 	b.Unsubscribe("t")
 	b.Unsubscribe("u")
-	send(ctx, t, b, pubsub.Message{Topic: "t", Data: []byte("still wanted"), Published: time.Now()})
-	if m := receive(ctx, t, got, "the message"); string(m.Data) != "still wanted" {
+	send(ctx, t, b, pubsub.Message{Topic: "t", Data: []byte("still subscribed"), Published: time.Now()})
+	if m := receive(ctx, t, got, "the message"); string(m.Data) != "still subscribed" {
 		t.Errorf("delivered %q", m.Data)
 	}
 	b.Unsubscribe("t")
-	want(ctx, t, b, "t")
-	send(ctx, t, b, pubsub.Message{Topic: "t", Data: []byte("wanted again"), Published: time.Now()})
-	if m := receive(ctx, t, got, "the message"); string(m.Data) != "wanted again" {
+	subscribe(ctx, t, b, "t")
+	send(ctx, t, b, pubsub.Message{Topic: "t", Data: []byte("subscribed again"), Published: time.Now()})
+	if m := receive(ctx, t, got, "the message"); string(m.Data) != "subscribed again" {
 		t.Errorf("delivered %q", m.Data)
 	}
 	b.Unsubscribe("t")
 }
 
-// deliverMany checks that of many messages none comes twice, and that all come
-// while nothing is wrong.
+// deliverMany checks that many messages from concurrent senders all arrive, each once.
 func deliverMany(ctx context.Context, t *testing.T, b pubsub.Backplane) {
 	const senders, each = 8, 50
 	deliver, got := inbox("t")
 	running(ctx, t, b, pubsub.Receiver{Deliver: deliver})
-	want(ctx, t, b, "t")
+	subscribe(ctx, t, b, "t")
 	defer b.Unsubscribe("t")
 	var wg sync.WaitGroup
 	for s := range senders {
@@ -119,14 +118,14 @@ func deliverMany(ctx context.Context, t *testing.T, b pubsub.Backplane) {
 	for range senders * each {
 		data := string(receive(ctx, t, got, "a message").Data)
 		if seen[data] {
-			t.Errorf("%q came twice", data)
+			t.Errorf("%q was delivered twice", data)
 		}
 		seen[data] = true
 	}
 	wg.Wait()
 	select {
 	case m := <-got:
-		t.Errorf("one more message: %q", m.Data)
+		t.Errorf("unexpected message %q", m.Data)
 	default:
 	}
 }
@@ -135,7 +134,7 @@ func deliverMany(ctx context.Context, t *testing.T, b pubsub.Backplane) {
 func publish(ctx context.Context, t *testing.T, b pubsub.Backplane) {
 	deliver, got := inbox("t")
 	running(ctx, t, b, pubsub.Receiver{Deliver: deliver})
-	want(ctx, t, b, "t")
+	subscribe(ctx, t, b, "t")
 	defer b.Unsubscribe("t")
 	for _, data := range []string{"one", "two", ""} {
 		m := retained("t", data)
@@ -146,7 +145,7 @@ func publish(ctx context.Context, t *testing.T, b pubsub.Backplane) {
 		}
 		m.Version = v
 		if diff := difference(receive(ctx, t, got, "the message"), m); diff != "" {
-			t.Fatalf("published %q, delivered with %s", data, diff)
+			t.Fatalf("published %q, delivered message has %s", data, diff)
 		}
 		if data != "" {
 			wantLast(ctx, t, b, pubsub.Version{}, m, v)
@@ -155,15 +154,15 @@ func publish(ctx context.Context, t *testing.T, b pubsub.Backplane) {
 	wantNone(ctx, t, b, "t", pubsub.Version{})
 }
 
-// publishTTL0 checks that a message which is not kept reaches live subscribers as
-// it is, and that what is kept in its place is the marker of a clear.
+// publishTTL0 checks that a message with a TTL of 0 reaches live subscribers unchanged, and
+// that the store keeps the marker of a clear in its place.
 func publishTTL0(ctx context.Context, t *testing.T, b pubsub.Backplane) {
 	deliver, got := inbox("t")
 	running(ctx, t, b, pubsub.Receiver{Deliver: deliver})
-	want(ctx, t, b, "t")
+	subscribe(ctx, t, b, "t")
 	defer b.Unsubscribe("t")
 	old := put(ctx, t, b, retained("t", "old"))
-	m := retained("t", "for the living")
+	m := retained("t", "not kept")
 	m.HasTTL, m.Sender, m.Properties = true, "me", []byte("\x01\x01")
 	v, err := pubsub.Publish(ctx, b, m)()
 	if err != nil {
@@ -171,51 +170,50 @@ func publishTTL0(ctx context.Context, t *testing.T, b pubsub.Backplane) {
 	}
 	m.Version = v
 	next := receive(ctx, t, got, "the message")
-	if next.Version == old { // the Store may announce what was put
+	if next.Version == old { // the Store may announce a message that was only put
 		next = receive(ctx, t, got, "the message")
 	}
 	if diff := difference(next, m); diff != "" {
-		t.Fatalf("delivered with %s", diff)
+		t.Fatalf("delivered message has %s", diff)
 	}
 	wantCleared(ctx, t, b, "t", old, v)
 }
 
-func tell(ctx context.Context, t *testing.T, b pubsub.Backplane) {
-	told := make(chan pubsub.ControlMessage, 10)
+func broadcast(ctx context.Context, t *testing.T, b pubsub.Backplane) {
+	received := make(chan pubsub.ControlMessage, 10)
 	running(ctx, t, b, pubsub.Receiver{Control: func(c pubsub.ControlMessage) []byte {
-		told <- c
-		return []byte("nobody asked")
+		received <- c
+		return []byte("a reply that Broadcast discards")
 	}})
 	for _, c := range []pubsub.ControlMessage{{Kind: "a", Body: []byte("\x00body")}, {Kind: "b"}} {
 		if err := b.Broadcast(ctx, c); err != nil {
 			t.Fatal(err)
 		}
-		if got := receive(ctx, t, told, "what was told"); got.Kind != c.Kind || !bytes.Equal(got.Body, c.Body) {
-			t.Errorf("told %+v, want %+v", got, c)
+		if got := receive(ctx, t, received, "the control message"); got.Kind != c.Kind || !bytes.Equal(got.Body, c.Body) {
+			t.Errorf("received %+v, want %+v", got, c)
 		}
 	}
 }
 
-func ask(ctx context.Context, t *testing.T, b pubsub.Backplane) {
+func gather(ctx context.Context, t *testing.T, b pubsub.Backplane) {
 	running(ctx, t, b, pubsub.Receiver{Control: func(c pubsub.ControlMessage) []byte {
 		return append([]byte(c.Kind+":"), c.Body...)
 	}})
 	for i := range 10 {
-		// A bus that does not know how many nodes there are waits for all of
-		// this time.
+		// A bus that does not know the number of nodes waits for all of this time.
 		within, cancel := context.WithTimeout(ctx, time.Second)
 		replies, err := b.Gather(within, pubsub.ControlMessage{Kind: "k", Body: fmt.Append(nil, i)})
 		cancel()
 		if err != nil || len(replies) != 1 || string(replies[0]) != fmt.Sprint("k:", i) {
-			t.Fatalf("Gather = %q, %v, want the reply of the one node", replies, err)
+			t.Fatalf("Gather = %q, %v, want the reply of the only node", replies, err)
 		}
 		if i == 0 && within.Err() != nil {
-			break // it has waited: once is enough
+			break // the bus has waited for all of the time: do not repeat that
 		}
 	}
 }
 
-func askGetsNoReply(ctx context.Context, t *testing.T, b pubsub.Backplane) {
+func gatherGetsNoReply(ctx context.Context, t *testing.T, b pubsub.Backplane) {
 	running(ctx, t, b, pubsub.Receiver{})
 	within, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
@@ -238,16 +236,13 @@ func busContextDone(ctx context.Context, t *testing.T, b pubsub.Backplane) {
 	}
 }
 
-// runEnds checks that Run ends with its context, and that after it nothing is
-// delivered.
-func runEnds(t *testing.T, b pubsub.Backplane) {
-	defer b.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
+// runEnds checks that Run returns when its context is done, and that nothing is delivered
+// afterwards.
+func runEnds(ctx context.Context, t *testing.T, b pubsub.Backplane) {
 	deliver, got := inbox("t")
-	t.Run("while", func(t *testing.T) {
+	t.Run("while", func(t *testing.T) { // its cleanup ends Run
 		running(ctx, t, b, pubsub.Receiver{Deliver: deliver})
-		want(ctx, t, b, "t")
+		subscribe(ctx, t, b, "t")
 		send(ctx, t, b, pubsub.Message{Topic: "t", Published: time.Now()})
 		receive(ctx, t, got, "the message")
 	})

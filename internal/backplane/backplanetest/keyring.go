@@ -13,17 +13,15 @@ import (
 	"pubsub"
 )
 
-func (k kit) keyring(t *testing.T) {
-	k.each(t, []test{
-		{"Keys", keys},
-		{"OneIDOneKey", oneIDOneKey},
-		{"Watch", watchKeys},
-		{"WatchSlowly", watchKeysSlowly},
-		{"ContextDone", keyringContextDone},
-	})
+var keyringTests = []test{
+	{"Keys", keys},
+	{"OneIDOneKey", oneIDOneKey},
+	{"Watch", watchKeys},
+	{"WatchSlowly", watchKeysSlowly},
+	{"ContextDone", keyringContextDone},
 }
 
-// newKey returns a key that was made a day ago.
+// newKey returns a key that was created a day ago.
 func newKey(id, value string) pubsub.Key {
 	return pubsub.Key{ID: id, Value: value, Created: time.Now().Add(-24 * time.Hour).Truncate(time.Second)}
 }
@@ -47,10 +45,10 @@ func keys(ctx context.Context, t *testing.T, b pubsub.Backplane) {
 		t.Fatalf("Keys of a new broker = %d keys, error %v", len(l), err)
 	}
 	if _, err := b.Key(ctx, "a"); !errors.Is(err, pubsub.ErrKeyNotFound) {
-		t.Errorf("Key of none: error %v", err)
+		t.Errorf("Key of an unknown id: error %v", err)
 	}
 	if err := b.DeleteKey(ctx, "a"); !errors.Is(err, pubsub.ErrKeyNotFound) {
-		t.Errorf("DeleteKey of none: error %v", err)
+		t.Errorf("DeleteKey of an unknown id: error %v", err)
 	}
 	a, c, B := newKey("a", "6869"), newKey("c", "any \x00\xff bytes"), newKey("B", "6869")
 	mustPut(ctx, t, b, c, a, B)
@@ -68,10 +66,10 @@ func keys(ctx context.Context, t *testing.T, b pubsub.Backplane) {
 		t.Errorf("DeleteKey: %v", err)
 	}
 	if _, err := b.Key(ctx, "a"); !errors.Is(err, pubsub.ErrKeyNotFound) {
-		t.Errorf("Key of a deleted one: error %v", err)
+		t.Errorf("Key of a deleted key: error %v", err)
 	}
 	if err := b.DeleteKey(ctx, "a"); !errors.Is(err, pubsub.ErrKeyNotFound) {
-		t.Errorf("DeleteKey of a deleted one: error %v", err)
+		t.Errorf("DeleteKey of a deleted key: error %v", err)
 	}
 	if got, err := b.Keys(ctx); err != nil || !slices.EqualFunc(got, []pubsub.Key{B, c}, sameKey) {
 		t.Errorf("Keys after a deletion = %v, error %v", got, err)
@@ -81,9 +79,9 @@ func keys(ctx context.Context, t *testing.T, b pubsub.Backplane) {
 	if got, err := b.Key(ctx, "a"); err != nil || !sameKey(got, again) {
 		t.Errorf("Key after it was put again = %v, %v", got, err)
 	}
-	wantNone(ctx, t, b, "a", pubsub.Version{}) // keys are no topics
+	wantNone(ctx, t, b, "a", pubsub.Version{}) // keys are not topics
 	if l, err := b.List(ctx, "", "", 10); err != nil || len(l) != 0 {
-		t.Errorf("List beside keys = %v, %v", l, err)
+		t.Errorf("List with only keys in the store = %v, %v", l, err)
 	}
 }
 
@@ -100,7 +98,7 @@ func oneIDOneKey(ctx context.Context, t *testing.T, b pubsub.Backplane) {
 				won.Add(1)
 				winner.Store(key)
 			case !errors.Is(err, pubsub.ErrKeyExists):
-				t.Errorf("PutKey of a taken id: error %v", err)
+				t.Errorf("PutKey of an id in use: error %v", err)
 			}
 		})
 	}
@@ -113,8 +111,8 @@ func oneIDOneKey(ctx context.Context, t *testing.T, b pubsub.Backplane) {
 	}
 }
 
-// watch starts a WatchKeys whose calls of changed come out of the channel: each
-// waits until it is received.
+// watch starts a WatchKeys and returns a channel of the events it reports. Each call of
+// changed blocks until its event is received.
 func watch(ctx context.Context, t *testing.T, b pubsub.Backplane) <-chan pubsub.KeyEvent {
 	t.Helper()
 	changes := make(chan pubsub.KeyEvent)
@@ -142,15 +140,15 @@ func watch(ctx context.Context, t *testing.T, b pubsub.Backplane) <-chan pubsub.
 	return changes
 }
 
-// wantChange checks what a watcher is told next.
+// wantChange checks the next event that a watcher reports.
 func wantChange(ctx context.Context, t *testing.T, changes <-chan pubsub.KeyEvent, want pubsub.KeyEvent) {
 	t.Helper()
 	got := receive(ctx, t, changes, "a change of a key")
 	if got.Synced != want.Synced || got.Deleted != want.Deleted || got.Key.ID != want.Key.ID || got.Key.Value != want.Key.Value {
-		t.Fatalf("told of %+v, want %+v", got, want)
+		t.Fatalf("event %+v, want %+v", got, want)
 	}
 	if !got.Synced && !got.Deleted && !got.Key.Created.Equal(want.Key.Created) {
-		t.Fatalf("told that %q was created at %v, want %v", got.Key.ID, got.Key.Created, want.Key.Created)
+		t.Fatalf("event says that %q was created at %v, want %v", got.Key.ID, got.Key.Created, want.Key.Created)
 	}
 }
 
@@ -163,12 +161,12 @@ func watchKeys(ctx context.Context, t *testing.T, b pubsub.Backplane) {
 	wantChange(ctx, t, empty, pubsub.KeyEvent{Key: a})
 	wantChange(ctx, t, empty, pubsub.KeyEvent{Key: c})
 
-	// Those that there are come in any order, before Ready.
+	// The existing keys are reported in any order, before Synced.
 	full := watch(ctx, t, b)
 	first := receive(ctx, t, full, "a key")
 	second := receive(ctx, t, full, "a key")
 	if ids := []string{first.Key.ID, second.Key.ID}; !slices.Contains(ids, "a") || !slices.Contains(ids, "c") || first.Synced || second.Synced {
-		t.Fatalf("told first of %+v and %+v, want the keys a and c", first, second)
+		t.Fatalf("first events %+v and %+v, want the keys a and c", first, second)
 	}
 	wantChange(ctx, t, full, pubsub.KeyEvent{Synced: true})
 
@@ -183,18 +181,18 @@ func watchKeys(ctx context.Context, t *testing.T, b pubsub.Backplane) {
 	}
 }
 
-// watchKeysSlowly checks that a watcher that is stuck in changed holds nobody up
-// and misses nothing.
+// watchKeysSlowly checks that a watcher that is stuck in changed delays no PutKey and
+// misses no change.
 func watchKeysSlowly(ctx context.Context, t *testing.T, b pubsub.Backplane) {
 	const n = 50
 	changes := watch(ctx, t, b)
 	wantChange(ctx, t, changes, pubsub.KeyEvent{Synced: true})
-	for i := range n { // nobody receives from changes meanwhile
+	for i := range n { // without receiving from changes
 		mustPut(ctx, t, b, newKey(fmt.Sprint(i), "v"))
 	}
 	for i := range n {
 		if got := receive(ctx, t, changes, "a change of a key"); got.Key.ID != fmt.Sprint(i) {
-			t.Fatalf("change %d is of %q", i, got.Key.ID)
+			t.Fatalf("change %d is of the key %q", i, got.Key.ID)
 		}
 	}
 }
@@ -205,14 +203,14 @@ func keyringContextDone(ctx context.Context, t *testing.T, b pubsub.Backplane) {
 		t.Errorf("PutKey with a context that is done: error %v", err)
 	}
 	if _, err := b.Key(ctx, "a"); !errors.Is(err, pubsub.ErrKeyNotFound) {
-		t.Errorf("the key that was refused: error %v", err)
+		t.Errorf("Key of the refused PutKey: error %v", err)
 	}
 	mustPut(ctx, t, b, newKey("b", "v"))
 	if err := b.DeleteKey(done, "b"); !errors.Is(err, context.Canceled) {
 		t.Errorf("DeleteKey with a context that is done: error %v", err)
 	}
 	if _, err := b.Key(ctx, "b"); err != nil {
-		t.Errorf("the key whose deletion was refused: error %v", err)
+		t.Errorf("Key of the refused DeleteKey: error %v", err)
 	}
 	if err := b.WatchKeys(done, func(pubsub.KeyEvent) {}); err != nil {
 		t.Errorf("WatchKeys with a context that is done = %v, want nil", err)

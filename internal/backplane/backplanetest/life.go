@@ -9,13 +9,12 @@ import (
 	"pubsub"
 )
 
-func (k kit) life(t *testing.T) {
-	t.Run("Health", func(t *testing.T) {
-		k.each(t, []test{{"running", health}})
-	})
-	t.Run("Close", func(t *testing.T) { closes(t, k.open(t)) })
+var lifeTests = []test{
+	{"Health", health},
+	{"Close", closes},
 }
 
+// health checks the Health of a backplane that runs.
 func health(ctx context.Context, t *testing.T, b pubsub.Backplane) {
 	running(ctx, t, b, pubsub.Receiver{})
 	if err := b.Health(ctx); err != nil {
@@ -26,11 +25,9 @@ func health(ctx context.Context, t *testing.T, b pubsub.Backplane) {
 	}
 }
 
-// closes checks that Close waits for what was begun, ends what is under way, and
-// that what comes later is refused.
-func closes(t *testing.T, b pubsub.Backplane) {
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
+// closes checks that Close waits for pending writes, ends Run and WatchKeys, and makes
+// later calls fail.
+func closes(ctx context.Context, t *testing.T, b pubsub.Backplane) {
 	ready := make(chan struct{}, 2)
 	ended := make(chan error, 2)
 	go func() {
@@ -49,16 +46,16 @@ func closes(t *testing.T, b pubsub.Backplane) {
 	}()
 	receive(ctx, t, ready, "Ready")
 	receive(ctx, t, ready, "Ready")
-	begun := b.Put(ctx, retained("t", "begun"))
+	wait := b.Put(ctx, retained("t", "pending"))
 	if err := b.Close(); err != nil {
 		t.Fatalf("Close: %v", err)
 	}
-	if v, err := begun(); err != nil || v.IsZero() {
-		t.Errorf("a Put that was begun before Close = %v, %v", v, err)
+	if v, err := wait(); err != nil || v.IsZero() {
+		t.Errorf("a Put that was pending at Close = %v, %v", v, err)
 	}
 	for range 2 {
 		if err := receive(ctx, t, ended, "the end of Run and WatchKeys"); !errors.Is(err, pubsub.ErrClosed) {
-			t.Errorf("Run or WatchKeys ends with %v, want %v", err, pubsub.ErrClosed)
+			t.Errorf("Run or WatchKeys = %v, want %v", err, pubsub.ErrClosed)
 		}
 	}
 	calls := map[string]func() error{

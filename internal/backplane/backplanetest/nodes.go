@@ -12,18 +12,19 @@ import (
 	"pubsub"
 )
 
-// nodeCount is how many nodes the brokers of RunNodes have.
+// nodeCount is the number of nodes of a broker in RunNodes.
 const nodeCount = 3
 
-// RunNodes runs the tests of a broker of several nodes. open returns so many
-// backplanes of a new, empty broker that nobody else uses; the test closes them.
+// RunNodes runs the tests of a broker with several nodes. open returns the backplanes of
+// that many nodes of a new, empty broker that the test has for itself; the test closes
+// them.
 func RunNodes(t *testing.T, open func(t *testing.T, nodes int) []pubsub.Backplane) {
 	for _, test := range []struct {
 		name string
 		run  func(ctx context.Context, t *testing.T, nodes []pubsub.Backplane)
 	}{
-		{"StoreIsOne", storeIsOne},
-		{"KeysAreOne", keysAreOne},
+		{"StoreIsShared", storeIsShared},
+		{"KeysAreShared", keysAreShared},
 		{"MessagesReachAll", messagesReachAll},
 		{"ControlReachesAll", controlReachesAll},
 		{"NodeLeaves", nodeLeaves},
@@ -37,16 +38,16 @@ func RunNodes(t *testing.T, open func(t *testing.T, nodes int) []pubsub.Backplan
 					}
 				}
 			})
-			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			ctx, cancel := context.WithTimeout(t.Context(), timeout)
 			defer cancel()
 			test.run(ctx, t, nodes)
 		})
 	}
 }
 
-// storeIsOne checks that what one node has put, every other one reads at once, and
-// that versions grow from node to node.
-func storeIsOne(ctx context.Context, t *testing.T, nodes []pubsub.Backplane) {
+// storeIsShared checks that every node reads a message at once after any node has put it,
+// and that versions grow across nodes.
+func storeIsShared(ctx context.Context, t *testing.T, nodes []pubsub.Backplane) {
 	var prev pubsub.Version
 	for i := range 30 {
 		m := retained("t", fmt.Sprint(i))
@@ -68,9 +69,9 @@ func storeIsOne(ctx context.Context, t *testing.T, nodes []pubsub.Backplane) {
 	}
 }
 
-// keysAreOne checks that a key of one node is known to all at once, and that their
-// watches are told of it.
-func keysAreOne(ctx context.Context, t *testing.T, nodes []pubsub.Backplane) {
+// keysAreShared checks that every node knows a key at once after any node has put or
+// deleted it, and that the watches of all nodes report it.
+func keysAreShared(ctx context.Context, t *testing.T, nodes []pubsub.Backplane) {
 	var watches []<-chan pubsub.KeyEvent
 	for _, b := range nodes {
 		w := watch(ctx, t, b)
@@ -87,10 +88,10 @@ func keysAreOne(ctx context.Context, t *testing.T, nodes []pubsub.Backplane) {
 			t.Errorf("Keys = %v, %v", got, err)
 		}
 		if err := b.PutKey(ctx, newKey("a", "w")); !errors.Is(err, pubsub.ErrKeyExists) {
-			t.Errorf("PutKey of a taken id: %v", err)
+			t.Errorf("PutKey of an id in use: %v", err)
 		}
 	}
-	for _, w := range watches { // or the deletion might be all that a watch ever sees
+	for _, w := range watches { // before the deletion, because a watch may skip a deleted key
 		wantChange(ctx, t, w, pubsub.KeyEvent{Key: key})
 	}
 	if err := nodes[1].DeleteKey(ctx, "a"); err != nil {
@@ -98,12 +99,11 @@ func keysAreOne(ctx context.Context, t *testing.T, nodes []pubsub.Backplane) {
 	}
 	for i, b := range nodes {
 		if _, err := b.Key(ctx, "a"); !errors.Is(err, pubsub.ErrKeyNotFound) {
-			t.Errorf("Key of a deleted one: %v", err)
+			t.Errorf("Key of a deleted key: %v", err)
 		}
 		wantChange(ctx, t, watches[i], pubsub.KeyEvent{Key: pubsub.Key{ID: "a"}, Deleted: true})
 	}
-	// A key may be gone before a watch gets to it. That it is gone is told all the
-	// same, also if that it was there is not.
+	// A watch may miss a key that is deleted at once, but must report its deletion.
 	for i := range 20 {
 		brief := newKey(fmt.Sprint("brief", i), "v")
 		mustPut(ctx, t, nodes[0], brief)
@@ -116,7 +116,7 @@ func keysAreOne(ctx context.Context, t *testing.T, nodes []pubsub.Backplane) {
 				select {
 				case c = <-w:
 				case <-ctx.Done():
-					t.Fatalf("that %s is gone is not told", brief.ID)
+					t.Fatalf("the deletion of %s is not reported", brief.ID)
 				}
 				if c.Key.ID != brief.ID {
 					t.Fatalf("a change of %q, want one of %q", c.Key.ID, brief.ID)
@@ -129,13 +129,13 @@ func keysAreOne(ctx context.Context, t *testing.T, nodes []pubsub.Backplane) {
 	}
 }
 
-// settle sends messages from every node to every other one until they arrive: the
-// Bus does not promise that the first ones do, while interest spreads.
-func settle(ctx context.Context, t *testing.T, nodes []pubsub.Backplane, topic pubsub.Topic, got []<-chan pubsub.Message) {
+// connect sends messages from every node to every node until they arrive. The first ones
+// may be lost, because subscriptions take time to reach all nodes.
+func connect(ctx context.Context, t *testing.T, nodes []pubsub.Backplane, topic pubsub.Topic, got []<-chan pubsub.Message) {
 	t.Helper()
 	for i, from := range nodes {
 		for j := range nodes {
-			data := fmt.Sprintf("settle %d %d", i, j)
+			data := fmt.Sprintf("connect %d %d", i, j)
 			for arrived := false; !arrived; {
 				send(ctx, t, from, pubsub.Message{Topic: topic, Data: []byte(data), Published: time.Now()})
 				again := time.NewTimer(100 * time.Millisecond)
@@ -149,7 +149,7 @@ func settle(ctx context.Context, t *testing.T, nodes []pubsub.Backplane, topic p
 					case <-again.C:
 						break wait
 					case <-ctx.Done():
-						t.Fatalf("what node %d sends does not reach node %d", i, j)
+						t.Fatalf("messages from node %d do not reach node %d", i, j)
 					}
 				}
 				again.Stop()
@@ -158,18 +158,18 @@ func settle(ctx context.Context, t *testing.T, nodes []pubsub.Backplane, topic p
 	}
 }
 
-// messagesReachAll checks that what is published on one node reaches all that want
-// the topic, with its version, and in the publisher's order.
+// messagesReachAll checks that messages published on one node reach all subscribed nodes,
+// with their versions and in the publisher's order.
 func messagesReachAll(ctx context.Context, t *testing.T, nodes []pubsub.Backplane) {
 	var got []<-chan pubsub.Message
 	for _, b := range nodes {
 		deliver, c := inbox("t")
 		running(ctx, t, b, pubsub.Receiver{Deliver: deliver})
-		want(ctx, t, b, "t")
+		subscribe(ctx, t, b, "t")
 		defer b.Unsubscribe("t")
 		got = append(got, c)
 	}
-	settle(ctx, t, nodes, "t", got)
+	connect(ctx, t, nodes, "t", got)
 	for i, b := range nodes {
 		var sent []pubsub.Message
 		for n := range 50 {
@@ -184,7 +184,7 @@ func messagesReachAll(ctx context.Context, t *testing.T, nodes []pubsub.Backplan
 		for j, c := range got {
 			for _, m := range sent {
 				next := receive(ctx, t, c, "a retained message")
-				for !next.Retain { // what settle has sent
+				for !next.Retain { // sent by connect
 					next = receive(ctx, t, c, "a retained message")
 				}
 				if diff := difference(next, m); diff != "" {
@@ -205,40 +205,41 @@ func messagesReachAll(ctx context.Context, t *testing.T, nodes []pubsub.Backplan
 	}
 }
 
-// controlReachesAll checks that every node is told, and that all replies come.
+// controlReachesAll checks that control messages reach every node, and that Gather returns
+// all replies.
 func controlReachesAll(ctx context.Context, t *testing.T, nodes []pubsub.Backplane) {
-	told := make([]chan pubsub.ControlMessage, len(nodes))
+	received := make([]chan pubsub.ControlMessage, len(nodes))
 	for i, b := range nodes {
-		told[i] = make(chan pubsub.ControlMessage, 1000)
+		received[i] = make(chan pubsub.ControlMessage, 1000)
 		running(ctx, t, b, pubsub.Receiver{Control: func(c pubsub.ControlMessage) []byte {
-			if c.Kind == "ask" {
+			if c.Kind == "gather" {
 				return fmt.Append(nil, i, string(c.Body))
 			}
-			told[i] <- c
+			received[i] <- c
 			return nil
 		}})
 	}
 	for i, b := range nodes {
-		askAll(ctx, t, b, len(nodes))
-		c := pubsub.ControlMessage{Kind: "tell", Body: fmt.Append(nil, i)}
+		gatherAll(ctx, t, b, len(nodes))
+		c := pubsub.ControlMessage{Kind: "broadcast", Body: fmt.Append(nil, i)}
 		if err := b.Broadcast(ctx, c); err != nil {
 			t.Fatal(err)
 		}
 		for j := range nodes {
-			if got := receive(ctx, t, told[j], "what was told"); got.Kind != c.Kind || !bytes.Equal(got.Body, c.Body) {
-				t.Errorf("node %d is told %+v, want %+v", j, got, c)
+			if got := receive(ctx, t, received[j], "the control message"); got.Kind != c.Kind || !bytes.Equal(got.Body, c.Body) {
+				t.Errorf("node %d received %+v, want %+v", j, got, c)
 			}
 		}
 	}
 }
 
-// askAll asks until so many replies come, all different: a bus may learn of its
-// nodes only by and by.
-func askAll(ctx context.Context, t *testing.T, b pubsub.Backplane, n int) {
+// gatherAll calls Gather until n different replies arrive, because a bus may take a while
+// to learn of its nodes.
+func gatherAll(ctx context.Context, t *testing.T, b pubsub.Backplane, n int) {
 	t.Helper()
 	for {
 		within, cancel := context.WithTimeout(ctx, 2*time.Second)
-		replies, err := b.Gather(within, pubsub.ControlMessage{Kind: "ask", Body: []byte("!")})
+		replies, err := b.Gather(within, pubsub.ControlMessage{Kind: "gather", Body: []byte("!")})
 		cancel()
 		if err != nil {
 			t.Fatalf("Gather: %v", err)
@@ -254,8 +255,8 @@ func askAll(ctx context.Context, t *testing.T, b pubsub.Backplane, n int) {
 	}
 }
 
-// nodeLeaves checks that the others work on without a node, and do not wait for its
-// replies for ever.
+// nodeLeaves checks that the other nodes keep working after a node has closed, and stop
+// waiting for its replies.
 func nodeLeaves(ctx context.Context, t *testing.T, nodes []pubsub.Backplane) {
 	ended := make(chan error, 1)
 	for i, b := range nodes {
@@ -270,14 +271,14 @@ func nodeLeaves(ctx context.Context, t *testing.T, nodes []pubsub.Backplane) {
 		go func() { ended <- b.Run(ctx, r) }()
 		receive(ctx, t, ready, "Ready")
 	}
-	askAll(ctx, t, nodes[1], len(nodes))
+	gatherAll(ctx, t, nodes[1], len(nodes))
 	if err := nodes[0].Close(); err != nil {
 		t.Fatal(err)
 	}
 	if err := receive(ctx, t, ended, "the end of Run"); !errors.Is(err, pubsub.ErrClosed) {
 		t.Errorf("Run = %v, want %v", err, pubsub.ErrClosed)
 	}
-	askAll(ctx, t, nodes[1], len(nodes)-1)
+	gatherAll(ctx, t, nodes[1], len(nodes)-1)
 	m := retained("t", "after")
 	v := put(ctx, t, nodes[1], m)
 	wantLast(ctx, t, nodes[2], pubsub.Version{}, m, v)

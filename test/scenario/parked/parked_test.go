@@ -1,4 +1,5 @@
-// Package parked_test runs the scenarios with parked connections, written to by epoll (portable ones on systems that cannot park).
+// Package parked_test runs the scenarios with parked connections, written to by epoll (portable
+// ones on systems that cannot park).
 package parked_test
 
 import (
@@ -7,12 +8,6 @@ import (
 	"pubsub/test/scenario"
 )
 
-func TestMain(m *testing.M) {
-	scenario.Main(m, scenario.Mode{Holder: "auto", IO: "epoll"})
-}
+func TestMain(m *testing.M) { scenario.Main(m, scenario.Mode{Holder: "auto", IO: "epoll"}) }
 
-func TestScenarios(t *testing.T) { scenario.RunParallel(t, scenario.All) }
-
-func TestMeasured(t *testing.T) { scenario.Run(t, scenario.Measured) }
-
-func TestMeasuredWithoutNATS(t *testing.T) { scenario.Run(t, scenario.MeasuredWithoutNATS) }
+func TestScenarios(t *testing.T) { scenario.Run(t) }

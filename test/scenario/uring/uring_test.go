@@ -8,11 +8,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	scenario.Main(m, scenario.Mode{Holder: "auto", IO: "uring"})
+	scenario.Main(m, scenario.Mode{Holder: "auto", IO: "uring", MeasureLong: true})
 }
 
-func TestScenarios(t *testing.T) { scenario.RunParallel(t, scenario.All) }
-
-func TestMeasured(t *testing.T) { scenario.Run(t, scenario.Measured) }
-
-func TestMeasuredWithoutNATS(t *testing.T) { scenario.Run(t, scenario.MeasuredWithoutNATS) }
+func TestScenarios(t *testing.T) { scenario.Run(t) }

@@ -1,5 +1,5 @@
-//! Subscribes with rumqttc, publishes one message at QoS 1, and prints what comes, a
-//! line each, until the connection ends. The arguments are URL TOKEN TOPIC.
+//! Subscribes with rumqttc, publishes one message at QoS 1, and prints a line for each
+//! event until the connection ends. The arguments are URL TOKEN TOPIC.
 
 use rumqttc::v5::mqttbytes::{v5::Packet, QoS};
 use rumqttc::v5::{AsyncClient, Event, MqttOptions};
