@@ -27,6 +27,7 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 
 	"pubsub/bench/internal/report"
+	"pubsub/internal/testkit/natsserver"
 	"pubsub/internal/testkit/process"
 )
 
@@ -53,10 +54,11 @@ const adminToken = "bench"
 
 func main() {
 	log.SetFlags(0)
-	// The processes of a run are this program again.
-	if role := roleOf(os.Args); role != nil {
-		if err := role(os.Args[2:]); err != nil {
-			log.Fatalf("cluster: %s: %v", os.Args[1], err)
+	// The other processes of a run are this program, too.
+	natsserver.Main()
+	if len(os.Args) > 1 && os.Args[1] == crowdRole {
+		if err := serveCrowd(os.Args[2:]); err != nil {
+			log.Fatalf("cluster: %s: %v", crowdRole, err)
 		}
 		return
 	}
@@ -72,21 +74,6 @@ func main() {
 	if err := o.run(ctx); err != nil {
 		log.Fatal("cluster: ", err)
 	}
-}
-
-// roleOf returns what this process is started by another of this program for; nil
-// for the one that measures.
-func roleOf(args []string) func([]string) error {
-	if len(args) < 2 {
-		return nil
-	}
-	switch args[1] {
-	case natsRole:
-		return serveNATS
-	case crowdRole:
-		return serveCrowd
-	}
-	return nil
 }
 
 // parse reads the flags; it has said what is wrong with them.

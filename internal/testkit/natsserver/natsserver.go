@@ -41,14 +41,20 @@ func New(dir string, change ...func(*server.Options)) (*Server, error) {
 func Run(t testing.TB, change ...func(*server.Options)) *Server {
 	t.Helper()
 	s, err := New(t.TempDir(), change...)
-	if err == nil {
-		err = s.Start()
-	}
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.MustStart(t)
 	t.Cleanup(s.Stop)
 	return s
+}
+
+// MustStart is Start for a test, which fails if the server does not start.
+func (s *Server) MustStart(t testing.TB) {
+	t.Helper()
+	if err := s.Start(); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // Start starts the server and waits until it accepts connections.
