@@ -13,10 +13,9 @@ import (
 	"pubsub/internal/testkit/process"
 )
 
-// mosquitto is Debian's package of that name, spoken to in MQTT 5.0; the
-// publisher uses TCP.
+// mosquitto is Debian's package mosquitto, with MQTT 5.0. Its publisher uses TCP.
 type mosquitto struct {
-	overWebSocket bool // the subscribers
+	overWebSocket bool // subscribers use WebSockets
 	binary        string
 }
 

@@ -66,8 +66,7 @@ func TestAttack(t *testing.T) {
 	}
 }
 
-// checkAll checks that a broker that has just started has kept all acknowledged
-// messages.
+// checkAll checks that a broker, after its start, has all acknowledged messages.
 func checkAll(t *testing.T, b *broker, records []*record) {
 	t.Helper()
 	for some := range slices.Chunk(records, 10) {

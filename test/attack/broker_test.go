@@ -59,7 +59,7 @@ func start(t *testing.T, binary, dir string, cert *certificate) *broker {
 	return b
 }
 
-// kill ends the process by SIGKILL and checks that it has not ended before.
+// kill ends the process by SIGKILL and checks that it was still running.
 func (b *broker) kill() {
 	b.t.Helper()
 	b.Kill()

@@ -20,7 +20,7 @@ import (
 	"pubsub/internal/testkit/wire"
 )
 
-// record is what the publisher of a topic knows of its messages, which are numbered.
+// record counts the messages of a topic, which are numbered.
 type record struct {
 	topic string
 	mu    sync.Mutex
@@ -164,7 +164,7 @@ func (p *mqttPublisher) connect(ctx context.Context) error {
 	return nil
 }
 
-// abortWith aborts reads and writes of c once ctx is done, unless stop has been called.
+// abortWith aborts reads and writes of c once ctx is done, unless stop was called.
 func abortWith(ctx context.Context, c net.Conn) (stop func() bool) {
 	return context.AfterFunc(ctx, func() { c.SetDeadline(time.Unix(1, 0)) })
 }

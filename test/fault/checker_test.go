@@ -12,8 +12,8 @@ import (
 	"pubsub/internal/testkit/history"
 )
 
-// checker records what publishers and followers see, and checks it at once against these
-// promises:
+// checker records the events of publishers and followers, and checks them at once against
+// these promises:
 //
 //   - content: each delivered message was published, to its topic, and each version belongs
 //     to one message;
@@ -22,7 +22,7 @@ import (
 //     begin with the last one again. Messages that one publisher publishes over one
 //     connection are stored in that order;
 //   - version: an acknowledgement has a newer version than those before it, there is one
-//     generation, and an id names what the stream has of every topic;
+//     generation, and an id names the version that the stream has of every topic;
 //   - convergence (see behind): when publishing has paused and all faults have healed, each
 //     acknowledged message is retained, unless a newer one is, and all followers have exactly
 //     the retained messages.
@@ -71,7 +71,7 @@ type placed struct {
 	seq    uint64
 }
 
-// received is what a follower has received.
+// received is the state of a follower.
 type received struct {
 	name      string
 	positions history.Positions // of a stream; nil for a session, which receives no versions
@@ -79,7 +79,7 @@ type received struct {
 	topics    map[string]*progress
 }
 
-// progress is what a follower has received of a topic.
+// progress is the state of a follower in a topic.
 type progress struct {
 	// seq is the newest version, as far as it is known of a session.
 	seq uint64
@@ -252,7 +252,7 @@ func (c *checker) event(name, topic, data string, v history.Version, id string) 
 	c.identify(t, data, v.Seq)
 }
 
-// message notes a message of a session, which does not tell the version.
+// message notes a message of a session, whose version the client does not learn.
 func (c *checker) message(name, topic, data string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -283,8 +283,8 @@ func (c *checker) message(name, topic, data string) {
 	p.seq = max(p.seq, m.seq)
 }
 
-// behind compares what was acknowledged and what followers have received with the retained
-// messages, which are given by topic. It returns the differences.
+// behind compares the acknowledged messages, and the state of each follower, with the versions
+// of the retained messages by topic. It returns the differences.
 func (c *checker) behind(retained map[string]history.Version) (differences []string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

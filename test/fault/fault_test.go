@@ -31,7 +31,7 @@ const (
 	sessionTopics = 40 // topics of a session
 )
 
-// Whatever faults are injected, the cluster keeps its promises: see checker.
+// The cluster keeps its promises while faults are injected: see checker.
 func TestFaults(t *testing.T) {
 	t.Parallel()
 	b, err := unchanged()
@@ -218,7 +218,7 @@ func (r *run) converge(after string) {
 		after, r.patience, len(behind), strings.Join(behind[:min(len(behind), 30)], "; "))
 }
 
-// behind returns what is missing until all have converged.
+// behind returns the differences that remain until all have converged.
 func (r *run) behind() (differences []string) {
 	for _, f := range r.followers {
 		if !f.subscribed() {

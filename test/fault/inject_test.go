@@ -41,7 +41,7 @@ var faults = []fault{
 // pause waits for a random time below d.
 func (r *run) pause(d time.Duration) { pause(context.Background(), r.rand, d) }
 
-// anyNode returns a node into which no fault has been injected since all have healed.
+// anyNode returns a node without a fault since all have healed.
 func (r *run) anyNode() *node {
 	i := r.rand.IntN(len(r.untouched))
 	n := r.untouched[i]
@@ -150,8 +150,8 @@ func (r *run) cutServer() func() {
 	return heal
 }
 
-// silence silences the links of a node. When it heals, what has waited in the links arrives,
-// or is lost with the connections.
+// silence silences the links of a node. When it heals, bytes that have waited in the links
+// arrive, or are lost with the connections.
 func (r *run) silence(deaf, mute bool) func() {
 	return silenceLinks(r.anyNode().links, deaf, mute, r.rand.IntN(2) == 0)
 }

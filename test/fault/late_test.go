@@ -69,7 +69,7 @@ func TestLateMessageReplacesNothing(t *testing.T) {
 		l.SetSilent(false, false)
 	}
 	// The refused message is now on its way, through a server that forwards it. These
-	// messages follow, so that it has probably arrived before they are acknowledged.
+	// messages follow, so that it probably arrives before they are acknowledged.
 	for i := range 200 {
 		if resp := publish(fmt.Sprint("other", i), "x"); resp.StatusCode != http.StatusOK {
 			t.Fatal(resp.Status)

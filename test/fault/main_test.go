@@ -4,8 +4,7 @@
 // processes of the real binary, on three real NATS servers, which are processes too, with
 // a proxy in each link between them. While publishers publish to 200 topics and followers
 // read them, nodes and servers are killed or hang, and links are cut, in an order that a
-// seed decides. A [checker] records what publishers and followers see, and finds the
-// promises that were broken.
+// seed decides. A [checker] finds the promises that were broken.
 //
 //	go test ./test/fault -v -run TestFaults -faults.duration 1h -timeout 0
 package fault_test

@@ -33,8 +33,7 @@ type natsServer struct {
 	process *process.Process // owned by the test's goroutine; nil while it is stopped
 }
 
-// routes[i][j] is the link by which NATS server i connects to server j; nil if they are
-// the same.
+// routes[i][j] is the link by which NATS server i connects to server j. routes[i][i] is nil.
 type routes [][]*testkit.Proxy
 
 // of returns the links between a server and the others.

@@ -141,7 +141,7 @@ func (n *node) terminate() {
 	b.checkLog()
 }
 
-// checkLog looks for what a process must never log.
+// checkLog looks for text that a process must never log.
 func (b *broker) checkLog() {
 	b.http.CloseIdleConnections()
 	text := b.Output()

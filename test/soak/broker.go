@@ -44,7 +44,7 @@ func startBroker(binary, holder, dir string) (*broker, error) {
 	return &broker{b}, b.WaitReady(opsTimeout)
 }
 
-// stop makes the broker drain, and checks how it ends and what it has logged.
+// stop makes the broker drain, and checks its exit status and its log.
 func (b *broker) stop(v *history.Violations) {
 	if err := b.Terminate(20 * time.Second); err != nil {
 		v.Add(history.Broker, "after SIGTERM: %v", err)
@@ -57,7 +57,7 @@ func (b *broker) stop(v *history.Violations) {
 	}
 }
 
-// sample is what the broker's process takes at a time, after it has collected its garbage.
+// sample is the resources of the broker's process, after it has collected its garbage.
 type sample struct {
 	resident, heap          float64 // bytes
 	goroutines, descriptors float64

@@ -43,7 +43,7 @@ type checker struct {
 	excused bool
 }
 
-// progress is what a subscriber has received of a topic.
+// progress is the state of a subscriber in a topic.
 type progress struct {
 	truth *topicTruth
 
@@ -176,7 +176,7 @@ func (c *checker) converged() bool {
 	return true
 }
 
-// missing returns what the client still misses of a topic, or "".
+// missing names a message of a topic that the client still misses. It returns "" if there is none.
 func (c *checker) missing(topic string) string {
 	p := c.topics[topic]
 	p.truth.mu.Lock()
@@ -196,8 +196,8 @@ func (c *checker) missing(topic string) string {
 	return ""
 }
 
-// end checks, when no more messages will come, that the client has the newest of everything,
-// and that it was told exactly what it has lost.
+// end checks, when no more messages will come, that the client has the newest messages, and that
+// each of its losses was announced.
 func (c *checker) end() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

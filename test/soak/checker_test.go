@@ -84,8 +84,8 @@ func (t *tale) begin() {
 	}
 }
 
-// finish publishes a last message of each publisher and the last retained messages, and ends the tale.
-// The subscriber does not receive those in without.
+// finish publishes a last message of each publisher and the last retained messages, and ends
+// the tale. The subscriber does not receive those in without.
 func (t *tale) finish(without ...string) {
 	for _, topic := range []string{"a", "b"} {
 		for publisher := range 2 {
@@ -106,7 +106,9 @@ func (t *tale) finish(without ...string) {
 	t.end()
 }
 
-func (t *tale) last() history.Version { return history.Version{Generation: fmt.Sprintf("%016x", 7), Seq: t.version} }
+func (t *tale) last() history.Version {
+	return history.Version{Generation: fmt.Sprintf("%016x", 7), Seq: t.version}
+}
 
 // faultless is a tale with everything that may happen.
 func faultless(t *tale) {

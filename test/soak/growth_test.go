@@ -87,7 +87,7 @@ func TestRest(t *testing.T) {
 	}
 }
 
-// The broker's metrics must agree with what was sent.
+// The broker's metrics must agree with the messages that were sent.
 func TestMetrics(t *testing.T) {
 	right := func() process.Metrics {
 		return process.Metrics{

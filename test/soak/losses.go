@@ -149,7 +149,7 @@ func (c *checker) closed(atEnd bool) {
 	}
 }
 
-// account adds up what checkers have counted.
+// account adds up the counts of checkers.
 type account struct {
 	received, announced, missing, unseen uint64
 	accounted                            int // streams that lost messages, each of which was announced

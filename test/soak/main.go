@@ -1,10 +1,10 @@
 //go:build linux
 
 // Soak runs a broker under load for a while and checks it. It starts the broker as a process,
-// connects thousands of subscribers that leave, stall and resume, and publishes numbered messages to
-// them. It checks that each subscriber receives messages in order, that each lost message is announced,
-// that in the end all subscribers have the newest messages, and that the broker's process does not grow.
-// It exits with 1 if a check fails.
+// connects thousands of subscribers that leave, stall and resume, and publishes numbered
+// messages to them. It checks that each subscriber receives messages in order, that each lost
+// message is announced, that in the end all subscribers have the newest messages, and that the
+// broker's process does not grow. It exits with 1 if a check fails.
 //
 //	go run ./test/soak -duration 10m -subscribers 5000
 package main

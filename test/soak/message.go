@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// message is what the content of a message says about the message.
+// message is the properties of a message, which its content contains.
 type message struct {
 	topic     string
 	publisher int

@@ -148,8 +148,8 @@ func (r *run) subscribe(wg *sync.WaitGroup, key pubsub.Key) error {
 	return gather(r.subs, 2*time.Minute, func(s *subscriber) bool { return s.came.Load() })
 }
 
-// publish runs the publishers for the duration, and then publishes the last messages. It takes samples
-// meanwhile.
+// publish runs the publishers for the duration, and then publishes the last messages. It takes
+// samples meanwhile.
 func (r *run) publish() error {
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
@@ -186,9 +186,9 @@ func (r *run) publish() error {
 	return nil
 }
 
-// fallAsleep returns, while messages still come, when no subscriber leaves any more and those that stall
-// have stopped reading for the last time. They first read all messages, so that their write timeouts
-// begin again.
+// fallAsleep returns, while messages still come, when no subscriber leaves any more and those
+// that stall have stopped reading for the last time. They first read all messages, so that
+// their write timeouts begin again.
 func (r *run) fallAsleep() {
 	wait := func(there func(*subscriber) bool) {
 		if err := gather(r.subs, time.Minute, func(s *subscriber) bool { return s.live.Load() && (!s.stalls || there(s)) }); err != nil {
@@ -202,9 +202,9 @@ func (r *run) fallAsleep() {
 	r.logf("no subscriber leaves any more")
 }
 
-// finish publishes the last messages. The last retained messages of the heavy topics come when the sockets
-// of subscribers that do not read are full, and so many messages follow that their logs are cut. These
-// subscribers must receive the retained messages nevertheless.
+// finish publishes the last messages. The last retained messages of the heavy topics come when
+// the sockets of subscribers that do not read are full, and so many messages follow that their
+// logs are cut. These subscribers must receive the retained messages nevertheless.
 func (r *run) finish(ps []*publisher) {
 	together := func(what string, of func(*publisher) error) {
 		var wg sync.WaitGroup
@@ -279,7 +279,8 @@ func (r *run) converge() {
 	}
 }
 
-// rest returns a sample of the broker once it has forgotten all subscribers, or after half a minute.
+// rest returns a sample of the broker once it has forgotten all subscribers, or after half a
+// minute.
 func (r *run) rest() (*sample, error) {
 	for begun := time.Now(); ; time.Sleep(200 * time.Millisecond) {
 		s, err := r.broker.sample()
@@ -320,8 +321,8 @@ func (r *run) checkMetrics(m process.Metrics) {
 	r.account().check(uint64(m.Sum(dropped, slow)), r.violations)
 }
 
-// checkCutOffs checks that the broker has closed connections that took nothing. With the portable holder the
-// kernel may take everything for a client that reads nothing.
+// checkCutOffs checks that the broker has closed connections that took nothing. With the
+// portable holder the kernel may take everything for a client that reads nothing.
 func (c *crowd) checkCutOffs(holder string) {
 	if holder == "auto" && c.freezes.Load() > 0 && c.cutOffs.Load() == 0 {
 		c.violations.Add(history.Connection, "%d times a subscriber has taken nothing for longer than %v, and none was closed", c.freezes.Load(), writeTimeout)

@@ -122,8 +122,8 @@ func checkEnvelope(topic, version string, m *message, id string) error {
 
 func (c *stream) leave() { c.Conn.Close() }
 
-// unexpected is an error of the broker, such as content that was never published, whatever became
-// of the connection.
+// unexpected is an error of the broker even if the connection was ending, such as content that was
+// never published.
 type unexpected struct{ error }
 
 func isUnexpected(err error) bool {

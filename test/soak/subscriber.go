@@ -28,9 +28,9 @@ type crowd struct {
 	violations *history.Violations
 	dialing    chan struct{} // holds a token for each connection that is being opened
 
-	// finishing is closed when no subscriber leaves or stalls any more, drowsy when those that stall
-	// do so for the last time, until awake is closed, and over when all must leave. mu is held for
-	// reading while a subscriber leaves, and for writing to close the channels.
+	// finishing is closed when no subscriber leaves or stalls any more, drowsy when those that
+	// stall do so for the last time, until awake is closed, and over when all must leave. mu is
+	// held for reading while a subscriber leaves, and for writing to close the channels.
 	mu                             sync.RWMutex
 	finishing, drowsy, awake, over chan struct{}
 
@@ -72,7 +72,7 @@ type subscriber struct {
 	rand     *rand.Rand
 	checker  *checker
 
-	came atomic.Bool // it has been subscribed
+	came atomic.Bool // it was subscribed once
 	live atomic.Bool // it is subscribed
 	// asleep is set once it has begun to stall for the last time.
 	asleep atomic.Bool

@@ -9,7 +9,7 @@ import (
 	"pubsub/internal/testkit/history"
 )
 
-// truth is what was published, as far as checkers need to know it.
+// truth is the published messages, as far as checkers need to know them.
 type truth struct {
 	// immutable
 	topics     map[string]*topicTruth

@@ -1,7 +1,8 @@
-// Package history has what the checkers of test/soak and test/fault share. A checker records
-// what publishers and subscribers see, and finds the promises of the broker that were broken.
-// The two differ in what they know: a soak knows each message, lost ones too, because its
-// publishers get through; in a run with faults the outcome of a publish may be unknown.
+// Package history is the common part of the checkers of test/soak and test/fault. A checker
+// records the events of publishers and subscribers, and finds the promises of the broker that
+// were broken. The two differ in their knowledge: a soak knows each message, lost ones too,
+// because its publishers always succeed. In a run with faults the outcome of a publish may be
+// unknown.
 package history
 
 import (
@@ -19,12 +20,12 @@ type Kind string
 const (
 	Content     Kind = "content"     // a message was published, to this topic, and a version belongs to one message
 	Order       Kind = "order"       // no message comes after a later one, or twice
-	Versions    Kind = "version"     // versions grow, and an id names what the subscriber has
+	Versions    Kind = "version"     // versions grow, and an id names all versions of its subscriber
 	Loss        Kind = "loss"        // no message is lost without notice
 	Account     Kind = "account"     // the announced number of lost messages is the number lost
 	Convergence Kind = "convergence" // in the end, subscribers have the newest retained messages
 	Connection  Kind = "connection"  // connections end only for a reason
-	Growth      Kind = "growth"      // a process does not grow, and returns what it took
+	Growth      Kind = "growth"      // a process does not grow, and returns its resources
 	Broker      Kind = "broker"      // a process logs no error, counts correctly, becomes ready and does not crash
 )
 

@@ -1,8 +1,7 @@
 //go:build linux
 
-// Package process runs brokers and other servers as processes of their own, for
-// tests and benchmarks that look at them from outside: what they cost, what they
-// count, and how they end.
+// Package process runs brokers and other servers as processes of their own, for tests and
+// benchmarks that observe their costs, metrics, logs and ends from outside.
 package process
 
 import (
