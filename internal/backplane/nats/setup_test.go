@@ -9,47 +9,30 @@ import (
 	"time"
 
 	"pubsub"
+	"pubsub/internal/backplane/nats/layout"
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-func TestCheckServer(t *testing.T) {
-	for version, want := range map[string]bool{
-		"2.11.17": false, "2.12.8": false, "2.12.9": true, "2.12.15": true, "2.14.0": false, "2.14.1": true,
-		"2.15.0": true, "2.15.0-RC.1": true, "3.0.0": true, "1.99.99": false, "2.10.0": false, "": false, "2.14": false, "dev": false,
-	} {
-		err := checkServer(version, 1<<20, 32512)
-		if (err == nil) != want {
-			t.Errorf("release %q: %v, want good %v", version, err, want)
-		}
-		if err != nil && !errors.Is(err, ErrServer) {
-			t.Errorf("release %q: %v is not %v", version, err, ErrServer)
-		}
-	}
-	if err := checkServer("2.15.2", 1<<20, 1<<20); !errors.Is(err, ErrServer) || !strings.Contains(err.Error(), "max_payload") {
-		t.Errorf("a server that takes only messages as large as ours: %v", err)
-	}
-	if err := checkServer("2.15.2", controlRoom-1, 32512); !errors.Is(err, ErrServer) {
-		t.Errorf("a server that does not take the longest message between nodes: %v", err)
-	}
-	if err := checkServer(server.VERSION, 1<<20, 32512); err != nil {
-		t.Errorf("the release of these tests: %v", err)
+// wantSame checks that Check finds no difference.
+func wantSame(t *testing.T, o Options) {
+	t.Helper()
+	if ds, none, err := Check(testContext(t), o); err != nil || none || len(ds) != 0 {
+		t.Errorf("Check = %+v, %v, %v, want no difference", ds, none, err)
 	}
 }
 
-// What is wrong with the streams that are there is named, all of it, with what to
-// do; the start fails, and nothing is changed.
+// A node that starts with streams of other settings fails with an error that names every
+// difference and its remedy. It changes nothing.
 func TestWrongSettings(t *testing.T) {
-	s := newServer(t)
-	o := Options{URLs: []string{s.url()}, Prefix: "x"}
+	t.Parallel()
+	o := Options{URLs: []string{newServer(t).url()}, Prefix: "x"}
 	n := newNode(t, o)
 	v := n.put("t", "kept")
-	ctx := ctxFor(t)
-	if ds, _, err := Check(ctx, o); err != nil || len(ds) != 0 {
-		t.Fatalf("Check of what was made = %+v, %v", ds, err)
-	}
-	info, err := n.link.info(ctx)
+	ctx := testContext(t)
+	wantSame(t, o)
+	info, err := n.stream.info(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,7 +58,7 @@ func TestWrongSettings(t *testing.T) {
 		republish := *right.RePublish
 		wrong.RePublish = &republish
 		test.change(&wrong)
-		if _, err := n.link.js.UpdateStream(ctx, wrong); err != nil {
+		if _, err := n.client.js.UpdateStream(ctx, wrong); err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
 		ds, _, err := Check(ctx, o)
@@ -116,28 +99,25 @@ func TestWrongSettings(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if _, err := n.link.js.UpdateStream(ctx, right); err != nil {
+	if _, err := n.client.js.UpdateStream(ctx, right); err != nil {
 		t.Fatal(err)
 	}
-	if ds, _, err := Check(ctx, o); err != nil || len(ds) != 0 {
-		t.Errorf("Check of what was put right = %+v, %v", ds, err)
-	}
-	if m, ok, err := n.Last(ctx, "t", pubsub.Version{}); err != nil || !ok || m.Version != v {
-		t.Errorf("Last = %v, %v, %v, want %v", m.Version, ok, err, v)
-	}
+	wantSame(t, o)
+	n.wantLast("t", pubsub.Version{}, "kept", v)
 }
 
 func TestWrongKeysAndStorage(t *testing.T) {
-	s := newServer(t)
-	o := Options{URLs: []string{s.url()}, Prefix: "x"}
-	ctx := ctxFor(t)
-	other := newNode(t, Options{URLs: []string{s.url()}, Prefix: "other"})
-	wrong := retainedSettings(names{"x"}, 7, 1)
+	t.Parallel()
+	url := newServer(t).url()
+	o := Options{URLs: []string{url}, Prefix: "x"}
+	ctx := testContext(t)
+	other := newNode(t, Options{URLs: []string{url}, Prefix: "other"})
+	wrong := layout.RetainedStream(layout.Names{Prefix: "x"}, 7, 1)
 	wrong.Storage = jetstream.MemoryStorage
-	if _, err := other.link.js.CreateStream(ctx, wrong); err != nil {
+	if _, err := other.client.js.CreateStream(ctx, wrong); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := other.link.js.CreateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: "x_keys", History: 1}); err != nil {
+	if _, err := other.client.js.CreateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: "x_keys", History: 1}); err != nil {
 		t.Fatal(err)
 	}
 	ds, _, err := Check(ctx, o)
@@ -145,7 +125,7 @@ func TestWrongKeysAndStorage(t *testing.T) {
 		t.Fatalf("Check = %+v, %v", ds, err)
 	}
 	if !strings.Contains(ds[0].Fix, "cannot change") || !strings.Contains(ds[1].Fix, "nats stream edit KV_x_keys") {
-		t.Errorf("what to do is %q and %q", ds[0].Fix, ds[1].Fix)
+		t.Errorf("the remedies are %q and %q", ds[0].Fix, ds[1].Fix)
 	}
 	o.Replicas = 3
 	if ds, _, err := Check(ctx, o); err != nil || len(ds) != 4 {
@@ -153,116 +133,113 @@ func TestWrongKeysAndStorage(t *testing.T) {
 	}
 }
 
-// A server that cannot take the longest message is refused.
-func TestServerTakesTooLittle(t *testing.T) {
+// A node refuses a server that does not accept the longest message.
+func TestMaxPayloadTooSmall(t *testing.T) {
+	t.Parallel()
 	s := newServer(t, func(o *server.Options) { o.MaxPayload = 64 << 10 })
 	b := open(t, Options{URLs: []string{s.url()}})
 	defer b.Close()
-	if err := b.Run(ctxFor(t), pubsub.Receiver{}); !errors.Is(err, ErrServer) {
+	if err := b.Run(testContext(t), pubsub.Receiver{}); !errors.Is(err, ErrServer) {
 		t.Errorf("Run = %v, want %v", err, ErrServer)
 	}
-	if _, _, err := Check(ctxFor(t), Options{URLs: []string{s.url()}}); !errors.Is(err, ErrServer) {
+	if _, _, err := Check(testContext(t), Options{URLs: []string{s.url()}}); !errors.Is(err, ErrServer) {
 		t.Errorf("Check = %v, want %v", err, ErrServer)
 	}
 }
 
-// Three servers keep three copies, one keeps one, unless it is set.
+// Streams have three replicas on three servers, unless the option says otherwise.
 func TestReplicas(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 3)
 	for want, o := range map[int]Options{
 		3: {URLs: c.urls(), Prefix: "auto"},
 		1: {URLs: c.urls(), Prefix: "one", Replicas: 1},
 	} {
 		n := newNode(t, o)
-		for _, stream := range []string{n.link.names.stream(), n.link.names.keysStream()} {
-			info, err := n.link.infoOf(ctxFor(t), stream)
+		for _, stream := range []string{n.stream.name(), n.client.names.KeyStream()} {
+			info, err := n.client.streamInfo(testContext(t), stream)
 			if err != nil || info.Config.Replicas != want {
 				t.Errorf("%s has %d replicas, %v, want %d", stream, info.Config.Replicas, err, want)
 			}
 		}
-		// Who does not set it takes what is there.
+		// Without the option, any number is right.
 		o.Replicas = 0
-		if ds, _, err := Check(ctxFor(t), o); err != nil || len(ds) != 0 {
-			t.Errorf("Check = %+v, %v", ds, err)
-		}
+		wantSame(t, o)
 	}
 }
 
-// Several brokers share one NATS, and know nothing of each other.
-func TestPrefixesKeepApart(t *testing.T) {
-	s := newServer(t)
-	a := newNode(t, Options{URLs: []string{s.url()}, Prefix: "a"})
-	b := newNode(t, Options{URLs: []string{s.url()}, Prefix: "b"})
-	a.want("t")
-	b.want("t")
+// Brokers with different prefixes share one NATS without any contact.
+func TestPrefixes(t *testing.T) {
+	t.Parallel()
+	url := newServer(t).url()
+	a := newNode(t, Options{URLs: []string{url}, Prefix: "a"})
+	b := newNode(t, Options{URLs: []string{url}, Prefix: "b"})
+	a.subscribe("t")
+	b.subscribe("t")
 	v, w := a.put("t", "of a"), b.put("t", "of b")
-	a.ends("t", "of a", v)
-	b.ends("t", "of b", w)
-	ctx := ctxFor(t)
-	if err := a.PutKey(ctx, pubsub.Key{ID: "k", Value: "v"}); err != nil {
-		t.Fatal(err)
-	}
+	a.awaitLast("t", "of a", v)
+	b.awaitLast("t", "of b", w)
+	ctx := testContext(t)
+	a.putKey("k", "v")
 	if keys, err := b.Keys(ctx); err != nil || len(keys) != 0 {
-		t.Errorf("Keys = %d keys, %v", len(keys), err)
+		t.Errorf("Keys = %d keys, %v, want none", len(keys), err)
 	}
-	within, cancel := context.WithTimeout(ctx, patience)
+	bounded, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	a.control = func(pubsub.ControlMessage) []byte { return []byte("a") }
-	if replies, err := b.Gather(within, pubsub.ControlMessage{Kind: "k"}); err != nil || len(replies) != 0 {
-		t.Errorf("Ask = %q, %v", replies, err)
+	if replies, err := b.Gather(bounded, pubsub.ControlMessage{Kind: "k"}); err != nil || len(replies) != 0 {
+		t.Errorf("Gather = %q, %v, want no reply", replies, err)
 	}
 	if a.count("t") != 1 || b.count("t") != 1 {
-		t.Errorf("%d and %d messages, want one each", a.count("t"), b.count("t"))
+		t.Errorf("%d and %d messages were delivered, want one each", a.count("t"), b.count("t"))
 	}
 }
 
-// An operator may bound the stream of retained messages. A full one refuses what is
-// new at once, as nothing that passes by itself, and keeps what it has; what is
-// retained can still be replaced and cleared, unless several servers keep it.
+// An operator may bound the stream of retained messages. A full stream keeps its messages and
+// refuses new ones at once, with an error that is not transient. On a single server, existing
+// messages can still be replaced and cleared.
 func TestFullStream(t *testing.T) {
+	t.Parallel()
 	for name, urls := range map[string][]string{"one server": {newServer(t).url()}, "three servers": newCluster(t, 3).urls()} {
 		t.Run(name, func(t *testing.T) {
 			n := newNode(t, Options{URLs: urls, Prefix: "x"})
-			ctx := ctxFor(t)
-			bound := func(bytes int64) {
+			ctx := testContext(t)
+			setMaxBytes := func(bytes int64) {
 				t.Helper()
-				info, err := n.link.info(ctx)
+				info, err := n.stream.info(ctx)
 				if err == nil {
 					info.Config.MaxBytes = bytes
-					_, err = n.link.js.UpdateStream(ctx, info.Config)
+					_, err = n.client.js.UpdateStream(ctx, info.Config)
 				}
 				if err != nil {
 					t.Fatal(err)
 				}
 			}
 			const size = 1000
-			bound(20 * size)
-			if ds, _, err := Check(ctx, n.link.o); err != nil || len(ds) != 0 {
-				t.Fatalf("Check = %+v, %v", ds, err)
-			}
-			var kept []pubsub.Topic
+			setMaxBytes(20 * size)
+			wantSame(t, n.client.o)
+			stored := map[pubsub.Topic]pubsub.Version{}
 			var refused error
 			for i := 0; refused == nil && i < 20; i++ {
 				topic := pubsub.Topic(fmt.Sprint("t", i))
-				if _, refused = n.Put(ctx, retainedMessage(topic, strings.Repeat("x", size)))(); refused == nil {
-					kept = append(kept, topic)
+				var v pubsub.Version
+				if v, refused = n.tryPut(topic, strings.Repeat("x", size)); refused == nil {
+					stored[topic] = v
 				}
 			}
 			if refused == nil || errors.Is(refused, pubsub.ErrUnavailable) || !strings.Contains(refused.Error(), storeFull) {
-				t.Fatalf("Put of topic %d = %v", len(kept), refused)
+				t.Fatalf("Put of topic %d = %v", len(stored), refused)
 			}
-			for _, topic := range kept {
-				if m, ok, err := n.Last(ctx, topic, pubsub.Version{}); err != nil || !ok || len(m.Data) != size {
-					t.Errorf("Last(%q) = %d bytes, %v, %v", topic, len(m.Data), ok, err)
-				}
+			for topic, v := range stored {
+				n.wantLast(topic, pubsub.Version{}, strings.Repeat("x", size), v)
 			}
 			if len(urls) == 1 {
-				n.put(kept[0], strings.Repeat("y", size))
-				n.put(kept[1], "")
-			} else if _, err := n.Put(ctx, retainedMessage(kept[0], strings.Repeat("y", size)))(); err == nil || errors.Is(err, pubsub.ErrUnavailable) {
-				t.Errorf("replacing = %v", err)
+				n.put("t0", strings.Repeat("y", size))
+				n.put("t1", "")
+			} else if _, err := n.tryPut("t0", strings.Repeat("y", size)); err == nil || errors.Is(err, pubsub.ErrUnavailable) {
+				t.Errorf("replacing a message = %v", err)
 			}
-			bound(-1)
+			setMaxBytes(-1)
 			n.put("another", strings.Repeat("x", size))
 		})
 	}
