@@ -154,11 +154,7 @@ func TestStreamReplacedByAnother(t *testing.T) {
 	ctx := testContext(t)
 	n.subscribe("t")
 	old := n.put("t", "old")
-	info, err := n.stream.info(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	stream, config := n.stream.name(), info.Config
+	stream, config := n.stream.name(), n.streamConfig()
 	config.MaxMsgsPerSubject, config.RePublish = 5, nil
 	n.deleteStream(stream)
 	if _, err := n.client.js.CreateStream(ctx, config); err != nil {
@@ -172,7 +168,7 @@ func TestStreamReplacedByAnother(t *testing.T) {
 			t.Errorf("%s does not name the differences: %v", name, err)
 		}
 	}
-	if info, err = n.stream.info(ctx); err != nil || info.State.Msgs != 0 || info.Config.RePublish != nil {
+	if info, err := n.stream.info(ctx); err != nil || info.State.Msgs != 0 || info.Config.RePublish != nil {
 		t.Errorf("the stream has %d messages and is announced to %v, %v: it was used", info.State.Msgs, info.Config.RePublish, err)
 	}
 	config.MaxMsgsPerSubject, config.RePublish = 1, layout.Announce(n.client.names, old.Generation)
@@ -194,12 +190,9 @@ func TestStreamReplacedByItsLike(t *testing.T) {
 	ctx := testContext(t)
 	n.subscribe("t")
 	old := n.put("t", "old")
-	info, err := n.stream.info(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
+	config := n.streamConfig()
 	n.deleteStream(n.stream.name())
-	if _, err := n.client.js.CreateStream(ctx, info.Config); err != nil {
+	if _, err := n.client.js.CreateStream(ctx, config); err != nil {
 		t.Fatal(err)
 	}
 	m := retainedMessage("t", "new")

@@ -20,6 +20,11 @@ var seed = flag.Uint64("seed", rand.Uint64(), "seed of the random numbers in the
 // TestMain fails if this package or the client library has leaked a goroutine. NATS servers
 // may: one that is stopped while it creates a stream does.
 func TestMain(m *testing.M) {
+	flag.Parse()
+	// Most tests wait for servers and timeouts, so more of them can run than there are CPUs.
+	if parallel := flag.Lookup("test.parallel").Value; parallel.String() == fmt.Sprint(runtime.GOMAXPROCS(0)) {
+		_ = parallel.Set("6")
+	}
 	code := m.Run()
 	if leaks := leakedGoroutines(100); code == 0 && leaks != "" {
 		fmt.Fprintf(os.Stderr, "leaked goroutines:\n%s\n", leaks)
@@ -86,5 +91,5 @@ func TestConformance(t *testing.T) {
 
 func TestConformanceCluster(t *testing.T) {
 	t.Parallel()
-	conform(t, newCluster(t, 3).urls())
+	conform(t, newCluster(t, 3, withoutSync).urls())
 }

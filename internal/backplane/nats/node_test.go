@@ -14,6 +14,8 @@ import (
 
 	"pubsub"
 	"pubsub/internal/testkit"
+
+	"github.com/nats-io/nats.go/jetstream"
 )
 
 const patience = testkit.Patience
@@ -171,6 +173,19 @@ func (n *node) putEventually(topic pubsub.Topic, data string) (v pubsub.Version)
 		return err == nil
 	})
 	return v
+}
+
+// streamConfig returns the settings of the stream of retained messages.
+func (n *node) streamConfig() (c jetstream.StreamConfig) {
+	n.t.Helper()
+	testkit.Eventually(n.t, "the settings of the stream", func() bool {
+		info, err := n.stream.info(testContext(n.t))
+		if err == nil {
+			c = info.Config
+		}
+		return err == nil
+	})
+	return c
 }
 
 // wantLast checks the result of Last for a client that has version after.

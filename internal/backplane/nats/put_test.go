@@ -65,7 +65,7 @@ func TestDuplicateIsAnnounced(t *testing.T) {
 	b.subscribe("t")
 	b.settle()
 	var wait func() (pubsub.Version, error)
-	withoutAnnouncements(t, b.Backplane, func() {
+	b.withoutAnnouncements(func() {
 		p.SetSilent(true, false)
 		wait = a.Put(testContext(t), retainedMessage("t", "unannounced"))
 		testkit.Eventually(t, "the stored message", func() bool {

@@ -228,7 +228,7 @@ func (f *faultRun) endInterval() {
 func (f *faultRun) loseAnnouncements(alone pubsub.Topic) {
 	i := f.r.IntN(len(f.nodes))
 	withGap := f.busy[f.r.IntN(len(f.busy))]
-	withoutAnnouncements(f.t, f.node(i).Backplane, func() {
+	f.node(i).withoutAnnouncements(func() {
 		f.putAt(i, alone, "not announced")
 		f.putAt(i, withGap, "not announced")
 		f.sleepBriefly()

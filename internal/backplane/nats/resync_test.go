@@ -13,23 +13,18 @@ import (
 
 // withoutAnnouncements calls f while the stream announces nothing, as if its announcements were
 // lost.
-func withoutAnnouncements(t testing.TB, b *Backplane, f func()) {
-	t.Helper()
-	var info *jetstream.StreamInfo
-	testkit.Eventually(t, "the stream's settings", func() (ok bool) {
-		var err error
-		info, err = b.stream.info(testContext(t))
-		return err == nil
-	})
+func (n *node) withoutAnnouncements(f func()) {
+	n.t.Helper()
 	change := func(c jetstream.StreamConfig) {
-		t.Helper()
-		testkit.Eventually(t, "a change of the stream's settings", func() bool { return b.client.updateStream(testContext(t), c) == nil })
+		n.t.Helper()
+		testkit.Eventually(n.t, "a change of the stream's settings", func() bool { return n.client.updateStream(testContext(n.t), c) == nil })
 	}
-	silent := info.Config
+	config := n.streamConfig()
+	silent := config
 	silent.RePublish = nil
 	change(silent)
 	f()
-	change(info.Config)
+	change(config)
 }
 
 // pair starts a server and two nodes on it. The second resyncs after interval.
@@ -47,7 +42,7 @@ func TestLostAnnouncements(t *testing.T) {
 	a.publishTo(b, "t", "one")
 	a.publishTo(b, "u", "one")
 	var v, w pubsub.Version
-	withoutAnnouncements(t, a.Backplane, func() {
+	a.withoutAnnouncements(func() {
 		a.put("t", "not announced")
 		v = a.put("t", "two")
 		w = a.put("u", "")
@@ -70,7 +65,7 @@ func TestGapStartsResync(t *testing.T) {
 	a.publishTo(b, "busy", "one")
 	b.settle()
 	var v pubsub.Version
-	withoutAnnouncements(t, a.Backplane, func() {
+	a.withoutAnnouncements(func() {
 		v = a.put("quiet", "missed")
 		a.put("busy", "missed")
 	})
@@ -93,7 +88,7 @@ func TestReadAfterSubscription(t *testing.T) {
 	a.put("old", "one")
 	var v pubsub.Version
 	b.subscribe("old", "new")
-	withoutAnnouncements(t, a.Backplane, func() { v = a.put("new", "two") })
+	a.withoutAnnouncements(func() { v = a.put("new", "two") })
 	b.awaitLast("new", "two", v)
 	if n := b.count("old"); n != 0 {
 		t.Errorf("%d messages from before the subscription were delivered", n)
@@ -138,7 +133,7 @@ func TestManyMissed(t *testing.T) {
 	for i := range n {
 		b.subscribe(topic(i))
 	}
-	withoutAnnouncements(t, a.Backplane, func() {
+	a.withoutAnnouncements(func() {
 		var waits []func() (pubsub.Version, error)
 		for i := range n {
 			waits = append(waits, a.Put(testContext(t), retainedMessage(topic(i), "missed")))
@@ -161,7 +156,7 @@ func TestResyncPassesUnreadableRecords(t *testing.T) {
 	b.subscribe("newer", "garbage", "t")
 	var v pubsub.Version
 	ctx := testContext(t)
-	withoutAnnouncements(t, a.Backplane, func() {
+	a.withoutAnnouncements(func() {
 		for subject, data := range map[string]string{
 			a.client.names.Stored("newer"):   "\x63of a later release",
 			a.client.names.Stored("garbage"): "",
@@ -201,7 +196,7 @@ func TestResyncAfterSettleTime(t *testing.T) {
 	p.SetCut(true)
 	b.awaitDisconnected()
 	var v pubsub.Version
-	withoutAnnouncements(t, a.Backplane, func() {
+	a.withoutAnnouncements(func() {
 		defer close(stored)
 		p.SetCut(false)
 		select {

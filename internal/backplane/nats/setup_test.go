@@ -32,11 +32,7 @@ func TestWrongSettings(t *testing.T) {
 	v := n.put("t", "kept")
 	ctx := testContext(t)
 	wantSame(t, o)
-	info, err := n.stream.info(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	right := info.Config
+	right := n.streamConfig()
 	for name, test := range map[string]struct {
 		change func(c *jetstream.StreamConfig)
 		want   []string // settings
@@ -206,12 +202,9 @@ func TestFullStream(t *testing.T) {
 			ctx := testContext(t)
 			setMaxBytes := func(bytes int64) {
 				t.Helper()
-				info, err := n.stream.info(ctx)
-				if err == nil {
-					info.Config.MaxBytes = bytes
-					_, err = n.client.js.UpdateStream(ctx, info.Config)
-				}
-				if err != nil {
+				config := n.streamConfig()
+				config.MaxBytes = bytes
+				if _, err := n.client.js.UpdateStream(ctx, config); err != nil {
 					t.Fatal(err)
 				}
 			}
