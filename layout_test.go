@@ -36,12 +36,15 @@ var layout = map[string]struct {
 	"internal/rlimit":                  {level: 0},
 	"internal/config":                  {level: 1, foreign: []string{"go.yaml.in/yaml/v3"}},
 	"internal/backplane/local":         {level: 1, ours: []string{"internal/rlimit"}, foreign: []string{"github.com/cockroachdb/pebble/v2"}},
-	"internal/backplane/nats":          {level: 1, foreign: []string{"github.com/nats-io/nats.go"}},
+	"internal/backplane/nats/layout":   {level: 1, foreign: []string{"github.com/nats-io/nats.go"}},
 	"internal/backplane/backplanetest": {level: 1},
 	"internal/testkit":                 {level: 1},
 	"internal/transfer":                {level: 1},
 	"internal/session":                 {level: 2, ours: []string{"internal/mqtt"}},
 	"internal/testkit/wire":            {level: 2, ours: []string{"internal/mqtt", "internal/testkit"}},
+	"internal/backplane/nats": {
+		level: 2, ours: []string{"internal/backplane/nats/layout"}, foreign: []string{"github.com/nats-io/nats.go"},
+	},
 	"internal/client": {
 		level:   2,
 		ours:    []string{"internal/mqtt"},
