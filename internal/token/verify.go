@@ -194,7 +194,7 @@ func (v *Verifier) checkTimes(t *verified, now time.Time) (*pubsub.Grant, error)
 	return t.grant, nil
 }
 
-// topicClaim returns the array of topicClaim that a claim holds, none if it is missing.
+// topicClaim returns the topics in a claim. There are none if the claim is missing.
 func topicClaim(c jwt.MapClaims, name string) ([]string, error) {
 	claim, ok := c[name]
 	if !ok {
