@@ -17,6 +17,7 @@ import (
 	"pubsub/internal/mqtt"
 	"pubsub/internal/park"
 	"pubsub/internal/session"
+	"pubsub/internal/testkit"
 	"pubsub/internal/ws"
 
 	gobwas "github.com/gobwas/ws"
@@ -114,7 +115,7 @@ func TestTrickleIsClosedAfterFiveSeconds(t *testing.T) {
 						go client.Write(pings)
 					} else {
 						con := connect("c", 0)
-						con.Password = []byte(sign(key, claims))
+						con.Password = []byte(testkit.Sign(key, claims))
 						client.Write(clientFrame(ws.OpBinary, con.Append(nil)))
 						client.Write(clientFrame(ws.OpBinary, subscribe.Append(nil)))
 					}

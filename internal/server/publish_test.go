@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"pubsub/internal/testkit"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -17,7 +18,7 @@ import (
 func TestPublishRefusals(t *testing.T) {
 	n := newNode(t, nil)
 	ok := "Bearer " + n.writer("t", "$sys", "u")
-	unknown := "Bearer " + sign(pubsub.Key{ID: "ffffffffffffffff", Value: "x"}, map[string]any{"x-fastly-write": []string{"t"}})
+	unknown := "Bearer " + testkit.Sign(pubsub.Key{ID: "ffffffffffffffff", Value: "x"}, map[string]any{"x-fastly-write": []string{"t"}})
 	tooLong := strings.Repeat("x", 32513)
 	post := func(target, auth, body string, status int, want string) exchange {
 		return exchange{method: "POST", target: target, auth: auth, body: body, status: status, want: want + "\n",
@@ -205,7 +206,7 @@ func TestPublishFailures(t *testing.T) {
 		})
 	}
 	// The same for a look-up of the token's key.
-	unknown := sign(pubsub.Key{ID: "ffffffffffffffff", Value: "x"}, map[string]any{"x-fastly-write": []string{"t"}})
+	unknown := testkit.Sign(pubsub.Key{ID: "ffffffffffffffff", Value: "x"}, map[string]any{"x-fastly-write": []string{"t"}})
 	for _, c := range []struct {
 		err    error
 		status int
