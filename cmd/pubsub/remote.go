@@ -168,7 +168,7 @@ func (r *remote) reach(c client.Cause) string {
 		return "Check the name of the host in --server, and the network."
 	case client.TimedOut:
 		return "Does a firewall block that port? --server names another server."
-	case client.Cut, client.NoHTTP:
+	case client.Disconnected, client.NoHTTP:
 		return "Is that the port of a Pub/Sub server? --server names another; one with TLS is https://" + host + "."
 	case client.ProxyFailed:
 		return "Check the variables HTTP_PROXY and HTTPS_PROXY; NO_PROXY names hosts to reach without one."
@@ -177,7 +177,7 @@ func (r *remote) reach(c client.Cause) string {
 			return "Neither that authority nor the server's own certificate is in " + strconv.Quote(pubsub.Printable(r.CA)) + ", which --ca names."
 		}
 		return "Give the authority's certificate, or the server's own if it signed itself, with --ca FILE."
-	case client.OtherName:
+	case client.WrongName:
 		return "Give --server a name in the certificate, or get a certificate for this name."
 	case client.OutOfDate:
 		return "The server needs a new certificate, unless the clock of this machine is wrong."

@@ -47,7 +47,7 @@ func TestMain(m *testing.M) {
 //     the admin token "admin" is told;
 //   - nats NAME starts a NATS server and sets the variable NAME to its URL;
 //   - lose URL STREAM deletes a stream there;
-//   - website NAME starts a server that is no Pub/Sub server and sets the variable
+//   - website NAME starts a server that is not a Pub/Sub server and sets the variable
 //     NAME to its URL;
 //   - certificate CERT KEY writes a certificate for 127.0.0.1 that signs itself,
 //     and its key;
