@@ -36,7 +36,7 @@ var layout = map[string]struct {
 	"internal/rlimit":                  {level: 0},
 	"internal/config":                  {level: 1, foreign: []string{"go.yaml.in/yaml/v3"}},
 	"internal/backplane/local":         {level: 1, ours: []string{"internal/rlimit"}, foreign: []string{"github.com/cockroachdb/pebble/v2"}},
-	"internal/backplane/nats":          {level: 1, foreign: []string{"github.com/nats-io/nats.go"}},
+	"internal/backplane/nats/layout":   {level: 1, foreign: []string{"github.com/nats-io/nats.go"}},
 	"internal/backplane/backplanetest": {level: 1},
 	"internal/testkit":                 {level: 1},
 	"internal/transfer":                {level: 1},
@@ -48,6 +48,9 @@ var layout = map[string]struct {
 		level:   3,
 		ours:    []string{"internal/testkit", "internal/testkit/process"},
 		foreign: []string{"github.com/nats-io/nats-server/v2"},
+	},
+	"internal/backplane/nats": {
+		level: 2, ours: []string{"internal/backplane/nats/layout"}, foreign: []string{"github.com/nats-io/nats.go"},
 	},
 	"internal/client": {
 		level:   2,

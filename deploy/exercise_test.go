@@ -43,7 +43,7 @@ func exercise(ctx context.Context, t testing.TB, s *server.Server, o backplane.O
 	defer b.Unsubscribe("t")
 	for _, step := range []func() error{
 		func() error { return exerciseMessages(ctx, a, b) },
-		func() error { return exerciseSweep(ctx, a, b) },
+		func() error { return exerciseResync(ctx, a, b) },
 		func() error { return exerciseControl(ctx, a) },
 		func() error {
 			o.SyncInterval = time.Hour // a watch that falls behind starts again
@@ -84,13 +84,13 @@ func exerciseMessages(ctx context.Context, a, b *runningNode) error {
 	})
 }
 
-// exerciseSweep waits for a sweep of b that has something to look at.
-func exerciseSweep(ctx context.Context, a, b *runningNode) error {
-	if _, err := a.put(ctx, "swept"); err != nil {
+// exerciseResync waits for a resync of b after a message has changed.
+func exerciseResync(ctx context.Context, a, b *runningNode) error {
+	if _, err := a.put(ctx, "resynced"); err != nil {
 		return err
 	}
 	begun := b.Stats().Resyncs
-	return await(ctx, "a sweep", func() bool { return b.Stats().Resyncs >= begun+2 })
+	return await(ctx, "a resync", func() bool { return b.Stats().Resyncs >= begun+2 })
 }
 
 func exerciseControl(ctx context.Context, a *runningNode) error {

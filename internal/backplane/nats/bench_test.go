@@ -8,10 +8,10 @@ import (
 	"time"
 
 	"pubsub"
+	"pubsub/internal/testkit"
 )
 
-// BenchmarkPut stores messages of 128 bytes, by 64 publishers at a time, each to
-// topics of its own.
+// BenchmarkPut stores messages of 128 bytes. Each of 64 publishers has its own topic.
 func BenchmarkPut(b *testing.B) {
 	for name, urls := range map[string]func() []string{
 		"one-server":    func() []string { return []string{newServer(b, withoutSync).url()} },
@@ -37,11 +37,17 @@ func BenchmarkPut(b *testing.B) {
 	}
 }
 
-// BenchmarkSend passes messages of 128 bytes from one node to another.
-func BenchmarkSend(b *testing.B) {
+// benchmarkPair starts a server and two nodes, of which the second is subscribed to topic t.
+func benchmarkPair(b *testing.B) (from, to *node) {
 	s := newServer(b, withoutSync)
-	from, to := newNode(b, Options{URLs: []string{s.url()}}), newNode(b, Options{URLs: []string{s.url()}})
-	to.want("t")
+	from, to = newNode(b, Options{URLs: []string{s.url()}}), newNode(b, Options{URLs: []string{s.url()}})
+	to.subscribe("t")
+	return from, to
+}
+
+// BenchmarkSend sends messages of 128 bytes from one node to another.
+func BenchmarkSend(b *testing.B) {
+	from, to := benchmarkPair(b)
 	m := pubsub.Message{Topic: "t", Data: make([]byte, 128), Published: time.Now()}
 	b.ReportAllocs()
 	b.ResetTimer()
@@ -49,15 +55,15 @@ func BenchmarkSend(b *testing.B) {
 		if err := from.Send(b.Context(), m); err != nil {
 			b.Fatal(err)
 		}
-		for to.count("t") < i-1000 { // as fast as it takes them
+		for to.count("t") < i-1000 { // not faster than the second node delivers
 			time.Sleep(50 * time.Microsecond)
 		}
 	}
-	eventually(b, "all messages", func() bool { return to.count("t") == b.N })
+	testkit.Eventually(b, "all messages", func() bool { return to.count("t") == b.N })
 }
 
-// BenchmarkLatency is the time from a publish on one node to its delivery on
-// another, one message at a time.
+// BenchmarkLatency measures the time from a publish at one node to the delivery at another, one
+// message at a time.
 func BenchmarkLatency(b *testing.B) {
 	for name, publish := range map[string]func(n *node, m pubsub.Message) error{
 		"plain": func(n *node, m pubsub.Message) error { return n.Send(n.t.(*testing.B).Context(), m) },
@@ -68,11 +74,9 @@ func BenchmarkLatency(b *testing.B) {
 		},
 	} {
 		b.Run(name, func(b *testing.B) {
-			s := newServer(b, withoutSync)
-			from, to := newNode(b, Options{URLs: []string{s.url()}}), newNode(b, Options{URLs: []string{s.url()}})
-			to.want("t")
+			from, to := benchmarkPair(b)
 			arrived := make(chan struct{}, 1)
-			to.heard.Store(&arrived)
+			to.arrived.Store(&arrived)
 			var took []time.Duration
 			for b.Loop() {
 				began := time.Now()

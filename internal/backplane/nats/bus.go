@@ -9,34 +9,36 @@ import (
 	"time"
 
 	"pubsub"
+	"pubsub/internal/backplane/nats/layout"
 
 	natsgo "github.com/nats-io/nats.go"
 )
 
-// The headers that JetStream gives to what it announces: the number of the message
-// in the stream, and that of the one before it of the same subject.
+// The headers of JetStream's announcements: the sequence number of the message, and that of the
+// message before it of the same subject.
 const (
 	headerSequence = "Nats-Sequence"
-	headerBefore   = "Nats-Last-Sequence"
+	headerPrevious = "Nats-Last-Sequence"
 )
 
-// bus is the pubsub.Bus.
+// bus is the [pubsub.Bus].
 type bus struct {
 	// immutable
-	link     *link
+	client   *client
+	stream   *stream
 	interest *interest
-	sweeper  *sweeper
+	resyncer *resyncer
 	nodes    *nodes
 
 	mu       sync.RWMutex
-	receiver *pubsub.Receiver // guarded by mu: nil unless Run is under way
+	receiver *pubsub.Receiver // guarded by mu: nil unless Run is running
 	ran      bool             // guarded by mu: Run has been called
 	calls    sync.WaitGroup   // calls of receiver; grows only while receiver is set
 }
 
-func newBus(l *link, w *interest, r *reads) *bus {
-	b := &bus{link: l, interest: w, nodes: newNodes(l)}
-	b.sweeper = newSweeper(l, r, w, b.deliver)
+func newBus(s *stream, i *interest, r *reader) *bus {
+	b := &bus{client: s.client, stream: s, interest: i, nodes: newNodes(s.client)}
+	b.resyncer = newResyncer(s, r, i, b.deliver)
 	return b
 }
 
@@ -48,7 +50,7 @@ func (b *bus) isRunning() bool {
 	return b.receiver != nil
 }
 
-// call calls f with the receiver, if there is one.
+// call calls f with the receiver, if Run is running.
 func (b *bus) call(f func(r *pubsub.Receiver)) {
 	b.mu.RLock()
 	r := b.receiver
@@ -62,123 +64,64 @@ func (b *bus) call(f func(r *pubsub.Receiver)) {
 	}
 }
 
-// deliver passes m on.
+// deliver hands m to the receiver.
 func (b *bus) deliver(m pubsub.Message) {
 	b.call(func(r *pubsub.Receiver) { r.Deliver(pubsub.NewPreparedMessage(m)) })
 }
 
-// Send implements [pubsub.Bus]. What a Put has stored is announced by JetStream, so
-// there is nothing to be sent.
+// stopDelivery prevents new calls of the receiver and waits for the running ones.
+func (b *bus) stopDelivery() {
+	b.mu.Lock()
+	b.receiver = nil
+	b.mu.Unlock()
+	b.calls.Wait()
+}
+
+// Send implements [pubsub.Bus]. It sends only plain messages, because JetStream announces the
+// retained ones when it has stored them.
 func (b *bus) Send(ctx context.Context, m pubsub.Message) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if b.link.life.Err() != nil {
+	if b.client.life.Err() != nil {
 		return pubsub.ErrClosed
 	}
 	if m.Retain {
 		return nil
 	}
 	out := &natsgo.Msg{
-		Subject: b.link.names.live(0, m.Topic),
-		Data:    appendRecord(make([]byte, 0, recordSize(&m)), &m),
+		Subject: b.client.names.Live(0, m.Topic),
+		Data:    layout.AppendMessage(make([]byte, 0, layout.MaxMessageBytes(&m)), &m),
 	}
-	return b.send(ctx, func() error { return b.link.nc.PublishMsg(out) })
+	return b.publish(ctx, func() error { return b.client.nc.PublishMsg(out) })
 }
 
-// send calls publish until that works.
-func (b *bus) send(ctx context.Context, publish func() error) error {
-	bounded, cancel := b.link.bound(ctx)
+// publish calls send until it succeeds, within the bound of a call.
+func (b *bus) publish(ctx context.Context, send func() error) error {
+	bounded, cancel := b.client.bound(ctx)
 	defer cancel()
-	return b.link.failure(ctx, b.link.retry(bounded, publish))
+	return b.client.callError(ctx, b.client.retry(bounded, send))
 }
 
-// Subscribe implements [pubsub.Bus]. It returns when the NATS server that this node is
-// connected to has the subscription; what is retained, and published before the
-// other servers know of it, is found 2 s later.
+// Subscribe implements [pubsub.Bus]. It returns when this node's NATS server has the
+// subscription. The resyncer reads the topic again after settleTime, for messages that were
+// published before the other servers had it.
 func (b *bus) Subscribe(ctx context.Context, t pubsub.Topic) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	bounded, cancel := b.link.bound(ctx)
+	bounded, cancel := b.client.bound(ctx)
 	defer cancel()
-	return b.link.failure(ctx, b.interest.want(bounded, t))
+	return b.client.callError(ctx, b.interest.subscribe(bounded, t))
 }
 
-// Unsubscribe implements [pubsub.Bus]. It panics if there were more Drops than Wants.
-func (b *bus) Unsubscribe(t pubsub.Topic) { b.interest.drop(t) }
+// Unsubscribe implements [pubsub.Bus]. It panics without an earlier Subscribe.
+func (b *bus) Unsubscribe(t pubsub.Topic) { b.interest.unsubscribe(t) }
 
-// Broadcast implements [pubsub.Bus].
-func (b *bus) Broadcast(ctx context.Context, c pubsub.ControlMessage) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	return b.send(ctx, func() error { return b.nodes.tell("", c.Kind, c.Body) })
-}
-
-// Gather implements [pubsub.Bus]. It returns as soon as all nodes have replied that
-// this one knows of.
-func (b *bus) Gather(ctx context.Context, c pubsub.ControlMessage) ([][]byte, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	l := b.link
-	bounded, cancel := l.bound(ctx)
-	defer cancel()
-	replies, err := b.ask(bounded, c)
-	if err != nil && (l.life.Err() != nil || ctx.Err() == nil) {
-		return nil, l.failure(ctx, err)
-	}
-	return replies, nil // those that came before ctx was done
-}
-
-// replyWithin is how long a node has to reply before it is taken to be gone.
-const replyWithin = 500 * time.Millisecond
-
-func (b *bus) ask(ctx context.Context, c pubsub.ControlMessage) (replies [][]byte, err error) {
-	l := b.link
-	inbox := l.nc.NewRespInbox()
-	sub, err := l.nc.SubscribeSync(inbox)
-	if err != nil {
-		return nil, err
-	}
-	defer sub.Unsubscribe()
-	missing, began := b.nodes.known(), time.Now()
-	if err := l.retry(ctx, func() error { return b.nodes.tell(inbox, c.Kind, c.Body) }); err != nil {
-		return nil, err
-	}
-	for len(missing) > 0 {
-		m, err := sub.NextMsgWithContext(ctx)
-		if errors.Is(err, context.DeadlineExceeded) {
-			if time.Since(began) >= replyWithin {
-				b.nodes.forget(missing)
-			}
-			return replies, nil
-		}
-		if err != nil {
-			return replies, err
-		}
-		if m.Header.Get("Status") == "503" {
-			return nil, fmt.Errorf("%w: no node listens", pubsub.ErrUnavailable)
-		}
-		node, _, kind, body, err := parseControl(m.Data)
-		if err != nil {
-			l.report("control message unreadable", err)
-			continue
-		}
-		if kind == controlReply {
-			replies = append(replies, body)
-		}
-		delete(missing, node)
-		b.nodes.replied(node)
-	}
-	return replies, nil
-}
-
-// Run implements [pubsub.Bus]. When it returns, no call of r is under way.
+// Run implements [pubsub.Bus]. When it returns, no call of r is running.
 func (b *bus) Run(ctx context.Context, r pubsub.Receiver) error {
-	l := b.link
-	if l.life.Err() != nil {
+	c := b.client
+	if c.life.Err() != nil {
 		return pubsub.ErrClosed
 	}
 	b.mu.Lock()
@@ -188,12 +131,12 @@ func (b *bus) Run(ctx context.Context, r pubsub.Receiver) error {
 	}
 	b.ran = true
 	b.mu.Unlock()
-	run, stop := context.WithCancel(ctx)
+	bounded, stop := context.WithCancel(ctx)
 	defer stop()
-	defer context.AfterFunc(l.life, stop)()
-	err := b.run(run, r)
+	defer context.AfterFunc(c.life, stop)()
+	err := b.run(bounded, r)
 	switch {
-	case l.life.Err() != nil:
+	case c.life.Err() != nil:
 		return pubsub.ErrClosed
 	case ctx.Err() != nil:
 		return nil
@@ -202,58 +145,59 @@ func (b *bus) Run(ctx context.Context, r pubsub.Receiver) error {
 }
 
 func (b *bus) run(ctx context.Context, r pubsub.Receiver) error {
-	l := b.link
-	if err := l.await(ctx); err != nil {
+	c := b.client
+	if err := c.await(ctx); err != nil {
 		return err
 	}
 	b.mu.Lock()
 	b.receiver = &r
 	b.mu.Unlock()
-	control, err := l.nc.Subscribe(l.names.control(), b.controlled)
+	control, err := c.nc.Subscribe(c.names.Control(), b.receiveControl)
 	if err != nil {
 		return err
 	}
 	defer control.Unsubscribe()
 	for {
-		if err = b.sweeper.begin(ctx); err == nil {
+		if err = b.resyncer.begin(ctx); err == nil {
 			break
 		}
-		if !passing(err) {
+		if !isTransient(err) {
 			return err
 		}
-		l.waits(err)
-		if !pause(ctx, 200*time.Millisecond) {
+		c.reportWaiting(err)
+		if !sleep(ctx, 200*time.Millisecond) {
 			return nil
 		}
 	}
 	var wg sync.WaitGroup
-	wg.Go(func() { b.receive(ctx) })
-	wg.Go(func() { b.sweeper.run(ctx) })
+	wg.Go(func() { b.receiveMessages(ctx) })
+	wg.Go(func() { b.resyncer.run(ctx) })
 	wg.Go(func() { b.nodes.run(ctx) })
-	wg.Go(func() { b.rejoin(ctx) })
+	wg.Go(func() { b.reportRejoins(ctx) })
 	r.Ready()
 	wg.Wait()
-	b.drain()
+	b.stopDelivery()
 	return nil
 }
 
-// rejoin tells the receiver of each new connection but the first, as soon as all
-// servers know that this node listens, and when something from another node never came.
-func (b *bus) rejoin(ctx context.Context) {
+// reportRejoins calls Receiver.Rejoined after control messages may have been lost: after each
+// new connection, and after a gap in the numbers of another node, in both cases when all servers
+// know of this node's subscriptions.
+func (b *bus) reportRejoins(ctx context.Context) {
 	connected := make(chan struct{}, 1)
-	defer b.link.connections.add(connected)()
+	defer b.client.connections.add(connected)()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-connected:
-		case <-b.nodes.missed:
+		case <-b.nodes.gaps:
 		}
-		if !pause(ctx, lookAgainAfter) {
+		if !sleep(ctx, b.client.o.settleTime) {
 			return
 		}
-		unkick(connected)
-		unkick(b.nodes.missed)
+		drain(connected)
+		drain(b.nodes.gaps)
 		b.call(func(r *pubsub.Receiver) {
 			if r.Rejoined != nil {
 				r.Rejoined(ctx)
@@ -262,16 +206,8 @@ func (b *bus) rejoin(ctx context.Context) {
 	}
 }
 
-// drain lets nothing be delivered any more and waits for what is.
-func (b *bus) drain() {
-	b.mu.Lock()
-	b.receiver = nil
-	b.mu.Unlock()
-	b.calls.Wait()
-}
-
-// receive takes what comes of the wanted topics, in its order.
-func (b *bus) receive(ctx context.Context) {
+// receiveMessages handles messages of the subscribed topics, in their order, until ctx is done.
+func (b *bus) receiveMessages(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
@@ -280,22 +216,22 @@ func (b *bus) receive(ctx context.Context) {
 			if ctx.Err() != nil {
 				return
 			}
-			if err := b.received(m); err != nil {
-				b.link.report("message unreadable", err)
+			if err := b.receive(m); err != nil {
+				b.client.report("message unreadable", err)
 			}
 		}
 	}
 }
 
-// received takes one message.
-func (b *bus) received(in *natsgo.Msg) error {
-	l := b.link
-	generation, t, ok := l.names.parseLive(in.Subject)
+// receive handles a plain message, or the announcement of a retained one.
+func (b *bus) receive(in *natsgo.Msg) error {
+	c := b.client
+	generation, t, ok := c.names.ParseLive(in.Subject)
 	if !ok {
-		return fmt.Errorf("a message on subject %s is %w", pubsub.Printable(in.Subject), ErrNoRecord)
+		return fmt.Errorf("a message on subject %s is %w", pubsub.Printable(in.Subject), layout.ErrForeign)
 	}
 	if generation == 0 {
-		m, err := parseRecord(t, pubsub.Version{}, in.Data)
+		m, err := layout.ParseMessage(t, pubsub.Version{}, in.Data)
 		if err != nil {
 			return fmt.Errorf("a message to topic %q: %w", pubsub.Printable(string(t)), err)
 		}
@@ -304,67 +240,26 @@ func (b *bus) received(in *natsgo.Msg) error {
 	}
 	seq, err := strconv.ParseUint(in.Header.Get(headerSequence), 10, 64)
 	if err != nil || seq == 0 {
-		return fmt.Errorf("an announcement of topic %q is %w", pubsub.Printable(string(t)), ErrNoRecord)
+		return fmt.Errorf("an announcement of topic %q is %w", pubsub.Printable(string(t)), layout.ErrForeign)
 	}
-	// What was announced by a node, not by JetStream, has no such header.
-	before, _ := strconv.ParseUint(in.Header.Get(headerBefore), 10, 64)
-	m, err := parseRecord(t, pubsub.Version{Generation: generation, Seq: seq}, in.Data)
+	// The announcement of a node, instead of JetStream, lacks this header.
+	previous, _ := strconv.ParseUint(in.Header.Get(headerPrevious), 10, 64)
+	m, err := layout.ParseMessage(t, pubsub.Version{Generation: generation, Seq: seq}, in.Data)
 	if err != nil {
-		l.unreadable("message", string(t), seq, err)
+		c.unreadable.report("message", string(t), seq, err)
 		return nil
 	}
-	if !l.epoch.within(generation, func() {
-		l.epoch.see(seq)
-		news, gap := b.interest.told(t, before, seq)
+	if !b.stream.epoch.during(generation, func() {
+		b.stream.epoch.observe(seq)
+		isNew, gap := b.interest.advance(t, previous, seq)
 		if gap {
-			b.sweeper.kick("gap")
+			c.resyncs.request(causeGap)
 		}
-		if news {
+		if isNew {
 			b.deliver(m)
 		}
 	}) {
-		b.sweeper.kick("another generation")
+		c.resyncs.request(causeGeneration)
 	}
 	return nil
-}
-
-const (
-	controlReply = "+reply" // a node's reply
-	controlNone  = "+none"  // a node has nothing to reply
-	controlHello = "+hello" // a node is there
-	controlBye   = "+bye"   // a node leaves
-	controlWho   = "+who"   // a node asks whether others run; all reply
-)
-
-// controlled takes a control message. Kinds that begin with '+' are the bus's own.
-func (b *bus) controlled(in *natsgo.Msg) {
-	node, number, kind, body, err := parseControl(in.Data)
-	if err != nil {
-		b.link.report("control message unreadable", err)
-		return
-	}
-	news := b.nodes.heard(node, number)
-	switch kind {
-	case controlHello:
-		if news { // it may not know this one
-			kick(b.nodes.greet)
-		}
-		return
-	case controlBye:
-		b.nodes.forget(map[uint64]uint64{node: number})
-		return
-	}
-	b.call(func(r *pubsub.Receiver) {
-		reply := r.Control(pubsub.ControlMessage{Kind: kind, Body: body})
-		if in.Reply == "" {
-			return
-		}
-		answer := controlReply
-		if reply == nil {
-			answer = controlNone
-		}
-		if err := in.Respond(appendControl(nil, b.link.node, 0, answer, reply)); err != nil && !passing(err) {
-			b.link.report("control reply failed", err)
-		}
-	})
 }

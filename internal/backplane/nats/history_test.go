@@ -8,20 +8,20 @@ import (
 	"pubsub"
 )
 
-// history is what publishers were told in a fault run; with what its nodes have
-// delivered it can be checked.
+// history is everything that was acknowledged in a run of TestFaults. The nodes' deliveries are
+// checked against it.
 type history struct {
 	mu     sync.Mutex
-	data   map[pubsub.Topic]map[pubsub.Version]string // guarded by mu: of every message that was acknowledged
-	newest map[pubsub.Topic]pubsub.Version            // guarded by mu: of those, the last of each topic
+	data   map[pubsub.Topic]map[pubsub.Version]string // guarded by mu: of every acknowledged message
+	newest map[pubsub.Topic]pubsub.Version            // guarded by mu: of each topic
 }
 
 func newHistory() *history {
 	return &history{data: map[pubsub.Topic]map[pubsub.Version]string{}, newest: map[pubsub.Topic]pubsub.Version{}}
 }
 
-// acknowledged notes that m is stored with the version v.
-func (h *history) acknowledged(m pubsub.Message, v pubsub.Version) {
+// acknowledge records that m is stored with the version v.
+func (h *history) acknowledge(m pubsub.Message, v pubsub.Version) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.data[m.Topic] == nil {
@@ -33,21 +33,21 @@ func (h *history) acknowledged(m pubsub.Message, v pubsub.Version) {
 	}
 }
 
-// now returns the newest version of each topic.
-func (h *history) now() map[pubsub.Topic]pubsub.Version {
+// versions returns the newest version of each topic.
+func (h *history) versions() map[pubsub.Topic]pubsub.Version {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return maps.Clone(h.newest)
 }
 
-// behind names a topic of which n has neither read nor been told the version in
-// want or a newer one; "" if there is none.
-func (n *node) behind(want map[pubsub.Topic]pubsub.Version) string {
+// missing describes a topic of which n has neither read nor delivered the version in want or a
+// newer one. It returns "" if there is no such topic.
+func (n *node) missing(want map[pubsub.Topic]pubsub.Version) string {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for t, v := range want {
-		has := n.began[t]
-		if l := n.got[t]; len(l) > 0 && l[len(l)-1].Version.Newer(has) {
+		has := n.read[t]
+		if l := n.delivered[t]; len(l) > 0 && l[len(l)-1].Version.Newer(has) {
 			has = l[len(l)-1].Version
 		}
 		if v.Newer(has) {
@@ -57,18 +57,18 @@ func (n *node) behind(want map[pubsub.Topic]pubsub.Version) string {
 	return ""
 }
 
-// invented checks that what n has delivered is what was published as that version.
-// Of what was not acknowledged nobody knows the version.
-func (h *history) invented(n *node) {
+// checkContent checks that n has delivered each acknowledged version with the data that was
+// published. The versions of messages without an acknowledgement are unknown.
+func (h *history) checkContent(n *node) {
 	n.t.Helper()
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	for t, l := range n.got {
+	for t, l := range n.delivered {
 		for _, m := range l {
 			if want, ok := h.data[t][m.Version]; ok && string(m.Data) != want {
-				n.t.Errorf("topic %q: version %v is delivered as %q, published was %q", t, m.Version, m.Data, want)
+				n.t.Errorf("topic %q: version %v was delivered as %q, published as %q", t, m.Version, m.Data, want)
 			}
 		}
 	}

@@ -12,292 +12,264 @@ import (
 	natsgo "github.com/nats-io/nats.go"
 )
 
-const (
-	// inboxMessages is how many messages may wait for this node to take them; with
-	// more, it is slow and they are lost.
-	inboxMessages = 8192
-	// lookAgainAfter is when a topic is read once more after this node has begun to
-	// want it: meanwhile the interest has reached all servers.
-	lookAgainAfter = 2 * time.Second
-)
+// inboxMessages is how many messages may wait until this node processes them. Above that the
+// library drops messages and reports a slow consumer.
+const inboxMessages = 8192
 
-// interest keeps which topics this node wants to be told of, and how far it has
-// been told. All of them are subscribed to on one channel.
+// interest is the set of topics that this node is subscribed to in NATS, and how far each has
+// been delivered. All subscriptions share one channel.
 type interest struct {
 	// immutable
-	link     *link
+	client   *client
+	stream   *stream
 	messages chan *natsgo.Msg
-	more     chan struct{} // one slot: somebody waits, or something was dropped
-	joined   chan struct{} // one slot: there is a topic to be looked at again
+	wake     chan struct{} // one slot: a call waits, or a topic has begun to linger
 
-	// count is the number of topics. mu is held while the library subscribes, which
-	// waits while the library connects.
-	count atomic.Int64
+	count atomic.Int64 // of topics
 
-	mu      sync.Mutex
-	topics  map[pubsub.Topic]*wanted // guarded by mu
-	waiting *flush                   // guarded by mu: for those who come now; nil if there is nobody
-	dropped []timed                  // guarded by mu: topics dropped, the first one first
-	again   []timed                  // guarded by mu: topics to be looked at again
+	// mu is held during ChanSubscribe, which blocks while the library connects.
+	mu        sync.Mutex
+	topics    map[pubsub.Topic]*subscription // guarded by mu
+	next      *roundTrip                     // guarded by mu: the one that has not begun; may be nil
+	lingering []lingerer                     // guarded by mu: the first one first
 }
 
-// wanted is a topic that this node is told of; it is guarded by interest.mu.
-type wanted struct {
+// subscription is this node's subscription to a topic. It is guarded by interest.mu.
+type subscription struct {
 	sub       *natsgo.Subscription
-	wants     int
-	confirmed bool // a flush has shown that the server knows of the subscription
-	// last is the sequence number of the newest retained message that this node has
-	// delivered, or that was there before it wanted the topic.
+	users     int  // calls of Subscribe without an Unsubscribe
+	confirmed bool // the server has the subscription
+	// last is the sequence number of the last retained message that this node has delivered, or
+	// a position of the stream before the subscription.
 	last uint64
 }
 
-// timed is a topic, and when something is due for it.
-type timed struct {
+// lingerer is a topic whose last user has gone.
+type lingerer struct {
 	topic pubsub.Topic
-	at    time.Time
+	until time.Time
 }
 
-// flush is a round trip that those share who want topics at the same time.
-type flush struct {
-	topics []pubsub.Topic // guarded by interest.mu until it has begun
+// roundTrip confirms the subscriptions of all calls that wait at the same time.
+type roundTrip struct {
+	topics []pubsub.Topic // guarded by interest.mu until it begins
 	done   chan struct{}  // closed when err is set
 	err    error
 }
 
-func newInterest(l *link) *interest {
+func newInterest(s *stream) *interest {
 	return &interest{
-		link:     l,
+		client:   s.client,
+		stream:   s,
 		messages: make(chan *natsgo.Msg, inboxMessages),
-		more:     make(chan struct{}, 1),
-		joined:   make(chan struct{}, 1),
-		topics:   map[pubsub.Topic]*wanted{},
+		wake:     make(chan struct{}, 1),
+		topics:   map[pubsub.Topic]*subscription{},
 	}
 }
 
-// want subscribes to t and returns once the server knows of it, trying again until
-// ctx is done.
-func (w *interest) want(ctx context.Context, t pubsub.Topic) error {
-	if err := w.link.await(ctx); err != nil {
+// subscribe subscribes to t and returns when the server has the subscription. It retries after
+// transient errors until ctx is done.
+func (i *interest) subscribe(ctx context.Context, t pubsub.Topic) error {
+	if err := i.client.await(ctx); err != nil {
 		return err
 	}
-	w.mu.Lock()
-	one := w.topics[t]
-	if one == nil {
-		sub, err := w.link.nc.ChanSubscribe(w.link.names.wanted(t), w.messages)
+	i.mu.Lock()
+	s := i.topics[t]
+	if s == nil {
+		sub, err := i.client.nc.ChanSubscribe(i.client.names.Subscription(t), i.messages)
 		if err != nil {
-			w.mu.Unlock()
+			i.mu.Unlock()
 			return err
 		}
-		one = &wanted{sub: sub}
-		w.topics[t] = one
-		w.count.Add(1)
+		s = &subscription{sub: sub}
+		i.topics[t] = s
+		i.count.Add(1)
 	}
-	one.wants++
-	confirmed := one.confirmed
-	w.mu.Unlock()
+	s.users++
+	confirmed := s.confirmed
+	i.mu.Unlock()
 	for !confirmed {
-		err := w.flush(ctx, t)
+		err := i.awaitRoundTrip(ctx, t)
 		if err == nil {
 			break
 		}
-		if !passing(err) || !pause(ctx, 20*time.Millisecond) {
-			w.drop(t)
+		if !isTransient(err) || !sleep(ctx, 20*time.Millisecond) {
+			i.unsubscribe(t)
 			return err
 		}
 	}
 	return nil
 }
 
-// flush waits for the next round trip that begins.
-func (w *interest) flush(ctx context.Context, t pubsub.Topic) error {
-	w.mu.Lock()
-	f := w.waiting
-	if f == nil {
-		f = &flush{done: make(chan struct{})}
-		w.waiting = f
-		kick(w.more)
+// awaitRoundTrip waits for the next round trip, with t among its topics.
+func (i *interest) awaitRoundTrip(ctx context.Context, t pubsub.Topic) error {
+	i.mu.Lock()
+	r := i.next
+	if r == nil {
+		r = &roundTrip{done: make(chan struct{})}
+		i.next = r
+		notify(i.wake)
 	}
-	f.topics = append(f.topics, t)
-	w.mu.Unlock()
+	r.topics = append(r.topics, t)
+	i.mu.Unlock()
 	select {
-	case <-f.done:
-		return f.err
+	case <-r.done:
+		return r.err
 	case <-ctx.Done():
 		return fmt.Errorf("subscribing in NATS: %w", context.Cause(ctx))
 	}
 }
 
-// drop undoes one want.
-func (w *interest) drop(t pubsub.Topic) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	one := w.topics[t]
-	if one == nil || one.wants == 0 {
+// unsubscribe undoes one call of subscribe. The subscription lingers after the last one.
+func (i *interest) unsubscribe(t pubsub.Topic) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	s := i.topics[t]
+	if s == nil || s.users == 0 {
 		panic("nats: Unsubscribe without Subscribe")
 	}
-	if one.wants--; one.wants == 0 {
-		w.dropped = append(w.dropped, timed{t, time.Now().Add(w.link.o.Linger)})
-		if len(w.dropped) == 1 {
-			kick(w.more)
+	if s.users--; s.users == 0 {
+		i.lingering = append(i.lingering, lingerer{t, time.Now().Add(i.client.o.Linger)})
+		if len(i.lingering) == 1 {
+			notify(i.wake)
 		}
 	}
 }
 
-// run flushes for those who wait, and ends the subscriptions of topics that nobody
-// has wanted for a while, until Close.
-func (w *interest) run() {
-	linger := time.NewTimer(0)
-	defer linger.Stop()
+// run makes the round trips and ends the subscriptions that have lingered, until Close.
+func (i *interest) run() {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
 	for {
 		select {
-		case <-w.link.life.Done():
+		case <-i.client.life.Done():
 			return
-		case <-w.more:
-		case <-linger.C:
+		case <-i.wake:
+		case <-timer.C:
 		}
-		w.mu.Lock()
-		f := w.waiting
-		w.waiting = nil
-		w.mu.Unlock()
-		if f != nil {
-			w.roundTrip(f)
+		i.mu.Lock()
+		r := i.next
+		i.next = nil
+		i.mu.Unlock()
+		if r != nil {
+			i.makeRoundTrip(r)
 		}
-		next := w.link.o.Linger
-		if w.link.isUp() { // the library does not wait for a connection
-			next = w.forgetDropped(time.Now())
+		wait := i.client.o.Linger
+		if i.client.isUp() { // otherwise the library forgets the UNSUB
+			wait = i.endLingering(time.Now())
 		}
-		if next > 0 {
-			linger.Reset(next)
+		if wait > 0 {
+			timer.Reset(wait)
 		}
 	}
 }
 
-// roundTrip shows that the server has the subscriptions of f, and finds out what
-// was there before.
-func (w *interest) roundTrip(f *flush) {
-	ctx, cancel := context.WithTimeout(w.link.life, readTimeout)
+// makeRoundTrip confirms the subscriptions of r, after the server has answered a ping, and finds
+// out the position of the stream before them.
+func (i *interest) makeRoundTrip(r *roundTrip) {
+	c := i.client
+	ctx, cancel := context.WithTimeout(c.life, readTimeout)
 	defer cancel()
-	defer close(f.done)
-	if f.err = w.link.await(ctx); f.err != nil {
+	defer close(r.done)
+	if r.err = c.await(ctx); r.err != nil {
 		return
 	}
-	soon, cancel := w.link.request(ctx, readTimeout)
+	soon, cancel := c.request(ctx, readTimeout)
 	defer cancel()
-	if f.err = w.link.nc.FlushWithContext(soon); f.err != nil {
+	if r.err = c.nc.FlushWithContext(soon); r.err != nil {
 		return
 	}
 	var last uint64
-	generation := w.link.epoch.current()
-	if last, f.err = w.link.position(ctx); f.err != nil {
+	generation := i.stream.epoch.current()
+	if last, r.err = i.stream.position(ctx); r.err != nil {
 		return
 	}
-	if !w.link.epoch.within(generation, func() { w.confirm(f.topics, last) }) {
-		f.err = errStale // last is a number of another generation
+	if !i.stream.epoch.during(generation, func() { i.confirm(r.topics, last) }) {
+		r.err = errStale // last is a number of another generation
 	}
 }
 
-// confirm notes that the server has the subscriptions of topics, and that what the
-// stream has up to last is no news of them.
-func (w *interest) confirm(topics []pubsub.Topic, last uint64) {
-	at := time.Now().Add(lookAgainAfter)
-	w.mu.Lock()
-	defer w.mu.Unlock()
+// confirm marks the subscriptions to topics as confirmed. Messages up to last are older than the
+// subscriptions and are never delivered. The topics are read again after settleTime.
+func (i *interest) confirm(topics []pubsub.Topic, last uint64) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	var confirmed []pubsub.Topic
 	for _, t := range topics {
-		one := w.topics[t]
-		if one == nil || one.confirmed {
+		s := i.topics[t]
+		if s == nil || s.confirmed {
 			continue
 		}
-		one.confirmed = true
-		one.last = max(one.last, last)
-		w.again = append(w.again, timed{t, at})
+		s.confirmed = true
+		s.last = max(s.last, last)
+		confirmed = append(confirmed, t)
 	}
-	kick(w.joined)
+	if len(confirmed) > 0 {
+		i.client.resyncs.add(task{at: time.Now().Add(i.client.o.settleTime), cause: causeSubscription, topics: confirmed})
+	}
 }
 
-// dropPiece is how many topics are forgotten before others get a turn.
-const dropPiece = 256
+// maxEnded is how many subscriptions end before waiting calls get a turn.
+const maxEnded = 256
 
-// forgetDropped ends the subscriptions that are due, and returns when the next one
-// is; 0 if there is none.
-func (w *interest) forgetDropped(now time.Time) time.Duration {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, t := range due(&w.dropped, now, dropPiece) {
-		one := w.topics[t]
-		if one == nil || one.wants > 0 {
+// endLingering ends the subscriptions that have lingered, and returns the time until the next
+// one must end, or 0 if none lingers.
+func (i *interest) endLingering(now time.Time) time.Duration {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	for n := 0; n < maxEnded && len(i.lingering) > 0 && !now.Before(i.lingering[0].until); n++ {
+		t := i.lingering[0].topic
+		i.lingering = i.lingering[1:]
+		s := i.topics[t]
+		if s == nil || s.users > 0 {
 			continue
 		}
-		if err := one.sub.Unsubscribe(); err != nil && w.link.life.Err() == nil && !passing(err) {
-			w.link.report("unsubscribe failed", err)
+		if err := s.sub.Unsubscribe(); err != nil && i.client.life.Err() == nil && !isTransient(err) {
+			i.client.report("unsubscribe failed", err)
 		}
-		delete(w.topics, t)
-		w.count.Add(-1)
+		delete(i.topics, t)
+		i.count.Add(-1)
 	}
-	if len(w.dropped) == 0 {
-		w.dropped = nil
+	if len(i.lingering) == 0 {
+		i.lingering = nil
 		return 0
 	}
-	return max(1, w.dropped[0].at.Sub(now))
+	return max(1, i.lingering[0].until.Sub(now))
 }
 
-// lookAgain returns the topics that are to be looked at again, and when there will
-// be more; 0 if there will be none.
-func (w *interest) lookAgain(now time.Time) ([]pubsub.Topic, time.Duration) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	topics := due(&w.again, now, len(w.again))
-	if len(w.again) == 0 {
-		w.again = nil
-		return topics, 0
-	}
-	return topics, max(1, w.again[0].at.Sub(now))
-}
-
-// due takes from the beginning of queue up to limit topics whose time has come.
-func due(queue *[]timed, now time.Time, limit int) (topics []pubsub.Topic) {
-	n := 0
-	for n < len(*queue) && n < limit && !now.Before((*queue)[n].at) {
-		topics = append(topics, (*queue)[n].topic)
-		n++
-	}
-	*queue = (*queue)[n:]
-	return topics
-}
-
-// all returns the wanted topics. With forget, all that they retain is to be
-// delivered again, because it is of a new generation.
-func (w *interest) all(forget bool) []pubsub.Topic {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	topics := make([]pubsub.Topic, 0, len(w.topics))
-	for t, one := range w.topics {
+// all returns the subscribed topics. With newGeneration, it also forgets how far each has been
+// delivered, because the numbers are of the old generation.
+func (i *interest) all(newGeneration bool) []pubsub.Topic {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	topics := make([]pubsub.Topic, 0, len(i.topics))
+	for t, s := range i.topics {
 		topics = append(topics, t)
-		if forget {
-			one.last = 0
+		if newGeneration {
+			s.last = 0
 		}
 	}
 	return topics
 }
 
-// newer reports whether t is wanted and seq would be news of it.
-func (w *interest) newer(t pubsub.Topic, seq uint64) bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	one := w.topics[t]
-	return one != nil && seq > one.last
+// isNew reports whether t is subscribed to and the message seq has not been delivered.
+func (i *interest) isNew(t pubsub.Topic, seq uint64) bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	s := i.topics[t]
+	return s != nil && seq > s.last
 }
 
-// told notes that the retained message seq of t is about to be delivered, and that
-// the one before it was before. It is not to be if it is no news; gap says that the
-// one before it never came.
-func (w *interest) told(t pubsub.Topic, before, seq uint64) (news, gap bool) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	one := w.topics[t]
-	if one == nil || seq <= one.last {
+// advance records that the retained message seq of t is about to be delivered, if isNew, and
+// that previous is the number of the message before it. gap reports whether that one was missed.
+func (i *interest) advance(t pubsub.Topic, previous, seq uint64) (isNew, gap bool) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	s := i.topics[t]
+	if s == nil || seq <= s.last {
 		return false, false
 	}
-	gap = one.confirmed && before > one.last
-	one.last = seq
+	gap = s.confirmed && previous > s.last
+	s.last = seq
 	return true, gap
 }

@@ -11,231 +11,224 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"pubsub"
+	"pubsub/internal/backplane/nats/layout"
 )
 
-// keyWatcher collects what a WatchKeys tells.
-func keyWatcher(t testing.TB, b *Backplane) <-chan pubsub.KeyEvent {
+// keyEvents are the events of a call of WatchKeys.
+type keyEvents struct {
+	t testing.TB
+	c chan pubsub.KeyEvent
+}
+
+// watchKeys calls WatchKeys until the end of the test.
+func watchKeys(t testing.TB, b *Backplane) *keyEvents {
 	t.Helper()
-	changes := make(chan pubsub.KeyEvent, 100)
+	events := &keyEvents{t, make(chan pubsub.KeyEvent, 100)}
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- b.WatchKeys(ctx, func(c pubsub.KeyEvent) { changes <- c }) }()
+	go func() { done <- b.WatchKeys(ctx, func(e pubsub.KeyEvent) { events.c <- e }) }()
 	t.Cleanup(func() {
 		stop()
 		if err := <-done; err != nil && !errors.Is(err, pubsub.ErrClosed) {
 			t.Errorf("WatchKeys = %v", err)
 		}
 	})
-	return changes
+	return events
 }
 
-func next(t testing.TB, changes <-chan pubsub.KeyEvent) pubsub.KeyEvent {
-	t.Helper()
+// next waits for the next event and returns it as text.
+func (e *keyEvents) next() string {
+	e.t.Helper()
 	select {
-	case c := <-changes:
-		return c
+	case c := <-e.c:
+		return formatKeyEvent(c)
 	case <-time.After(patience):
-		t.Fatal("no change of a key")
+		e.t.Fatal("no key event")
 		panic("not reached")
 	}
 }
 
-// A watch outlives a lost connection: what happened meanwhile is told afterwards. Of
-// what is there nothing is told twice, and a deletion only if nobody knows of the key.
-func TestWatchKeysWhileCutOff(t *testing.T) {
+// want checks the next event.
+func (e *keyEvents) want(event string) {
+	e.t.Helper()
+	if got := e.next(); got != event {
+		e.t.Errorf("key event %q, want %q", got, event)
+	}
+}
+
+func (e *keyEvents) pending() bool { return len(e.c) > 0 }
+
+func formatKeyEvent(e pubsub.KeyEvent) string {
+	switch {
+	case e.Synced:
+		return "synced"
+	case e.Deleted:
+		return e.Key.ID + " deleted"
+	}
+	return e.Key.ID + "=" + e.Key.Value
+}
+
+// A watch continues after a lost connection and reports what has changed meanwhile. It reports no
+// existing key twice, and the deletion of a key that it has never reported.
+func TestWatchKeysWhileDisconnected(t *testing.T) {
+	t.Parallel()
 	s := newServer(t)
 	p := newProxy(t, s)
 	a := newNode(t, Options{URLs: []string{s.url()}})
 	b := newNode(t, Options{URLs: []string{natsURL(p)}})
-	ctx := ctxFor(t)
-	put := func(id, value string) {
-		t.Helper()
-		if err := a.PutKey(ctx, pubsub.Key{ID: id, Value: value, Created: time.Now()}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	remove := func(id string) {
-		t.Helper()
-		if err := a.DeleteKey(ctx, id); err != nil {
-			t.Fatal(err)
-		}
-	}
-	put("stays", "v")
-	put("goes", "v")
-	put("changes", "v")
-	changes := keyWatcher(t, b.Backplane)
+	a.putKey("stays", "v")
+	a.putKey("goes", "v")
+	a.putKey("changes", "v")
+	events := watchKeys(t, b.Backplane)
 	for range 3 {
-		next(t, changes)
+		events.next()
 	}
-	if c := next(t, changes); !c.Synced {
-		t.Fatalf("told of %+v, want Ready", c)
-	}
+	events.want("synced")
 	p.SetCut(true)
-	eventually(t, "that the node is cut off", func() bool { return !b.Stats().Connected })
-	remove("goes")
-	remove("changes")
-	put("changes", "w")
-	put("comes", "v")
-	put("comes and goes", "v")
-	remove("comes and goes")
+	b.awaitDisconnected()
+	a.deleteKey("goes")
+	a.deleteKey("changes")
+	a.putKey("changes", "w")
+	a.putKey("comes", "v")
+	a.putKey("comes and goes", "v")
+	a.deleteKey("comes and goes")
 	p.SetCut(false)
 	want := []string{"changes deleted", "changes=w", "comes and goes deleted", "comes=v", "goes deleted"}
-	var told []string
-	for len(told) < len(want) {
-		// The library's watch may go on before ours begins anew, and tell of it first.
-		if line := keyChange(next(t, changes)); line != "comes and goes deleted" || !slices.Contains(told, line) {
-			told = append(told, line)
+	var got []string
+	for len(got) < len(want) {
+		// The library's watch may continue, and report this deletion, before the node reads all
+		// keys again.
+		if event := events.next(); event != "comes and goes deleted" || !slices.Contains(got, event) {
+			got = append(got, event)
 		}
 	}
-	// What the old key of that id has admitted ends, before the new one counts.
-	if slices.Index(told, "changes deleted") > slices.Index(told, "changes=w") {
-		t.Errorf("told in this order: %q", told)
+	// The connections of the old key must end before the new key is valid.
+	if slices.Index(got, "changes deleted") > slices.Index(got, "changes=w") {
+		t.Errorf("key events %q: a new key before the deletion of the old one", got)
 	}
-	if slices.Sort(told); !slices.Equal(told, want) {
-		t.Errorf("told of %q", told)
+	if slices.Sort(got); !slices.Equal(got, want) {
+		t.Errorf("key events %q, want %q", got, want)
 	}
-	put("last", "v")
-	for line := ""; line != "last=v"; {
-		if line = keyChange(next(t, changes)); line != "last=v" && line != "comes and goes deleted" {
-			t.Errorf("told of %q, want the last key", line)
+	a.putKey("last", "v")
+	for event := ""; event != "last=v"; {
+		if event = events.next(); event != "last=v" && event != "comes and goes deleted" {
+			t.Errorf("key event %q, want the last key", event)
 		}
 	}
 }
 
-// Of a deleted key the value is nowhere any more.
+// The value of a deleted key is erased.
 func TestDeletedKeyIsErased(t *testing.T) {
-	s := newServer(t)
-	a := newNode(t, Options{URLs: []string{s.url()}})
-	ctx := ctxFor(t)
-	if err := a.PutKey(ctx, pubsub.Key{ID: "a/b", Value: "secret"}); err != nil {
-		t.Fatal(err)
-	}
-	if err := a.DeleteKey(ctx, "a/b"); err != nil {
-		t.Fatal(err)
-	}
-	stream, err := a.link.js.Stream(ctx, a.link.names.keysStream())
+	t.Parallel()
+	n := newNode(t, Options{URLs: []string{newServer(t).url()}})
+	ctx := testContext(t)
+	n.putKey("a/b", "secret")
+	n.deleteKey("a/b")
+	stream, err := n.client.js.Stream(ctx, n.client.names.KeyStream())
 	if err != nil {
 		t.Fatal(err)
 	}
-	for seq := uint64(1); seq <= stream.CachedInfo().State.LastSeq; seq++ {
+	last := stream.CachedInfo().State.LastSeq
+	for seq := uint64(1); seq <= last; seq++ {
 		if m, err := stream.GetMsg(ctx, seq); err == nil && strings.Contains(string(m.Data), "secret") {
-			t.Errorf("message %d still has the value", seq)
+			t.Errorf("message %d still contains the value", seq)
 		}
 	}
-	if stream.CachedInfo().State.LastSeq < 2 {
-		t.Errorf("the bucket has come to %d, want the key and its deletion", stream.CachedInfo().State.LastSeq)
+	if last < 2 {
+		t.Errorf("the bucket is at %d, want the key and its deletion", last)
 	}
 }
 
-// A watch that gets to a key only when that has been deleted tells that it is gone:
-// the node may have looked it up meanwhile.
-func TestDeletionOfAnUntoldKeyIsTold(t *testing.T) {
-	b := newNode(t, Options{URLs: []string{newServer(t).url()}})
-	ctx := ctxFor(t)
-	if err := b.PutKey(ctx, pubsub.Key{ID: "a", Value: "v", Created: time.Now()}); err != nil {
-		t.Fatal(err)
-	}
-	if err := b.DeleteKey(ctx, "a"); err != nil {
-		t.Fatal(err)
-	}
-	var told []string
-	w := keyWatch{keyring: b.keyring, known: map[string]string{}, changed: func(c pubsub.KeyEvent) { told = append(told, keyChange(c)) }}
-	read := func(what string, want ...string) {
+// newKeyWatch returns a watch of n and the events that it has reported.
+func newKeyWatch(n *node) (w *keyWatch, events *[]string) {
+	events = new([]string)
+	return &keyWatch{
+		keyring: n.keyring, known: map[string]string{},
+		changed: func(e pubsub.KeyEvent) { *events = append(*events, formatKeyEvent(e)) },
+	}, events
+}
+
+// A watch that finds a key only after its deletion reports the deletion, because the node may
+// have looked the key up before.
+func TestDeletionOfUnknownKey(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, Options{URLs: []string{newServer(t).url()}})
+	n.putKey("a", "v")
+	n.deleteKey("a")
+	w, events := newKeyWatch(n)
+	read := func(when string, want ...string) {
 		t.Helper()
-		told = nil
-		if err := w.readAll(ctx); err != nil || !slices.Equal(told, want) {
-			t.Errorf("%s: told of %q, %v, want %q", what, told, err, want)
+		*events = nil
+		if err := w.readAll(testContext(t)); err != nil || !slices.Equal(*events, want) {
+			t.Errorf("%s: key events %q, %v, want %q", when, *events, err, want)
 		}
 	}
-	read("at first", "ready")
-	read("after a cut", "a deleted")
-	again := pubsub.Key{ID: "a", Value: "w"}
-	if err := b.PutKey(ctx, again); err != nil {
-		t.Fatal(err)
-	}
-	w.known["a"] = "what the first one was"
-	read("if it has been made anew by then", "a deleted", "a=w")
+	read("at first", "synced")
+	read("after a reconnection", "a deleted")
+	n.putKey("a", "w")
+	w.known["a"] = "the value of the first key"
+	read("after it was made again", "a deleted", "a=w")
 }
 
-// What the library's watch has to say of what was read before is no news; of what the
-// bucket did not have then, it says that the bucket is another.
+// An update of the library's watch that is older than the last reading of all keys is not new. If
+// that reading did not contain its key, the bucket was replaced.
 func TestKeyUpdates(t *testing.T) {
-	b := newNode(t, Options{URLs: []string{newServer(t).url()}})
-	ctx := ctxFor(t)
-	for _, id := range []string{"a", "b"} {
-		if err := b.PutKey(ctx, pubsub.Key{ID: id, Value: "v"}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := b.DeleteKey(ctx, "b"); err != nil {
+	t.Parallel()
+	n := newNode(t, Options{URLs: []string{newServer(t).url()}})
+	n.putKey("a", "v")
+	n.putKey("b", "v")
+	n.deleteKey("b")
+	w, events := newKeyWatch(n)
+	if err := w.readAll(testContext(t)); err != nil {
 		t.Fatal(err)
 	}
-	var told []string
-	w := keyWatch{keyring: b.keyring, known: map[string]string{}, changed: func(c pubsub.KeyEvent) { told = append(told, keyChange(c)) }}
-	if err := w.readAll(ctx); err != nil {
-		t.Fatal(err)
-	}
-	value := appendKey(nil, pubsub.Key{Value: "w"})
+	value := layout.AppendKey(nil, pubsub.Key{Value: "w"})
 	for _, tt := range []struct {
-		update  entry
-		another bool
-		told    []string
+		update   update
+		replaced bool
+		events   []string
 	}{
-		{entry{id: "b", revision: 2, value: value}, false, nil}, // from a replica that has not caught up
-		{entry{id: "a", revision: 1, op: jetstream.KeyValuePurge}, false, nil},
-		{entry{id: "c", revision: 1, value: value}, true, nil},
-		{entry{id: "c", revision: 4, value: value}, false, []string{"c=w"}},
-		{entry{id: "a", revision: 5, op: jetstream.KeyValuePurge}, false, []string{"a deleted"}},
-		{entry{id: "c", revision: 4, value: value}, false, nil},
+		{update{id: "b", revision: 2, value: value}, false, nil}, // from a replica that is behind
+		{update{id: "a", revision: 1, op: jetstream.KeyValuePurge}, false, nil},
+		{update{id: "c", revision: 1, value: value}, true, nil},
+		{update{id: "c", revision: 4, value: value}, false, []string{"c=w"}},
+		{update{id: "a", revision: 5, op: jetstream.KeyValuePurge}, false, []string{"a deleted"}},
+		{update{id: "c", revision: 4, value: value}, false, nil},
 	} {
-		told = nil
-		if another := w.update(tt.update); another != tt.another || !slices.Equal(told, tt.told) {
-			t.Errorf("%+v: another %v, told of %q", tt.update, another, told)
+		*events = nil
+		if replaced := w.update(tt.update); replaced != tt.replaced || !slices.Equal(*events, tt.events) {
+			t.Errorf("%+v: replaced %v, key events %q, want %v, %q", tt.update, replaced, *events, tt.replaced, tt.events)
 		}
 	}
 }
 
-// entry is what the library's watch says.
-type entry struct {
-	jetstream.KeyValueEntry // what is not asked for
+// update is an update of the library's watch.
+type update struct {
+	jetstream.KeyValueEntry // nil: the other methods are not called
 	id                      string
 	revision                uint64
 	value                   []byte
 	op                      jetstream.KeyValueOp
 }
 
-func (e entry) Key() string                     { return encode(e.id) }
-func (e entry) Revision() uint64                { return e.revision }
-func (e entry) Value() []byte                   { return e.value }
-func (e entry) Operation() jetstream.KeyValueOp { return e.op }
+func (u update) Key() string                     { return layout.Encode(u.id) }
+func (u update) Revision() uint64                { return u.revision }
+func (u update) Value() []byte                   { return u.value }
+func (u update) Operation() jetstream.KeyValueOp { return u.op }
 
-// keyChange is c in a word.
-func keyChange(c pubsub.KeyEvent) string {
-	switch {
-	case c.Synced:
-		return "ready"
-	case c.Deleted:
-		return c.Key.ID + " deleted"
-	}
-	return c.Key.ID + "=" + c.Key.Value
-}
-
-// There may be more keys than one request reads.
+// Keys returns more keys than one request reads.
 func TestManyKeys(t *testing.T) {
-	const n = maxBatch + 50
-	s := newServer(t, withoutSync)
-	a := newNode(t, Options{URLs: []string{s.url()}})
-	ctx := ctxFor(t)
+	t.Parallel()
+	const count = maxBatch + 50
+	n := newNode(t, Options{URLs: []string{newServer(t, withoutSync).url()}})
 	want := []string{}
-	for i := range n {
+	for i := range count {
 		id := strings.Repeat("k", i%7) + string(rune('a'+i%26)) + time.Duration(i).String()
 		want = append(want, id)
-		if err := a.PutKey(ctx, pubsub.Key{ID: id, Value: "v"}); err != nil {
-			t.Fatal(err)
-		}
+		n.putKey(id, "v")
 	}
 	slices.Sort(want)
-	keys, err := a.Keys(ctx)
+	keys, err := n.Keys(testContext(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -244,6 +237,6 @@ func TestManyKeys(t *testing.T) {
 		got = append(got, k.ID)
 	}
 	if !slices.Equal(got, want) {
-		t.Errorf("Keys has %d ids, want %d", len(got), n)
+		t.Errorf("Keys has %d ids, want %d", len(got), count)
 	}
 }

@@ -6,35 +6,37 @@ import (
 	"sync"
 	"time"
 
+	"pubsub/internal/backplane/nats/layout"
+
 	natsgo "github.com/nats-io/nats.go"
 )
 
-// helloEvery is how often a node says that it is there.
-const helloEvery = 10 * time.Second
+// helloInterval is the time between two hellos of a node.
+const helloInterval = 10 * time.Second
 
-// nodes are the nodes of the broker that this one knows, so that an Gather knows when
-// it has all replies. A node says that it is there when it starts, after each
-// connection and from time to time; it is forgotten when it leaves, or does not reply.
+// nodes are the nodes of the broker that this node knows, so that Gather can return when all have
+// replied. A node says hello when it starts, after each connection and at intervals. It is
+// forgotten when it leaves or does not reply.
 //
-// What a node tells all others is numbered, so that they notice that something never
-// came: because they were not connected, or their servers were not.
+// A node numbers its broadcasts, so that the others notice a lost one, whether they or their
+// servers were disconnected.
 type nodes struct {
 	// immutable
-	link   *link
-	greet  chan struct{} // one slot: say that this node is there
-	missed chan struct{} // one slot: something that another has told never came
+	client *client
+	greet  chan struct{} // one slot: say hello
+	gaps   chan struct{} // one slot: a broadcast of another node was lost
 
-	telling sync.Mutex
-	told    uint64 // guarded by telling: the number of what was told last
+	sending sync.Mutex
+	number  uint64 // guarded by sending: of the last broadcast
 
 	mu  sync.Mutex
-	all map[uint64]uint64 // guarded by mu: of each node, this one included, the number of what came last
+	all map[uint64]uint64 // guarded by mu: the last number of each node, including this one
 }
 
-func newNodes(l *link) *nodes {
+func newNodes(c *client) *nodes {
 	return &nodes{
-		link: l, greet: make(chan struct{}, 1), missed: make(chan struct{}, 1),
-		all: map[uint64]uint64{l.node: 0},
+		client: c, greet: make(chan struct{}, 1), gaps: make(chan struct{}, 1),
+		all: map[uint64]uint64{c.node: 0},
 	}
 }
 
@@ -44,28 +46,27 @@ func (n *nodes) count() int {
 	return len(n.all)
 }
 
-// known returns all nodes, by their numbers.
+// known returns all nodes with their last numbers.
 func (n *nodes) known() map[uint64]uint64 {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return maps.Clone(n.all)
 }
 
-// heard notes that something has come that node had told all others; true if it was
-// not known to be there.
-func (n *nodes) heard(node, number uint64) (news bool) {
+// observe records that a broadcast of node has arrived. It reports whether node was unknown.
+func (n *nodes) observe(node, number uint64) (isNew bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	last, known := n.all[node]
 	n.all[node] = max(last, number)
-	if number > last+1 && node != n.link.node {
-		kick(n.missed)
+	if number > last+1 && node != n.client.node {
+		notify(n.gaps)
 	}
 	return !known
 }
 
-// replied notes that node is there.
-func (n *nodes) replied(node uint64) {
+// add adds a node that has replied.
+func (n *nodes) add(node uint64) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if _, known := n.all[node]; !known {
@@ -73,26 +74,27 @@ func (n *nodes) replied(node uint64) {
 	}
 }
 
-// forget notes that nodes have left. This one does not, as long as it lives.
+// forget removes nodes, except this one.
 func (n *nodes) forget(gone map[uint64]uint64) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for node := range gone {
-		if node != n.link.node {
+		if node != n.client.node {
 			delete(n.all, node)
 		}
 	}
 }
 
-// run says that this node is there until ctx is done, then that it leaves.
+// run says hello until ctx is done, and then bye.
 func (n *nodes) run(ctx context.Context) {
 	connected := make(chan struct{}, 1)
-	defer n.link.connections.add(connected)()
+	defer n.client.connections.add(connected)()
 	n.say(controlHello)
-	// Once more when all servers know that this node listens.
-	soon := time.NewTimer(lookAgainAfter)
-	defer soon.Stop()
-	interval := time.NewTicker(min(helloEvery, n.link.o.SyncInterval))
+	// Answers to the first hello may be lost, while not all servers know of this node's
+	// subscription.
+	settled := time.NewTimer(n.client.o.settleTime)
+	defer settled.Stop()
+	interval := time.NewTicker(min(helloInterval, n.client.o.SyncInterval))
 	defer interval.Stop()
 	for {
 		select {
@@ -100,33 +102,34 @@ func (n *nodes) run(ctx context.Context) {
 			n.say(controlBye)
 			return
 		case <-n.greet:
-		case <-soon.C:
+		case <-settled.C:
 		case <-interval.C:
 		case <-connected:
-			soon.Reset(lookAgainAfter)
+			settled.Reset(n.client.o.settleTime)
 		}
 		n.say(controlHello)
 	}
 }
 
-// say is tell for what nobody has to hear.
+// say broadcasts a message without a body that may get lost.
 func (n *nodes) say(kind string) {
-	if err := n.tell("", kind, nil); err != nil && !passing(err) {
-		n.link.report("hello failed", err)
+	if err := n.broadcast("", kind, nil); err != nil && !isTransient(err) {
+		n.client.report("hello failed", err)
 	}
 }
 
-// tell tells all nodes, who reply to the subject reply, if there is one.
-func (n *nodes) tell(reply, kind string, body []byte) error {
-	n.telling.Lock()
-	defer n.telling.Unlock()
-	err := n.link.nc.PublishMsg(&natsgo.Msg{
-		Subject: n.link.names.control(),
+// broadcast sends a control message to all nodes. If reply is not empty, they reply to that
+// subject.
+func (n *nodes) broadcast(reply, kind string, body []byte) error {
+	n.sending.Lock()
+	defer n.sending.Unlock()
+	err := n.client.nc.PublishMsg(&natsgo.Msg{
+		Subject: n.client.names.Control(),
 		Reply:   reply,
-		Data:    appendControl(nil, n.link.node, n.told+1, kind, body),
+		Data:    layout.AppendControl(nil, layout.Control{Node: n.client.node, Number: n.number + 1, Kind: kind, Body: body}),
 	})
 	if err == nil {
-		n.told++
+		n.number++
 	}
 	return err
 }

@@ -8,29 +8,34 @@ import (
 	"testing"
 	"time"
 
+	"pubsub/internal/testkit"
+
 	"github.com/nats-io/nats-server/v2/server"
 )
 
-// natsServer is a real NATS server in this process, on loopback ports that it
-// keeps when it is started again.
+// natsServer is a NATS server in this process, on loopback ports that it keeps when it is
+// started again.
 type natsServer struct {
 	t       testing.TB
 	options server.Options
 	s       *server.Server // nil while it is stopped
 }
 
-// freePort returns a port that nobody listens on.
+// freePort returns a port on which nothing listens.
 func freePort(t testing.TB) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	_, port, err := net.SplitHostPort(testkit.FreeAddress(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	n, err := strconv.Atoi(port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
 }
 
-// serverOptions are those of a server with JetStream and nothing else.
+// serverOptions returns the options of a server with JetStream and nothing else.
 func serverOptions(t testing.TB) server.Options {
 	return server.Options{
 		Host:       "127.0.0.1",
@@ -44,7 +49,10 @@ func serverOptions(t testing.TB) server.Options {
 	}
 }
 
-// newServer returns a running server; change changes its options before.
+// withoutSync lets a server acknowledge messages that are not on its disk yet.
+func withoutSync(o *server.Options) { o.SyncAlways = false }
+
+// newServer starts a server, after change has changed its options.
 func newServer(t testing.TB, change ...func(*server.Options)) *natsServer {
 	t.Helper()
 	s := &natsServer{t: t, options: serverOptions(t)}
@@ -56,7 +64,7 @@ func newServer(t testing.TB, change ...func(*server.Options)) *natsServer {
 	return s
 }
 
-// start starts a stopped server and waits until it takes connections.
+// start starts a stopped server and waits until it accepts connections.
 func (s *natsServer) start() {
 	s.t.Helper()
 	o := s.options
@@ -65,13 +73,13 @@ func (s *natsServer) start() {
 		s.t.Fatal(err)
 	}
 	ns.Start()
-	if !ns.ReadyForConnections(30 * time.Second) {
+	if !ns.ReadyForConnections(patience) {
 		s.t.Fatal("the NATS server does not start")
 	}
 	s.s = ns
 }
 
-// stop stops the server, in order.
+// stop shuts the server down.
 func (s *natsServer) stop() {
 	if s.s != nil {
 		s.s.Shutdown()
@@ -84,14 +92,23 @@ func (s *natsServer) url() string {
 	return "nats://127.0.0.1:" + strconv.Itoa(s.options.Port)
 }
 
-// natsCluster is a cluster of real servers.
+// newProxy starts a proxy between nodes and s.
+func newProxy(t testing.TB, s *natsServer) *testkit.Proxy {
+	t.Helper()
+	return testkit.NewProxy(t, net.JoinHostPort(s.options.Host, strconv.Itoa(s.options.Port)))
+}
+
+// natsURL returns the URL of the server behind p.
+func natsURL(p *testkit.Proxy) string { return "nats://" + p.Addr() }
+
+// natsCluster is a cluster of servers.
 type natsCluster struct {
 	t       testing.TB
 	servers []*natsServer
 }
 
-// newCluster returns a running cluster of n servers with a leader; change changes
-// the options of each before.
+// newCluster starts a cluster of n servers and waits for its leader. change changes the options
+// of each server first.
 func newCluster(t testing.TB, n int, change ...func(*server.Options)) *natsCluster {
 	t.Helper()
 	c := &natsCluster{t: t}
@@ -122,7 +139,7 @@ func newCluster(t testing.TB, n int, change ...func(*server.Options)) *natsClust
 		s.s = ns
 		t.Cleanup(s.stop)
 	}
-	eventually(t, "a leader of the cluster", func() bool {
+	testkit.Eventually(t, "a leader of the cluster", func() bool {
 		for _, s := range c.servers {
 			if s.s.JetStreamIsLeader() && len(s.s.JetStreamClusterPeers()) == n {
 				return true
@@ -133,6 +150,44 @@ func newCluster(t testing.TB, n int, change ...func(*server.Options)) *natsClust
 	return c
 }
 
+// newSeverableCluster is newCluster with a proxy on each route: routes[i][j] is the proxy by
+// which server i connects to server j.
+func newSeverableCluster(t testing.TB, n int) (c *natsCluster, routes [][]*testkit.Proxy) {
+	t.Helper()
+	i := -1
+	c = newCluster(t, n, func(o *server.Options) {
+		i++
+		o.Cluster.NoAdvertise = true
+		if routes == nil {
+			for range n {
+				var from []*testkit.Proxy
+				for _, r := range o.Routes {
+					from = append(from, testkit.NewProxy(t, r.Host))
+				}
+				routes = append(routes, from)
+			}
+		}
+		o.Routes = nil
+		for j, p := range routes[i] {
+			if j != i {
+				o.Routes = append(o.Routes, &url.URL{Scheme: "nats", Host: p.Addr()})
+			}
+		}
+		o.Cluster.Advertise = "127.0.0.1:1" // no server can bypass the proxies
+	})
+	return c, routes
+}
+
+// sever cuts the routes between server i and the others, or restores them.
+func sever(routes [][]*testkit.Proxy, i int, cut bool) {
+	for j := range routes {
+		if i != j {
+			routes[i][j].SetCut(cut)
+			routes[j][i].SetCut(cut)
+		}
+	}
+}
+
 func (c *natsCluster) urls() []string {
 	var urls []string
 	for _, s := range c.servers {
@@ -141,11 +196,11 @@ func (c *natsCluster) urls() []string {
 	return urls
 }
 
-// leader returns the server that leads a stream.
+// leader waits for the leader of a stream and returns it.
 func (c *natsCluster) leader(stream string) *natsServer {
 	c.t.Helper()
 	var leader *natsServer
-	eventually(c.t, "a leader of stream "+stream, func() bool {
+	testkit.Eventually(c.t, "a leader of stream "+stream, func() bool {
 		for _, s := range c.servers {
 			if s.s != nil && s.s.JetStreamIsStreamLeader("$G", stream) {
 				leader = s
@@ -157,41 +212,10 @@ func (c *natsCluster) leader(stream string) *natsServer {
 	return leader
 }
 
-// eventually waits until ok is true.
-func eventually(t testing.TB, what string, ok func() bool) {
+// eventuallyWithin waits for a condition that must hold within a documented time.
+func eventuallyWithin(t testing.TB, d time.Duration, what string, ok func() bool) {
 	t.Helper()
-	if !within(patience, ok) {
-		t.Fatalf("%s: not within %v", what, patience)
+	if !testkit.Within(d, ok) {
+		t.Fatalf("%s: not within %v", what, d)
 	}
 }
-
-// within waits for at most d until ok is true.
-func within(d time.Duration, ok func() bool) bool {
-	for deadline := time.Now().Add(d); !ok(); {
-		if time.Now().After(deadline) {
-			return false
-		}
-		time.Sleep(10 * time.Millisecond) // between two looks
-	}
-	return true
-}
-
-// open opens a backplane that the test closes. Its calls may take as long as a busy
-// machine needs, unless o says otherwise.
-func open(t testing.TB, o Options) *Backplane {
-	t.Helper()
-	if o.Wait == 0 {
-		o.Wait = patience
-	}
-	if o.Events.Error == nil {
-		o.Events.Error = func(event string, err error) { t.Logf("backplane: %s: %v", event, err) }
-	}
-	b, err := Open(o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
-}
-
-// withoutSync lets a server acknowledge what is not on its disk yet.
-func withoutSync(o *server.Options) { o.SyncAlways = false }
