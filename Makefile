@@ -1,11 +1,11 @@
-# Only Go is needed for "make build" and "make test". "make e2e" is for Debian:
-# it installs its clients with apt-get, npm, pip, Maven and Cargo.
+# "make build" and "make test" need only Go. "make e2e" needs Debian, and installs
+# its clients with apt-get, npm, pip, Maven and Cargo.
 
 FUZZTIME ?= 10s
 SOAK ?= 10m
 FAULTS ?= 10m
 ROUNDS ?= 100
-# Further flags for "go test", such as -v or -run=TestName.
+# More flags for "go test", such as -v or -run=TestName.
 GOTESTFLAGS ?=
 # Flags of bench/fanout, such as -rounds=1 or -targets=baseline,sse.
 FANOUTFLAGS ?=
@@ -27,12 +27,12 @@ bin/pubsub: FORCE
 test: ## Run the tests that need only Go
 	go test $(GOTESTFLAGS) ./...
 
-race: ## Run them with the race detector
+race: ## Run the same tests with the race detector
 	@.ci/need 'gcc libc6-dev' gcc --version
 	go test -race $(GOTESTFLAGS) ./...
 
-# "LONG_TESTS=1 make race" does the same with the race detector.
-long: ## Run them, and the long tests that they leave out
+# With the race detector: LONG_TESTS=1 make race
+long: ## Run all tests that need only Go, long ones included
 	LONG_TESTS=1 go test -timeout 30m $(GOTESTFLAGS) ./...
 
 check: gofmt vet staticcheck vulncheck ## Check formatting, vet, staticcheck, known vulnerabilities
@@ -75,7 +75,7 @@ test/e2e/python_modules/.installed: test/e2e/requirements.txt
 	/usr/bin/python3 -m pip install --quiet --root-user-action=ignore --upgrade --target $(@D) -r $<
 	@touch $@
 
-# The Java client of Paho is the only dependency: PahoClient.java needs no build.
+# PahoClient.java needs Paho's Java client, and no build.
 test/e2e/java_modules/.installed: Makefile
 	@.ci/need default-jdk-headless java --list-modules
 	@.ci/need maven mvn --version
@@ -87,26 +87,26 @@ rumqttc:
 	@.ci/need cargo cargo --version
 	cargo build --quiet --locked --manifest-path test/e2e/rumqttc/Cargo.toml --target-dir test/e2e/rumqttc/target
 
-bench: ## Run the benchmarks of the parts
+bench: ## Run the benchmarks of all packages
 	go test -run '^$$' -bench . -benchmem $(GOTESTFLAGS) ./...
 
-bench-fanout: ## Compare whole brokers, in ten minutes; FANOUTFLAGS makes it less
+bench-fanout: ## Compare brokers, in ten minutes, or less with FANOUTFLAGS
 	go run ./bench/fanout $(FANOUTFLAGS)
 
-bench-cluster: ## Measure ten nodes on NATS with 150,000 subscribers; CLUSTERFLAGS makes it less
+bench-cluster: ## Measure ten nodes on NATS with 150,000 subscribers, or less with CLUSTERFLAGS
 	go run ./bench/cluster $(CLUSTERFLAGS)
 
-soak: bin/pubsub ## Have 5,000 subscribers come, go and stall for SOAK (10m), and check
+soak: bin/pubsub ## Check deliveries to 5,000 subscribers that come, go and stall, for SOAK (10m)
 	go run ./test/soak -binary bin/pubsub -duration $(SOAK)
 
-faults: ## Inject faults into a cluster of processes for FAULTS (10m), and check
+faults: ## Check deliveries of a cluster under injected faults, for FAULTS (10m)
 	go test -count=1 -v -timeout 0 $(GOTESTFLAGS) ./test/fault -run TestFaults -faults.duration $(FAULTS)
 
-attack: ## Flood a broker with connections and kill it, ROUNDS times (100), and check
+attack: ## Check a broker that is flooded with connections and killed, ROUNDS times (100)
 	go test -count=1 -v -timeout 0 $(GOTESTFLAGS) ./test/attack -run TestAttack -attack.rounds $(ROUNDS)
 
-ci: ## Run the gate that every change has to pass
+ci: ## Run the gate that every change must pass
 	.ci/run
 
-clean: ## Remove what was built and installed here
+clean: ## Remove everything built or installed here
 	rm -rf bin test/e2e/node_modules test/e2e/python_modules test/e2e/java_modules test/e2e/rumqttc/target

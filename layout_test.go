@@ -47,7 +47,7 @@ var layout = map[string]struct {
 	},
 	"internal/client": {
 		level:   2,
-		ours:    []string{"internal/mqtt", "internal/sse", "internal/ws"},
+		ours:    []string{"internal/mqtt"},
 		foreign: []string{"github.com/coder/websocket"},
 	},
 	"internal/conn": {level: 2, ours: []string{"internal/hub", "internal/park"}},
@@ -64,8 +64,8 @@ var layout = map[string]struct {
 	},
 	"cmd/pubsub": {
 		level: 5,
-		ours: []string{"internal/app", "internal/backplane/local", "internal/backplane/nats", "internal/client", "internal/config",
-			"internal/token", "internal/transfer"},
+		ours: []string{"internal/app", "internal/backplane/nats", "internal/client", "internal/config", "internal/token",
+			"internal/transfer"},
 		foreign: []string{"github.com/alecthomas/kong", "golang.org/x/sys"},
 	},
 
@@ -79,9 +79,8 @@ var layout = map[string]struct {
 		foreign: []string{"github.com/nats-io/nats-server/v2"},
 	},
 	"bench/fanout": {
-		level:   6,
-		ours:    []string{"bench/internal/load", "bench/internal/report", "bench/process", "internal/mqtt", "internal/token"},
-		foreign: []string{"golang.org/x/sys"},
+		level: 6,
+		ours:  []string{"bench/internal/load", "bench/internal/report", "bench/process", "internal/mqtt", "internal/token"},
 	},
 	"test/attack": {level: 6},
 	"test/e2e":    {level: 6},
@@ -192,6 +191,17 @@ func TestLayout(t *testing.T) {
 	for _, dir := range slices.Sorted(maps.Keys(layout)) {
 		if found[dir] == nil {
 			t.Errorf("%s: in the layout, but the package does not exist", dir)
+			continue
+		}
+		for _, o := range layout[dir].ours {
+			if _, ok := found[dir].imports[module+"/"+o]; !ok {
+				t.Errorf("%s: the layout allows %s, which is not imported", dir, o)
+			}
+		}
+		for _, m := range layout[dir].foreign {
+			if !slices.ContainsFunc(slices.Collect(maps.Keys(found[dir].imports)), func(i string) bool { return within(i, m) }) {
+				t.Errorf("%s: the layout allows %s, which is not imported", dir, m)
+			}
 		}
 		for _, o := range layout[dir].ours {
 			if low, ok := layout[o]; !ok || low.level >= layout[dir].level {
@@ -220,22 +230,44 @@ func allowed(imported, dir string, ours, foreign []string) bool {
 	if first, _, _ := strings.Cut(imported, "/"); !strings.Contains(first, ".") {
 		return imported != "C" // the standard library
 	}
-	return slices.ContainsFunc(foreign, func(m string) bool {
-		return imported == m || strings.HasPrefix(imported, m+"/")
-	})
+	return slices.ContainsFunc(foreign, func(m string) bool { return within(imported, m) })
 }
 
-// The table in ARCHITECTURE.md lists the packages of the product, and no others.
+// within reports whether a package belongs to a module.
+func within(imported, module string) bool {
+	return imported == module || strings.HasPrefix(imported, module+"/")
+}
+
+// The table in ARCHITECTURE.md lists the packages of the product and their imports of this
+// module. It names a package by the last element of its path.
 func TestArchitectureListsEveryPackage(t *testing.T) {
+	found := packages(t)
+	row := regexp.MustCompile("(?m)^\\| \\[`([^`]+)`\\]\\([^)]+\\) \\|[^|]*\\| ([^|]*) \\|")
 	listed := map[string]bool{}
-	for _, m := range regexp.MustCompile("(?m)^\\| \\[`([^`]+)`\\]").FindAllStringSubmatch(readDoc(t, "ARCHITECTURE.md"), -1) {
+	for _, m := range row.FindAllStringSubmatch(readDoc(t, "ARCHITECTURE.md"), -1) {
 		dir := m[1]
 		if dir == module {
 			dir = "."
 		}
 		listed[dir] = true
-		if _, ok := layout[dir]; !ok {
+		if _, ok := layout[dir]; !ok || found[dir] == nil {
 			t.Errorf("ARCHITECTURE.md lists %s, which is not in the layout", m[1])
+			continue
+		}
+		var imports []string
+		for imported := range found[dir].imports {
+			if imported == module || strings.HasPrefix(imported, module+"/") {
+				imports = append(imports, path.Base(imported))
+			}
+		}
+		want := strings.Split(m[2], ", ")
+		if m[2] == "none" {
+			want = nil
+		}
+		slices.Sort(imports)
+		slices.Sort(want)
+		if !slices.Equal(imports, want) {
+			t.Errorf("ARCHITECTURE.md says that %s imports %q, but it imports %q", m[1], want, imports)
 		}
 	}
 	for _, dir := range slices.Sorted(maps.Keys(layout)) {

@@ -22,7 +22,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// service is what the tests read of a service of compose.yaml.
+// service is the part of a service in compose.yaml that the tests read.
 type service struct {
 	Image       string
 	Entrypoint  []string
@@ -35,7 +35,7 @@ type service struct {
 	Grace       time.Duration `yaml:"stop_grace_period"`
 }
 
-// dotenv are the variables that docs/cluster.md has people set.
+// dotenv has the variables that users set according to docs/cluster.md.
 var dotenv = map[string]string{
 	"NODE_PASSWORD":     nodePassword,
 	"OPERATOR_PASSWORD": operatorPassword,
@@ -45,7 +45,7 @@ var dotenv = map[string]string{
 
 var variable = regexp.MustCompile(`\$\{([A-Z_]+)(:\?[^}]*)?\}`)
 
-// interpolated returns compose.yaml with dotenv in the places of its variables.
+// interpolated returns the services of compose.yaml with the variables of dotenv.
 func interpolated(t *testing.T) map[string]*service {
 	t.Helper()
 	data, err := os.ReadFile("compose.yaml")
@@ -55,7 +55,7 @@ func interpolated(t *testing.T) map[string]*service {
 	text := variable.ReplaceAllStringFunc(string(data), func(v string) string {
 		value, ok := dotenv[variable.FindStringSubmatch(v)[1]]
 		if !ok {
-			t.Errorf("compose.yaml wants %s, which nobody is told to set", v)
+			t.Errorf("compose.yaml uses %s, which docs/cluster.md does not mention", v)
 		}
 		return value
 	})
@@ -70,7 +70,7 @@ func interpolated(t *testing.T) map[string]*service {
 		for _, v := range s.Volumes {
 			from, _, _ := strings.Cut(v, ":")
 			if _, ok := file.Volumes[from]; !ok && !exists(from) {
-				t.Errorf("%s mounts %s, which is no volume and no directory", name, from)
+				t.Errorf("%s mounts %s, which is neither a volume nor a directory", name, from)
 			}
 		}
 	}
@@ -82,8 +82,8 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// The services of compose.yaml, run in this process with just the variables that
-// it gives them, are one broker.
+// TestCompose runs the services of compose.yaml in this process, with only the variables that it
+// sets, and checks that they form one broker.
 func TestCompose(t *testing.T) {
 	services := interpolated(t)
 	names := []string{"nats-1", "nats-2", "nats-3", "pubsub-1", "pubsub-2", "pubsub-3"}
@@ -105,7 +105,7 @@ func TestCompose(t *testing.T) {
 		}
 	}
 
-	addresses := map[string]string{} // of what is called so in compose.yaml
+	addresses := map[string]string{} // by their names in compose.yaml
 	for _, name := range names[:3] {
 		addresses[name+":6222"] = fmt.Sprint("127.0.0.1:", freePort(t))
 	}
@@ -125,7 +125,7 @@ func TestCompose(t *testing.T) {
 		s.Environment["ROUTES"] = replaced(s.Environment["ROUTES"], addresses)
 		o := load(t, "nats/nats.conf", s.Environment)
 		if o.StoreDir != "/data" {
-			t.Errorf("the volumes are at /data, and nats.conf has %s", o.StoreDir)
+			t.Errorf("the volumes are at /data, but nats.conf has %s", o.StoreDir)
 		}
 		host, port, _ := net.SplitHostPort(addresses[name+":6222"])
 		o.Cluster.Host = host
@@ -150,22 +150,20 @@ func TestCompose(t *testing.T) {
 		urls = append(urls, runNode(t, name, s, addresses))
 	}
 	for _, u := range urls {
-		body := fmt.Sprint("by way of ", u)
+		body := fmt.Sprint("published at ", u)
 		if status := publish(t, u, body); status != http.StatusOK {
 			t.Fatalf("publishing at %s: status %d", u, status)
 		}
 		for _, other := range urls {
 			if got := newest(t, other); got != body {
-				t.Errorf("what was published at %s is %q at %s", u, got, other)
+				t.Errorf("the message published at %s is %q at %s", u, got, other)
 			}
 		}
 	}
-	for _, line := range v.all() {
-		t.Errorf("a permission is missing: %s", line)
-	}
+	v.check(t)
 }
 
-// replaced returns s with the addresses of this machine.
+// replaced returns s with the addresses of the tests.
 func replaced(s string, addresses map[string]string) string {
 	for name, address := range addresses {
 		s = strings.ReplaceAll(s, name, address)
@@ -173,7 +171,7 @@ func replaced(s string, addresses map[string]string) string {
 	return s
 }
 
-// checkNATS checks what the process of a NATS server is, but for its environment.
+// checkNATS checks the service of a NATS server, without its environment.
 func checkNATS(t *testing.T, name string, s *service) {
 	t.Helper()
 	info, ok := debug.ReadBuildInfo()
@@ -183,7 +181,7 @@ func checkNATS(t *testing.T, name string, s *service) {
 	for _, m := range info.Deps {
 		if m.Path == "github.com/nats-io/nats-server/v2" {
 			if want := "nats:" + strings.TrimPrefix(m.Version, "v") + "-alpine"; s.Image != want {
-				t.Errorf("%s is image %s, and tested is %s", name, s.Image, want)
+				t.Errorf("%s has image %s, but %s is tested", name, s.Image, want)
 			}
 		}
 	}
@@ -195,20 +193,20 @@ func checkNATS(t *testing.T, name string, s *service) {
 	}
 }
 
-// runNode runs the broker as its service says until the test is over, and returns
-// its address.
+// runNode runs a node with the settings of its service until the end of the test, and returns
+// its URL.
 func runNode(t *testing.T, name string, s *service, addresses map[string]string) string {
 	t.Helper()
 	var environ []string
 	for key, value := range s.Environment {
 		environ = append(environ, key+"="+replaced(value, addresses))
 	}
-	cfg, warnings, err := config.Load(config.Inputs{Environ: environ})
-	if err != nil || len(warnings) > 0 {
-		t.Fatalf("%s: %v, %q", name, err, warnings)
+	cfg, unknown, err := config.Load(config.Inputs{Environ: environ})
+	if err != nil || len(unknown) > 0 {
+		t.Fatalf("%s: %v, unknown variables %v", name, err, unknown)
 	}
 	checkGrace(t, name, s.Grace, cfg)
-	// Each is at the same ports, which here are of one machine.
+	// All nodes have the same ports, which would conflict on one machine.
 	if cfg.Listen != ":7676" || cfg.OpsListen != ":7677" {
 		t.Errorf("%s listens at %s and %s", name, cfg.Listen, cfg.OpsListen)
 	}
@@ -239,19 +237,19 @@ func runNode(t *testing.T, name string, s *service, addresses map[string]string)
 	return ""
 }
 
-// checkGrace checks that a node is not killed while it drains. The last requests
-// have five seconds of their own.
+// checkGrace checks that a node is not killed while it drains, including five seconds for
+// pending requests.
 func checkGrace(t *testing.T, what string, grace time.Duration, cfg *config.Config) {
 	t.Helper()
 	if least := cfg.DrainTimeout + 5*time.Second; grace <= least {
-		t.Errorf("%s is killed after %v; to drain takes up to %v", what, grace, least)
+		t.Errorf("%s is killed after %v, but draining takes up to %v", what, grace, least)
 	}
 }
 
-// publish publishes a retained message, again while the cluster is not ready yet.
+// publish publishes a retained message, and repeats that until the cluster is ready.
 func publish(t *testing.T, u, body string) (status int) {
 	t.Helper()
-	eventually(t, "an answer that is no 503", func() bool {
+	eventually(t, "an answer other than 503", func() bool {
 		status = post(t, u, body)
 		return status != http.StatusServiceUnavailable
 	})
@@ -279,7 +277,7 @@ func do(t *testing.T, r *http.Request) *http.Response {
 	return response
 }
 
-// newest returns what a new subscriber gets first.
+// newest returns the first message of a new subscriber.
 func newest(t *testing.T, u string) string {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), "GET", u+"/events?topic=t&durable=true", nil)
@@ -294,5 +292,5 @@ func newest(t *testing.T, u string) string {
 			return data
 		}
 	}
-	return fmt.Sprint("nothing: ", lines.Err())
+	return fmt.Sprint("no message: ", lines.Err())
 }

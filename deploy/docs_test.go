@@ -33,13 +33,14 @@ func read(t *testing.T, path string) string {
 	return string(data)
 }
 
-// docs/cluster.md explains all settings of a cluster, and no others.
+// TestSettingsExplained checks that docs/cluster.md explains all settings of a cluster and no
+// others.
 func TestSettingsExplained(t *testing.T) {
 	page := clusterPage(t)
 	_, table, _ := strings.Cut(page, "\n## Settings\n")
 	table, _, ok := strings.Cut(table, "\n## ")
 	if !ok {
-		t.Fatal("docs/cluster.md has no settings")
+		t.Fatal("docs/cluster.md has no section Settings")
 	}
 	missing := map[string]bool{}
 	for _, s := range config.Settings() {
@@ -48,11 +49,11 @@ func TestSettingsExplained(t *testing.T) {
 		}
 	}
 	if len(missing) < 10 {
-		t.Fatalf("%d settings of a cluster: too few to be true", len(missing))
+		t.Fatalf("only %d settings of a cluster", len(missing))
 	}
 	for _, m := range regexp.MustCompile("`(nats(?:-[a-z]+)*)`").FindAllStringSubmatch(table, -1) {
 		if !missing[m[1]] {
-			t.Errorf("docs/cluster.md explains %s, which is no setting, or twice", m[1])
+			t.Errorf("docs/cluster.md explains %s, which is not a setting, or explains it twice", m[1])
 		}
 		delete(missing, m[1])
 	}
@@ -61,8 +62,7 @@ func TestSettingsExplained(t *testing.T) {
 	}
 }
 
-// The block for TLS, put where docs/cluster.md says, has servers and nodes speak TLS
-// and nothing else.
+// TestTLS checks that servers and nodes speak only TLS with the block for TLS in docs/cluster.md.
 func TestTLS(t *testing.T) {
 	_, block, ok := strings.Cut(clusterPage(t), "<!-- deploy: tls -->\n```\n")
 	block, _, closed := strings.Cut(block, "```")
@@ -102,12 +102,12 @@ func TestTLS(t *testing.T) {
 		"without a certificate": func(o *backplane.Options) { o.CertFile, o.KeyFile = "", "" },
 	} {
 		if err := put(tls(func(o *backplane.Options) { change(o); o.Wait = time.Second })); err == nil {
-			t.Errorf("%s: it works", name)
+			t.Errorf("%s: the node connects", name)
 		}
 	}
 }
 
-// writeCertificates writes an authority, and a certificate of 127.0.0.1 for servers
+// writeCertificates writes a certificate authority, and a certificate of 127.0.0.1 for servers
 // and clients.
 func writeCertificates(t *testing.T, dir string) {
 	t.Helper()
@@ -141,7 +141,7 @@ func writeCertificates(t *testing.T, dir string) {
 	write(t, dir, "server.key", string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})))
 }
 
-// write writes a file into dir.
+// write creates a file in dir and returns its path.
 func write(t *testing.T, dir, name, content string) (path string) {
 	t.Helper()
 	path = filepath.Join(dir, name)

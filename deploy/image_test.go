@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// What Dockerfile builds runs where there is nothing else: no library, no loader.
+// TestImage checks that the binary of Dockerfile runs without any library or loader.
 func TestImage(t *testing.T) {
 	data, err := os.ReadFile("Dockerfile")
 	if err != nil {
@@ -27,10 +27,10 @@ func TestImage(t *testing.T) {
 		}
 	}
 	if !strings.Contains(build, " -o /out/pubsub ") {
-		t.Fatalf("Dockerfile builds by %q", build)
+		t.Fatalf("Dockerfile builds with %q", build)
 	}
 	if release == "" || !strings.HasPrefix(runtime.Version()+".", "go"+release+".") {
-		t.Errorf("Dockerfile builds with Go %s, and tested is %s", release, runtime.Version())
+		t.Errorf("Dockerfile builds with Go %s, but %s is tested", release, runtime.Version())
 	}
 	binary := filepath.Join(t.TempDir(), "pubsub")
 	sh := exec.CommandContext(t.Context(), "sh", "-c", strings.Replace(build, "/out/pubsub", binary, 1))

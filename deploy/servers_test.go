@@ -1,5 +1,5 @@
-// Package deploy holds tests only: the files of this directory, and what
-// docs/cluster.md says about them, are tried on real NATS servers in this process.
+// Package deploy contains only tests. They use the files of this directory, and the
+// instructions of docs/cluster.md, with real NATS servers in this process.
 package deploy
 
 import (
@@ -23,33 +23,32 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// patience is how long a test waits for what must happen.
+// patience is how long a test waits for an event that must occur.
 const patience = 60 * time.Second
 
-// The passwords of the tests hold what a careless reader of the files would trip
-// over.
+// The passwords of the tests contain characters that configuration files misread without
+// quotes.
 const (
 	nodePassword     = `12345`
 	operatorPassword = `7e5/+=$x`
 	routePassword    = `r0ute`
 )
 
-// quoted are the variables of nats.conf but for what a server is called and where
-// the others are.
+// quoted are the variables of nats.conf that are equal for all servers.
 var quoted = map[string]string{
 	"NODE_PASSWORD":     `"` + nodePassword + `"`,
 	"OPERATOR_PASSWORD": `"` + operatorPassword + `"`,
 	"ROUTE_PASSWORD":    `"` + routePassword + `"`,
 }
 
-// variables are those of a server.
+// variables returns the variables of nats.conf for a server.
 func variables(name string, routes ...string) map[string]string {
 	vars := maps.Clone(quoted)
 	vars["SERVER_NAME"], vars["ROUTES"] = name, "["+strings.Join(routes, ", ")+"]"
 	return vars
 }
 
-var environment sync.Mutex // held while a file is read with variables of its own
+var environment sync.Mutex // held while a file is read with its own variables
 
 // load reads the configuration of a NATS server as the server itself does, with
 // vars in its environment.
@@ -68,7 +67,7 @@ func load(t testing.TB, file string, vars map[string]string) *server.Options {
 	return o
 }
 
-// freePort returns a port that nobody listens on.
+// freePort returns an unused port.
 func freePort(t testing.TB) int {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -85,8 +84,8 @@ type cluster struct {
 	*violations
 }
 
-// newCluster starts three servers that are as file says but for their ports, which
-// are free ones, their files, which are temporary, and change.
+// newCluster starts three servers with the configuration in file, except for free ports,
+// temporary directories and change, which may be nil.
 func newCluster(t testing.TB, file string, change func(*server.Options)) *cluster {
 	t.Helper()
 	c := &cluster{violations: newViolations()}
@@ -116,7 +115,7 @@ func newCluster(t testing.TB, file string, change func(*server.Options)) *cluste
 	return c
 }
 
-// newServer starts a server alone, with the accounts of file, a nats.conf.
+// newServer starts a single server with the accounts of file, which is a nats.conf.
 func newServer(t testing.TB, file string, vars map[string]string, change func(*server.Options)) (*server.Server, *violations) {
 	t.Helper()
 	o := load(t, file, vars)
@@ -129,7 +128,7 @@ func newServer(t testing.TB, file string, vars map[string]string, change func(*s
 	return start(t, o, v), v
 }
 
-// start starts a server on a free port of its own, with temporary files.
+// start starts a server on a free port, with a temporary directory.
 func start(t testing.TB, o *server.Options, v *violations) *server.Server {
 	t.Helper()
 	o.Host, o.Port, o.HTTPPort = "127.0.0.1", freePort(t), 0
@@ -146,17 +145,17 @@ func start(t testing.TB, o *server.Options, v *violations) *server.Server {
 		s.WaitForShutdown()
 	})
 	if !s.ReadyForConnections(patience) {
-		t.Fatal("the NATS server does not start")
+		t.Fatal("the NATS server did not start")
 	}
 	return s
 }
 
-// url returns the address of a server.
+// url returns the URL of a server.
 func url(s *server.Server) string {
 	return "nats://127.0.0.1:" + strconv.Itoa(s.Addr().(*net.TCPAddr).Port)
 }
 
-// operator connects to s as a person with the nats command would.
+// operator connects to s as the operator, whom nothing is forbidden.
 func operator(t testing.TB, s *server.Server) *natsgo.Conn {
 	t.Helper()
 	return connect(t, s, "operator", operatorPassword)
@@ -172,7 +171,7 @@ func connect(t testing.TB, s *server.Server, user, password string) *natsgo.Conn
 	return nc
 }
 
-// nodeOptions are those of a node that connects to s.
+// nodeOptions returns the options of a node that connects to s.
 func nodeOptions(t testing.TB, s *server.Server) backplane.Options {
 	return backplane.Options{
 		URLs: []string{url(s)}, User: "node", Password: nodePassword,
@@ -180,10 +179,9 @@ func nodeOptions(t testing.TB, s *server.Server) backplane.Options {
 	}
 }
 
-// violations are the permissions that servers have found missing. It is their
-// logger.
+// violations collects the violations of permissions from the log of servers.
 type violations struct {
-	first chan struct{} // closed when there is one
+	first chan struct{} // closed at the first violation
 
 	mu    sync.Mutex
 	lines []string // guarded by mu
@@ -208,6 +206,14 @@ func (v *violations) all() []string {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return append([]string(nil), v.lines...)
+}
+
+// check reports all violations as errors of the test.
+func (v *violations) check(t testing.TB) {
+	t.Helper()
+	for _, line := range v.all() {
+		t.Errorf("missing permission: %s", line)
+	}
 }
 
 func (*violations) Noticef(string, ...any) {}

@@ -16,7 +16,7 @@ import (
 	"pubsub/internal/config"
 )
 
-// unit returns the settings of pubsub.service, each with all its values.
+// unit returns the settings of pubsub.service with their values.
 func unit(t *testing.T) map[string][]string {
 	t.Helper()
 	data, err := os.ReadFile("systemd/pubsub.service")
@@ -31,15 +31,15 @@ func unit(t *testing.T) map[string][]string {
 		}
 		key, value, ok := strings.Cut(line, "=")
 		if !ok {
-			t.Fatalf("pubsub.service: %q is no setting", line)
+			t.Fatalf("pubsub.service: %q is not a setting", line)
 		}
 		found[key] = append(found[key], value)
 	}
 	return found
 }
 
-// The broker understands the command of pubsub.service, with the files that stand
-// beside it, and gets its secrets from the credentials, and only from there.
+// TestUnit checks that the broker accepts the command line of pubsub.service with the file
+// pubsub.yaml, and that its secrets come only from the credentials.
 func TestUnit(t *testing.T) {
 	u := unit(t)
 	credentials := t.TempDir()
@@ -76,9 +76,9 @@ func TestUnit(t *testing.T) {
 		}
 		in.Flags = append(in.Flags, config.Flag{Name: name, Value: value})
 	}
-	cfg, warnings, err := config.Load(in)
-	if err != nil || len(warnings) > 0 {
-		t.Fatalf("%v, %q", err, warnings)
+	cfg, unknown, err := config.Load(in)
+	if err != nil || len(unknown) > 0 {
+		t.Fatalf("%v, unknown variables %v", err, unknown)
 	}
 	if len(cfg.NATS) != 3 || cfg.NATSUser != "node" || string(cfg.NATSPassword) != nodePassword || string(cfg.AdminToken) != "4dm1n" {
 		t.Errorf("the settings are %v", cfg)
@@ -92,17 +92,17 @@ func TestUnit(t *testing.T) {
 		for _, value := range u[key] {
 			for name, secret := range secrets {
 				if strings.Contains(value, secret) {
-					t.Errorf("%s holds the secret %s", key, name)
+					t.Errorf("%s contains the secret %s", key, name)
 				}
 			}
 		}
 	}
 }
 
-// deaths are the ways in which Go's runtime ends a process.
+// deaths are ways in which the Go runtime ends a process.
 var deaths = map[string]func(){
 	"panic": func() {
-		go func() { panic("out of luck") }()
+		go func() { panic("test") }()
 		select {}
 	},
 	"fatal error": func() {
@@ -126,11 +126,11 @@ var deaths = map[string]func(){
 	},
 }
 
-// death is the environment variable that makes a run of this test die.
+// death is the environment variable that makes a run of TestUnitRestarts die.
 const death = "PUBSUB_TEST_DEATH"
 
-// systemd restarts a broker that has died, whatever the cause: Go's runtime ends a
-// process with the same status as wrong settings.
+// TestUnitRestarts checks that systemd restarts a broker that has died for any reason. The Go
+// runtime ends a process with the same status as wrong settings do.
 func TestUnitRestarts(t *testing.T) {
 	if die := deaths[os.Getenv(death)]; die != nil {
 		die()
@@ -143,22 +143,21 @@ func TestUnitRestarts(t *testing.T) {
 			out, err := cmd.CombinedOutput()
 			exit := (*exec.ExitError)(nil)
 			if !errors.As(err, &exit) {
-				t.Fatalf("it lives: %v\n%s", err, out)
+				t.Fatalf("the process did not die: %v\n%s", err, out)
 			}
 			checkRestart(t, u, exit.ProcessState)
 		})
 	}
 }
 
-// checkRestart checks that systemd restarts a service that has ended with that state,
-// however often.
+// checkRestart checks that systemd always restarts a service that ended with state.
 func checkRestart(t *testing.T, u map[string][]string, state *os.ProcessState) {
 	t.Helper()
 	if !slices.Equal(u["Restart"], []string{"always"}) {
 		t.Errorf("Restart=%q", u["Restart"])
 	}
 	if !slices.Equal(u["StartLimitIntervalSec"], []string{"0"}) {
-		t.Errorf("StartLimitIntervalSec=%q: systemd gives up after some starts", u["StartLimitIntervalSec"])
+		t.Errorf("StartLimitIntervalSec=%q: systemd stops restarting after a few starts", u["StartLimitIntervalSec"])
 	}
 	ended := strconv.Itoa(state.ExitCode())
 	if ws := state.Sys().(syscall.WaitStatus); ws.Signaled() {
@@ -167,7 +166,7 @@ func checkRestart(t *testing.T, u map[string][]string, state *os.ProcessState) {
 	for _, value := range u["RestartPreventExitStatus"] {
 		for _, status := range strings.Fields(value) {
 			if status == ended || strings.HasPrefix(status, "SIG") {
-				t.Errorf("ended with %s, which RestartPreventExitStatus=%s keeps down", ended, value)
+				t.Errorf("RestartPreventExitStatus=%s prevents a restart after %s", value, ended)
 			}
 		}
 	}

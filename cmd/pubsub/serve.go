@@ -21,7 +21,7 @@ type serveCmd struct {
 	settings []setting `kong:"-"`
 }
 
-// setting is a flag that is a setting, and the values that were given.
+// setting is the flag of a setting, with the values that were given.
 type setting struct {
 	name   string
 	values []string
@@ -45,14 +45,14 @@ Examples:
   PUBSUB_ADMIN_TOKEN=... pubsub serve --config pubsub.yaml`
 }
 
-// addSettings makes a flag of every setting.
+// addSettings adds a flag for every setting.
 func (c *serveCmd) addSettings(k *kong.Kong) error {
 	c.settings = settingFlags(childNamed(k.Model.Node, "serve"), config.Settings())
 	return nil
 }
 
-// settingFlags gives a command a flag for each of some settings. The values will
-// be in what it returns.
+// settingFlags adds a flag for each of the settings to a command. The parser stores the values
+// in the result.
 func settingFlags(n *kong.Node, some []config.Setting) []setting {
 	given := make([]setting, len(some))
 	for i, s := range some {
@@ -76,7 +76,7 @@ func settingFlags(n *kong.Node, some []config.Setting) []setting {
 	return given
 }
 
-// inputs returns where the settings of a command come from.
+// inputs returns the sources of the settings of a command.
 func inputs(p *process, all *cli, ctx *kong.Context, given []setting) config.Inputs {
 	in := config.Inputs{Environ: p.environ, Others: flagNames(ctx.Model.Node)}
 	if all.Config != "" {
@@ -90,27 +90,37 @@ func inputs(p *process, all *cli, ctx *kong.Context, given []setting) config.Inp
 	return in
 }
 
-// load returns the settings of in and prints the warnings.
+// load returns the settings of in and prints warnings.
 func load(p *process, in config.Inputs) (*config.Config, error) {
-	cfg, warnings, err := config.Load(in)
-	for _, w := range warnings {
-		fmt.Fprintln(p.stderr, "pubsub: warning:", w)
-	}
+	cfg, unknown, err := config.Load(in)
+	p.warn(unknown)
 	if err != nil {
 		return nil, &usageError{err}
 	}
 	return cfg, nil
 }
 
+// warn prints warnings of unknown variables.
+func (p *process) warn(unknown []config.UnknownVariable) {
+	for _, v := range unknown {
+		fmt.Fprintln(p.stderr, "pubsub: warning:", v)
+	}
+}
+
 // Run runs the broker until a signal ends it.
 func (c *serveCmd) Run(p *process, all *cli, ctx *kong.Context) error {
-	// A broker must neither hang nor fail to stop because nobody reads its output.
+	// A broker must neither hang nor fail to stop if its output is not read.
 	out := app.NewOutput(p.stderr)
 	p.stderr, p.flush = out, out.Flush
 	in := inputs(p, all, ctx, c.settings)
-	cfg, err := load(p, in)
+	cfg, unknown, err := config.Load(in)
 	if err != nil {
-		return err
+		p.warn(unknown)
+		return &usageError{err}
+	}
+	log := app.NewLogger(out, cfg)
+	for _, v := range unknown {
+		log.Warn("unknown environment variable ignored", "variable", v.Name, "nearest_setting", v.Nearest)
 	}
 
 	restrictUmask()
@@ -126,12 +136,12 @@ func (c *serveCmd) Run(p *process, all *cli, ctx *kong.Context) error {
 			case s == syscall.SIGHUP:
 				select {
 				case reload <- struct{}{}:
-				default: // one is asked for already
+				default: // a reload is pending already
 				}
 			case running.Err() == nil:
 				cancel()
 			default:
-				fmt.Fprintln(p.stderr, "pubsub: a second signal: stopped at once")
+				log.Warn("exiting at once", "reason", "second signal")
 				p.flush()
 				os.Exit(statusFailed)
 			}
@@ -143,12 +153,12 @@ func (c *serveCmd) Run(p *process, all *cli, ctx *kong.Context) error {
 		<-handled
 		cancel()
 	}()
-	// One processor more than there are shards: while those have work for all of
-	// them, the runtime looks at the network every 10 ms only.
+	// Use one processor more than shards. Otherwise the runtime would poll the network only
+	// every 10 ms while all shards are busy.
 	shards := runtime.GOMAXPROCS(0)
 	runtime.GOMAXPROCS(shards + 1)
 	return adviseServe(app.Run(running, cfg, app.Options{
-		Stdout: p.stdout, Stderr: p.stderr, Version: buildVersion(), Shards: shards, Reload: reload,
+		Stdout: p.stdout, Stderr: p.stderr, Log: log, Version: buildVersion(), Shards: shards, Reload: reload,
 		ConfigReload: func() (*config.Config, error) {
 			again := in
 			again.Reload = true
@@ -158,8 +168,7 @@ func (c *serveCmd) Run(p *process, all *cli, ctx *kong.Context) error {
 	}))
 }
 
-// adviseServe adds to the error of a broker whether it is wrong use, and what to do
-// next.
+// adviseServe marks an error of wrong settings as wrong use, and adds a hint to others.
 func adviseServe(err error) error {
 	var problem *config.Problem
 	switch {

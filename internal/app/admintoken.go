@@ -12,24 +12,25 @@ import (
 	"pubsub/internal/config"
 )
 
-// adminTokenFile is where the admin token is kept that nobody gave, in the data
-// directory.
+// adminTokenFile is the file in the data directory with an admin token that the broker has
+// created.
 const adminTokenFile = "admin-token"
 
-// adminToken returns the admin token: the one that was given, else the one kept
-// in the data directory, which is made if it is not there. In memory one is made
-// for the run, and printed. In a cluster none is made, for all nodes must have the
-// same; the error is a [*config.Problem].
-func (n *node) adminToken() (string, error) {
-	if n.cfg.AdminToken != "" {
-		return string(n.cfg.AdminToken), nil
+// requireAdminToken returns a [*config.Problem] if the settings of a node of a cluster have no
+// admin token. No node can create one, because all nodes need the same one.
+func (n *node) requireAdminToken() error {
+	if !n.clustered() || !n.cfg.Admin || n.cfg.AdminToken != "" {
+		return nil
 	}
-	if n.clustered() {
-		if !n.cfg.Admin {
-			return "", nil // nobody is an administrator on this node
-		}
-		return "", &config.Problem{Name: "admin-token", Text: "admin-token is missing, which all nodes of a cluster must be given, the same; " +
-			"set $" + config.Variable("admin-token") + " or admin-token-file, or admin to false"}
+	return &config.Problem{Name: "admin-token", Text: "admin-token is missing, and all nodes of a cluster need the same one; " +
+		"set $" + config.Variable("admin-token") + " or admin-token-file, or set admin to false"}
+}
+
+// adminToken returns the admin token. If the settings have none, it is the one in the data
+// directory, which is created if it is missing. A broker in memory creates and prints one.
+func (n *node) adminToken() (string, error) {
+	if n.cfg.AdminToken != "" || n.clustered() {
+		return string(n.cfg.AdminToken), nil
 	}
 	if n.cfg.InMemory {
 		token := rand.Text()
@@ -39,32 +40,32 @@ func (n *node) adminToken() (string, error) {
 	path := filepath.Join(string(n.cfg.DataDir), adminTokenFile)
 	switch token, err := config.ReadToken(path); {
 	case err == nil:
-		n.warnOfReaders(path)
+		n.checkTokenMode(path)
 		return token, nil
 	case !errors.Is(err, fs.ErrNotExist):
-		return "", fmt.Errorf("%s %w: delete it to have a new one made", path, err)
+		return "", fmt.Errorf("%s %w; delete the file to have a new token created", path, err)
 	}
 	token := rand.Text()
 	if err := writeNew(path, token+"\n"); err != nil {
-		return "", fmt.Errorf("cannot keep a new admin token: %w", err)
+		return "", fmt.Errorf("cannot save a new admin token: %w", err)
 	}
-	n.log.Info("admin token made", "file", path)
+	n.log.Info("admin token created", "file", path)
 	return token, nil
 }
 
-// warnOfReaders says so if others than its owner can read the file of the admin
-// token. That is no reason to end: whoever let them may have meant it.
-func (n *node) warnOfReaders(path string) {
+// checkTokenMode logs a warning if users other than its owner can read the file of the admin
+// token. The broker starts anyway, because that may be intended.
+func (n *node) checkTokenMode(path string) {
 	if runtime.GOOS == "windows" {
-		return // where the mode says nothing of them
+		return // there the mode does not tell
 	}
 	if fi, err := os.Stat(path); err == nil && fi.Mode().Perm()&0o077 != 0 {
 		n.log.Warn("admin token file readable by others", "file", path, "mode", fi.Mode().Perm().String(),
-			"advice", "chmod 600 the file, and delete it to have a new token made if others may have read it")
+			"advice", "run chmod 600 on the file; if others may have read it, delete it to have a new token created")
 	}
 }
 
-// writeNew makes a file that only its owner can read: whole, or not at all.
+// writeNew writes a file that only its owner can read, whole or not at all.
 func writeNew(path, content string) error {
 	tmp := path + ".new"
 	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {

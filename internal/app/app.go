@@ -1,6 +1,5 @@
-// Package app builds a broker node from its settings, starts its parts in order
-// and stops them in the opposite one. It is where logs and metrics are made of
-// what the parts tell.
+// Package app builds a broker node from its settings, starts its parts in order and stops
+// them in reverse order. It turns the events of the parts into log lines and metrics.
 package app
 
 import (
@@ -23,57 +22,64 @@ import (
 	"pubsub/internal/server"
 )
 
-// Options are what Run needs beside the settings.
+// Options are the arguments of [Run] besides the settings.
 type Options struct {
-	// Stdout takes what a program reads: with dev, the token. Stderr takes logs
-	// and what a person reads. Run never waits for either: it writes through an
-	// [Output], which Stderr may already be.
+	// Stdout receives output for programs: with dev, the token. Stderr receives the log and
+	// output for people. Run never waits for either, because it writes through an [Output],
+	// which Stderr may already be.
 	Stdout, Stderr io.Writer
-	// Version is the release, for metrics.
+	// Log writes to Stderr. Default: NewLogger.
+	Log *Logger
+	// Version is the release, for the log and the metrics.
 	Version string
-	// Shards is how many of them deliver, and how many goroutines wait for events of
-	// parked connections. Default: GOMAXPROCS.
+	// Shards is the number of shards that deliver messages, and of goroutines that wait for
+	// events of parked connections. Default: GOMAXPROCS.
 	Shards int
-	// Listening, if not nil, is called once clients can connect, with the addresses
-	// that were bound; ops is nil if that listener is switched off. It must return
-	// soon.
+	// Listening, if not nil, is called when clients can connect, with the bound addresses.
+	// ops is nil if that listener is switched off. Listening must not block.
 	Listening func(public, ops net.Addr)
-	// Reload requests that the settings be read again. ConfigReload reads them, in a
-	// goroutine for which Run does not wait when it ends.
+	// Reload requests a reload of the settings. ConfigReload reads them, in a goroutine for
+	// which Run does not wait when it returns.
 	Reload       <-chan struct{}
 	ConfigReload func() (*config.Config, error)
 }
 
 const (
-	// readyTimeout bounds how long the embedded store may take to work after it has
-	// been opened.
+	// readyTimeout is the time limit for the embedded store to get ready after it is
+	// opened.
 	readyTimeout = 10 * time.Second
-	// clusterWait is how long a node of a cluster waits for NATS before it answers
-	// its clients all the same: that it is not ready, or that the backplane is
-	// unavailable.
+	// clusterWait is how long a node of a cluster waits for NATS before it serves clients
+	// anyway, with answers that the backplane is unavailable.
 	clusterWait = time.Second
 )
 
-// Run serves until ctx is done, then drains and returns nil. Its error says why
-// the broker could not start, or why it had to stop; it is a [*config.Problem] or a
-// [nats.ErrOptions] if that is a setting.
+// Run serves until ctx is done, then drains and returns nil. Its error is the reason why the
+// broker could not start or had to stop: a [*config.Problem] or [nats.ErrOptions] if it is a
+// setting.
 func Run(ctx context.Context, cfg *config.Config, o Options) error {
 	if cfg.Dev {
 		cfg = devConfig(cfg)
 	}
-	n := &node{cfg: cfg, o: o, out: NewOutput(o.Stderr), logLevel: new(slog.LevelVar), metrics: newMetrics(o.Version)}
+	n := &node{cfg: cfg, o: o, out: NewOutput(o.Stderr), metrics: newMetrics(o.Version)}
 	defer n.out.Flush()
-	n.log = newLogger(n.out, cfg, n.logLevel)
+	log := o.Log
+	if log == nil {
+		log = NewLogger(n.out, cfg)
+	}
+	n.log, n.logLevel = log.Logger, log.level
 	n.throttle = newThrottle(n.log)
 	n.metrics.observeOutput(n.out)
 
+	if err := n.requireAdminToken(); err != nil {
+		return err
+	}
 	if err := n.listen(); err != nil {
 		return err
 	}
 	defer n.closeListeners()
 	if err := n.openBackplane(ctx); err != nil {
 		if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
-			return nil // stopped before it had begun
+			return nil // stopped during the start
 		}
 		return err
 	}
@@ -95,7 +101,7 @@ func Run(ctx context.Context, cfg *config.Config, o Options) error {
 	return n.run(ctx)
 }
 
-// node is a broker node that runs.
+// node is a running broker node.
 type node struct {
 	// immutable once built
 	o         Options
@@ -108,18 +114,19 @@ type node struct {
 	hub       *hub.Hub
 	server    *server.Server
 	lot       *park.Lot    // nil if connections are not parked
-	rings     []*park.Ring // one for each shard of the hub; none if it is not to use them
+	rings     []*park.Ring // one for each shard of the hub; empty without io_uring
 	public    net.Listener
-	ops       net.Listener // nil if it is switched off
-	certs     *certificates
+	ops       net.Listener  // nil if it is switched off
+	certs     *certificates // nil without TLS
 
 	cfg *config.Config // owned by run's goroutine
 }
 
-// openLot makes the lot that holds connections, where there can be one.
+// openLot creates the lot that holds parked connections, if the settings and the system
+// permit it.
 func (n *node) openLot() error {
 	if n.cfg.Holder == "portable" || n.certs != nil {
-		return nil // TLS cannot be parked
+		return nil // TLS connections cannot be parked
 	}
 	lot, err := park.New(park.Options{
 		WriteTimeout: n.cfg.WriteTimeout, Pollers: n.o.Shards,
@@ -130,13 +137,14 @@ func (n *node) openLot() error {
 	case errors.Is(err, errors.ErrUnsupported):
 		return nil
 	case err != nil:
-		return fmt.Errorf("cannot park connections: %w: give --holder portable to do without", err)
+		return fmt.Errorf("cannot park connections: %w; --holder portable does without", err)
 	}
 	n.lot = lot
 	return nil
 }
 
-// openRings makes what messages are sent through, if that is wanted and can be.
+// openRings creates the rings through which the shards send messages, if the settings and the
+// kernel permit it.
 func (n *node) openRings() {
 	if n.cfg.IO != "uring" || n.lot == nil {
 		return
@@ -144,8 +152,8 @@ func (n *node) openRings() {
 	for range cmp.Or(n.o.Shards, runtime.GOMAXPROCS(0)) {
 		r, err := park.NewRing()
 		if err != nil {
-			n.log.Warn("io_uring unavailable", "error", err, "consequence", "messages are sent without it",
-				"advice", "it needs Linux 5.18, a container whose seccomp profile allows it, and sysctl kernel.io_uring_disabled=0")
+			n.log.Warn("io_uring unavailable", "error", err, "consequence", "messages are sent by epoll",
+				"advice", "use Linux 5.18 or later, allow io_uring in the seccomp profile of the container, and set sysctl kernel.io_uring_disabled=0")
 			n.closeRings()
 			return
 		}
@@ -175,7 +183,7 @@ func (n *node) build(adminToken string) {
 		Outboxes:         outboxes,
 		SubscriberBuffer: int(n.cfg.SubscriberBuffer),
 		BacklogMemory:    int64(n.cfg.BacklogMemory),
-		MaxEncodedSize:   server.WireSize,
+		MaxEncodedSize:   server.MaxEncodedSize,
 		FetchConcurrency: fetchAtOnce,
 	})
 	n.server = server.New(server.Options{
@@ -203,7 +211,7 @@ func (n *node) build(adminToken string) {
 		Events:           n.serverEvents(),
 		SocketEvents:     n.socketEvents(),
 	})
-	n.warnOfSockets(n.cfg)
+	n.checkDescriptors(n.cfg)
 	n.metrics.observeHub(n.hub)
 	n.metrics.observeSockets(n.server.Sockets())
 }
@@ -218,25 +226,25 @@ func limitsOf(cfg *config.Config) server.Limits {
 	}
 }
 
-// run starts the parts, waits, and stops them in the opposite order.
+// run starts the parts, waits, and stops them in reverse order.
 func (n *node) run(ctx context.Context) error {
-	// The parts outlive ctx: they end once the clients are gone.
+	// The parts outlive ctx: they end when the clients are gone.
 	parts, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	failed := make(chan error, 8)
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer stop() // before the wait
-	start := func(what string, f func() error) {
+	start := func(part string, f func() error) {
 		wg.Go(func() {
 			if err := f(); err != nil {
-				failed <- fmt.Errorf("%s: %w", what, err)
+				failed <- fmt.Errorf("%s: %w", part, err)
 			}
 		})
 	}
 
 	wg.Go(func() { n.hub.Run(parts) })
-	wg.Go(func() { returnMemory(parts) })
+	wg.Go(func() { trimHeap(parts) })
 	if n.lot != nil {
 		wg.Go(func() { n.lot.Run(parts) })
 	}
@@ -245,7 +253,7 @@ func (n *node) run(ctx context.Context) error {
 		return n.backplane.Run(parts, pubsub.Receiver{
 			Ready:   func() { close(ready) },
 			Deliver: n.hub.Deliver,
-			Control: n.server.Control, Rejoined: n.server.Rejoined,
+			Control: n.server.Control, Rejoined: n.server.CompareClaims,
 		})
 	})
 	start("server", func() error { return n.server.Run(parts) })
@@ -262,10 +270,9 @@ func (n *node) run(ctx context.Context) error {
 	start("listener", func() error { return n.serveHTTP(public) })
 	defer public.Close()
 
-	n.tellListening()
-	n.log.Info("listening", "address", n.public.Addr().String(), "tls", n.certs != nil, "store", n.storeName(), "version", n.o.Version)
+	n.reportListening()
 	if n.clustered() {
-		wg.Go(func() { n.tellReady(parts, ready) })
+		wg.Go(func() { n.logReady(parts, ready) })
 	}
 	if n.cfg.Dev {
 		if err := n.greet(parts); err != nil {
@@ -276,8 +283,7 @@ func (n *node) run(ctx context.Context) error {
 	err := n.wait(ctx, failed)
 	n.log.Info("draining", "timeout", n.cfg.DrainTimeout)
 	n.server.Drain(parts)
-	// Requests under way are answered, and the lasting connections of those that
-	// only publish closed.
+	// Pending requests are answered, and the kept-alive connections of publishers closed.
 	last, cancel := context.WithTimeout(parts, shutdownTimeout)
 	defer cancel()
 	n.server.Sockets().Drain()
@@ -286,51 +292,55 @@ func (n *node) run(ctx context.Context) error {
 	return err
 }
 
-func (n *node) tellListening() {
-	if n.o.Listening == nil {
-		return
-	}
+// reportListening logs the addresses of the node and passes them to Options.Listening.
+func (n *node) reportListening() {
 	var ops net.Addr
+	opsName := "off"
 	if n.ops != nil {
 		ops = n.ops.Addr()
+		opsName = ops.String()
 	}
-	n.o.Listening(n.public.Addr(), ops)
+	if n.o.Listening != nil {
+		n.o.Listening(n.public.Addr(), ops)
+	}
+	n.log.Info("listening", "address", n.public.Addr().String(), "tls", n.certs != nil, "ops_address", opsName,
+		"store", n.storeName(), "version", n.o.Version)
 }
 
-// shutdownTimeout is how long requests that are no streams may take to end.
+// shutdownTimeout is the time limit for pending requests other than streams at shutdown.
 const shutdownTimeout = 5 * time.Second
 
-// wait returns when the node must stop, with the error that caused it. Until then it
-// reloads the settings on request, one reload after the other.
+// wait returns when the node must stop, with the error that is the reason. Until then it
+// reloads the settings on request, one reload after another.
 func (n *node) wait(ctx context.Context, failed <-chan error) error {
 	var (
-		asked = n.o.Reload     // nil while settings are being read
-		read  <-chan *reloaded // nil while none are being read
-		late  <-chan time.Time
+		requests = n.o.Reload     // nil while settings are being read
+		read     <-chan *reloaded // nil while no settings are being read
+		late     <-chan time.Time
 	)
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case err := <-failed:
-			n.log.Error("stopping", "error", err)
+			n.log.Error("node failed", "error", err)
 			return err
-		case <-asked:
-			asked, read, late = nil, n.readSettings(), time.After(reloadTimeout)
+		case <-requests:
+			requests, read, late = nil, n.readSettings(), time.After(reloadTimeout)
 			continue
 		case r := <-read:
 			n.reload(r)
 		case <-late:
-			n.logFailure("reload failed", fmt.Errorf("reading the settings and the files that they name takes longer than %v", reloadTimeout))
+			n.logFailure("reload failed", fmt.Errorf("reading the settings and their files takes longer than %v", reloadTimeout))
 		}
-		asked, read, late = n.o.Reload, nil, nil
+		requests, read, late = n.o.Reload, nil, nil
 	}
 }
 
-// reloadTimeout bounds how long the settings may take to be read again.
+// reloadTimeout is the time limit for a reload to read the settings and their files.
 const reloadTimeout = 10 * time.Second
 
-// reloaded are settings that were read while the node was running.
+// reloaded is the result of reading the settings while the node runs.
 type reloaded struct {
 	next    *config.Config
 	err     error
@@ -352,8 +362,7 @@ func (n *node) readSettings() <-chan *reloaded {
 			}
 			r.merged = cfg.WithLive(r.next)
 			if n.certs != nil {
-				// Load it even if the names are unchanged: the files may have new
-				// contents.
+				// Even with the same names, the files may have new contents.
 				r.cert, r.certErr = r.merged.Certificate()
 			}
 		}
@@ -362,7 +371,7 @@ func (n *node) readSettings() <-chan *reloaded {
 	return done
 }
 
-// reload takes up the settings that can change while the node runs.
+// reload applies the settings that can change while the node runs.
 func (n *node) reload(r *reloaded) {
 	if r.err != nil {
 		n.logFailure("reload failed", r.err)
@@ -377,10 +386,10 @@ func (n *node) reload(r *reloaded) {
 	live, restart := n.cfg.Changes(r.next)
 	setLevel(n.logLevel, r.merged.LogLevel)
 	n.server.Reload(limitsOf(r.merged))
-	n.warnOfSockets(r.merged)
+	n.checkDescriptors(r.merged)
 	n.cfg = r.merged
 	n.log.Info("settings reloaded", "changed", live)
 	if len(restart) > 0 {
-		n.log.Warn("changed settings need a restart", "settings", restart)
+		n.log.Warn("restart needed for changed settings", "settings", restart)
 	}
 }

@@ -2,7 +2,6 @@ package app
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -12,8 +11,8 @@ import (
 	"pubsub/internal/config"
 )
 
-// openBackplane opens the store of a node alone, or begins to connect to that of a
-// cluster.
+// openBackplane opens the embedded store of a single node, or starts to connect a node of a
+// cluster to NATS.
 func (n *node) openBackplane(ctx context.Context) error {
 	if n.clustered() {
 		return n.openNATS()
@@ -21,7 +20,7 @@ func (n *node) openBackplane(ctx context.Context) error {
 	return n.openLocal(ctx)
 }
 
-// clustered reports whether the node is one of a cluster.
+// clustered reports whether the node belongs to a cluster.
 func (n *node) clustered() bool { return len(n.cfg.NATS) > 0 }
 
 func (n *node) openLocal(ctx context.Context) error {
@@ -39,13 +38,13 @@ func (n *node) openLocal(ctx context.Context) error {
 	return nil
 }
 
-// diskReserve is in the store's terms, where 0 is its default.
+// diskReserve returns the reserve for the store, which takes 0 for its default.
 func diskReserve(cfg *config.Config) int64 { return max(1, int64(cfg.DiskReserve)) }
 
 func (n *node) openNATS() error {
 	for _, name := range []string{"data-dir", "disk-reserve"} {
 		if n.cfg.Given(name) {
-			n.log.Warn("setting ignored", "setting", name, "cause", "a cluster keeps everything in NATS")
+			n.log.Warn("setting ignored", "setting", name, "reason", "a cluster keeps everything in NATS")
 		}
 	}
 	o := NATSOptions(n.cfg)
@@ -59,7 +58,7 @@ func (n *node) openNATS() error {
 	return nil
 }
 
-// NATSOptions returns what the settings say of NATS.
+// NATSOptions returns the options of the NATS backplane, without Events.
 func NATSOptions(cfg *config.Config) nats.Options {
 	return nats.Options{
 		URLs:           cfg.NATS,
@@ -78,8 +77,8 @@ func NATSOptions(cfg *config.Config) nats.Options {
 	}
 }
 
-// awaitBackplane returns when the backplane works, or, in a cluster, when it does
-// not soon.
+// awaitBackplane waits until the backplane is ready. In a cluster it waits for clusterWait at
+// most.
 func (n *node) awaitBackplane(ctx context.Context, ready <-chan struct{}, failed <-chan error) error {
 	wait := readyTimeout
 	if n.clustered() {
@@ -93,15 +92,15 @@ func (n *node) awaitBackplane(ctx context.Context, ready <-chan struct{}, failed
 		return err
 	case <-late.C:
 		if !n.clustered() {
-			return errors.New("the backplane does not get ready")
+			return fmt.Errorf("the store was not ready within %v", readyTimeout)
 		}
 	case <-ctx.Done():
 	}
 	return nil
 }
 
-// tellReady logs that the cluster works, once it does.
-func (n *node) tellReady(ctx context.Context, ready <-chan struct{}) {
+// logReady logs when the backplane is ready.
+func (n *node) logReady(ctx context.Context, ready <-chan struct{}) {
 	select {
 	case <-ready:
 		n.log.Info("cluster ready")
@@ -109,7 +108,7 @@ func (n *node) tellReady(ctx context.Context, ready <-chan struct{}) {
 	}
 }
 
-// storeName is where retained messages are, for the log.
+// storeName returns the place of retained messages for the log.
 func (n *node) storeName() string {
 	switch {
 	case n.clustered():

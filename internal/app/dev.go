@@ -13,18 +13,18 @@ import (
 )
 
 const (
-	// devListen is where a broker to try things with listens.
+	// devListen is the address of a broker with --dev.
 	devListen = "127.0.0.1:7676"
-	// devKey is the id of the key that signs the token that it prints.
+	// devKey is the id of the key that signs its token.
 	devKey = "dev"
-	// devTokenLife is how long that token is good.
+	// devTokenLife is how long the token is valid.
 	devTokenLife = 24 * time.Hour
 )
 
-// devTopics are what it reads and writes.
+// devTopics are the topics that the token may read and write.
 var devTopics = []string{"demo", "demo/1", "demo/2"}
 
-// devConfig returns cfg with what --dev changes in it.
+// devConfig returns a copy of cfg with the changes that --dev makes.
 func devConfig(cfg *config.Config) *config.Config {
 	c := *cfg
 	if !c.Given("listen") {
@@ -36,8 +36,8 @@ func devConfig(cfg *config.Config) *config.Config {
 	return &c
 }
 
-// greet makes a key, prints a token on standard output, and what can be done with
-// it on standard error.
+// greet creates a key, prints a token to standard output, and prints commands that use it to
+// standard error.
 func (n *node) greet(ctx context.Context) error {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
@@ -47,7 +47,7 @@ func (n *node) greet(ctx context.Context) error {
 		err = n.backplane.PutKey(ctx, key)
 	}
 	if err != nil {
-		return fmt.Errorf("cannot make the key %q: %w", devKey, err)
+		return fmt.Errorf("cannot create the key %q: %w", devKey, err)
 	}
 	now := time.Now()
 	t, err := token.Sign(key, token.Claims{
@@ -58,7 +58,7 @@ func (n *node) greet(ctx context.Context) error {
 	}
 	url := n.localURL()
 	fmt.Fprintf(n.out, `
-A token that reads and writes demo, demo/1 and demo/2 for 24 hours:
+A token to read and write demo, demo/1 and demo/2, valid for 24 hours:
 
 `)
 	fmt.Fprintln(n.out.To(n.o.Stdout), t)

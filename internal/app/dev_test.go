@@ -15,7 +15,7 @@ import (
 	"pubsub/internal/config"
 )
 
-// load returns the settings that the flags, names and values in turn, make.
+// load returns the settings for the flags, which are names and values in turn.
 func load(t *testing.T, flags ...string) *config.Config {
 	t.Helper()
 	var in config.Inputs
@@ -29,8 +29,8 @@ func load(t *testing.T, flags ...string) *config.Config {
 	return cfg
 }
 
-// "serve --dev: on 127.0.0.1:7676 unless --listen says otherwise; in memory unless
-// --data-dir is given." What is given is taken though it is the default.
+// TestDevSettings checks that --dev listens on 127.0.0.1:7676 unless --listen is given, and
+// keeps everything in memory unless --data-dir is given, even with its default value.
 func TestDevSettings(t *testing.T) {
 	for _, tt := range []struct {
 		flags    []string
@@ -47,18 +47,19 @@ func TestDevSettings(t *testing.T) {
 		before := *given
 		c := devConfig(given)
 		if c.Listen != tt.listen || c.InMemory != tt.inMemory {
-			t.Errorf("%q: on %s, in memory: %v", tt.flags, c.Listen, c.InMemory)
+			t.Errorf("%q: listens on %s, in memory: %v", tt.flags, c.Listen, c.InMemory)
 		}
 		if given.Listen != before.Listen || given.InMemory != before.InMemory {
-			t.Errorf("%q: what was loaded is changed", tt.flags)
+			t.Errorf("%q: devConfig changed its argument", tt.flags)
 		}
 	}
 }
 
-// Not one of the machine's other addresses is bound, for clients or for operators.
+// TestDevIsOnLoopbackOnly checks that --dev listens on no address of the machine other than
+// 127.0.0.1.
 func TestDevIsOnLoopbackOnly(t *testing.T) {
 	cfg := devConfig(load(t, "dev", "true"))
-	// Any free ports: those of the defaults may be in use.
+	// Use free ports, because the default ones may be in use.
 	for _, address := range []*config.Addr{&cfg.Listen, &cfg.OpsListen} {
 		host, _, err := net.SplitHostPort(string(*address))
 		if err != nil {
@@ -91,23 +92,23 @@ func TestDevIsOnLoopbackOnly(t *testing.T) {
 			return err == nil
 		}
 		if !dial("127.0.0.1") {
-			t.Errorf("nothing listens on 127.0.0.1:%s", port)
+			t.Errorf("cannot connect to 127.0.0.1:%s", port)
 		}
 		for _, host := range hosts {
 			if dial(host) {
-				t.Errorf("somebody listens on %s, port %s", host, port)
+				t.Errorf("connected to %s, port %s", host, port)
 			}
 		}
 	}
 }
 
-// "prints a 24-hour token that reads and writes demo, demo/1 and demo/2, alone on
-// standard output".
+// TestDevToken checks that --dev prints only a token to standard output, which reads and writes
+// demo, demo/1 and demo/2 for 24 hours.
 func TestDevToken(t *testing.T) {
 	cfg := load(t, "dev", "true", "listen", "127.0.0.1:0", "ops-listen", "")
 	var stdout bytes.Buffer
 	before := time.Now().Unix()
-	// The token is printed before anybody looks whether the run is over.
+	// Run prints the token before it looks at its context.
 	ctx, cancel := context.WithCancel(context.Background())
 	err := Run(ctx, cfg, Options{Stdout: &stdout, Stderr: io.Discard, Listening: func(net.Addr, net.Addr) { cancel() }})
 	if err != nil {
@@ -131,7 +132,7 @@ func TestDevToken(t *testing.T) {
 		t.Fatal(err)
 	}
 	if made := claims.Exp - 24*60*60; made < before || made > after {
-		t.Errorf("%s: it does not end 24 hours after it was made, %d to %d", payload, before, after)
+		t.Errorf("%s: does not expire 24 hours after it was created, between %d and %d", payload, before, after)
 	}
 	const want = "demo,demo/1,demo/2"
 	if r, w := strings.Join(claims.Read, ","), strings.Join(claims.Write, ","); r != want || w != want {

@@ -14,7 +14,7 @@ import (
 	"pubsub/internal/server"
 )
 
-// serverEvents make logs and metrics of what the server does.
+// serverEvents returns functions that log and count the events of the server.
 func (n *node) serverEvents() server.Events {
 	m := n.metrics
 	return server.Events{
@@ -28,7 +28,7 @@ func (n *node) serverEvents() server.Events {
 			m.unaccepted.WithLabelValues(reason).Inc()
 			n.log.Debug("publish dropped", "reason", reason, "topic", topic)
 		},
-		TokenRefused:    func(reason error) { n.log.Debug("token refused", "reason", reason) },
+		TokenRefused:    func(reason error) { n.log.Debug("token refused", "error", reason) },
 		DeliveryDropped: func(reason string) { m.dropped.WithLabelValues(reason).Inc() },
 		KeyCreated:      func(id string) { n.log.Info("key created", "key", id) },
 		KeyDeleted:      func(id string) { n.log.Info("key deleted", "key", id) },
@@ -39,7 +39,7 @@ func (n *node) serverEvents() server.Events {
 		Disconnected: func(transport string) { m.connections.WithLabelValues(transport).Dec() },
 		Refused: func(transport, reason string) {
 			m.refused.WithLabelValues(transport, reason).Inc()
-			n.log.Debug("refused", "transport", transport, "reason", reason)
+			n.log.Debug("client refused", "transport", transport, "reason", reason)
 		},
 		ClockJumped: func(by time.Duration) { n.log.Warn("wall clock jumped", "by", by) },
 		Failed:      n.failed,
@@ -50,8 +50,8 @@ func (n *node) serverEvents() server.Events {
 	}
 }
 
-// socketEvents logs the events of clients' connections, which [server.Sockets] itself
-// counts.
+// socketEvents returns functions that log the events of the connections of clients.
+// [server.Sockets] itself counts them.
 func (n *node) socketEvents() server.SocketEvents {
 	return server.SocketEvents{
 		Limited:      n.throttle.limit,
@@ -64,29 +64,29 @@ func (n *node) socketEvents() server.SocketEvents {
 
 func (n *node) acceptFailed(err error) {
 	n.metrics.errors.WithLabelValues("accept").Inc()
-	n.throttle.line("accept", slog.LevelError, "accept failed", slog.Any("error", err), eventEvery)
+	n.throttle.line("accept", slog.LevelError, "accept failed", slog.Any("error", err), strangerInterval)
 }
 
-// failed counts an error, and logs it unless the same event was logged just before. The
-// event is a constant such as "key watch failed", which makes the operation key_watch of
-// the metric.
+// failed counts an error, and logs it unless the same event was logged within the last
+// second. The event is a constant such as "key watch failed", from which the metric takes
+// the operation key_watch.
 func (n *node) failed(event string, err error) {
 	n.metrics.errors.WithLabelValues(operation(event)).Inc()
 	n.throttle.error(event, err)
 }
 
-// logFailure is failed for errors that only an operator can cause: it logs every one.
+// logFailure is failed for errors that only an operator can cause. It logs all of them.
 func (n *node) logFailure(event string, err error) {
 	n.metrics.errors.WithLabelValues(operation(event)).Inc()
 	n.log.Error(event, "error", err)
 }
 
-// operation returns the operation under which an event is counted.
+// operation returns the operation that an event names, as the value of a label.
 func operation(event string) string {
 	return strings.ReplaceAll(strings.ToLower(strings.TrimSuffix(event, " failed")), " ", "_")
 }
 
-// natsEvents make logs and metrics of what the backplane of a cluster has to say.
+// natsEvents returns functions that log and count the events of the backplane of a cluster.
 func (n *node) natsEvents() nats.Events {
 	m := n.metrics
 	return nats.Events{
@@ -94,44 +94,45 @@ func (n *node) natsEvents() nats.Events {
 		Connected:    func(server string) { n.log.Info("connected to NATS", "server", server) },
 		Disconnected: func(err error) { n.log.Warn("NATS connection lost", "error", err) },
 		Resynced: func(why string, count int) {
-			n.log.Debug("retained messages resynced", "cause", why, "missed", count)
+			n.log.Debug("retained messages resynced", "reason", why, "missed", count)
 		},
 		GenerationChanged: func(from, to uint64) {
 			m.generations.Inc()
-			n.log.Warn("stream generation changed", "before", fmt.Sprintf("%016x", from), "now", fmt.Sprintf("%016x", to),
-				"cause", "the stream of retained messages was recreated or restored, or has lost messages")
+			n.log.Warn("stream generation changed", "from", fmt.Sprintf("%016x", from), "to", fmt.Sprintf("%016x", to),
+				"reason", "the stream of retained messages was recreated or restored, or has lost messages")
 		},
 		StreamCreated: func(stream string) { n.log.Info("stream created in NATS", "stream", stream) },
 		StreamPurged:  func(stream string) { n.log.Warn("stream purged in NATS", "stream", stream) },
 		Fault: func(f *nats.Fault) {
-			m.errors.WithLabelValues(operation(f.Event)).Inc()
-			n.log.Error(f.Event, "stream", f.Stream, "error", f.Err, "action", f.Action)
+			m.errors.WithLabelValues("stream_check").Inc()
+			n.log.Error(f.Event, "stream", f.Stream, "error", f.Err, "advice", f.Action)
 		},
 		Recovered: func(stream string, lasted time.Duration) {
-			n.log.Info("stream usable again", "stream", stream, "after", lasted.Round(time.Millisecond))
+			n.log.Info("stream usable again", "stream", stream, "fault_duration", lasted.Round(time.Millisecond))
 		},
 		KeysReplaced: func(stream string) {
-			n.log.Warn("key bucket replaced or purged in NATS", "stream", stream, "action", "all keys are read again; missing keys are revoked")
+			n.log.Warn("key bucket replaced or purged in NATS", "stream", stream, "consequence", "all keys are read again; missing keys are revoked")
 		},
 		Unreadable: n.unreadable,
 		Error:      n.failed,
 	}
 }
 
-// unreadable reports a record that this release cannot read.
+// unreadable counts and logs a record that this release cannot read.
 func (n *node) unreadable(kind, name string, err error) {
+	n.metrics.errors.WithLabelValues("record_read").Inc()
 	n.metrics.unreadable.WithLabelValues(kind).Inc()
 	n.log.Error("record unreadable", "kind", kind, "name", name, "error", err)
 }
 
-// storeEvents log what the store has to say.
+// storeEvents returns functions that log and count the events of the embedded store.
 func (n *node) storeEvents() local.Events {
 	return local.Events{
 		Expired:    func(count, bytes int64) { n.log.Debug("expired messages removed", "messages", count, "bytes", bytes) },
 		Unreadable: n.unreadable,
 		Exposed: func(path string, mode fs.FileMode) {
 			n.log.Warn("data directory exposed", "path", path, "mode", mode.String(),
-				"advice", "there are signing keys in it: chmod -R go= the directory, and replace the keys if others may have read them")
+				"advice", "it contains signing keys: run chmod -R go= on the directory, and replace the keys if others may have read them")
 		},
 		Error: n.failed,
 		Fatal: func(err error) {

@@ -15,12 +15,14 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"pubsub/internal/backplane/nats"
 )
 
-// "Log lines are constant events with attributes": no message is joined from parts, and
-// each has the form of an event.
+// TestEventsAreConstant checks that the message of every log line is a constant in the form
+// of an event. Everything else is an attribute.
 func TestEventsAreConstant(t *testing.T) {
-	// The argument of each function that is the event.
+	// The index of the argument that is the event, by function.
 	functions := map[string]int{
 		"Debug": 0, "Info": 0, "Warn": 0, "Error": 0, // of a logger
 		"Failed": 0, "failed": 0, "logFailure": 0, "adminFailed": 2,
@@ -28,7 +30,7 @@ func TestEventsAreConstant(t *testing.T) {
 	}
 	form := regexp.MustCompile(`^[A-Za-z_]+( [A-Za-z_0-9]+)*$`)
 	literals := 0
-	for _, dir := range []string{".", "../server"} {
+	for _, dir := range []string{".", "../server", "../../cmd/pubsub"} {
 		files, err := filepath.Glob(filepath.Join(dir, "*.go"))
 		if err != nil {
 			t.Fatal(err)
@@ -62,22 +64,22 @@ func TestEventsAreConstant(t *testing.T) {
 				case *ast.BasicLit:
 					literals++
 					if text, _ := strconv.Unquote(arg.Value); !form.MatchString(text) || len(text) > 40 {
-						t.Errorf("%s: %q is no short event", set.Position(call.Pos()), text)
+						t.Errorf("%s: %q is not a short event", set.Position(call.Pos()), text)
 					}
 				case *ast.BinaryExpr, *ast.CallExpr:
-					t.Errorf("%s: the event of %s is put together", set.Position(call.Pos()), name)
+					t.Errorf("%s: the event of %s is not a constant", set.Position(call.Pos()), name)
 				}
 				return true
 			})
 		}
 	}
 	if literals < 40 {
-		t.Errorf("only %d events were found", literals)
+		t.Errorf("found only %d events", literals)
 	}
 }
 
-// Errors are counted by operation, those of the store and of NATS included, however
-// seldom they are logged.
+// TestErrorsAreCounted checks that all errors are counted by operation, those of the store and
+// of NATS included, even if they are not logged.
 func TestErrorsAreCounted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
@@ -90,21 +92,24 @@ func TestErrorsAreCounted(t *testing.T) {
 		}
 		n.storeEvents().Error("store expiry failed", err)
 		n.storeEvents().Fatal(err)
+		n.storeEvents().Unreadable("key", "k", err)
+		n.natsEvents().Fault(&nats.Fault{Event: "stream missing in NATS", Stream: "s", Err: err})
 		time.Sleep(2 * time.Second)
 		n.serverEvents().Failed("key watch failed", err)
 		page := httptest.NewRecorder()
 		n.metrics.handler().ServeHTTP(page, httptest.NewRequest("GET", "/metrics", nil))
-		for _, line := range []string{`{op="key_watch"} 4`, `{op="nats_connection"} 3`, `{op="store_expiry"} 1`, `{op="store_write"} 1`} {
+		for _, line := range []string{`{op="key_watch"} 4`, `{op="nats_connection"} 3`, `{op="store_expiry"} 1`, `{op="store_write"} 1`,
+			`{op="record_read"} 1`, `{op="stream_check"} 1`} {
 			if !strings.Contains(page.Body.String(), "\npubsub_errors_total"+line+"\n") {
 				t.Errorf("no metric pubsub_errors_total%s", line)
 			}
 		}
 		text := log.String()
 		for _, line := range []string{
-			`level=ERROR msg="key watch failed" error="out of luck" unlogged_before=0` + "\n",
-			`level=ERROR msg="key watch failed" error="out of luck" unlogged_before=2` + "\n",
-			`level=ERROR msg="NATS connection failed" error="out of luck" unlogged_before=0` + "\n",
-			`level=ERROR msg="store expiry failed" error="out of luck" unlogged_before=0` + "\n",
+			`level=ERROR msg="key watch failed" error="out of luck"` + "\n",
+			`level=ERROR msg="key watch failed" error="out of luck" suppressed=2` + "\n",
+			`level=ERROR msg="NATS connection failed" error="out of luck"` + "\n",
+			`level=ERROR msg="store expiry failed" error="out of luck"` + "\n",
 		} {
 			if !strings.Contains(text, line) {
 				t.Errorf("no line %q in\n%s", line, text)

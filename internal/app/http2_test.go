@@ -31,7 +31,7 @@ func appendFrame(dst []byte, kind, flags byte, stream uint32, payload []byte) []
 	return append(binary.BigEndian.AppendUint32(dst, stream), payload...)
 }
 
-// selfSigned is a certificate that no client trusts.
+// selfSigned returns a certificate that no client trusts.
 func selfSigned(t *testing.T) *tls.Certificate {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -46,18 +46,18 @@ func selfSigned(t *testing.T) *tls.Certificate {
 	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
 
-// "handshake-timeout: request headers whole" is for HTTP/1.1. Over HTTP/2 it is the
-// pings that bound how long a head may take: a connection in the middle of one
-// cannot answer (RFC 9113 section 6.10), whether it is silent or sends on.
+// TestHTTP2HeadMustBeWhole checks that request headers must arrive in time. The setting
+// handshake-timeout is for HTTP/1.1. Over HTTP/2, pings limit the time, because a client cannot
+// answer a ping within a header block (RFC 9113 section 6.10), silent or not.
 func TestHTTP2HeadMustBeWhole(t *testing.T) {
 	const pingTimeout = 15 * time.Second // net/http's default
-	// GET / by https, and an authority of one letter (RFC 7541 appendix A).
+	// GET / with https and an authority of one letter (RFC 7541 appendix A).
 	head := []byte{0x82, 0x84, 0x87, 0x01, 0x01, 'b'}
 	field := []byte{0x00, 0x01, 'x', 0x01, 'y'}
 	for _, tt := range []struct {
 		name  string
 		flags byte
-		every time.Duration // between two pieces of the rest; 0: there is none
+		every time.Duration // between two fields of the rest; 0 sends no more
 		acks  bool
 		ends  time.Duration
 	}{
@@ -78,7 +78,7 @@ func TestHTTP2HeadMustBeWhole(t *testing.T) {
 				running.Go(func() { n.serveHTTP(s) })
 
 				c := tls.Client(ln.dial(), &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}})
-				// What comes is always taken; the client's side is closed when it ends.
+				// The client reads all frames, and closes its side at the end.
 				ended := make(chan time.Duration, 1)
 				answered := false
 				begun := time.Now()
@@ -118,9 +118,9 @@ func TestHTTP2HeadMustBeWhole(t *testing.T) {
 						}
 					})
 				}
-				// What closes a connection politely waits a second or so.
+				// A graceful close of a connection waits about a second.
 				if took := <-ended; took < tt.ends || took > tt.ends+2*time.Second {
-					t.Errorf("ended after %v, not %v", took, tt.ends)
+					t.Errorf("ended after %v, want %v", took, tt.ends)
 				}
 				if want := tt.flags&flagEndHeaders != 0; answered != want {
 					t.Errorf("answered: %v", answered)
@@ -132,7 +132,7 @@ func TestHTTP2HeadMustBeWhole(t *testing.T) {
 	}
 }
 
-// pipes is a listener without a network.
+// pipes is a listener of connections without a network.
 type pipes struct {
 	conns  chan net.Conn
 	closed chan struct{}

@@ -17,20 +17,18 @@ import (
 )
 
 const (
-	// maxHeaderBytes is the most that the headers of a request may take: an id of
-	// ten long topics reaches 31 KB.
+	// maxHeaderBytes limits the headers of a request. An id of ten long topics takes 31 KB.
 	maxHeaderBytes = 64 << 10
-	// pingAfter is how long an HTTP/2 connection may be silent before its client
-	// is asked whether it is there.
+	// pingAfter is how long an HTTP/2 connection may be silent before the server sends a
+	// ping.
 	pingAfter = 30 * time.Second
-	// http2Unread is how many bytes of an HTTP/2 client may lie unread, on all its
-	// streams together: several messages, and little more than the minimum of the
-	// protocol.
+	// http2Unread limits the unread bytes of an HTTP/2 client on all its streams together.
+	// It has room for several messages and is little more than the protocol's minimum.
 	http2Unread = 128 << 10
 )
 
-// listen opens the listeners, before anything is touched that a second process
-// could be using.
+// listen opens the listeners. It comes first, so that a second process on the same ports ends
+// before it touches the store.
 func (n *node) listen() error {
 	cert, err := n.cfg.Certificate()
 	if err != nil {
@@ -54,17 +52,20 @@ func (n *node) listen() error {
 }
 
 func listenOn(setting, address string) (net.Listener, error) {
-	// Without TCP's keep-alive probes: streams and sessions have their own, and what
-	// idles otherwise is closed. A million sockets need no second timer each, and
+	// TCP keep-alive probes are off: streams and sessions have keep-alives of their own, and
+	// other idle connections are closed. So a million sockets need no second timer each, and
 	// accepting one takes four system calls less.
 	ln, err := (&net.ListenConfig{KeepAlive: -1}).Listen(context.Background(), "tcp", address)
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		return nil, fmt.Errorf("%s: the port of %s is in use: stop what listens there, or give another with --%s", setting, address, setting)
+		return nil, fmt.Errorf("%s: the port of %s is in use: stop the process that listens there, or choose another port with --%s", setting, address, setting)
 	case errors.Is(err, syscall.EACCES):
-		return nil, fmt.Errorf("%s: not allowed to listen on %s: give a port above 1023 with --%s, or the permission to bind it", setting, address, setting)
+		return nil, fmt.Errorf("%s: no permission to listen on %s: choose a port above 1023 with --%s, or grant the permission to bind the port", setting, address, setting)
 	case err != nil:
-		return nil, fmt.Errorf("%s: %w: give an address of this machine with --%s", setting, err, setting)
+		if oe := (*net.OpError)(nil); errors.As(err, &oe) {
+			err = oe.Err // without the address again
+		}
+		return nil, fmt.Errorf("%s: cannot listen on %s: %w: choose an address of this machine with --%s", setting, address, err, setting)
 	}
 	return ln, nil
 }
@@ -107,15 +108,15 @@ func (n *node) httpServer() *http.Server {
 	}
 	s.Protocols.SetHTTP1(true)
 	if n.certs == nil {
-		s.MaxHeaderBytes -= 4096 // which net/http adds, to HTTP/1.1 only
+		s.MaxHeaderBytes -= 4096 // net/http adds these, to HTTP/1.1 only
 		return s
 	}
-	// TLS ends below net/http, which therefore sees the preface of HTTP/2 unencrypted.
+	// TLS ends below net/http, so net/http receives the HTTP/2 preface unencrypted.
 	s.Protocols.SetUnencryptedHTTP2(true)
 	return s
 }
 
-// opsServer returns the server for operators, and the connections of its listener.
+// opsServer returns the server of the ops listener, and its connections.
 func (n *node) opsServer() (*http.Server, *server.Sockets) {
 	sockets := server.NewSockets(server.SocketOptions{
 		Max:          maxOpsSockets(),
@@ -131,11 +132,11 @@ func (n *node) opsServer() (*http.Server, *server.Sockets) {
 	}, sockets
 }
 
-// httpLog receives the log lines of net/http, which are about mistakes of clients.
-// Failures of accept and panics of handlers are handled before they reach net/http.
+// httpLog returns the log for net/http, whose lines are about mistakes of clients. Errors of
+// accept and panics of handlers do not reach net/http.
 func (n *node) httpLog() *log.Logger { return slog.NewLogLogger(n.log.Handler(), slog.LevelDebug) }
 
-// serve is Serve without the error that says that it was told to end.
+// serve is s.Serve, but returns nil after a shutdown.
 func serve(s *http.Server, ln net.Listener) error {
 	if err := s.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
 		return err
@@ -143,7 +144,7 @@ func serve(s *http.Server, ln net.Listener) error {
 	return nil
 }
 
-// certificates holds the certificate that new connections are shown.
+// certificates holds the certificate for new connections.
 type certificates struct {
 	current atomic.Pointer[tls.Certificate]
 }
@@ -152,7 +153,7 @@ func (c *certificates) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	return c.current.Load(), nil
 }
 
-// localURL is where a client on this machine finds the node.
+// localURL returns the URL of the node for clients on this machine.
 func (n *node) localURL() string {
 	host, port, err := net.SplitHostPort(n.public.Addr().String())
 	if err != nil {
@@ -168,7 +169,7 @@ func (n *node) localURL() string {
 	return scheme + "://" + net.JoinHostPort(host, port)
 }
 
-// bounded returns a context for one call of the backplane while starting.
+// bounded returns a context for one call of the backplane during the start.
 func bounded(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(ctx, readyTimeout)
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 )
 
-// TestStopWhileOpening stops a broker while the disk holds up the opening of its store.
+// TestStopWhileOpening stops a broker while the disk blocks the opening of its store.
 func TestStopWhileOpening(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		stuck := make(chan struct{})

@@ -12,15 +12,15 @@ const (
 	// maxOutputBytes and maxOutputLines bound the queue of an [Output].
 	maxOutputBytes = 1 << 20
 	maxOutputLines = 8192
-	// flushTimeout bounds how long [Output.Flush] waits. A process that ends must not
-	// wait for a reader that has stopped.
+	// flushTimeout limits how long [Output.Flush] waits, because a process that ends must
+	// not wait for a stopped reader.
 	flushTimeout = 2 * time.Second
 )
 
-// Output writes lines in the background, so that nobody waits for their reader. A pipe
-// whose reader has stopped blocks its writers, and a logger that writes to it directly
-// blocks every goroutine that logs. Instead, an Output drops lines once its queue is
-// full, counts them, and announces how many are missing as soon as lines are read again.
+// Output writes lines in the background. A pipe whose reader has stopped blocks its writers,
+// and a logger that writes to it directly blocks every goroutine that logs. An Output never
+// blocks: when its queue is full it drops lines, counts them, and announces how many are
+// missing as soon as lines are read again.
 // Its methods may be called concurrently.
 type Output struct {
 	w io.Writer // immutable
@@ -31,7 +31,7 @@ type Output struct {
 	bytes   int                   // in queue
 	lost    int                   // lines dropped since the last line of queue
 	dropped uint64                // lines dropped so far
-	notice  func(lost int) []byte // the line that says how many are missing
+	notice  func(lost int) []byte // formats the line that announces missing lines
 	idle    chan struct{}         // closed when queue has been written; nil while nothing is being written
 	taken   int                   // lines taken off queue so far
 	stuck   int                   // taken when Flush last gave up; -1 if it never did
@@ -39,9 +39,9 @@ type Output struct {
 
 // outputLine is a line of an [Output].
 type outputLine struct {
-	w     io.Writer
-	text  []byte
-	stood int // how many lost lines the line announces; 0 for an ordinary line
+	w         io.Writer
+	text      []byte
+	announces int // number of lost lines; 0 for an ordinary line
 }
 
 // NewOutput returns an Output whose Write passes lines to w. If w is an Output, NewOutput
@@ -51,7 +51,7 @@ func NewOutput(w io.Writer) *Output {
 		return o
 	}
 	return &Output{w: w, stuck: -1, notice: func(lost int) []byte {
-		return fmt.Appendf(nil, "pubsub: %d lines were dropped because nobody read them\n", lost)
+		return fmt.Appendf(nil, "pubsub: %d lines were dropped because they were not read in time\n", lost)
 	}}
 }
 
@@ -61,7 +61,7 @@ func (o *Output) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// To returns a writer whose lines go to w, in one order with those of o.
+// To returns a writer to w that keeps the order between its lines and those of o.
 func (o *Output) To(w io.Writer) io.Writer { return &outputTo{o, w} }
 
 type outputTo struct {
@@ -96,11 +96,10 @@ func (o *Output) append(l outputLine) {
 	o.bytes += len(l.text)
 }
 
-// announceLost queues the line that says how many lines are missing, if any are; mu
-// is held.
+// announceLost queues a line that announces the missing lines, if there are any; mu is held.
 func (o *Output) announceLost() {
 	if o.lost > 0 {
-		o.append(outputLine{w: o.w, text: o.notice(o.lost), stood: o.lost})
+		o.append(outputLine{w: o.w, text: o.notice(o.lost), announces: o.lost})
 		o.lost = 0
 	}
 }
@@ -120,8 +119,8 @@ func (o *Output) drain() {
 	}
 }
 
-// next takes a line off the queue. ok reports whether there was one; if not, the writing
-// goroutine must end. err is the error of the last write.
+// next takes a line off the queue. err is the error of the last write. If the queue is empty,
+// ok is false and the writing goroutine must end.
 func (o *Output) next(err error) (l outputLine, ok bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -145,15 +144,15 @@ func (o *Output) next(err error) (l outputLine, ok bool) {
 func (o *Output) failed(l outputLine) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if l.stood > 0 {
-		o.lost += l.stood // already counted when they were dropped
+	if l.announces > 0 {
+		o.lost += l.announces // counted when they were dropped
 		return
 	}
 	o.lost++
 	o.dropped++
 }
 
-// setNotice makes f format the line that says how many lines are missing.
+// setNotice makes f format the line that announces missing lines.
 func (o *Output) setNotice(f func(lost int) []byte) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -167,8 +166,8 @@ func (o *Output) Dropped() uint64 {
 	return o.dropped
 }
 
-// Flush returns when all lines have been written, or after two seconds. After that it
-// does not wait again until a line has been written.
+// Flush waits until all lines are written, for two seconds at most. After such a timeout it
+// does not wait again until a line is written.
 func (o *Output) Flush() {
 	o.mu.Lock()
 	idle, stuck := o.idle, o.taken == o.stuck

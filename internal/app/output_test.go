@@ -14,15 +14,15 @@ import (
 	"time"
 )
 
-// reader is a pipe's reader that may stop.
+// reader is the reader of a pipe, which can stop.
 type reader struct {
-	// stopped, if not nil, is closed when it reads again. It is a channel because time
-	// stands still in a bubble while somebody waits for a mutex.
+	// stopped, if not nil, is closed when the reader resumes. It is a channel because a
+	// goroutine that waits for a mutex stops the time of a synctest bubble.
 	stopped chan struct{}
 
 	mu   sync.Mutex
 	text bytes.Buffer // guarded by mu
-	err  error        // guarded by mu: what writes fail with
+	err  error        // guarded by mu; of writes
 }
 
 func (r *reader) Write(p []byte) (int, error) {
@@ -49,7 +49,7 @@ func (r *reader) lines() []string {
 	return slices.Collect(strings.Lines(r.text.String()))
 }
 
-// numbered returns the lines 0 to n-1 in the order in which they are logged.
+// numbered returns the lines 0 to n-1 as they are logged.
 func numbered(n int) (want []string) {
 	for i := range n {
 		want = append(want, fmt.Sprintf("level=INFO msg=line n=%d\n", i))
@@ -57,8 +57,8 @@ func numbered(n int) (want []string) {
 	return want
 }
 
-// quiet is a logger without times.
-func quiet(out *Output) *slog.Logger {
+// untimed returns a log without times.
+func untimed(out *Output) *slog.Logger {
 	return slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
 		if a.Key == slog.TimeKey {
 			return slog.Attr{}
@@ -72,9 +72,9 @@ func TestOutputKeepsTheOrder(t *testing.T) {
 		var r reader
 		out := NewOutput(&r)
 		if NewOutput(out) != out {
-			t.Error("an Output of an Output is another one")
+			t.Error("NewOutput of an Output returned another Output")
 		}
-		log := quiet(out)
+		log := untimed(out)
 		for i := range 1000 {
 			log.Info("line", "n", i)
 		}
@@ -89,15 +89,15 @@ func TestOutputKeepsTheOrder(t *testing.T) {
 	})
 }
 
-// Nobody waits for a reader that has stopped, and the queue is bounded in lines and
-// bytes. A reader that resumes finds the number of missing lines at the place where they
-// are missing.
+// TestOutputOfStoppedReader checks that writers do not wait for a stopped reader, and that the
+// queue has limits in lines and bytes. When the reader resumes, the number of missing lines
+// is in their place.
 func TestOutputOfStoppedReader(t *testing.T) {
 	for _, tt := range []struct {
 		name string
 		text string
 		all  int
-		kept int // lines, at most
+		kept int // limit on lines
 	}{
 		{"lines", "x", 2 * maxOutputLines, maxOutputLines},
 		{"bytes", strings.Repeat("x", 64<<10), 100, maxOutputBytes / (64 << 10)},
@@ -106,11 +106,11 @@ func TestOutputOfStoppedReader(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				r := reader{stopped: make(chan struct{})}
 				out := NewOutput(&r)
-				log := newLogger(out, load(t, "log-format", "json"), new(slog.LevelVar))
+				log := NewLogger(out, load(t, "log-format", "json"))
 				for i := range tt.all {
 					log.Info(tt.text, "n", i)
 					if i == 0 {
-						synctest.Wait() // until the first line is being written: the queue then only grows
+						synctest.Wait() // until the first line is being written, so that the queue only grows
 					}
 				}
 				out.mu.Lock()
@@ -121,16 +121,16 @@ func TestOutputOfStoppedReader(t *testing.T) {
 				began := time.Now()
 				out.Flush()
 				if took := time.Since(began); took != flushTimeout {
-					t.Errorf("Flush has waited %v for a reader that has stopped", took)
+					t.Errorf("Flush waited %v for a stopped reader", took)
 				}
 				began = time.Now()
 				out.Flush()
 				if took := time.Since(began); took != 0 {
-					t.Errorf("Flush has waited %v for the same write again", took)
+					t.Errorf("Flush waited %v for the same write again", took)
 				}
 				dropped := int(out.Dropped())
 				if dropped < tt.all-tt.kept-1 || dropped >= tt.all {
-					t.Errorf("%d of %d lines were dropped, and %d have room", dropped, tt.all, tt.kept)
+					t.Errorf("%d of %d lines were dropped with room for %d", dropped, tt.all, tt.kept)
 				}
 
 				close(r.stopped)
@@ -139,7 +139,7 @@ func TestOutputOfStoppedReader(t *testing.T) {
 				out.Flush()
 				lines := r.lines()
 				if len(lines) != tt.all-dropped+2 {
-					t.Fatalf("%d lines, and %d of %d were dropped", len(lines), dropped, tt.all)
+					t.Fatalf("got %d lines after %d of %d were dropped", len(lines), dropped, tt.all)
 				}
 				for i, line := range lines[:tt.all-dropped] {
 					if !strings.Contains(line, fmt.Sprintf(`"n":%d}`, i)) {
@@ -148,7 +148,7 @@ func TestOutputOfStoppedReader(t *testing.T) {
 				}
 				notice := lines[tt.all-dropped]
 				if !strings.Contains(notice, fmt.Sprintf(`"level":"WARN","msg":"log lines dropped","lines":%d}`, dropped)) {
-					t.Errorf("after the gap comes %q, %d were dropped", notice, dropped)
+					t.Errorf("after the gap: %q, want %d dropped", notice, dropped)
 				}
 				if !strings.Contains(lines[len(lines)-1], `"msg":"after"`) {
 					t.Errorf("the last line is %q", lines[len(lines)-1])
@@ -158,7 +158,8 @@ func TestOutputOfStoppedReader(t *testing.T) {
 	}
 }
 
-// Lines that cannot be written are counted, too, and announced once writes succeed again.
+// TestOutputOfFailingWriter checks that lines that cannot be written are counted, and
+// announced when writes succeed again.
 func TestOutputOfFailingWriter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var r reader
@@ -174,7 +175,7 @@ func TestOutputOfFailingWriter(t *testing.T) {
 		r.fail(nil)
 		fmt.Fprintln(out, "kept")
 		out.Flush()
-		want := []string{"pubsub: 3 lines were dropped because nobody read them\n", "kept\n"}
+		want := []string{"pubsub: 3 lines were dropped because they were not read in time\n", "kept\n"}
 		if got := r.lines(); !slices.Equal(got, want) {
 			t.Errorf("%q", got)
 		}
@@ -184,7 +185,7 @@ func TestOutputOfFailingWriter(t *testing.T) {
 	})
 }
 
-// Many goroutines may log at once, and no line is torn or lost.
+// TestOutputOfMany checks that the lines of concurrent writers are neither mixed nor lost.
 func TestOutputOfMany(t *testing.T) {
 	var r reader
 	out := NewOutput(&r)

@@ -13,30 +13,30 @@ import (
 	"pubsub/internal/config"
 )
 
-// Reading the settings again delays nothing, however long it takes: the node stops when
-// asked to, and accepts another request to read them.
+// TestReloadThatHangs checks that a hanging reload blocks neither the shutdown of the node nor
+// another reload.
 func TestReloadThatHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
-		asked := make(chan struct{})
-		hang := make(chan struct{}) // a file system that does not answer
+		requests := make(chan struct{})
+		hang := make(chan struct{}) // closed when the file system responds
 		n := &node{metrics: newMetrics("test"), log: slog.New(slog.NewTextHandler(&log, nil)), cfg: config.Default()}
 		n.throttle = newThrottle(n.log)
-		n.o.Reload = asked
+		n.o.Reload = requests
 		n.o.ConfigReload = func() (*config.Config, error) {
 			<-hang
-			return nil, errors.New("read at last")
+			return nil, errors.New("too late")
 		}
 		ctx, stop := context.WithCancel(t.Context())
 		ended := make(chan error)
 		go func() { ended <- n.wait(ctx, nil) }()
-		asked <- struct{}{}
+		requests <- struct{}{}
 		time.Sleep(reloadTimeout + time.Second)
 		synctest.Wait()
-		if got := log.String(); !strings.Contains(got, `msg="reload failed" error="reading the settings and the files that they name takes longer than 10s"`) {
+		if got := log.String(); !strings.Contains(got, `msg="reload failed" error="reading the settings and their files takes longer than 10s"`) {
 			t.Errorf("the log: %s", got)
 		}
-		asked <- struct{}{} // taken though the first still hangs
+		requests <- struct{}{} // accepted although the first still hangs
 		synctest.Wait()
 		began := time.Now()
 		stop()

@@ -14,7 +14,8 @@ import (
 	"pubsub/internal/park"
 )
 
-// Where a seccomp profile refuses io_uring, the node says so and does without.
+// TestRefusedRings checks that a node logs a warning and works without io_uring if a seccomp
+// profile refuses it.
 func TestRefusedRings(t *testing.T) {
 	var log bytes.Buffer
 	n := &node{cfg: config.Default(), lot: new(park.Lot), log: slog.New(slog.NewTextHandler(&log, nil))}
@@ -22,7 +23,7 @@ func TestRefusedRings(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		runtime.LockOSThread() // and never unlock it: the thread ends with its filter
+		runtime.LockOSThread() // without unlocking, so that the thread ends with its filter
 		if err := refuse(unix.SYS_IO_URING_SETUP); err != nil {
 			t.Error(err)
 			return
@@ -32,11 +33,11 @@ func TestRefusedRings(t *testing.T) {
 	<-done
 	if got := log.String(); len(n.rings) > 0 || strings.Count(got, "\n") != 1 ||
 		!strings.Contains(got, "level=WARN") || !strings.Contains(got, "io_uring_setup: operation not permitted") {
-		t.Errorf("%d rings, and in the log: %s", len(n.rings), got)
+		t.Errorf("%d rings; log: %s", len(n.rings), got)
 	}
 }
 
-// refuse has this thread's calls of one number fail with EPERM from now on.
+// refuse makes a system call of this thread fail with EPERM from now on.
 func refuse(call uint32) error {
 	filter := []unix.SockFilter{
 		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS}, // the number

@@ -14,45 +14,46 @@ import (
 	"pubsub/internal/rlimit"
 )
 
-// "max-sockets (default 0: what the process's descriptor limit leaves beside a reserve
-// of at least 512, or of half where that is less)".
+// TestMaxSocketsByDefault checks that clients leave a reserve of 512 descriptors, or of half
+// the limit if that is less.
 func TestMaxSocketsByDefault(t *testing.T) {
 	for limit, want := range map[uint64]int{
 		64: 32, 256: 128, 512: 256, 1000: 500, 1024: 512, 1025: 513, 20_000: 19_488, 1 << 20: 1<<20 - 512, math.MaxUint64: math.MaxInt32,
 	} {
 		if got := socketsWithin(limit); got != want {
-			t.Errorf("of %d descriptors %d are for clients, not %d", limit, got, want)
+			t.Errorf("limit %d: got %d sockets, want %d", limit, got, want)
 		}
 	}
 	limit, ok := rlimit.Descriptors()
 	if got := maxSockets(&config.Config{}); ok && (got < 1 || uint64(got) >= limit) || !ok && got != 0 {
-		t.Errorf("%d of %d descriptors, %v", got, limit, ok)
+		t.Errorf("limit %d, %t: got %d sockets", limit, ok, got)
 	}
 	if got := maxSockets(&config.Config{MaxSockets: 7}); got != 7 {
-		t.Errorf("given 7: %d", got)
+		t.Errorf("max-sockets 7: got %d", got)
 	}
 }
 
-// A bound that takes the broker's own descriptors causes a warning.
+// TestMaxSocketsIsTooHigh checks the warning if max-sockets leaves no reserve.
 func TestMaxSocketsIsTooHigh(t *testing.T) {
 	limit, ok := rlimit.Descriptors()
 	if !ok || limit > math.MaxInt32 {
-		t.Skip("there is no limit on descriptors")
+		t.Skip("no limit on descriptors")
 	}
 	var log bytes.Buffer
 	n := &node{log: slog.New(slog.NewTextHandler(&log, nil))}
-	n.warnOfSockets(&config.Config{MaxSockets: socketsWithin(limit)})
+	n.checkDescriptors(&config.Config{MaxSockets: socketsWithin(limit)})
 	if log.Len() > 0 {
 		t.Errorf("within the limit: %s", &log)
 	}
-	n.warnOfSockets(&config.Config{MaxSockets: int(limit)})
+	n.checkDescriptors(&config.Config{MaxSockets: int(limit)})
 	if !strings.Contains(log.String(), "level=WARN") {
-		t.Errorf("as many as there are: %q", &log)
+		t.Errorf("at the limit: %q", &log)
 	}
 }
 
-// An event that strangers can cause is logged once a minute for each limit, with the
-// number of times that it was not logged. An error of accept is logged as an error.
+// TestConnectionLimitsAreLoggedOnceAMinute checks that an event that strangers can cause is
+// logged once a minute for each limit, with the number of suppressed lines. An error of accept
+// is logged as an error.
 func TestConnectionLimitsAreLoggedOnceAMinute(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
@@ -65,11 +66,11 @@ func TestConnectionLimitsAreLoggedOnceAMinute(t *testing.T) {
 			time.Sleep(time.Second)
 		}
 		for _, want := range []string{
-			`level=WARN msg="connection limit reached" limit=max-sockets unlogged_before=`,
-			`level=WARN msg="connection limit reached" limit=max-connections-per-ip unlogged_before=`,
-			`level=ERROR msg="accept failed" error="too many open files" unlogged_before=`,
+			`level=WARN msg="connection limit reached" limit=max-sockets`,
+			`level=WARN msg="connection limit reached" limit=max-connections-per-ip`,
+			`level=ERROR msg="accept failed" error="too many open files"`,
 		} {
-			if got := strings.Count(log.String(), want); got != 3 || !strings.Contains(log.String(), want+"59") {
+			if got := strings.Count(log.String(), want); got != 3 || !strings.Contains(log.String(), want+" suppressed=59\n") {
 				t.Errorf("%d times %s:\n%s", got, want, &log)
 			}
 		}

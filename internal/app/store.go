@@ -11,25 +11,25 @@ import (
 	"pubsub/internal/config"
 )
 
-// storeWait bounds how long a call waits for NATS where no client waits for it: a
-// cluster of NATS servers that finds itself a new leader is waited for.
+// storeWait is how long a call of a command waits for NATS. No client waits for it, so it can
+// outlast the election of a new leader.
 const storeWait = 30 * time.Second
 
-// OpenStore opens what a broker with the settings cfg keeps everything in, for use
-// without a broker. tell is told of trouble that the store lives with, and why it
-// has to wait for NATS. When ctx is done, OpenStore returns its error at once.
-func OpenStore(ctx context.Context, cfg *config.Config, tell func(error)) (pubsub.Backplane, error) {
+// OpenStore opens the store of a broker with the settings cfg for use without a broker. It
+// calls report for errors from which the store recovers, and while it waits for NATS. When
+// ctx is done, OpenStore returns the error of ctx at once.
+func OpenStore(ctx context.Context, cfg *config.Config, report func(error)) (pubsub.Backplane, error) {
 	unreadable := func(kind, name string, err error) {
-		tell(fmt.Errorf("the record of %s %q cannot be read, and is left out: %w", kind, name, err))
+		report(fmt.Errorf("the record of %s %q cannot be read and is left out: %w", kind, name, err))
 	}
-	failed := func(event string, err error) { tell(fmt.Errorf("%s: %w", event, err)) }
+	failed := func(event string, err error) { report(fmt.Errorf("%s: %w", event, err)) }
 	if len(cfg.NATS) > 0 {
 		o := NATSOptions(cfg)
 		o.Wait = storeWait
 		o.Events = nats.Events{
-			Waiting:    tell,
+			Waiting:    report,
 			Error:      failed,
-			Fault:      func(f *nats.Fault) { tell(fmt.Errorf("%w; to do: %s", f, f.Action)) },
+			Fault:      func(f *nats.Fault) { report(fmt.Errorf("%w; to do: %s", f, f.Action)) },
 			Unreadable: unreadable,
 		}
 		return nats.Open(o)
@@ -45,9 +45,9 @@ func OpenStore(ctx context.Context, cfg *config.Config, tell func(error)) (pubsu
 	return b, nil
 }
 
-// openLocal opens the embedded store. When ctx is done, it returns ctx's error at once,
-// and the process must end. The disk may block the goroutine that opens the store;
-// abandoning that goroutine loses no more than a SIGKILL does.
+// openLocal opens the embedded store. When ctx is done, openLocal returns the error of ctx at
+// once, and the process must end: the disk may still block the goroutine that opens the
+// store. Abandoning that goroutine loses no more than a SIGKILL does.
 func openLocal(ctx context.Context, o local.Options) (*local.Backplane, error) {
 	type result struct {
 		b   *local.Backplane

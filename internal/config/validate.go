@@ -55,7 +55,7 @@ func (c *Config) paired(a, b string) error {
 	if missing.file != "" && fieldNamed(missing.file).text(c) != "" {
 		return nil // readSecrets reports why it could not read the file
 	}
-	return &Problem{missing.Name, missing.Name + " is missing, as " + given.Name + " is set; give both, or neither"}
+	return &Problem{missing.Name, missing.Name + " is missing although " + given.Name + " is set; give both, or neither"}
 }
 
 // oneOf checks that at most one of the settings is given.

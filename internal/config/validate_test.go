@@ -42,7 +42,7 @@ func TestValidate(t *testing.T) {
 		`max-keep-alive "1500ms" ($PUBSUB_MAX_KEEP_ALIVE) is not allowed; it takes whole seconds, like 60s or 10m, from 1s to 18h12m15s; 0 means no limit`,
 		`write-timeout "0s" ($PUBSUB_WRITE_TIMEOUT) is not allowed; it takes a duration, like 30s or 1m30s (units: ms, s, m, h), from 10ms to 1h`,
 		`log-level "verbose" ($PUBSUB_LOG_LEVEL) is not allowed; it takes one of debug, info, warn, error`,
-		`tls-key is missing, as tls-cert is set; give both, or neither`,
+		`tls-key is missing although tls-cert is set; give both, or neither`,
 	}
 	slices.Sort(got)
 	slices.Sort(want)
@@ -104,11 +104,11 @@ func TestValidateCluster(t *testing.T) {
 			`nats-replicas "2" (--nats-replicas) is not allowed; it takes an odd number from 1 to 5; 0 means the replicas of the existing streams; new ones get 3 in a NATS cluster, otherwise 1`,
 			`nats-sync-interval "0s" (--nats-sync-interval) is not allowed; it takes a duration, like 30s or 1m30s (units: ms, s, m, h), from 1s to 24h`,
 			`nats-password (--nats-password) is not allowed; it takes 1 to 1024 bytes of UTF-8 without control characters`,
-			`nats-user is missing, as nats-password is set; give both, or neither`,
+			`nats-user is missing although nats-password is set; give both, or neither`,
 		}},
 		{[]Flag{url, {"nats-user", "me"}, {"nats-token", "s3cret"}, {"nats-cert", "c.pem"}}, []string{
-			"nats-password is missing, as nats-user is set; give both, or neither",
-			`nats-key is missing, as nats-cert is set; give both, or neither`,
+			"nats-password is missing although nats-user is set; give both, or neither",
+			`nats-key is missing although nats-cert is set; give both, or neither`,
 			"nats-user and nats-token are not allowed together; give one of them",
 		}},
 		{[]Flag{url, {"nats-creds", missing}, {"nats-ca", missing}}, []string{

@@ -1,11 +1,11 @@
-// Package conn holds the connections of subscribers: it writes what the hub delivers,
-// minds their timers, and ends them. It knows neither HTTP nor MQTT; a [Protocol] encodes
-// messages and decides what a client is sent last.
+// Package conn holds the connections of subscribers: it writes the deliveries of the hub,
+// keeps the timers, and ends the connections. It knows neither HTTP nor MQTT. A [Protocol]
+// encodes messages and chooses the last bytes for a client.
 //
-// A connection has one of two holders. A parked one has no goroutine: its shard's
-// goroutine writes to a raw descriptor, and package park reports what the client does. A
-// portable one has two: the caller's reads from the client, and another one writes, which
-// exists only while there is something to write.
+// A connection has one of two holders. A parked connection has no goroutine: its shard's
+// goroutine writes to a raw descriptor, and package park reports input and the end. A
+// portable connection has two goroutines: the caller's reads from the client, and another
+// one writes. The second exists only while there are bytes to write.
 //
 // # States
 //
@@ -16,9 +16,9 @@
 //	                  ▼                         ▼                           ▼
 //	               closed ◀─────────────────────┴───────────────────────────┘
 //
-// Register and a start (StartGoroutines, or Park and StartParked) come on top of these
-// states: bytes wait until the start, and a connection can end before it. A connection
-// that cannot be registered is closed; one that was registered is started or passed to
+// Registration and the start (StartGoroutines, or Park and StartParked) are independent of
+// these states: bytes wait until the start, and a connection can end before it. If Register
+// fails, the caller closes the connection. Otherwise it starts the connection or calls
 // HijackFailed.
 //
 // # Ends
@@ -26,15 +26,14 @@
 // There are three verbs for ending a connection:
 //
 //   - End asks the protocol to end it for a [Reason] of the server's: a drain, a revoked
-//     key, an expired token. The protocol calls SendLast with what the client must learn,
-//     now or, if publishes are unacknowledged, a moment later. The registry calls it, and
-//     the protocol itself.
+//     key, an expired token. The protocol calls SendLast with the reason, at once or when
+//     the client's publishes are acknowledged. The registry and the protocol call End.
 //   - finish closes the sending side once the last bytes are written, so that the client
-//     reads them and closes in its turn. Only the writer calls it.
-//   - Close closes it at once, in any state, and releases all that it has. Any goroutine
-//     may call it: the reader when the client has gone or broken the protocol's rules, the
-//     writer when a write has failed, DeadlineReached when Options.LastWords is over, the registry at
-//     the end of a drain, the hub's StoreFailed when the store could not be read.
+//     reads them and then closes its side. Only the writer calls finish.
+//   - Close closes it at once, in any state, and releases everything. Any goroutine may
+//     call Close: the reader when the client has gone, the writer when a write has failed,
+//     the deadline when Options.LastWords is over, the registry at the end of a drain, the
+//     hub when the store could not be read.
 //
 // Close calls Protocol.Closed, once. That may wait for the store, so the shard's goroutine
 // leaves Close to another goroutine.
@@ -50,21 +49,21 @@ import (
 	"pubsub/internal/park"
 )
 
-// Conn is the connection of one subscriber. The zero value is ready for Init; a Conn is
-// a field of what its [Protocol] keeps for the connection.
+// Conn is the connection of one subscriber. The zero value is ready for Init. A Conn is
+// usually embedded in its [Protocol].
 type Conn struct {
 	// immutable after Init
 	registry *Registry
 	proto    Protocol
-	portable *portable // nil if the connection is parked, or will be
+	portable *portable // nil for a parked connection
 
 	// These guard their fields themselves.
 	Subscriber hub.Subscriber // the connection's place in the hub
 	descriptor park.Conn      // of a parked connection
 
 	// guarded by registry.mu
-	kid   unique.Handle[string] // the key that admitted the client; zero if none did
-	index int32                 // in registry.conns; -1 if it is not there
+	kid   unique.Handle[string] // the key that admitted the client; zero for the admin token
+	index int32                 // in registry.conns, or -1
 
 	// guarded by mu
 	state   state
@@ -81,7 +80,7 @@ type Conn struct {
 	slot    Slot       // within the limits on connections
 }
 
-// portable has what only a connection with goroutines needs.
+// portable has the fields that only a connection with goroutines needs.
 type portable struct {
 	out     Transport     // immutable after the start
 	serve   func()        // portableHolder.serve, so that starting it allocates nothing
@@ -99,7 +98,7 @@ const (
 	stateClosed
 )
 
-// Protocol is what a connection speaks.
+// Protocol is the protocol of one connection.
 type Protocol interface {
 	// Encode adds d to w. With last, nothing follows in this piece. The goroutine that
 	// writes calls it.
@@ -115,7 +114,7 @@ type Protocol interface {
 	Readable()
 	// End ends the connection for a reason of the server's; see the package comment.
 	End(why Reason)
-	// Closed is called once, when the connection has been closed. It may block.
+	// Closed is called once, after the connection is closed. It may block.
 	Closed()
 	// Name returns the name of the transport for Options.Connected.
 	Name() string
@@ -148,10 +147,10 @@ func (c *Conn) Init(r *Registry, p Protocol, slot Slot, parked bool) {
 // Parked reports whether c is parked, or will be.
 func (c *Conn) Parked() bool { return c.portable == nil }
 
-// Protocol returns what c speaks, as it was given to Init.
+// Protocol returns the protocol that was passed to Init.
 func (c *Conn) Protocol() Protocol { return c.proto }
 
-// out returns what c, which has started, writes to.
+// out returns the transport of c, which has started.
 func (c *Conn) out() Transport {
 	if c.Parked() {
 		return &c.descriptor
@@ -159,13 +158,12 @@ func (c *Conn) out() Transport {
 	return c.portable.out
 }
 
-// Register makes c known to the registry, which may end it from then on. It reports
-// whether c may start: after it, c must be started or passed to HijackFailed. If the node
-// drains, c must be closed.
+// Register adds c to the registry, which may end it from then on. It reports whether it did:
+// it does not while the node drains.
 func (c *Conn) Register() (ok bool) { return c.registry.add(c) }
 
 // SetKey records the key that admitted the client, so that [Registry.EndKey] ends c. The
-// caller checks afterwards whether that key has been revoked meanwhile.
+// caller must check afterwards whether the key was revoked before SetKey.
 func (c *Conn) SetKey(kid string) {
 	c.registry.mu.Lock()
 	defer c.registry.mu.Unlock()
@@ -212,9 +210,9 @@ func (c *Conn) SetSlot(slot Slot) {
 	slot.Release()
 }
 
-// SwapSlots exchanges the slots of c and old. It reports whether it did: not if either is
-// closed. c must not be in another call of SwapSlots.
-func (c *Conn) SwapSlots(old *Conn) bool {
+// SwapSlots exchanges the slots of c and old, unless either is closed. It reports whether it
+// did. c must not be an argument of another call of SwapSlots meanwhile.
+func (c *Conn) SwapSlots(old *Conn) (ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	old.mu.Lock()
@@ -242,7 +240,7 @@ func (c *Conn) HasInput() bool {
 	return serving || c.out().Unread()
 }
 
-// IsClosed reports whether c has been closed.
+// IsClosed reports whether c is closed.
 func (c *Conn) IsClosed() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -47,9 +47,9 @@ func (c *Conn) takeControl() ([]byte, state) {
 	return b, c.state
 }
 
-// WaitRoom waits until at most 16 KiB of control bytes wait. It reports whether anything
-// will be written any more. A protocol calls it before it serves each request of the
-// client, so that a client that does not read is not served.
+// WaitRoom waits until at most 16 KiB of control bytes are unsent, and reports whether c is
+// still open. A protocol calls WaitRoom before it serves each request, so that a client that does
+// not read is not served.
 func (c *Conn) WaitRoom() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

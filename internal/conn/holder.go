@@ -84,7 +84,7 @@ func (c *Conn) Park(nc net.Conn) (early []byte, err error) {
 	return c.registry.o.Lot.Park(&c.descriptor, nc, (*parkedHolder)(c))
 }
 
-// StartParked makes c, which has been parked, write: first, then everything else.
+// StartParked makes c write after Park: first, then everything else.
 func (c *Conn) StartParked(first []byte) {
 	c.start(first)
 	c.Subscriber.Schedule()

@@ -15,17 +15,17 @@ type Limiter struct {
 	rest  *quota             // of all others
 }
 
-// Network is what a limit per address counts as one: an IPv4 address or an IPv6 /64. The
-// zero Network is counted nowhere.
+// Network is the unit of a limit per address: an IPv4 address or an IPv6 /64. The zero
+// Network is not counted.
 type Network struct {
 	bits  uint64
 	bytes uint8 // 4 or 8
 }
 
-// IsZero reports whether n is counted nowhere, as that of a Unix socket is.
+// IsZero reports whether n is the network of no address, such as that of a Unix socket.
 func (n Network) IsZero() bool { return n.bytes == 0 }
 
-// NetworkOf returns the network of a, which is zero if a is.
+// NetworkOf returns the network of a. It is zero for the zero Addr.
 func NetworkOf(a netip.Addr) Network {
 	a = a.Unmap()
 	switch {
@@ -39,8 +39,8 @@ func NetworkOf(a netip.Addr) Network {
 	return Network{}
 }
 
-// quota counts the connections of one network, or all those that no limit per network
-// counts.
+// quota counts the connections of one network, or all connections outside the limit per
+// network.
 type quota struct {
 	// immutable
 	limiter *Limiter
@@ -60,9 +60,9 @@ func NewLimiter() *Limiter {
 	return l
 }
 
-// Acquire admits one more connection from a, unless there are most in all, or perNetwork
-// from the network of a; 0 means no limit. A connection that was admitted without a limit
-// per network does not count for one that is set later.
+// Acquire takes a slot for one more connection from a, unless there are most connections in
+// all, or perNetwork from the network of a. 0 means no limit. A connection that was admitted
+// without a limit per network does not count for a later one.
 func (l *Limiter) Acquire(a netip.Addr, most, perNetwork int) (slot Slot, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -84,7 +84,7 @@ func (l *Limiter) Acquire(a netip.Addr, most, perNetwork int) (slot Slot, ok boo
 	return Slot{q}, true
 }
 
-// Release gives the slot back.
+// Release releases the slot.
 func (s Slot) Release() {
 	q, l := s.quota, s.quota.limiter
 	l.mu.Lock()

@@ -11,37 +11,36 @@ import (
 	"pubsub/internal/park"
 )
 
-// Options say what the connections of a [Registry] have in common. Hub and the functions
-// are required.
+// Options are the settings of all connections of a [Registry]. Hub and the functions are
+// required.
 type Options struct {
 	Hub *hub.Hub
-	// Lot holds parked connections; nil if there are none.
+	// Lot holds the parked connections. It may be nil if no connection is parked.
 	Lot *park.Lot
-	// WriteTimeout is how long a client may take no byte; 0 means for ever.
+	// WriteTimeout is how long a client may take no byte; 0 means no limit.
 	WriteTimeout time.Duration
 	// LastWords is how long a client has, after SendLast, to take all pending bytes and to
 	// close its side.
 	LastWords time.Duration
-	// Began is before any time that Now returns: a connection keeps times as distances
-	// from it.
+	// Began is before any time that Now returns. A connection stores times as distances from
+	// it.
 	Began time.Time
 	// Now is the clock.
 	Now func() time.Time
-	// Connected and Disconnected are called with Protocol.Name when a registered
-	// connection starts, and when nothing of it is left.
+	// Connected and Disconnected are called with Protocol.Name when a registered connection
+	// starts, and when it is closed and its goroutines have ended.
 	Connected, Disconnected func(name string)
-	// Failed is called for failures that the operator should know of. The event is a
-	// constant.
+	// Failed is called for failures that the operator should know of. event is a constant.
 	Failed func(event string, err error)
 }
 
-// Registry knows the connections of this node.
+// Registry has the connections of this node.
 type Registry struct {
 	o Options // immutable
 
 	mu sync.Mutex
 	// guarded by mu
-	conns    []*Conn // each knows its index
+	conns    []*Conn // each at its Conn.index
 	draining bool
 	empty    chan struct{} // closed when conns is empty; nil unless Drain waits for that
 
@@ -52,7 +51,7 @@ type Registry struct {
 // NewRegistry returns a registry without connections.
 func NewRegistry(o Options) *Registry { return &Registry{o: o} }
 
-// add adds c. It reports whether it did: not if the node drains.
+// add adds c, unless the node drains. It reports whether it did.
 func (r *Registry) add(c *Conn) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -85,7 +84,7 @@ func (r *Registry) remove(c *Conn) bool {
 	return true
 }
 
-// removed reports the end of c, none of whose goroutines is left.
+// removed reports the end of c, whose goroutines have ended.
 func (r *Registry) removed(c *Conn) {
 	r.o.Disconnected(c.proto.Name())
 	r.goroutines.Done()
@@ -95,8 +94,7 @@ func (r *Registry) removed(c *Conn) {
 // connection that is not closed, or is itself such a goroutine.
 func (r *Registry) Go(f func()) { r.goroutines.Go(f) }
 
-// GoUnlessDraining is Go for a caller that works for no connection. While the node drains
-// it does nothing.
+// GoUnlessDraining is Go for any caller. It does nothing while the node drains.
 func (r *Registry) GoUnlessDraining(f func()) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -139,7 +137,7 @@ func (r *Registry) TickAll() {
 	}
 }
 
-// Draining reports whether Drain has been called.
+// Draining reports whether Drain was called.
 func (r *Registry) Draining() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()

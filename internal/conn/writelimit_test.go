@@ -10,13 +10,13 @@ import (
 	"time"
 )
 
-// slowConn takes as many bytes as takes says, since it was made.
+// slowConn takes bytes as the function takes says: how many in all after a time.
 type slowConn struct {
 	net.Conn
 	began    time.Time
 	takes    func(time.Duration) int
 	taken    int
-	last     time.Time // when it last took some
+	last     time.Time // when it last took bytes
 	set      int       // how often the deadline was set
 	deadline atomic.Pointer[time.Time]
 }
@@ -42,14 +42,14 @@ func (c *slowConn) Write(b []byte) (n int, err error) {
 	}
 }
 
-// "A subscriber that takes no byte for write-timeout is closed": counted from the last
-// byte, however many it has taken before in the same Write.
+// Write fails when the peer has taken no byte for the timeout, counted from the last byte, even
+// if it has taken some in the same Write.
 func TestWriteLimit(t *testing.T) {
 	const timeout = 30 * time.Second
 	for _, tt := range []struct {
 		name  string
 		takes func(time.Duration) int
-		all   bool // is taken in the end
+		all   bool // whether all bytes are taken in the end
 	}{
 		{"nothing", func(time.Duration) int { return 0 }, false},
 		{"some at once", func(time.Duration) int { return 900 }, false},
@@ -79,8 +79,8 @@ func TestWriteLimit(t *testing.T) {
 	}
 }
 
-// A writer that is not blocked seldom moves the deadline, and an earlier deadline of
-// another goroutine wakes one that blocks.
+// A writer that does not block rarely sets the deadline, and an earlier deadline of another
+// goroutine ends a Write that blocks.
 func TestWriteLimitDeadlines(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		all := &slowConn{began: time.Now(), takes: func(time.Duration) int { return 1 << 30 }}

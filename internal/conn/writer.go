@@ -8,8 +8,8 @@ import (
 )
 
 const (
-	// writerBuffer is how many bytes are gathered for one write. A longer piece is
-	// written from where it lies.
+	// writerBuffer is how many bytes are gathered for one write. A longer piece is written
+	// without being copied.
 	writerBuffer = 16 << 10
 	// writerDeliveries is how many deliveries are taken from the hub at once.
 	writerDeliveries = 64
@@ -27,7 +27,7 @@ type Writer struct {
 	out        Transport
 	ring       *park.Ring // if not nil, it writes to descriptor, which is out
 	descriptor *park.Conn
-	gathered   bool  // the ring may hold something for descriptor
+	gathered   bool  // the ring may hold bytes for descriptor
 	err        error // the first that out returned
 	wrote      bool  // something was written since serve last reset it
 }
@@ -74,7 +74,7 @@ func (w *Writer) Head() []byte {
 	return w.buf
 }
 
-// SetHead takes the buffer of Head back, with what was appended to it.
+// SetHead takes back the buffer of Head with the appended bytes.
 func (w *Writer) SetHead(b []byte) { w.buf = b }
 
 // flush writes the gathered bytes.
@@ -98,7 +98,7 @@ func (w *Writer) write(b []byte) {
 	_, w.err = w.out.Write(b)
 }
 
-// flushRing makes the ring send what it has gathered, for other connections as well.
+// flushRing makes the ring send the gathered bytes of all its connections.
 func (w *Writer) flushRing() {
 	w.ring.Flush()
 	w.gathered = false

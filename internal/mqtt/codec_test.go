@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// mustHex reads hex with spaces; text in single quotes stands for its bytes.
+// mustHex decodes hex, which may have spaces. Text in single quotes stands for its bytes.
 func mustHex(s string) []byte {
 	var out []byte
 	for i, part := range strings.Split(s, "'") {
@@ -26,17 +26,16 @@ func mustHex(s string) []byte {
 	return out
 }
 
-// travelling holds every property that travels with a message, user properties
-// twice.
-const travelling = "01 01 26 0001'a' 0001'b' 03 0002'ct' 08 0001'r' 09 0002 ff00 26 0000 0000"
+// forwarded has every property that a server forwards, and two user properties.
+const forwarded = "01 01 26 0001'a' 0001'b' 03 0002'ct' 08 0001'r' 09 0002 ff00 26 0000 0000"
 
-// samples are packets and the bytes that the standard says they are.
+// samples are packets and their encodings according to the standard.
 var samples = []struct {
 	name string
 	hex  string
 	p    Packet
 }{
-	{"connect, least", "10 0d 0004'MQTT' 05 00 0000 00 0000",
+	{"connect, minimal", "10 0d 0004'MQTT' 05 00 0000 00 0000",
 		&Connect{Version: 5}},
 	{"connect, all", "10 45 0004'MQTT' 05 ee 003c " +
 		"1c 11 00000e10 21 0005 27 00001000 22 0007 19 01 17 00 15 0005'plain' " +
@@ -57,16 +56,16 @@ var samples = []struct {
 			NoRetain: true, MaximumPacketSize: 32768, AssignedClientID: "id", TopicAliasMaximum: 1,
 			ReasonString: "why", NoWildcards: true, NoSubscriptionIDs: true, NoShared: true,
 			HasServerKeepAlive: true, ServerKeepAlive: 100}},
-	{"publish, least", "30 05 0001't' 00 'x'",
+	{"publish, minimal", "30 05 0001't' 00 'x'",
 		&Publish{Topic: "t", Payload: []byte("x")}},
 	{"publish, retained and empty", "31 04 0001't' 00",
 		&Publish{Topic: "t", Retain: true, Payload: []byte{}}},
 	{"publish, QoS 1", "3b 06 0001't' 0007 00",
 		&Publish{Topic: "t", QoS: 1, Dup: true, Retain: true, PacketID: 7, Payload: []byte{}}},
 	{"publish, properties", "30 2f 0001't' 29 02 00000005 23 0003 0b 8001 0b 02 " +
-		travelling + "'pp'",
+		forwarded + "'pp'",
 		&Publish{Topic: "t", HasExpiry: true, Expiry: 5, TopicAlias: 3, SubscriptionIDs: []uint32{128, 2},
-			Properties: mustHex(travelling), Payload: []byte("pp")}},
+			Properties: mustHex(forwarded), Payload: []byte("pp")}},
 	{"puback", "40 02 0001", &Ack{Kind: TypePuback, PacketID: 1}},
 	{"pubrec, reason", "50 04 0001 80 00", &Ack{Kind: TypePubrec, PacketID: 1, Reason: UnspecifiedError}},
 	{"pubrel", "62 02 0001", &Ack{Kind: TypePubrel, PacketID: 1}},
@@ -116,13 +115,13 @@ func TestSamples(t *testing.T) {
 	}
 }
 
-// packet puts the length of the body between the first byte and the body.
+// packet returns a packet with the given first byte and body, with its length in between.
 func packet(first byte, body ...string) []byte {
 	b := mustHex(strings.Join(body, ""))
 	return append(appendVarint([]byte{first}, uint32(len(b))), b...)
 }
 
-// props puts the length of properties in front of them, as hex.
+// props returns the hex of properties with their length in front.
 func props(s string) string {
 	b := mustHex(s)
 	return hex.EncodeToString(append(appendVarint(nil, uint32(len(b))), b...))
@@ -130,8 +129,7 @@ func props(s string) string {
 
 const connectHead = "0004'MQTT' 05 00 0000"
 
-// Other encodings of what samples hold, and packets of versions that are only
-// recognised.
+// Parse also reads other encodings than Append writes, and recognises other versions.
 func TestParse(t *testing.T) {
 	for _, c := range []struct {
 		name string
@@ -139,15 +137,15 @@ func TestParse(t *testing.T) {
 		want Packet
 	}{
 		{"MQTT 3.1", packet(0x10, "0006'MQIsdp' 03 02 000a 0000"), &Connect{Version: 3}},
-		{"MQIsdp calling itself 5", packet(0x10, "0006'MQIsdp' 05"), &Connect{Version: 3}},
+		{"MQIsdp with version 5", packet(0x10, "0006'MQIsdp' 05"), &Connect{Version: 3}},
 		{"MQTT 3.1.1", packet(0x10, "0004'MQTT' 04 02 000a 0002'c1'"), &Connect{Version: 4}},
 		{"MQTT 3.1.1 from a bridge", packet(0x10, "0004'MQTT' 84 02 000a 0002'c1'"), &Connect{Version: 0x84}},
-		{"MQTT 6, all else unknown", packet(0x1f, "0004'MQTT' 06 010203"), &Connect{Version: 6}},
+		{"MQTT 6, everything else unknown", packet(0x1f, "0004'MQTT' 06 010203"), &Connect{Version: 6}},
 		{"connect, explicit defaults",
 			packet(0x10, connectHead, props("11 00000000 17 01 19 00 22 0000 26 0000 0000"), "0000"), &Connect{Version: 5}},
 		{"connect, authentication data",
 			packet(0x10, connectHead, props("16 0001 ff 15 0000"), "0000"), &Connect{Version: 5, HasAuthMethod: true}},
-		{"connack, explicit defaults and unused", packet(0x20, "00 00",
+		{"connack, explicit defaults and unused properties", packet(0x20, "00 00",
 			props("25 01 28 01 29 01 2a 01 22 0000 1a 0001'r' 1c 0001's' 15 0001'm' 16 0000 26 0000 0000")), &Connack{}},
 		{"disconnect, empty", packet(0xe0, ""), &Disconnect{}},
 		{"disconnect, reason 0", packet(0xe0, "00"), &Disconnect{}},
@@ -164,11 +162,11 @@ func TestParse(t *testing.T) {
 			&Unsubscribe{PacketID: 1, Filters: []string{"t"}}},
 		{"suback, properties", packet(0x90, "0001", props("1f 0001'w' 26 0000 0000"), "00"),
 			&Suback{PacketID: 1, Reasons: []ReasonCode{Success}}},
-		{"publish, what travels stands apart",
+		{"publish, forwarded properties are not contiguous",
 			packet(0x30, "0001't'", props("26 0001'k' 0001'v' 01 00 02 00000001 03 0001'c' 0b 01 26 0000 0000"), "'x'"),
 			&Publish{Topic: "t", HasExpiry: true, Expiry: 1, SubscriptionIDs: []uint32{1},
 				Properties: mustHex("26 0001'k' 0001'v' 01 00 03 0001'c' 26 0000 0000"), Payload: []byte("x")}},
-		{"publish, alias in place of a topic", packet(0x30, "0000", props("23 ffff")),
+		{"publish, alias instead of a topic", packet(0x30, "0000", props("23 ffff")),
 			&Publish{TopicAlias: 65535, Payload: []byte{}}},
 		{"publish, expiry 0", packet(0x30, "0001't'", props("02 00000000")),
 			&Publish{Topic: "t", HasExpiry: true, Payload: []byte{}}},
@@ -196,7 +194,7 @@ func TestParseErrors(t *testing.T) {
 	}{
 		{"type 0", packet(0x00), MalformedPacket},
 		{"length of five bytes", mustHex("30 ffffffff7f"), MalformedPacket},
-		{"length longer than needed", mustHex("c0 8000"), MalformedPacket},
+		{"length encoding longer than necessary", mustHex("c0 8000"), MalformedPacket},
 		{"pingreq with a body", packet(0xc0, "00"), MalformedPacket},
 		{"pingreq with flags", packet(0xc1), MalformedPacket},
 		{"subscribe with flags 0", packet(0x80, "0001 00 0001't' 00"), MalformedPacket},
@@ -211,13 +209,13 @@ func TestParseErrors(t *testing.T) {
 		{"connect, will QoS 3", packet(0x10, "0004'MQTT' 05 1c 0000 00 0000 00 0001'w' 0000"), MalformedPacket},
 		{"connect, will QoS without will", packet(0x10, "0004'MQTT' 05 08 0000 00 0000"), ProtocolError},
 		{"connect, will retain without will", packet(0x10, "0004'MQTT' 05 20 0000 00 0000"), ProtocolError},
-		{"connect, will cut off", packet(0x10, "0004'MQTT' 05 04 0000 00 0000 00 0001'w'"), MalformedPacket},
+		{"connect, will truncated", packet(0x10, "0004'MQTT' 05 04 0000 00 0000 00 0001'w'"), MalformedPacket},
 		{"connect, no client identifier", packet(0x10, connectHead, "00"), MalformedPacket},
-		{"connect, bytes left over", packet(0x10, connectHead, "00 0000 00"), MalformedPacket},
-		{"connect, password cut off", packet(0x10, "0004'MQTT' 05 40 0000 00 0000 0005'abcd'"), MalformedPacket},
+		{"connect, extra bytes", packet(0x10, connectHead, "00 0000 00"), MalformedPacket},
+		{"connect, password truncated", packet(0x10, "0004'MQTT' 05 40 0000 00 0000 0005'abcd'"), MalformedPacket},
 		{"connect, user name not UTF-8", packet(0x10, "0004'MQTT' 05 80 0000 00 0000 0001 ff"), MalformedPacket},
 		{"connect, properties too long", packet(0x10, connectHead, "7f 0000"), MalformedPacket},
-		{"connect, property cut off", packet(0x10, connectHead, props("11 0000"), "0000"), MalformedPacket},
+		{"connect, property truncated", packet(0x10, connectHead, props("11 0000"), "0000"), MalformedPacket},
 		{"connect, property of publish", packet(0x10, connectHead, props("01 00"), "0000"), MalformedPacket},
 		{"connect, property of the will", packet(0x10, connectHead, props("18 00000000"), "0000"), MalformedPacket},
 		{"connect, unknown property", packet(0x10, connectHead, props("7e 00"), "0000"), MalformedPacket},
@@ -258,7 +256,7 @@ func TestParseErrors(t *testing.T) {
 		{"publish, session expiry", packet(0x30, "0001't'", props("11 00000000")), MalformedPacket},
 
 		{"puback, packet identifier 0", packet(0x40, "0000"), ProtocolError},
-		{"puback, cut off", packet(0x40, "00"), MalformedPacket},
+		{"puback, truncated", packet(0x40, "00"), MalformedPacket},
 
 		{"subscribe, packet identifier 0", packet(0x82, "0000 00 0001't' 00"), ProtocolError},
 		{"subscribe, no filter", packet(0x82, "0001 00"), ProtocolError},
@@ -278,7 +276,7 @@ func TestParseErrors(t *testing.T) {
 		{"suback, no reason", packet(0x90, "0001 00"), ProtocolError},
 
 		{"disconnect, property of connack", packet(0xe0, "00", props("12 0000")), MalformedPacket},
-		{"disconnect, bytes left over", packet(0xe0, "00 00 00"), MalformedPacket},
+		{"disconnect, extra bytes", packet(0xe0, "00 00 00"), MalformedPacket},
 		{"disconnect, reason string not UTF-8", packet(0xe0, "00", props("1f 0001 ff")), MalformedPacket},
 		{"auth, reason without properties", packet(0xf0, "18"), MalformedPacket},
 	} {
@@ -328,13 +326,13 @@ func TestPacketLen(t *testing.T) {
 	}
 }
 
-// A Remaining Length on either side of every step of its encoding.
+// Bodies just below and above each length at which the Remaining Length grows.
 func TestLengths(t *testing.T) {
 	for _, body := range []int{127, 128, 16383, 16384, 2097151, 2097152} {
 		p := &Publish{Topic: "t", Payload: make([]byte, body-4)}
 		raw := p.Append(nil)
 		if len(raw) != p.Size() {
-			t.Errorf("body of %d: %d bytes, Size says %d", body, len(raw), p.Size())
+			t.Errorf("body of %d: %d bytes, Size = %d", body, len(raw), p.Size())
 		}
 		head := p.AppendHead(nil)
 		if want := raw[:len(raw)-len(p.Payload)]; !bytes.Equal(head, want) {
@@ -344,7 +342,7 @@ func TestLengths(t *testing.T) {
 			t.Errorf("body of %d: n = %d, err = %v", body, n, err)
 		}
 	}
-	// insertLen, with long properties.
+	// Long properties exercise insertLen.
 	d := &Disconnect{ReasonString: strings.Repeat("x", 20000)}
 	if p, _, err := Parse(d.Append([]byte{1})[1:]); err != nil || !reflect.DeepEqual(p, d) {
 		t.Errorf("long disconnect: %v", err)
@@ -354,13 +352,13 @@ func TestLengths(t *testing.T) {
 func TestAppendPanics(t *testing.T) {
 	defer func() {
 		if recover() == nil {
-			t.Error("a string above 65,535 bytes was appended")
+			t.Error("Append accepts a string of 65,536 bytes")
 		}
 	}()
 	(&Publish{Topic: strings.Repeat("x", 65536)}).Append(nil)
 }
 
-func TestOldVersionRefused(t *testing.T) {
+func TestAppendVersionRefusal(t *testing.T) {
 	if got := AppendVersionRefusal(nil); !bytes.Equal(got, []byte{0x20, 2, 0, 1}) {
 		t.Errorf("% x", got)
 	}
@@ -375,7 +373,7 @@ func TestReasonString(t *testing.T) {
 		}
 	}
 	if Success.Failed() || DisconnectWithWill.Failed() || !UnspecifiedError.Failed() {
-		t.Error("Failed is wrong")
+		t.Error("Failed reports a wrong result")
 	}
 	if got := Type(0).String() + " " + TypeAuth.String(); got != "Type(0) AUTH" {
 		t.Error(got)

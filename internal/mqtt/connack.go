@@ -1,37 +1,36 @@
 package mqtt
 
-// Connack is a CONNACK packet (section 3.2). A property that is not in the packet
-// has its zero value here, whatever the standard's default means; those whose
-// default differs are named so that false and 0 are the default.
+// Connack is a CONNACK packet (section 3.2). The fields are named so that the zero value
+// of a field is the value of an absent property.
 type Connack struct {
 	SessionPresent bool
 	Reason         ReasonCode
 
-	// HasSessionExpiry says that SessionExpiry, in seconds, counts; without it
-	// what the client asked for holds.
+	// SessionExpiry is in seconds; it is valid if HasSessionExpiry is set. Otherwise the
+	// client's Session Expiry Interval applies.
 	HasSessionExpiry bool
 	SessionExpiry    uint32
 	// ReceiveMaximum is 0 if absent, which means 65,535.
 	ReceiveMaximum uint16
-	// HasMaximumQoS says that MaximumQoS, 0 or 1, counts; without it 2 is allowed.
+	// MaximumQoS is 0 or 1; it is valid if HasMaximumQoS is set. Otherwise it is 2.
 	HasMaximumQoS bool
 	MaximumQoS    byte
-	// NoRetain says that Retain Available is 0.
+	// NoRetain means that Retain Available is 0.
 	NoRetain bool
-	// MaximumPacketSize is in bytes; 0 is absent: no limit.
+	// MaximumPacketSize is in bytes. It is 0 if absent, which means no limit.
 	MaximumPacketSize uint32
 	// AssignedClientID is empty if absent.
 	AssignedClientID  string
 	TopicAliasMaximum uint16
 	// ReasonString is empty if absent.
 	ReasonString string
-	// NoWildcards, NoSubscriptionIDs and NoShared say that wildcard subscriptions,
+	// NoWildcards, NoSubscriptionIDs and NoShared mean that wildcard subscriptions,
 	// subscription identifiers and shared subscriptions are not available.
 	NoWildcards       bool
 	NoSubscriptionIDs bool
 	NoShared          bool
-	// HasServerKeepAlive says that ServerKeepAlive, in seconds, counts in place of
-	// the keep-alive that the client asked for.
+	// ServerKeepAlive is in seconds; it is valid if HasServerKeepAlive is set, and then
+	// replaces the client's keep-alive.
 	HasServerKeepAlive bool
 	ServerKeepAlive    uint16
 }
@@ -131,8 +130,8 @@ func (c *Connack) appendProperties(dst []byte) []byte {
 	return insertLen(dst, start)
 }
 
-// AppendVersionRefusal appends the CONNACK of MQTT 3.1 and 3.1.1 that refuses
-// the protocol version: the only answer that a client of those understands.
+// AppendVersionRefusal appends the CONNACK of MQTT 3.1 and 3.1.1 that refuses the protocol
+// version, because clients of these versions do not understand the one of MQTT 5.0.
 func AppendVersionRefusal(dst []byte) []byte {
 	return append(dst, byte(TypeConnack)<<4, 2, 0, 1)
 }

@@ -4,38 +4,38 @@ import "encoding/binary"
 
 // Connect is a CONNECT packet (section 3.1).
 type Connect struct {
-	// Version is the protocol version: 5. In a packet of any other version nothing
-	// else has been read; 3 stands for all with the protocol name of MQTT 3.1,
-	// MQIsdp. Append always writes version 5.
+	// Version is the protocol version. If it is not 5, the other fields have not been
+	// read. It is 3 for every packet with the protocol name MQIsdp of MQTT 3.1. Append
+	// always writes version 5.
 	Version byte
 
 	CleanStart bool
-	// KeepAlive is in seconds; 0 is none (section 3.1.2.10).
+	// KeepAlive is in seconds; 0 means none (section 3.1.2.10).
 	KeepAlive uint16
-	// ClientID is empty where the server is to assign one.
+	// ClientID is empty if the server must assign one.
 	ClientID string
-	// UserName counts if HasUserName, Password if HasPassword.
+	// UserName and Password are valid if HasUserName and HasPassword are set.
 	UserName    string
 	HasUserName bool
 	Password    []byte
 	HasPassword bool
-	// Will is nil without one.
+	// Will is nil if there is none.
 	Will *Will
 
-	// SessionExpiry is in seconds; absent is 0.
+	// SessionExpiry is in seconds. It is 0 if absent.
 	SessionExpiry uint32
 	// ReceiveMaximum is 0 if absent, which means 65,535.
 	ReceiveMaximum uint16
-	// MaximumPacketSize is in bytes and counts whole packets that the client
-	// receives; 0 is absent: no limit.
+	// MaximumPacketSize is the maximum length in bytes of a packet to the client. It is 0
+	// if absent, which means no limit.
 	MaximumPacketSize uint32
 	TopicAliasMaximum uint16
-	// RequestResponse is Request Response Information.
+	// RequestResponse is the Request Response Information.
 	RequestResponse bool
-	// NoProblemInfo says that Request Problem Information is 0: no reason string
-	// or user property but in PUBLISH, CONNACK and DISCONNECT.
+	// NoProblemInfo means that Request Problem Information is 0: only PUBLISH, CONNACK
+	// and DISCONNECT may have a reason string or user properties.
 	NoProblemInfo bool
-	// AuthMethod counts if HasAuthMethod.
+	// AuthMethod is valid if HasAuthMethod is set.
 	AuthMethod    string
 	HasAuthMethod bool
 }
@@ -48,10 +48,10 @@ type Will struct {
 	Payload []byte
 	// Delay is the Will Delay Interval in seconds.
 	Delay uint32
-	// HasExpiry says that Expiry, the Message Expiry Interval in seconds, counts.
+	// Expiry is the Message Expiry Interval in seconds; it is valid if HasExpiry is set.
 	HasExpiry bool
 	Expiry    uint32
-	// Properties are as in [Publish].
+	// Properties are the same as in [Publish].
 	Properties []byte
 }
 
@@ -72,8 +72,8 @@ const (
 // Type returns [TypeConnect].
 func (*Connect) Type() Type { return TypeConnect }
 
-// connect reads a CONNECT. Protocol name and version come before everything
-// else, even the flags in the fixed header: only they say what the rest means.
+// connect reads a CONNECT. It reads the protocol name and version before it checks even
+// the flags in the fixed header, because the meaning of the others depends on them.
 func (r *reader) connect(fixed byte) Packet {
 	c := &Connect{}
 	name := string(r.text())
@@ -140,7 +140,7 @@ func (r *reader) connectProperties(c *Connect) {
 	}
 }
 
-// will reads the will that flags announce.
+// will reads the will, if flags say that there is one.
 func (r *reader) will(c *Connect, flags byte) {
 	qos := flags >> willQoSShift & 3
 	if qos == 3 {

@@ -23,7 +23,7 @@ func (*Pingresp) Append(dst []byte) []byte { return append(dst, byte(TypePingres
 // Disconnect is a DISCONNECT packet (section 3.14).
 type Disconnect struct {
 	Reason ReasonCode
-	// SessionExpiry is in seconds; absent is 0. Only clients send it.
+	// SessionExpiry is in seconds. It is 0 if absent. Only clients send it.
 	SessionExpiry uint32
 	// ReasonString is empty if absent.
 	ReasonString string
@@ -54,9 +54,9 @@ func (r *reader) disconnect() Packet {
 	return d
 }
 
-// Append implements [Packet]. It always writes the reason code and the property
-// length, which the standard lets a sender leave out, because some clients cannot
-// read a packet without them.
+// Append implements [Packet]. It always writes the reason code and the property length,
+// which the standard makes optional, because some clients cannot read a packet without
+// them.
 func (d *Disconnect) Append(dst []byte) []byte {
 	dst = append(dst, byte(TypeDisconnect)<<4)
 	start := len(dst)
@@ -73,7 +73,7 @@ func (d *Disconnect) Append(dst []byte) []byte {
 }
 
 // Ack is a PUBACK, PUBREC, PUBREL or PUBCOMP packet (sections 3.4 to 3.7). The server
-// sends only PUBACK, and refuses all four from clients.
+// sends only PUBACK and refuses all four from clients.
 type Ack struct {
 	// Kind is the packet type, [TypePuback] to [TypePubcomp].
 	Kind     Type
@@ -97,9 +97,9 @@ func (r *reader) ack(t Type) Packet {
 	return a
 }
 
-// Append implements [Packet]. Success is written without a reason code, in the form that
-// all clients can read. Any other reason is followed by the property length, because some
-// clients cannot read a packet without it.
+// Append implements [Packet]. It omits the reason code of Success, because all clients
+// can read that form. After any other reason code it writes the property length, because
+// some clients cannot read a packet without it.
 func (a *Ack) Append(dst []byte) []byte {
 	first := byte(a.Kind) << 4
 	if a.Kind == TypePubrel {
@@ -114,10 +114,10 @@ func (a *Ack) Append(dst []byte) []byte {
 	return insertLen(dst, start)
 }
 
-// Auth is an AUTH packet (section 3.15). It is read to be refused.
+// Auth is an AUTH packet (section 3.15). The server refuses all of them.
 type Auth struct {
 	Reason ReasonCode
-	// Method is the Authentication Method, empty if absent.
+	// Method is the Authentication Method; it is empty if absent.
 	Method string
 }
 
@@ -155,8 +155,8 @@ func (a *Auth) Append(dst []byte) []byte {
 	return insertLen(dst, start)
 }
 
-// skipProperties checks properties of which none is of use.
-func (r *reader) skipProperties(in place) {
+// skipProperties checks and ignores the properties.
+func (r *reader) skipProperties(in packetSet) {
 	for p := r.properties(in); p.next(r); {
 	}
 }

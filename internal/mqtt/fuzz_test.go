@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// FuzzParse checks that any bytes are either refused with a reason that a server
-// may send, or are a packet that survives Append and Parse unchanged.
+// Any input either fails with a reason that a server may send, or is a packet that is the
+// same after Append and Parse.
 func FuzzParse(f *testing.F) {
 	for _, s := range samples {
 		f.Add(mustHex(s.hex))
@@ -21,15 +21,15 @@ func FuzzParse(f *testing.F) {
 		if err != nil {
 			var e *Error
 			if !errors.As(err, &e) && err != ErrIncomplete || e != nil && !e.Reason.Failed() {
-				t.Fatalf("error of an unknown kind: %v", err)
+				t.Fatalf("unexpected error: %v", err)
 			}
 			if p != nil || n != 0 {
-				t.Fatalf("p = %#v, n = %d beside an error", p, n)
+				t.Fatalf("p = %#v, n = %d with an error", p, n)
 			}
 			return
 		}
 		if whole, err := PacketLen(b, n); err != nil || whole != n {
-			t.Fatalf("Parse says %d bytes, PacketLen %d, %v", n, whole, err)
+			t.Fatalf("Parse: n = %d, PacketLen = %d, %v", n, whole, err)
 		}
 		if c, ok := p.(*Connect); ok && c.Version != protocolVersion {
 			return
@@ -48,8 +48,8 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-// What Parse allocates is bounded by the bytes that are there, not by what they
-// claim. The worst is a SUBSCRIBE of empty filters.
+// The memory that Parse allocates is bounded by the length of the input, not by the lengths
+// that the input claims. The worst case is a SUBSCRIBE with empty filters.
 func TestParseAllocationBound(t *testing.T) {
 	subscribe := Subscribe{PacketID: 1, Filters: make([]Filter, 10000)}
 	publish := Publish{Topic: "t"}
@@ -69,8 +69,8 @@ func TestParseAllocationBound(t *testing.T) {
 		p, _, err := Parse(b)
 		runtime.ReadMemStats(&after)
 		runtime.KeepAlive(p)
-		if got, most := after.TotalAlloc-before.TotalAlloc, uint64(50*len(b)+2048); got > most {
-			t.Errorf("%d bytes allocated for %d bytes of input (err %v), want at most %d", got, len(b), err, most)
+		if got, limit := after.TotalAlloc-before.TotalAlloc, uint64(50*len(b)+2048); got > limit {
+			t.Errorf("%d bytes allocated for %d bytes of input (err %v), want at most %d", got, len(b), err, limit)
 		}
 	}
 }
@@ -79,14 +79,14 @@ func TestAllocations(t *testing.T) {
 	buf := make([]byte, 0, 4096)
 	ids := []uint32{7}
 	p := &Publish{Topic: "sport/tennis", Retain: true, HasExpiry: true, Expiry: 60, SubscriptionIDs: ids,
-		Properties: mustHex(travelling), Payload: make([]byte, 128)}
+		Properties: mustHex(forwarded), Payload: make([]byte, 128)}
 	raw := p.Append(nil)
-	contiguous := (&Publish{Topic: "sport/tennis", Properties: mustHex(travelling), Payload: make([]byte, 128)}).Append(nil)
+	contiguous := (&Publish{Topic: "sport/tennis", Properties: mustHex(forwarded), Payload: make([]byte, 128)}).Append(nil)
 	reasons := []ReasonCode{Success, NotAuthorized}
 	ping := mustHex("c0 00")
 	for _, c := range []struct {
 		name string
-		most float64
+		max  float64
 		f    func()
 	}{
 		{"Publish.Append", 0, func() { buf = p.Append(buf[:0]) }},
@@ -104,11 +104,11 @@ func TestAllocations(t *testing.T) {
 		{"Disconnect.Append", 0, func() { d := Disconnect{Reason: KeepAliveTimeout}; buf = d.Append(buf[:0]) }},
 		{"Parse of PINGREQ", 0, func() { Parse(ping) }},
 		{"PacketLen", 0, func() { PacketLen(raw, 32768) }},
-		{"Parse of PUBLISH: packet, topic", 2, func() { Parse(contiguous) }},
-		{"Parse of PUBLISH: packet, topic, subscription identifier", 3, func() { Parse(raw) }},
+		{"Parse of PUBLISH (packet and topic)", 2, func() { Parse(contiguous) }},
+		{"Parse of PUBLISH (packet, topic and subscription identifier)", 3, func() { Parse(raw) }},
 	} {
-		if got := testing.AllocsPerRun(100, c.f); got > c.most {
-			t.Errorf("%s: %v allocations, want at most %v", c.name, got, c.most)
+		if got := testing.AllocsPerRun(100, c.f); got > c.max {
+			t.Errorf("%s: %v allocations, want at most %v", c.name, got, c.max)
 		}
 	}
 }

@@ -44,8 +44,8 @@ func (t Type) String() string {
 	return fmt.Sprintf("Type(%d)", byte(t))
 }
 
-// TypeOf returns the type of the packet that begins with the byte first; it may
-// be 0, which is none.
+// TypeOf returns the type of the packet that begins with the byte first. The result is 0,
+// which is not a valid type, if the upper four bits are 0.
 func TypeOf(first byte) Type { return Type(first >> 4) }
 
 // Packet is a control packet: one of [*Connect], [*Connack], [*Publish], [*Ack],
@@ -54,25 +54,25 @@ func TypeOf(first byte) Type { return Type(first >> 4) }
 type Packet interface {
 	// Type returns the type of the packet.
 	Type() Type
-	// Append appends the whole packet to dst and allocates only if dst has no
-	// room. It panics if a string or binary field is longer than 65,535 bytes or
-	// the packet longer than [MaxPacketLen]; nothing else is checked.
+	// Append appends the encoded packet to dst. It allocates only to grow dst. It
+	// panics if a string or binary field has more than 65,535 bytes or the packet
+	// more than [MaxPacketLen], and checks nothing else.
 	Append(dst []byte) []byte
 }
 
-// MaxPacketLen is the length of the longest packet that the protocol can
-// express, fixed header included, in bytes (sections 1.5.5 and 2.1.4).
+// MaxPacketLen is the maximum length of a packet in the protocol, fixed header included,
+// in bytes (sections 1.5.5 and 2.1.4).
 const MaxPacketLen = 1 + 4 + maxVarint
 
-// ErrIncomplete says that a packet goes on after the bytes that are there.
+// ErrIncomplete means that more bytes are needed to parse the packet.
 var ErrIncomplete = errors.New("mqtt: incomplete packet")
 
-// PacketLen returns the whole length, fixed header included, of the packet at
-// the front of b; it may be greater than len(b). It is 0, without an error, while
-// b is too short to tell, which is never so from 5 bytes on.
+// PacketLen returns the length of the packet at the front of b, fixed header included. It
+// may be greater than len(b). As long as b is too short to know the length, PacketLen
+// returns 0 and no error; 5 bytes are always enough.
 //
-// The error is an [*Error]: [PacketTooLarge] for a packet longer than max,
-// [MalformedPacket] if the length is not encoded as section 1.5.5 demands.
+// The error is an [*Error]: [PacketTooLarge] if the packet is longer than max, or
+// [MalformedPacket] if the length is not encoded as section 1.5.5 requires.
 func PacketLen(b []byte, max int) (n int, err error) {
 	_, n, bad := header(b)
 	if bad != nil {
@@ -84,8 +84,8 @@ func PacketLen(b []byte, max int) (n int, err error) {
 	return n, nil
 }
 
-// header returns the lengths of the fixed header and of the whole packet at the
-// front of b, 0 while b is too short to tell.
+// header returns the lengths of the fixed header and of the whole packet at the front of
+// b. Both are 0 if b is too short to know.
 func header(b []byte) (head, n int, err *Error) {
 	if len(b) == 0 {
 		return 0, 0, nil
@@ -97,9 +97,9 @@ func header(b []byte) (head, n int, err *Error) {
 	return 1 + used, 1 + used + int(body), nil
 }
 
-// Parse reads the packet at the front of b and returns it and its length in
-// bytes. Byte slices in the packet, and they alone, share memory with b. What
-// Parse allocates is bounded by a small multiple of the packet's length.
+// Parse parses the packet at the front of b and returns it and its length in bytes. The
+// byte slices of the packet share memory with b; its strings do not. Parse allocates at
+// most a small multiple of the packet's length.
 //
 // The error is [ErrIncomplete] or an [*Error].
 func Parse(b []byte) (p Packet, n int, err error) {
@@ -121,7 +121,7 @@ func Parse(b []byte) (p Packet, n int, err error) {
 	return p, n, nil
 }
 
-// packet reads the body of the packet that begins with first.
+// packet reads the body of the packet whose first byte is first.
 func (r *reader) packet(first byte) Packet {
 	t, flags := TypeOf(first), first&0xf
 	switch t {

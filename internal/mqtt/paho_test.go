@@ -9,17 +9,17 @@ import (
 	"github.com/eclipse/paho.golang/packets"
 )
 
-// Another implementation must read what we write, and we what it writes: the
-// samples are passed through Eclipse Paho and must come back the same.
+// Eclipse Paho reads packets of this package, and this package reads those of Paho: the
+// samples are the same after Paho has read and written them.
 func TestAgreesWithPaho(t *testing.T) {
-	beyondPaho := map[string]string{
-		"connect, all":        "it leaves most will properties out when it writes",
-		"publish, properties": "it keeps one subscription identifier only",
-		"disconnect, empty":   "it expects a reason code",
-		"auth, empty":         "it expects a reason code",
+	unsupported := map[string]string{
+		"connect, all":        "Paho does not write most will properties",
+		"publish, properties": "Paho keeps only one subscription identifier",
+		"disconnect, empty":   "Paho expects a reason code",
+		"auth, empty":         "Paho expects a reason code",
 	}
 	for _, s := range samples {
-		if beyondPaho[s.name] == "" {
+		if unsupported[s.name] == "" {
 			t.Run(s.name, func(t *testing.T) { throughPaho(t, s.p) })
 		}
 	}
@@ -29,16 +29,16 @@ func TestAgreesWithPaho(t *testing.T) {
 			SessionExpiry: 3600, ReceiveMaximum: 5, MaximumPacketSize: 4096, TopicAliasMaximum: 7,
 			RequestResponse: true, NoProblemInfo: true, AuthMethod: "plain", HasAuthMethod: true})
 	})
-	t.Run("publish, properties that travel", func(t *testing.T) {
+	t.Run("publish, forwarded properties", func(t *testing.T) {
 		throughPaho(t, &Publish{Topic: "t", HasExpiry: true, Expiry: 5, TopicAlias: 3, SubscriptionIDs: []uint32{300},
-			Properties: mustHex(travelling), Payload: []byte("pp")})
+			Properties: mustHex(forwarded), Payload: []byte("pp")})
 	})
 }
 
 func throughPaho(t *testing.T, p Packet) {
 	theirs, err := packets.ReadPacket(bytes.NewReader(p.Append(nil)))
 	if err != nil {
-		t.Fatalf("Paho cannot read it: %v", err)
+		t.Fatalf("Paho cannot read the packet: %v", err)
 	}
 	var raw bytes.Buffer
 	if _, err := theirs.WriteTo(&raw); err != nil {
@@ -48,7 +48,7 @@ func throughPaho(t *testing.T, p Packet) {
 	if err != nil || n != raw.Len() {
 		t.Fatalf("Parse of Paho's % x: n = %d, err = %v", raw.Bytes(), n, err)
 	}
-	if m, ok := p.(*Publish); ok { // Paho orders properties in its own way
+	if m, ok := p.(*Publish); ok { // Paho may change the order of properties
 		want := *m
 		want.Properties = slices.Sorted(slices.Values(m.Properties))
 		got := back.(*Publish)
@@ -56,6 +56,6 @@ func throughPaho(t *testing.T, p Packet) {
 		p = &want
 	}
 	if !reflect.DeepEqual(back, p) {
-		t.Errorf("Paho makes of it\n% x", raw.Bytes())
+		t.Errorf("Paho changes the packet to\n% x", raw.Bytes())
 	}
 }

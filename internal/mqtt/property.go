@@ -52,28 +52,28 @@ const (
 	kindPair              // two UTF-8 strings
 )
 
-// place is a set of packets that a property may be in: bits numbered by Type; the
-// will properties of CONNECT have bit 0.
-type place uint16
+// packetSet is a set of packet types in which a property is allowed. The bits are numbered by
+// Type; bit 0 stands for the will properties of CONNECT.
+type packetSet uint16
 
 const (
-	inWill        place = 1
-	inConnect     place = 1 << TypeConnect
-	inConnack     place = 1 << TypeConnack
-	inPublish     place = 1 << TypePublish
-	inAck         place = 1<<TypePuback | 1<<TypePubrec | 1<<TypePubrel | 1<<TypePubcomp
-	inSubscribe   place = 1 << TypeSubscribe
-	inSuback      place = 1 << TypeSuback
-	inUnsubscribe place = 1 << TypeUnsubscribe
-	inUnsuback    place = 1 << TypeUnsuback
-	inDisconnect  place = 1 << TypeDisconnect
-	inAuth        place = 1 << TypeAuth
-	inMessage           = inPublish | inWill
+	inWill        packetSet = 1
+	inConnect     packetSet = 1 << TypeConnect
+	inConnack     packetSet = 1 << TypeConnack
+	inPublish     packetSet = 1 << TypePublish
+	inAck         packetSet = 1<<TypePuback | 1<<TypePubrec | 1<<TypePubrel | 1<<TypePubcomp
+	inSubscribe   packetSet = 1 << TypeSubscribe
+	inSuback      packetSet = 1 << TypeSuback
+	inUnsubscribe packetSet = 1 << TypeUnsubscribe
+	inUnsuback    packetSet = 1 << TypeUnsuback
+	inDisconnect  packetSet = 1 << TypeDisconnect
+	inAuth        packetSet = 1 << TypeAuth
+	inMessage               = inPublish | inWill
 )
 
 var propertyTable = [0x2B]struct {
 	kind kind
-	in   place
+	in   packetSet
 }{
 	propPayloadFormat:    {kindBool, inMessage},
 	propMessageExpiry:    {kindFour, inMessage},
@@ -98,40 +98,40 @@ var propertyTable = [0x2B]struct {
 	propTopicAlias:         {kindTwo, inPublish},
 	propMaximumQoS:         {kindBool, inConnack},
 	propRetainAvailable:    {kindBool, inConnack},
-	propUserProperty:       {kindPair, ^place(0)},
+	propUserProperty:       {kindPair, ^packetSet(0)},
 	propMaximumPacketSize:  {kindFour, inConnect | inConnack},
 	propWildcardAvailable:  {kindBool, inConnack},
 	propSubIDsAvailable:    {kindBool, inConnack},
 	propSharedSubAvailable: {kindBool, inConnack},
 }
 
-// properties goes through the properties of a packet: after each next that
-// returns true, id, num and data hold one of them.
+// properties iterates over the properties of a packet. After next has returned true, id,
+// num and data have the current property.
 type properties struct {
 	all  []byte
-	r    reader // what of all has not been read
-	in   place
-	seen uint64 // a bit for each id that has been there
+	r    reader // the unread part of all
+	in   packetSet
+	seen uint64 // a bit for each id that has occurred
 
 	id   property
 	num  uint32 // the value, if a number
 	data []byte // the value, if a string or binary data
 
-	start    int    // where in all the property begins
-	kept     []byte // what keep has gathered
-	from, to int    // kept is all[from:to]; from is -1 if it had to be copied
+	start    int    // offset of the current property in all
+	kept     []byte // the properties for which keep was called, encoded
+	from, to int    // kept is all[from:to]; from is -1 if it is a copy
 }
 
-// properties reads the Property Length (section 2.2.2.1) of a packet of the kind
-// in and returns its properties.
-func (r *reader) properties(in place) properties {
+// properties reads the Property Length (section 2.2.2.1) and returns an iterator over the
+// properties. in is the type of the packet.
+func (r *reader) properties(in packetSet) properties {
 	all := r.take(int(r.varint()))
 	return properties{all: all, r: reader{b: all}, in: in}
 }
 
-// next reads the next property; false at the end or at an error, which it passes
-// on to outer, the reader that p came from. (With a pointer to it in p, every
-// reader would be on the heap.)
+// next reads the next property and reports whether there was one. It passes an error to
+// outer, the reader of the packet. (If p had a pointer to outer instead, every reader
+// would be allocated on the heap.)
 func (p *properties) next(outer *reader) bool {
 	if len(p.r.b) == 0 {
 		return false
@@ -152,7 +152,7 @@ func (p *properties) read() {
 		k = propertyTable[p.id].kind
 	}
 	if k == kindNone {
-		p.r.fail(MalformedPacket, "property that this packet cannot have")
+		p.r.fail(MalformedPacket, "property not allowed in this packet")
 		return
 	}
 	bit := uint64(1) << p.id
@@ -166,7 +166,7 @@ func (p *properties) read() {
 	case kindBool:
 		p.num = uint32(p.r.byte())
 		if p.num > 1 {
-			p.r.fail(ProtocolError, "property that must be 0 or 1 is neither")
+			p.r.fail(ProtocolError, "property value is neither 0 nor 1")
 		}
 	case kindTwo:
 		p.num = uint32(p.r.uint16())
@@ -185,13 +185,13 @@ func (p *properties) read() {
 	p.checkValue()
 }
 
-// checkValue refuses the values that sections 3.1.2.11, 3.2.2.3, 3.3.2.3 and
-// 3.8.2.1 exclude.
+// checkValue fails for values that sections 3.1.2.11, 3.2.2.3, 3.3.2.3 and 3.8.2.1 do not
+// allow.
 func (p *properties) checkValue() {
 	switch p.id {
 	case propReceiveMaximum, propMaximumPacketSize, propSubscriptionID:
 		if p.num == 0 {
-			p.r.fail(ProtocolError, "property that must not be 0 is")
+			p.r.fail(ProtocolError, "property value is 0")
 		}
 	case propTopicAlias:
 		if p.num == 0 {
@@ -199,13 +199,13 @@ func (p *properties) checkValue() {
 		}
 	case propResponseTopic:
 		if len(p.data) == 0 || bytes.ContainsAny(p.data, "+#") {
-			p.r.fail(ProtocolError, "response topic is empty or holds a wildcard")
+			p.r.fail(ProtocolError, "response topic is empty or has a wildcard")
 		}
 	}
 }
 
-// keep adds the property, as it is encoded, to kept. That is a slice of the
-// packet, unless properties that are not kept stand between.
+// keep adds the current property to kept. If the kept properties are contiguous, kept is a
+// slice of the packet, otherwise a copy.
 func (p *properties) keep() {
 	end := len(p.all) - len(p.r.b)
 	switch {

@@ -7,23 +7,23 @@ type Publish struct {
 	Dup    bool
 	QoS    byte
 	Retain bool
-	// Topic is empty only together with a TopicAlias. That it is a valid topic
-	// name is not checked.
+	// Topic is empty only if there is a TopicAlias. Parse does not check that it is a
+	// valid topic name.
 	Topic string
-	// PacketID is there, and not 0, only with a QoS above 0.
+	// PacketID is 0 with QoS 0, and not 0 otherwise.
 	PacketID uint16
 	// TopicAlias is 0 if absent.
 	TopicAlias uint16
-	// HasExpiry says that Expiry, the Message Expiry Interval in seconds, counts.
+	// Expiry is the Message Expiry Interval in seconds; it is valid if HasExpiry is set.
 	HasExpiry bool
 	Expiry    uint32
-	// SubscriptionIDs come from a server only: one for each subscription that
-	// matched and has one.
+	// SubscriptionIDs are the identifiers of the matching subscriptions. Only servers
+	// send them.
 	SubscriptionIDs []uint32
-	// Properties are those that travel with a message unaltered, encoded and in
-	// their order in the packet, without the length in front: Payload Format
-	// Indicator, Content Type, Response Topic, Correlation Data and User
-	// Properties (section 3.3.2.3).
+	// Properties are the properties that a server forwards unaltered: Payload Format
+	// Indicator, Content Type, Response Topic, Correlation Data and User Properties
+	// (section 3.3.2.3). They are encoded and in the order of the packet, without the
+	// length in front.
 	Properties []byte
 	Payload    []byte
 }
@@ -69,7 +69,7 @@ func (r *reader) publish(flags byte) Packet {
 	return m
 }
 
-// Size returns the length of the whole packet in bytes.
+// Size returns the length of the encoded packet in bytes.
 func (p *Publish) Size() int {
 	body := p.bodyLen()
 	return 1 + varintLen(uint32(body)) + body
@@ -104,9 +104,9 @@ func (p *Publish) propertiesLen() int {
 // Append implements [Packet].
 func (p *Publish) Append(dst []byte) []byte { return append(p.AppendHead(dst), p.Payload...) }
 
-// AppendHead appends all of the packet that stands before the payload, of which
-// it needs only the length: for a subscriber whose head is its own, while the
-// payload is shared. It allocates only if dst has no room.
+// AppendHead appends the encoded packet without the payload, for subscribers that share
+// the payload but not the rest. Of the payload it uses only the length. It allocates only
+// to grow dst.
 func (p *Publish) AppendHead(dst []byte) []byte {
 	first := byte(TypePublish)<<4 | p.QoS<<qosShift
 	if p.Dup {

@@ -2,13 +2,13 @@ package mqtt
 
 import "fmt"
 
-// ReasonCode is the one-byte outcome of an operation (section 2.4). Codes from
-// 0x80 on are failures.
+// ReasonCode is the outcome of an operation (section 2.4). Codes from 0x80 on are
+// failures.
 type ReasonCode byte
 
 // The reason codes of section 2.4, table 2-6.
 const (
-	// Success is also Normal disconnection and Granted QoS 0.
+	// Success also means Normal disconnection and Granted QoS 0.
 	Success                             ReasonCode = 0x00
 	GrantedQoS1                         ReasonCode = 0x01
 	GrantedQoS2                         ReasonCode = 0x02
@@ -100,7 +100,7 @@ var reasonNames = map[ReasonCode]string{
 	WildcardSubscriptionsNotSupported:   "wildcard subscriptions not supported",
 }
 
-// String returns the code in hex and, if the standard has one, its name:
+// String returns the code in hex and its name in the standard, if it has one, such as
 // "0x87 not authorized".
 func (r ReasonCode) String() string {
 	if name, ok := reasonNames[r]; ok {
@@ -109,14 +109,14 @@ func (r ReasonCode) String() string {
 	return fmt.Sprintf("0x%02X", byte(r))
 }
 
-// Failed reports whether r is a failure (0x80 and above).
+// Failed reports whether r is a failure, 0x80 or above.
 func (r ReasonCode) Failed() bool { return r >= 0x80 }
 
-// Error says what is wrong with a packet, and what the peer is to be told.
+// Error describes the fault of a packet.
 type Error struct {
-	// Reason goes into the CONNACK or DISCONNECT that answers the packet.
+	// Reason is the reason code for the CONNACK or DISCONNECT that answers the packet.
 	Reason ReasonCode
-	// Text says what is wrong; it holds nothing that came from the peer.
+	// Text describes the fault. It contains no data of the peer.
 	Text string
 }
 

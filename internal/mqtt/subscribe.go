@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// SharedPrefix begins the topic filter of a shared subscription (section 4.8.2).
+// SharedPrefix is the prefix of the topic filters of shared subscriptions (section 4.8.2).
 const SharedPrefix = "$share/"
 
 // Subscribe is a SUBSCRIBE packet (section 3.8).
@@ -19,13 +19,13 @@ type Subscribe struct {
 
 // Filter is a topic filter with its subscription options (section 3.8.3.1).
 type Filter struct {
-	// Topic is any string, even empty.
+	// Topic may be any string, even an empty one.
 	Topic             string
 	QoS               byte
 	NoLocal           bool
 	RetainAsPublished bool
-	// RetainHandling says when the retained message is sent: 0 at every
-	// subscribe, 1 at one that makes a new subscription, 2 never.
+	// RetainHandling determines when the server sends the retained message: 0 for every
+	// SUBSCRIBE, 1 only for a new subscription, 2 never.
 	RetainHandling byte
 }
 
@@ -107,7 +107,7 @@ func (s *Subscribe) Append(dst []byte) []byte {
 // Suback is a SUBACK packet (section 3.9).
 type Suback struct {
 	PacketID uint16
-	// Reasons answer the filters of the SUBSCRIBE, in its order.
+	// Reasons has the result of each filter of the SUBSCRIBE, in order.
 	Reasons []ReasonCode
 }
 
@@ -127,7 +127,7 @@ func (s *Suback) Append(dst []byte) []byte {
 // Unsubscribe is an UNSUBSCRIBE packet (section 3.10).
 type Unsubscribe struct {
 	PacketID uint16
-	// Filters has at least one element; each is any string, even empty.
+	// Filters has at least one element. Each may be any string, even an empty one.
 	Filters []string
 }
 
@@ -161,7 +161,7 @@ func (u *Unsubscribe) Append(dst []byte) []byte {
 // Unsuback is an UNSUBACK packet (section 3.11).
 type Unsuback struct {
 	PacketID uint16
-	// Reasons answer the filters of the UNSUBSCRIBE, in its order.
+	// Reasons has the result of each filter of the UNSUBSCRIBE, in order.
 	Reasons []ReasonCode
 }
 
@@ -178,8 +178,8 @@ func (u *Unsuback) Append(dst []byte) []byte {
 	return appendReasons(dst, TypeUnsuback, u.PacketID, u.Reasons)
 }
 
-// reasons reads what SUBACK and UNSUBACK consist of.
-func (r *reader) reasons(in place) (id uint16, reasons []ReasonCode) {
+// reasons reads the fields of a SUBACK or UNSUBACK.
+func (r *reader) reasons(in packetSet) (id uint16, reasons []ReasonCode) {
 	id = r.packetID()
 	r.skipProperties(in)
 	if len(r.b) == 0 {

@@ -6,14 +6,14 @@ import (
 	"unicode/utf8"
 )
 
-// maxVarint is the greatest Variable Byte Integer (section 1.5.5).
+// maxVarint is the maximum value of a Variable Byte Integer (section 1.5.5).
 const maxVarint = 1<<28 - 1
 
-// reader reads the fields of one packet. After the first error every read
-// returns a zero value, and the first error stays.
+// reader reads the fields of one packet. It keeps the first error, after which every read
+// returns the zero value.
 type reader struct {
-	b   []byte // what has not been read
-	err *Error
+	b   []byte // the unread bytes
+	err *Error // the first error
 }
 
 func (r *reader) fail(reason ReasonCode, text string) {
@@ -23,7 +23,7 @@ func (r *reader) fail(reason ReasonCode, text string) {
 	r.b = nil
 }
 
-// take returns the next n bytes, nil if there are not so many.
+// take returns the next n bytes, or fails and returns nil if there are fewer.
 func (r *reader) take(n int) []byte {
 	if n > len(r.b) {
 		r.fail(MalformedPacket, "field longer than the packet")
@@ -68,8 +68,7 @@ func (r *reader) varint() uint32 {
 	return v
 }
 
-// binary reads Binary Data (section 1.5.6); the result is not nil unless the read
-// failed.
+// binary reads Binary Data (section 1.5.6). The result is nil only after an error.
 func (r *reader) binary() []byte { return r.take(int(r.uint16())) }
 
 // text reads a UTF-8 Encoded String (section 1.5.4).
@@ -82,7 +81,7 @@ func (r *reader) text() []byte {
 	return b
 }
 
-// packetID reads a Packet Identifier, which is not 0 (section 2.2.1).
+// packetID reads a Packet Identifier, which must not be 0 (section 2.2.1).
 func (r *reader) packetID() uint16 {
 	id := r.uint16()
 	if id == 0 {
@@ -91,9 +90,9 @@ func (r *reader) packetID() uint16 {
 	return id
 }
 
-// varint reads a Variable Byte Integer from the front of b and returns its value
-// and length; n is 0 if b ends within it. It must be encoded in as few bytes as
-// possible (section 1.5.5).
+// varint decodes the Variable Byte Integer at the front of b and returns its value and
+// length; n is 0 if b is too short. An encoding that is longer than necessary is an error
+// (section 1.5.5).
 func varint(b []byte) (v uint32, n int, err *Error) {
 	for i, c := range b {
 		v |= uint32(c&0x7f) << (7 * i)
@@ -110,7 +109,7 @@ func varint(b []byte) (v uint32, n int, err *Error) {
 	return 0, 0, nil
 }
 
-// varintLen returns the length of v's encoding.
+// varintLen returns the encoded length of v in bytes.
 func varintLen(v uint32) int {
 	switch {
 	case v < 1<<7:
@@ -134,8 +133,8 @@ func appendVarint(dst []byte, v uint32) []byte {
 	return append(dst, byte(v))
 }
 
-// insertLen puts the length of dst[at:] in front of it, as a Variable Byte
-// Integer: cheaper to read than two passes, and the moved part is short.
+// insertLen inserts the length of dst[at:] in front of it, as a Variable Byte Integer.
+// This needs no first pass that computes lengths, and the part that moves is short.
 func insertLen(dst []byte, at int) []byte {
 	n := len(dst) - at
 	if n > maxVarint {
@@ -149,7 +148,7 @@ func insertLen(dst []byte, at int) []byte {
 	return dst
 }
 
-// appendField appends a string or Binary Data with its length in front.
+// appendField appends the length of v, then v (sections 1.5.4 and 1.5.6).
 func appendField[T string | []byte](dst []byte, v T) []byte {
 	if len(v) > 0xffff {
 		panic("mqtt: field above 65,535 bytes")

@@ -13,8 +13,8 @@ import (
 	"pubsub"
 )
 
-// adminEndpoint returns the endpoint of the path /admin/ and seg, whose segments are as
-// they were sent. A value is unescaped: a topic may be "..", and may contain a slash.
+// adminEndpoint returns the endpoint of the path /admin/ and seg, whose segments are still
+// escaped, because a topic may be ".." and may contain a slash.
 func (s *Server) adminEndpoint(seg []string) endpoint {
 	e := endpoint{pattern: "other", admin: true}
 	switch {
@@ -68,7 +68,7 @@ func randomHex(n int) string {
 	return hex.EncodeToString(b)
 }
 
-// listKeys answers GET /admin/keys; values are never told again.
+// listKeys answers GET /admin/keys. It never returns the values of keys.
 func (s *Server) listKeys(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := backplaneContext(r)
 	defer cancel()
@@ -90,9 +90,9 @@ func (s *Server) listKeys(w http.ResponseWriter, r *http.Request) {
 	s.json(w, list)
 }
 
-// deleteKey answers DELETE /admin/keys/ID. What the key admitted ends: on this
-// node before the answer, on the others as soon as they hear of it, by the Bus or
-// by their watch.
+// deleteKey answers DELETE /admin/keys/ID. It ends the connections that the key admitted:
+// on this node before the answer, on the others as soon as the Bus or their watch reports
+// the deletion.
 func (s *Server) deleteKey(w http.ResponseWriter, r *http.Request, id string) {
 	ctx, cancel := backplaneContext(r)
 	defer cancel()
@@ -129,8 +129,8 @@ func (s *Server) clearTopic(w http.ResponseWriter, r *http.Request, name string)
 	}
 }
 
-// adminFailed answers an administrator's request that failed with err; event is that of
-// Events.Failed.
+// adminFailed answers an administrator's request that failed with err, and reports event
+// to Events.Failed. line is the answer if nothing better is known.
 func (s *Server) adminFailed(w http.ResponseWriter, r *http.Request, event, line string, err error) {
 	switch {
 	case errors.Is(err, pubsub.ErrClosed):
@@ -143,8 +143,8 @@ func (s *Server) adminFailed(w http.ResponseWriter, r *http.Request, event, line
 	s.o.Events.Failed(event, err)
 }
 
-// json answers with v. A client that does not read it holds up nobody for longer
-// than the write timeout.
+// json answers with v. A client that does not read the answer holds up the handler for the
+// write timeout at most.
 func (s *Server) json(w http.ResponseWriter, v any) {
 	body := marshal(v)
 	h := w.Header()
@@ -158,7 +158,7 @@ func (s *Server) json(w http.ResponseWriter, v any) {
 	_ = rc.SetWriteDeadline(time.Time{}) // the connection may carry a stream next
 }
 
-// marshal returns v as JSON; the types that are passed cannot fail.
+// marshal returns v as JSON. It panics on an error, which no type here causes.
 func marshal(v any) []byte {
 	b, err := json.Marshal(v)
 	if err != nil {

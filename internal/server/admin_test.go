@@ -15,7 +15,7 @@ import (
 	"pubsub"
 )
 
-// ask makes a request as admin and decodes the JSON of a response that is 200.
+// ask makes a request as administrator and decodes the JSON of a response with status 200.
 func (n *node) ask(t *testing.T, method, target string, v any) (status int, body string) {
 	t.Helper()
 	res, body := n.do(t, n.h1, exchange{method: method, target: target, header: admin})
@@ -41,9 +41,9 @@ func TestKeysOverHTTP(t *testing.T) {
 	}
 	k := pubsub.Key{ID: made.ID, Value: made.Value}
 	raw := sign(k, map[string]any{"x-fastly-write": []string{"t"}})
-	n.published(t, n.h1, exchange{target: "/events?topic=t", auth: "Bearer " + raw, body: "x"})
+	n.mustPublish(t, n.h1, exchange{target: "/events?topic=t", auth: "Bearer " + raw, body: "x"})
 	if _, again := n.ask(t, "POST", "/admin/keys", &made); again == body {
-		t.Error("two keys are one")
+		t.Error("the second key is the same as the first")
 	}
 
 	status, body = n.ask(t, "GET", "/admin/keys", &struct{}{})
@@ -64,8 +64,8 @@ func TestKeysOverHTTP(t *testing.T) {
 	if res, body := n.do(t, n.h1, exchange{method: "POST", target: "/events?topic=t", auth: "Bearer " + raw, body: "x"}); res.StatusCode != 403 || body != "Invalid token\n" {
 		t.Errorf("deleted key: %d %q", res.StatusCode, body)
 	}
-	if !n.keys.isGone(k.ID) {
-		t.Error("the key is not gone")
+	if !n.keys.isRevoked(k.ID) {
+		t.Error("the key is not revoked")
 	}
 	n.check(t, []exchange{
 		{method: "DELETE", target: "/admin/keys/" + k.ID, header: admin, status: 404, want: notFound, wantHeader: with()},
@@ -73,11 +73,11 @@ func TestKeysOverHTTP(t *testing.T) {
 		{method: "DELETE", target: "/admin/keys/%2F%00", header: admin, status: 404, want: notFound},
 		{method: "DELETE", target: "/admin/keys/" + strings.Repeat("x", 5000), header: admin, status: 404, want: notFound},
 	})
-	if !n.heard.has("key created "+k.ID) || !n.heard.has("key deleted "+k.ID) {
-		t.Errorf("heard %q", n.heard.all())
+	if !n.log.has("key created "+k.ID) || !n.log.has("key deleted "+k.ID) {
+		t.Errorf("logged %q", n.log.all())
 	}
-	if all := strings.Join(n.heard.all(), "\n"); strings.Contains(all, k.Value) || strings.Contains(all, made.Value) {
-		t.Error("the value of a key was told")
+	if all := strings.Join(n.log.all(), "\n"); strings.Contains(all, k.Value) || strings.Contains(all, made.Value) {
+		t.Error("the value of a key was logged")
 	}
 }
 
@@ -123,19 +123,19 @@ func TestAdminFailures(t *testing.T) {
 				t.Errorf("got %d %q, want %d %q", res.StatusCode, body, c.status, c.want)
 			}
 			checkRetryAfter(t, res, c.status == 503)
-			if !strings.Contains(strings.Join(n.heard.all(), "\n"), c.err.Error()) {
-				t.Errorf("the operator is not told: %q", n.heard.all())
+			if !strings.Contains(strings.Join(n.log.all(), "\n"), c.err.Error()) {
+				t.Errorf("the error is not logged: %q", n.log.all())
 			}
 		})
 	}
 
-	// The nodes that cannot be told find out by their watch.
+	// If the broadcast fails, the other nodes learn of the deletion by their watch.
 	n.backplane.fail("Broadcast", broken)
 	if res, body := n.do(t, n.h1, exchange{method: "DELETE", target: "/admin/keys/" + n.key.ID, header: admin}); res.StatusCode != 204 {
 		t.Errorf("got %d %q", res.StatusCode, body)
 	}
-	if !n.keys.isGone(n.key.ID) {
-		t.Error("the key is not gone")
+	if !n.keys.isRevoked(n.key.ID) {
+		t.Error("the key is not revoked")
 	}
 }
 
@@ -148,7 +148,7 @@ func TestClearTopic(t *testing.T) {
 			n.check(t, []exchange{{method: "DELETE", target: "/admin/topics/" + escaped + "/retained", header: admin, status: 400, want: "Invalid topic: " + name + "\n"}})
 			continue
 		}
-		res, kept := n.published(t, n.h1, exchange{target: "/events?topic=" + pathEscape(name) + "&retain=1", header: admin, body: "kept"})
+		res, kept := n.mustPublish(t, n.h1, exchange{target: "/events?topic=" + pathEscape(name) + "&retain=1", header: admin, body: "kept"})
 		if res.Header.Get("Pubsub-Version") != kept.Version.String() {
 			t.Errorf("%q: %v", name, res.Header)
 		}
@@ -161,7 +161,7 @@ func TestClearTopic(t *testing.T) {
 			t.Errorf("%q: delivered %+v", name, cleared.Message)
 		}
 		if _, ok, err := n.backplane.Last(t.Context(), topic, pubsub.Version{}); ok || err != nil {
-			t.Errorf("%q is still there: %v", name, err)
+			t.Errorf("%q still has a retained message: %v", name, err)
 		}
 	}
 	n.check(t, []exchange{
@@ -187,7 +187,7 @@ func TestListTopics(t *testing.T) {
 	now := time.Now().Truncate(time.Second)
 	n := newNode(t, func(o *Options) { o.Now = func() time.Time { return now } })
 	keep := func(topic, query string) string {
-		res, _ := n.published(t, n.h1, exchange{target: "/events?retain=1&topic=" + pathEscape(topic) + query, header: admin, body: "x"})
+		res, _ := n.mustPublish(t, n.h1, exchange{target: "/events?retain=1&topic=" + pathEscape(topic) + query, header: admin, body: "x"})
 		return res.Header.Get("Pubsub-Version")
 	}
 	list := func(query string) topicPage {
@@ -199,7 +199,7 @@ func TestListTopics(t *testing.T) {
 		return page
 	}
 	if _, body := n.ask(t, "GET", "/admin/topics", &topicPage{}); body != `{"topics":[]}` {
-		t.Errorf("nothing: %q", body)
+		t.Errorf("without topics: %q", body)
 	}
 
 	both, kept := keep("b", "&ttl=3600"), keep("a/kept", "")
@@ -223,7 +223,7 @@ func TestListTopics(t *testing.T) {
 		t.Errorf("prefix: %s", body)
 	}
 
-	// Page by page all come, once, and the last page says that it is.
+	// The pages contain each topic once, and only the last page has no next.
 	for limit := 1; limit <= len(want.Topics)+1; limit++ {
 		var got []topicEntry
 		for after, pages := "", 0; ; pages++ {
@@ -276,7 +276,7 @@ func TestTopicLimitDefault(t *testing.T) {
 	}
 }
 
-// A page is made of what each node has said, no further than the shortest.
+// A page merges the replies of all nodes, and ends where the shortest of them ends.
 func TestMergeTopics(t *testing.T) {
 	message := func(topics ...pubsub.Topic) (ms []pubsub.Message) {
 		for i, topic := range topics {
@@ -305,7 +305,7 @@ func TestMergeTopics(t *testing.T) {
 		{"the store has more", message("a", "b", "c"), nil, 2, "a0 b0 next b"},
 		{"a node has more", nil, []nodeTopics{node(true, "a", "b"), node(false, "a", "c")}, 2, "a2 b1 next b"},
 		{"a short reply ends the page", message("a", "c"), []nodeTopics{node(true, "b"), node(true, "a", "d")}, 5, "a1 b1 next b"},
-		{"and the next page begins there", message("c"), []nodeTopics{node(false, "c"), node(true, "d")}, 5, "c1 d1 next d"},
+		{"the next page continues after it", message("c"), []nodeTopics{node(false, "c"), node(true, "d")}, 5, "c1 d1 next d"},
 	} {
 		page := mergeTopics(c.retained, c.nodes, c.limit)
 		var got []string
@@ -321,7 +321,7 @@ func TestMergeTopics(t *testing.T) {
 	}
 }
 
-// A node's reply is no longer than a bus carries, whatever the topics are.
+// A node's reply fits into a message of the Bus, even with the longest topics.
 func TestTopicReplyIsBounded(t *testing.T) {
 	n := newNode(t, nil)
 	var topics []pubsub.Topic
@@ -350,11 +350,11 @@ func TestTopicReplyIsBounded(t *testing.T) {
 	}
 	for _, body := range []string{"", "x", `{"v":2,"limit":5}`, `{"v":1}`, `{"v":1,"limit":1000000000}`, `{"v":1,"limit":-1}`} {
 		if reply := n.Control(pubsub.ControlMessage{Kind: controlTopics, Body: []byte(body)}); reply != nil {
-			t.Errorf("%q is answered: %.50q", body, reply)
+			t.Errorf("Control(%q) = %.50q, want none", body, reply)
 		}
 	}
 	if reply := n.Control(pubsub.ControlMessage{Kind: controlTopics, Body: []byte(`{"v":1,"limit":1,"new":true}`)}); reply == nil {
-		t.Error("a field of a later release is not ignored")
+		t.Error("a control message with an unknown field is not answered")
 	}
 }
 

@@ -16,20 +16,18 @@ const answerDelay = 500 * time.Millisecond
 
 var errTooLarge = errors.New("request body too large")
 
-// closing is the Connection header of a response after whose end nothing more
-// is read.
+// closing is the Connection header of a response after which nothing more is read.
 const closing = "close"
 
-// boundBody bounds what the body of r may cost, whether it is used or not: the time that
-// it takes to arrive, and its length. A body that is longer than a message, or does not
-// say how long it is, costs its connection. leaveBody must be called when the response
-// has been made.
+// boundBody bounds the cost of the body of r, used or not: the time that it takes to arrive,
+// and its length. The connection is closed after a body that is longer than a message or
+// whose length is not known. leaveBody must be called after the response.
 //
-// A chunked body costs its connection even if its end is found, and so does every request
-// of HTTP/1.0. A client may have sent a Content-Length beside Transfer-Encoding, or
-// Transfer-Encoding with HTTP/1.0, to make a proxy and the broker disagree on where the
-// next request begins. The connection must be closed then (RFC 9112 sections 6.1 and
-// 6.3), but net/http does not report it.
+// The connection is closed after every chunked body, and after every request of HTTP/1.0. A
+// client may have sent a Content-Length beside Transfer-Encoding, or Transfer-Encoding with
+// HTTP/1.0, to make a proxy and the broker disagree on where the next request begins. The
+// connection must be closed then (RFC 9112 sections 6.1 and 6.3), but net/http does not
+// report it.
 func (s *Server) boundBody(w http.ResponseWriter, r *http.Request) {
 	n := r.ContentLength
 	if r.ProtoMajor == 1 && (r.ProtoMinor == 0 || n < 0 || n > int64(s.o.MaxMessageSize)) {
@@ -40,20 +38,20 @@ func (s *Server) boundBody(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// leaveBody leaves what readBody has not read of a body.
+// leaveBody leaves the rest of a body that readBody has not read.
 func leaveBody(w http.ResponseWriter, r *http.Request) {
 	if r.ContentLength == 0 || r.ProtoMajor != 1 || w.Header().Get("Connection") != closing {
 		return
 	}
-	setReadDeadline(w, time.Now()) // or net/http would read on, to 256 KiB
-	// To close while the client is sending resets the connection, which can
-	// destroy the answer before it is read (RFC 9112 section 9.6).
+	setReadDeadline(w, time.Now()) // otherwise net/http would read on, to 256 KiB
+	// Closing while the client is sending resets the connection, which can destroy
+	// the answer before the client reads it (RFC 9112 section 9.6).
 	_ = http.NewResponseController(w).Flush()
 	time.Sleep(answerDelay)
 }
 
-// readBody returns the body of r, which boundBody has bounded, and leaves r without one.
-// The error is errTooLarge if the body is longer than a message, or errBusy. freeBody
+// readBody returns the body of r, which boundBody has bounded, and leaves r without a body.
+// The error may be errTooLarge, if the body is longer than a message, or errBusy. freeBody
 // must be called once the body is no longer needed.
 func (s *Server) readBody(w http.ResponseWriter, r *http.Request) (body []byte, err error) {
 	limit := int64(s.o.MaxMessageSize)
@@ -125,7 +123,7 @@ func (s *Server) readAtMost(r io.Reader, n int) ([]byte, error) {
 // freeBody releases the memory that was counted for body, which readBody has returned.
 func (s *Server) freeBody(body []byte) { s.bodies.Add(-int64(cap(body))) }
 
-// setReadDeadline has no error: a connection that has no deadlines is a test's.
+// setReadDeadline ignores errors: only tests have connections without deadlines.
 func setReadDeadline(w http.ResponseWriter, t time.Time) {
 	_ = http.NewResponseController(w).SetReadDeadline(t)
 }

@@ -8,8 +8,8 @@ import (
 	"testing/iotest"
 )
 
-// A body takes memory as it arrives, and all bodies together take at most maxBodies.
-// Memory that is no longer needed is free for others.
+// A body takes memory as it arrives, and all bodies together take at most maxBodies. Memory
+// that is no longer needed is available to others.
 func TestBodiesTogetherAreBounded(t *testing.T) {
 	var s Server
 	const size = 1 << 20
@@ -25,17 +25,17 @@ func TestBodiesTogetherAreBounded(t *testing.T) {
 		}
 		bodies = append(bodies, b)
 		if len(bodies) > maxBodies/size {
-			t.Fatalf("%d bodies of %d bytes are read at once", len(bodies), size)
+			t.Fatalf("%d bodies of %d bytes were read at once", len(bodies), size)
 		}
 	}
 	if len(bodies) < maxBodies/size-1 {
-		t.Errorf("only %d bodies of %d bytes are read at once", len(bodies), size)
+		t.Errorf("only %d bodies of %d bytes were read at once", len(bodies), size)
 	}
 	for _, b := range bodies {
 		s.freeBody(b)
 	}
 	if n := s.bodies.Load(); n != 0 {
-		t.Errorf("%d bytes are counted of bodies that are free", n)
+		t.Errorf("%d bytes are counted after all bodies were freed", n)
 	}
 }
 
@@ -47,20 +47,20 @@ func TestReadAtMost(t *testing.T) {
 		for _, r := range []io.Reader{bytes.NewReader(content), iotest.DataErrReader(bytes.NewReader(content)), iotest.OneByteReader(bytes.NewReader(content))} {
 			b, err := s.readAtMost(r, size+10)
 			if err != nil || !bytes.Equal(b, content) {
-				t.Errorf("of %d bytes %d are read: %v", size, len(b), err)
+				t.Errorf("read %d of %d bytes: %v", len(b), size, err)
 			}
 			s.freeBody(b)
 		}
 		b, err := s.readAtMost(bytes.NewReader(content), size)
 		if err != nil || len(b) != size {
-			t.Errorf("of exactly %d bytes %d are read: %v", size, len(b), err)
+			t.Errorf("with limit %d: read %d bytes: %v", size, len(b), err)
 		}
 		s.freeBody(b)
 		if _, err := s.readAtMost(io.MultiReader(bytes.NewReader(content), iotest.ErrReader(failed)), size+10); !errors.Is(err, failed) {
 			t.Errorf("a body that fails after %d bytes: %v", size, err)
 		}
 		if n := s.bodies.Load(); n != 0 {
-			t.Fatalf("%d bytes are counted of bodies that are free", n)
+			t.Fatalf("%d bytes are counted after all bodies were freed", n)
 		}
 	}
 }

@@ -7,9 +7,9 @@ import (
 	"strings"
 )
 
-// clientAddr returns the address that r comes from: that of the connection or, if
-// a trusted proxy holds it, the last in X-Forwarded-For that is no trusted
-// proxy's. It is invalid if there is none, as on a Unix socket.
+// clientAddr returns the client's address: that of the connection or, behind a trusted
+// proxy, the last one in X-Forwarded-For that is not a trusted proxy's. It is invalid on a
+// Unix socket.
 func (s *Server) clientAddr(r *http.Request) netip.Addr {
 	addr := parseAddr(r.RemoteAddr)
 	forwarded := r.Header["X-Forwarded-For"]
@@ -26,7 +26,7 @@ func (s *Server) clientAddr(r *http.Request) netip.Addr {
 			}
 			hop := parseAddr(last)
 			if !hop.IsValid() {
-				return addr // the proxy says nothing that can be believed
+				return addr // the header is not an address
 			}
 			addr = hop
 		}
@@ -42,8 +42,8 @@ func addrOf(a net.Addr) netip.Addr {
 	return parseAddr(a.String())
 }
 
-// parseAddr reads an IP address, with or without a port; an invalid address says
-// that s is none.
+// parseAddr reads an IP address, with or without a port. It returns an invalid address if
+// s is something else.
 func parseAddr(s string) netip.Addr {
 	if ap, err := netip.ParseAddrPort(s); err == nil {
 		return ap.Addr().Unmap().WithZone("")

@@ -25,10 +25,10 @@ func TestClientAddr(t *testing.T) {
 		{"IPv6", "[2001:4860::1]:1234", "", "2001:4860::1"},
 		{"IPv4 in IPv6", "[::ffff:192.0.2.1]:1", "", "192.0.2.1"},
 		{"with a zone", "[fe80::1%eth0]:1", "", "fe80::1"},
-		{"a stranger's header is not believed", "192.0.2.1:1234", "198.51.100.1", "192.0.2.1"},
+		{"not a trusted proxy", "192.0.2.1:1234", "198.51.100.1", "192.0.2.1"},
 		{"behind a proxy", "10.0.0.1:1234", "192.0.2.1", "192.0.2.1"},
-		{"proxy that says nothing", "10.0.0.1:1234", "", "10.0.0.1"},
-		{"what the client made up is on the left", "10.0.0.1:1", "198.51.100.1, 192.0.2.1", "192.0.2.1"},
+		{"proxy without a header", "10.0.0.1:1234", "", "10.0.0.1"},
+		{"forged address on the left", "10.0.0.1:1", "198.51.100.1, 192.0.2.1", "192.0.2.1"},
 		{"two proxies", "10.0.0.1:1", "198.51.100.1, 192.0.2.1 ,10.9.9.9", "192.0.2.1"},
 		{"two headers", "10.0.0.1:1", "198.51.100.1\n192.0.2.1, 10.9.9.9", "192.0.2.1"},
 		{"the client is in the first header", "10.0.0.1:1", "192.0.2.1\n10.9.9.9", "192.0.2.1"},
@@ -72,7 +72,7 @@ func TestProxyListener(t *testing.T) {
 		name    string
 		trusted []netip.Prefix
 		header  string
-		want    string // the address that the handler sees; "400 Bad Request" if it is not reached
+		want    string // the address that the handler sees, or the status of an error
 	}{
 		{"version 1", loopback, v1, "192.0.2.7"},
 		{"version 2", loopback, v2.String(), "2001:4860::7"},
@@ -80,10 +80,10 @@ func TestProxyListener(t *testing.T) {
 		{"version 1, malformed", loopback, "PROXY TCP4 one two\r\n", "400 Bad Request"},
 		{"version 1, unknown", loopback, "PROXY UNKNOWN\r\n", "127.0.0.1"},
 		{"no header", loopback, "", "127.0.0.1"},
-		{"not believed", []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, v1, "400 Bad Request"},
-		{"version 2, not believed", []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, v2.String(), "400 Bad Request"},
-		{"nobody is trusted", nil, v1, "400 Bad Request"},
-		{"not believed, no header", []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, "", "127.0.0.1"},
+		{"not trusted", []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, v1, "400 Bad Request"},
+		{"version 2, not trusted", []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, v2.String(), "400 Bad Request"},
+		{"no trusted proxies", nil, v1, "400 Bad Request"},
+		{"not trusted, no header", []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, "", "127.0.0.1"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := &Server{o: Options{TrustedProxies: c.trusted}}
@@ -121,7 +121,7 @@ func TestProxyListener(t *testing.T) {
 	}
 }
 
-// A header may come in pieces, as a network cuts it.
+// A header may arrive in pieces of any size.
 func TestProxyHeaderInPieces(t *testing.T) {
 	v1 := "PROXY TCP4 192.0.2.7 192.0.2.8 1000 2000\r\n"
 	v2 := "\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c\xc0\x00\x02\x07\xc0\x00\x02\x08\x03\xe8\x07\xd0"

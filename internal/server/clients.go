@@ -6,8 +6,8 @@ import (
 	"sync"
 )
 
-// clients knows the session of each client identifier on this node. Its keys are owners;
-// see [session.HashClient].
+// clients has the session of each client on this node, by the hash of the client; see
+// [session.HashClient].
 type clients struct {
 	mu       sync.Mutex
 	sessions map[string]*mqttConn // guarded by mu
@@ -15,29 +15,29 @@ type clients struct {
 
 func newClients() *clients { return &clients{sessions: make(map[string]*mqttConn)} }
 
-// claim makes m the session of a client identifier and returns the one before, or nil.
-func (c *clients) claim(owner string, m *mqttConn) (old *mqttConn) {
+// claim makes m the session of client. It returns the session before, or nil.
+func (c *clients) claim(client string, m *mqttConn) (old *mqttConn) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	old = c.sessions[owner]
-	c.sessions[owner] = m
+	old = c.sessions[client]
+	c.sessions[client] = m
 	return old
 }
 
-// unclaim removes m, unless another session has claimed the client identifier.
-func (c *clients) unclaim(owner string, m *mqttConn) {
+// unclaim removes m, unless another session has claimed client.
+func (c *clients) unclaim(client string, m *mqttConn) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.sessions[owner] == m {
-		delete(c.sessions, owner)
+	if c.sessions[client] == m {
+		delete(c.sessions, client)
 	}
 }
 
-// get returns the session of a client identifier, or nil.
-func (c *clients) get(owner string) *mqttConn {
+// get returns the session of client, or nil.
+func (c *clients) get(client string) *mqttConn {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.sessions[owner]
+	return c.sessions[client]
 }
 
 // all returns the sessions in no order.

@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// The values are shared by all responses; their capacity keeps http.Header.Add
-// from writing to them.
+// All responses share these values. Their capacity keeps http.Header.Add from writing to
+// them.
 var (
 	corsAll     = []string{"*"}
 	corsTrue    = []string{"true"}
@@ -18,9 +18,9 @@ var (
 	varyOrigin  = []string{"Origin"}
 )
 
-// cors sets in h the headers that let a browser's page use the response to r, and
-// reports whether r comes from an origin that is allowed. A request without an
-// origin is no browser's and is allowed.
+// cors sets the headers in h that let a browser's page use the response to r, and reports
+// whether the origin of r is allowed. A request without an origin is allowed, because it
+// does not come from a browser.
 func (s *Server) cors(h http.Header, r *http.Request) (allowed bool) {
 	origins := s.live.Load().origins
 	if origins == nil {

@@ -25,7 +25,7 @@ func TestAllowedOrigins(t *testing.T) {
 		{method: "HEAD", target: "/", header: from("https://app.example.evil.example"), status: 200, wantHeader: none},
 		{method: "HEAD", target: "/", header: from("https://app.example\nhttps://evil.example"), status: 200, wantHeader: none},
 		{method: "OPTIONS", target: "/events", header: from("https://evil.example"), status: 200, wantHeader: none},
-		// Without an origin it is no browser.
+		// A request without an origin does not come from a browser.
 		{method: "HEAD", target: "/", status: 200, wantHeader: none},
 		{method: "HEAD", target: "/", header: from(""), status: 200, wantHeader: none},
 	})
@@ -47,7 +47,7 @@ func TestAllowedOrigins(t *testing.T) {
 	for _, origin := range []string{"", "https://app.example"} {
 		e := n.endpoint(request(upgrade(origin)), n.cors(map[string][]string{}, request(upgrade(origin))))
 		if e.hold == nil {
-			t.Errorf("upgrade from %q is not let through", origin)
+			t.Errorf("upgrade from %q is refused", origin)
 		}
 	}
 

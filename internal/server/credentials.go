@@ -13,7 +13,7 @@ import (
 	"pubsub/internal/token"
 )
 
-// secret is a token that is compared in constant time, whatever its length.
+// secret is a token that is compared in constant time, regardless of its length.
 type secret struct {
 	set bool
 	sum [sha256.Size]byte
@@ -28,18 +28,17 @@ func (a *secret) matches(s string) bool {
 	return subtle.ConstantTimeCompare(a.sum[:], sum[:]) == 1 && a.set
 }
 
-// credential is what a client has shown, verified.
+// credential is a client's verified token.
 type credential struct {
 	*pubsub.Grant // shared
-	// publisher stands for the kid and the subject, or for the token if it has no
-	// subject.
+	// publisher is a hash of the kid and the subject, or of the token if it has no subject.
 	publisher publisher
 }
 
-// adminGrant is that of the admin token.
+// adminGrant is the grant of the admin token.
 var adminGrant = pubsub.Grant{Admin: true}
 
-// authError says why a client is not let in.
+// authError says why a client is not admitted.
 type authError struct {
 	kind   authKind
 	scheme string // of authScheme
@@ -49,15 +48,15 @@ type authError struct {
 type authKind uint8
 
 const (
-	authMissing authKind = iota // nothing was shown
+	authMissing authKind = iota // there is no credential
 	authHeader                  // the Authorization header cannot be read
 	authScheme                  // its scheme is not Bearer
 	authInvalid                 // the token is refused
 	authFailed                  // the token could not be checked
 )
 
-// Error is the text that a client sees, but for authMissing, whose text depends
-// on where a credential may stand.
+// Error returns the text that a client sees, except for authMissing, whose text depends on
+// where the request may carry a credential.
 func (e *authError) Error() string {
 	switch e.kind {
 	case authMissing:
@@ -73,9 +72,9 @@ func (e *authError) Error() string {
 	}
 }
 
-// authenticate finds out what r may do: by the admin token in Fastly-Key, else by
-// the token queryAuth if it is not empty, else by the Authorization header. A
-// Fastly-Key that is wrong is ignored.
+// authenticate returns the credential of r: the admin token in Fastly-Key, otherwise the
+// token queryAuth if it is not empty, otherwise the Authorization header. A wrong
+// Fastly-Key is ignored.
 func (s *Server) authenticate(ctx context.Context, r *http.Request, queryAuth string) (credential, *authError) {
 	if s.hasAdminKey(r) {
 		return credential{Grant: &adminGrant}, nil
@@ -90,7 +89,7 @@ func (s *Server) authenticate(ctx context.Context, r *http.Request, queryAuth st
 	return s.authenticateToken(ctx, raw)
 }
 
-// authenticateToken finds out what the Bearer token or MQTT password raw allows.
+// authenticateToken verifies raw, which is a Bearer token or an MQTT password.
 func (s *Server) authenticateToken(ctx context.Context, raw string) (credential, *authError) {
 	if s.admin.matches(raw) {
 		return credential{Grant: &adminGrant}, nil
@@ -130,8 +129,8 @@ func (s *Server) hasAdminKey(r *http.Request) bool {
 	return key != "" && s.admin.matches(key)
 }
 
-// header returns the first value of a header that is not empty: one that is counts
-// as absent.
+// header returns the first value of a header that is not empty. Empty headers count as
+// absent.
 func header(h http.Header, name string) string {
 	for _, v := range h[name] {
 		if v != "" {
@@ -167,7 +166,7 @@ func bearer(h http.Header) (string, *authError) {
 	return rest, nil
 }
 
-// isToken reports whether s is a token as RFC 9110 section 5.6.2 has it.
+// isToken reports whether s is a token (RFC 9110 section 5.6.2).
 func isToken(s string) bool {
 	for i := range len(s) {
 		c := s[i]
@@ -186,5 +185,5 @@ func (s *Server) setKey(c *conn.Conn, kid string) (ok bool) {
 		return true
 	}
 	c.SetKey(kid)
-	return !s.keys.isGone(kid) // checked now, since from here on EndKey finds c
+	return !s.keys.isRevoked(kid) // checked now, since from here on EndKey finds c
 }

@@ -1,6 +1,6 @@
 //go:build !race
 
-// The race detector makes sync.Pool forget things at random.
+// The race detector makes sync.Pool drop items at random.
 
 package server
 
@@ -18,7 +18,7 @@ import (
 	"pubsub/internal/sse"
 )
 
-// receiver is a transport that says when what it waits for has been written.
+// receiver is a transport that reports when want is written.
 type receiver struct {
 	want []byte
 	got  *sync.WaitGroup
@@ -35,8 +35,7 @@ func (r *receiver) Finish()      {}
 func (r *receiver) Unread() bool { return false }
 func (r *receiver) Close() error { return nil }
 
-// TestDeliveryAllocatesNothingPerSubscriber delivers to 200 subscribers of each
-// kind. What a message costs is paid once, not for each of them.
+// A delivery to 200 subscribers allocates for the message, not for each subscriber.
 func TestDeliveryAllocatesNothingPerSubscriber(t *testing.T) {
 	const subscribers = 200
 	plain := pubsub.Message{Topic: "t", Data: []byte("the content")}
@@ -93,7 +92,7 @@ func TestDeliveryAllocatesNothingPerSubscriber(t *testing.T) {
 			})
 			t.Logf("%.1f allocations a message, for %d subscribers", allocs, subscribers)
 			if allocs > subscribers/4 {
-				t.Errorf("%.1f allocations a message: some are paid by each of the %d subscribers", allocs, subscribers)
+				t.Errorf("%.1f allocations a message: some are made for each of the %d subscribers", allocs, subscribers)
 			}
 		})
 	}

@@ -5,7 +5,7 @@ import (
 	"pubsub/internal/sse"
 )
 
-// The encodings of a message that subscribers share.
+// The shared encodings of a message.
 const (
 	encodingSSE pubsub.Encoding = iota
 	encodingSSEDurable
@@ -16,11 +16,11 @@ const (
 	numEncodings = iota
 )
 
-// The root package has room for exactly these encodings: otherwise this does not compile.
+// This compiles only if [pubsub.NumEncodings] is the number of these encodings.
 var _ [pubsub.NumEncodings]struct{} = [numEncodings]struct{}{}
 
-// sseEncoders make the encodings of server-sent events. Each event is a chunk of
-// HTTP/1.1; see sseStream.framed for other versions.
+// sseEncoders are the encoders of server-sent events. Each event is a chunk of HTTP/1.1; see
+// sseStream.framed for other versions.
 var sseEncoders = [...]func(dst []byte, m *pubsub.Message) []byte{
 	encodingSSE:             sse.Chunked(sse.AppendMessage),
 	encodingSSEDurable:      sse.Chunked(sse.AppendMessageWithID),
@@ -28,7 +28,7 @@ var sseEncoders = [...]func(dst []byte, m *pubsub.Message) []byte{
 	encodingEnvelopeDurable: sse.Chunked(sse.AppendEnvelopeWithID),
 }
 
-// The names of the transports, as Events has them.
+// The names of the transports for Events.
 const (
 	transportSSE  = "sse"
 	transportMQTT = "mqtt"

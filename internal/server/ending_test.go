@@ -22,7 +22,7 @@ import (
 	gobwas "github.com/gobwas/ws"
 )
 
-// trickle reads a byte a second and notes when the connection ended.
+// trickle reads a byte a second and stores when the connection ended.
 func trickle(c net.Conn, ended *atomic.Int64) {
 	began := time.Now()
 	var b [1]byte
@@ -59,14 +59,14 @@ var pings = bytes.Repeat(clientFrame(gobwas.OpPing, make([]byte, ws.MaxControlPa
 // When the server ends a connection for any reason, the client has 5 s to take the last
 // words, even if it reads a little all the time and has much to read before them.
 func TestTrickleIsClosedAfterFiveSeconds(t *testing.T) {
-	const at = 20 * time.Second // when the reason comes
+	const at = 20 * time.Second // when the server ends the connection
 	revoked := func(_ *Server, c *conn.Conn, _ net.Conn) { c.Protocol().End(conn.KeyRevoked) }
 	drained := func(s *Server, _ *conn.Conn, _ net.Conn) { go s.Drain(context.Background()) }
 	subscribe := &mqtt.Subscribe{PacketID: 1, Filters: []mqtt.Filter{{Topic: "t"}}}
 	for _, tt := range []struct {
 		name    string
-		stream  bool // it is a stream of events
-		expires bool // at that time
+		stream  bool // not a session
+		expires bool // the token expires then
 		now     func(s *Server, c *conn.Conn, client net.Conn)
 	}{
 		{name: "MQTT, handshake timeout"},
@@ -140,9 +140,8 @@ func TestTrickleIsClosedAfterFiveSeconds(t *testing.T) {
 	}
 }
 
-// The same over real connections: parked, in the hands of goroutines, over TLS and
-// HTTP/2. The client takes a little all the time, which is progress to the kernel
-// and to write timeouts.
+// The same over TCP: parked, portable, over TLS, and over HTTP/2. The client takes a few
+// bytes all the time, which counts as progress for the kernel and for write timeouts.
 func TestSlowReaderIsClosedOverTheNetwork(t *testing.T) {
 	const wait = 300 * time.Millisecond
 	for _, tt := range []struct {
@@ -178,22 +177,22 @@ func TestSlowReaderIsClosedOverTheNetwork(t *testing.T) {
 				}
 				return c
 			}
-			stranger := dial("GET /mqtt HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
+			pending := dial("GET /mqtt HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
 				"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n")
 			stream := dial("GET /events?topic=t HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " +
 				n.token(map[string]any{"x-fastly-read": []string{"t"}}) + "\r\n\r\n")
 			var b [1]byte
-			for _, c := range []net.Conn{stranger, stream} {
+			for _, c := range []net.Conn{pending, stream} {
 				if _, err := io.ReadFull(c, b[:]); err != nil {
 					t.Fatal(err)
 				}
 			}
 			go func() {
 				for err := error(nil); err == nil; {
-					_, err = stranger.Write(pings)
+					_, err = pending.Write(pings)
 				}
 			}()
-			for range 200 { // more than the kernels take
+			for range 200 { // more than the buffers of both kernels
 				n.hub.Deliver(pubsub.NewPreparedMessage(pubsub.Message{Topic: "t", Data: make([]byte, 32<<10)}))
 				time.Sleep(time.Millisecond)
 			}
@@ -201,9 +200,9 @@ func TestSlowReaderIsClosedOverTheNetwork(t *testing.T) {
 			began := time.Now()
 			for open.Load() > 0 {
 				if time.Since(began) > 10*time.Second {
-					t.Fatalf("%d connections are still there", open.Load())
+					t.Fatalf("%d connections are still open", open.Load())
 				}
-				for _, c := range []net.Conn{stranger, stream} {
+				for _, c := range []net.Conn{pending, stream} {
 					c.Read(b[:])
 				}
 				time.Sleep(10 * time.Millisecond)
@@ -235,7 +234,7 @@ func TestSlowReaderIsClosedOverTheNetwork(t *testing.T) {
 		var b [1]byte
 		for began := time.Now(); open.Load() > 0; time.Sleep(10 * time.Millisecond) {
 			if time.Since(began) > 10*time.Second {
-				t.Fatal("the stream is still there")
+				t.Fatal("the stream is still open")
 			}
 			res.Body.Read(b[:])
 		}

@@ -6,47 +6,48 @@ import (
 	"time"
 )
 
-// Events is how logs and metrics learn what a [Server] does. The functions are
-// called from many goroutines and must not block. No argument ever holds a
-// token, a key's value or the admin token.
+// Events are the functions that a [Server] calls, for logs and metrics. They are called
+// from many goroutines and must not block. No argument ever holds a token, a key's value or
+// the admin token.
 type Events struct {
-	// Responded is called when a request has been answered that is not a stream
-	// or a session. Route is the path's pattern, such as /admin/keys/ID, or other.
+	// Responded is called when a request has been answered, except for a stream or a
+	// session. route is the pattern of the path, such as /admin/keys/ID, or other.
 	Responded func(route, method string, status int)
-	// Published is called when the backplane has accepted a message of size bytes;
-	// took is how long that lasted. The transport is http or mqtt.
+	// Published is called when the backplane has accepted a message of size bytes within
+	// the time took. transport is http or mqtt.
 	Published func(transport string, size int, retain bool, took time.Duration)
 	// PublishDropped is called when a message of an MQTT client is not accepted. The
 	// client is notified only if it sent the message at QoS 1.
 	PublishDropped func(reason, topic string)
-	// DeliveryDropped is called when a client is not given a message that it has
-	// subscribed to, for a reason other than that it is slow.
+	// DeliveryDropped is called when a subscriber does not get a message, for another
+	// reason than that it is slow.
 	DeliveryDropped func(reason string)
-	// KeyCreated and KeyDeleted are called when an administrator has done so.
+	// KeyCreated and KeyDeleted are called when an administrator has created or deleted a
+	// key.
 	KeyCreated, KeyDeleted func(id string)
-	// Connected and Disconnected are called when a stream (transport sse) or a
-	// session (mqtt) begins and when it has ended.
+	// Connected and Disconnected are called when a stream (transport sse) or a session
+	// (mqtt) starts, and when it has ended.
 	Connected, Disconnected func(transport string)
-	// Refused is called when there is to be no stream or session; reason is the
-	// condition of the stream-error, or the MQTT reason code's name.
+	// Refused is called when a stream or session is refused. reason is the condition of the
+	// stream-error event, or its equivalent for a session.
 	Refused func(transport, reason string)
-	// TokenRefused is called with the reason when a client reads Invalid token. Any
-	// stranger can bring that about, so it is worth a count and a debug line.
+	// TokenRefused is called with the reason when a client is answered Invalid token.
+	// Anyone can cause that, so it should be counted and logged at debug level.
 	TokenRefused func(reason error)
-	// ClockJumped is called after the wall clock has jumped, ahead if by is positive.
+	// ClockJumped is called after the wall clock has jumped; by is positive for a jump
+	// ahead.
 	ClockJumped func(by time.Duration)
-	// Failed is called for failures that the operator should know of. The event is a
-	// constant in the form of a log message, such as "key watch failed"; there are few.
-	// While the backplane is away, Failed is called for every request. It is not called
-	// for requests that were given up because the client has gone, since any stranger can
-	// cause that.
+	// Failed is called for failures that the operator should know of. event is one of a few
+	// constants in the form of a log message, such as "key watch failed". While the backplane
+	// is unavailable, Failed is called for every request. It is not called for requests that
+	// were canceled because the client has gone, because anyone can cause that.
 	Failed func(event string, err error)
 	// Panicked is called with the stack of the goroutine when the handler of a request
 	// has panicked.
 	Panicked func(value any, stack []byte)
 }
 
-// fill makes every function callable.
+// fill replaces nil functions by functions that do nothing.
 func (e *Events) fill() {
 	if e.Responded == nil {
 		e.Responded = func(string, string, int) {}

@@ -20,7 +20,7 @@ import (
 
 var errBroken = errors.New("broken on purpose")
 
-// get returns what GET path gives, which must end by itself.
+// get returns the body of GET path, whose response must end by itself.
 func get(t *testing.T, srv *httptest.Server, path string, header http.Header) string {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, srv.URL+path, nil)
@@ -40,7 +40,7 @@ func get(t *testing.T, srv *httptest.Server, path string, header http.Header) st
 	return string(b)
 }
 
-// A stream that the node cannot serve is told so, and to come back after 5 to 15 s.
+// A stream that the node cannot serve is refused with a retry after 5 to 15 s.
 func TestStreamFailures(t *testing.T) {
 	n := newNode(t, nil)
 	refused := regexp.MustCompile(`^event: stream-error\nretry: (\d+)\ndata: {"condition":"internal-server-error","text":"(.*)"}\n\n$`)
@@ -67,9 +67,9 @@ func TestStreamFailures(t *testing.T) {
 	}
 }
 
-// A retained message that cannot be stored is not delivered either: over HTTP the
-// publisher is told, over MQTT it is counted and logged.
-func TestWhatIsNotStoredIsNotDelivered(t *testing.T) {
+// A retained message that cannot be stored is not delivered. Over HTTP the publisher gets an
+// error; over MQTT at QoS 0 the message is counted and logged.
+func TestUnstoredMessageIsNotDelivered(t *testing.T) {
 	n := newNode(t, nil)
 	ctx := t.Context()
 	c, _, err := websocket.Dial(ctx, "ws"+strings.TrimPrefix(n.h1.URL, "http")+"/mqtt", nil)
@@ -107,7 +107,7 @@ func TestWhatIsNotStoredIsNotDelivered(t *testing.T) {
 		t.Errorf("POST gave %d", res.StatusCode)
 	}
 	exchange(&mqtt.Pingreq{}, mqtt.TypePingresp)
-	// What comes behind it comes first: it waits for what was begun before.
+	// The next message is published after the failed ones, so nothing precedes it.
 	n.backplane.fail("Put", nil)
 	next := mqtt.Publish{Topic: "t", Retain: true, Payload: []byte("next")}
 	if err := c.Write(ctx, websocket.MessageBinary, next.Append(nil)); err != nil {
@@ -116,13 +116,12 @@ func TestWhatIsNotStoredIsNotDelivered(t *testing.T) {
 	if p := <-n.delivered; string(p.Data) != "next" {
 		t.Errorf("delivered %q", p.Data)
 	}
-	if !n.heard.has("publish dropped backplane t") || !n.heard.has("publish failed: store: broken on purpose") {
-		t.Errorf("not told: %q", n.heard.all())
+	if !n.log.has("publish dropped backplane t") || !n.log.has("publish failed: store: broken on purpose") {
+		t.Errorf("logged %q", n.log.all())
 	}
 }
 
-// The header Last-Event-ID counts only for a durable stream: another one begins
-// with nothing, whatever is retained.
+// A stream that is not durable ignores the header Last-Event-ID and retained messages.
 func TestLastEventIDHeaderOfAPlainStream(t *testing.T) {
 	n := newNode(t, nil)
 	ctx, cancel := context.WithCancel(t.Context())

@@ -13,49 +13,49 @@ import (
 const (
 	// keyWait bounds how long a request waits for a signing key.
 	keyWait = 5 * time.Second
-	// keyLookups is how many ids that the cache does not know are looked up at
-	// once: strangers can make up any number of them.
+	// keyLookups is how many ids that are not in the cache are looked up at once. It is
+	// small, because anyone can make up ids.
 	keyLookups = 4
-	// absentFor is how long an id stays refused without a look-up, and absentMax
-	// how many of them are remembered.
-	absentFor = 5 * time.Second
-	absentMax = 4096
+	// negativeFor is how long an unknown id is refused without another look-up, and
+	// negativeMax how many of them the cache holds.
+	negativeFor = 5 * time.Second
+	negativeMax = 4096
 	// maxKeyID is the length of the longest id that is looked up, in bytes.
 	maxKeyID = 128
-	// rewatchAfter is the pause before a lost watch is begun again.
+	// rewatchAfter is the pause before a failed watch is started again.
 	rewatchAfter = time.Second
 )
 
-// keyCache knows all signing keys: it is told of them by the keyring, and asks it
-// for an id that it has not been told of.
+// keyCache holds all signing keys. A watch of the keyring reports them; an id that the
+// watch has not reported is looked up.
 type keyCache struct {
 	// immutable
 	ring    pubsub.Keyring
-	deleted func(id string) // called for each id that is no key any more
+	deleted func(id string) // called for each key that is deleted
 	lookups chan struct{}   // holds a token for each look-up under way
-	ready   chan struct{}   // closed by the watch when the first keys are all told
+	ready   chan struct{}   // closed when the watch has reported all keys that existed at its start
 
 	// guarded by mu
-	mu     sync.RWMutex
-	keys   map[string]string    // id to value
-	gone   map[string]struct{}  // ids that were keys and are no more
-	absent map[string]time.Time // ids that the keyring did not know, and until when that is believed
+	mu       sync.RWMutex
+	keys     map[string]string    // id to value
+	revoked  map[string]struct{}  // ids of deleted keys
+	negative map[string]time.Time // ids that the keyring did not have, and when that expires
 }
 
 func newKeyCache(ring pubsub.Keyring, deleted func(id string)) *keyCache {
 	return &keyCache{
-		ring:    ring,
-		deleted: deleted,
-		lookups: make(chan struct{}, keyLookups),
-		ready:   make(chan struct{}),
-		keys:    make(map[string]string),
-		gone:    make(map[string]struct{}),
-		absent:  make(map[string]time.Time),
+		ring:     ring,
+		deleted:  deleted,
+		lookups:  make(chan struct{}, keyLookups),
+		ready:    make(chan struct{}),
+		keys:     make(map[string]string),
+		revoked:  make(map[string]struct{}),
+		negative: make(map[string]time.Time),
 	}
 }
 
-// value returns the secret of the key id. Its error is [pubsub.ErrKeyNotFound],
-// or says why that cannot be told now.
+// value returns the secret of the key id. The error is [pubsub.ErrKeyNotFound], or says why
+// the key cannot be looked up now.
 func (c *keyCache) value(ctx context.Context, id string) (string, error) {
 	if v, known := c.cached(id); known {
 		return v, found(v)
@@ -86,12 +86,12 @@ func (c *keyCache) value(ctx context.Context, id string) (string, error) {
 	if errors.Is(err, pubsub.ErrKeyNotFound) {
 		c.miss(id)
 	}
-	// What was found is not kept: only the watch knows the order of changes.
+	// The key is not added to the cache: only the watch knows the order of changes.
 	return k.Value, err
 }
 
-// found is the error of a look-up that came to value. Everybody could sign with
-// an empty one.
+// found returns the error of a look-up that returned value. An empty value counts as no
+// key, because anyone could sign with it.
 func found(value string) error {
 	if value == "" {
 		return pubsub.ErrKeyNotFound
@@ -99,7 +99,7 @@ func found(value string) error {
 	return nil
 }
 
-// isReady reports whether all keys are known.
+// isReady reports whether the watch has reported all keys.
 func (c *keyCache) isReady() bool {
 	select {
 	case <-c.ready:
@@ -109,35 +109,37 @@ func (c *keyCache) isReady() bool {
 	}
 }
 
-// cached returns what is known of id: its value, or none if it is no key.
+// cached returns the value of the key id, which is empty if there is no such key, and
+// whether the cache knows that.
 func (c *keyCache) cached(id string) (value string, known bool) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	if v, ok := c.keys[id]; ok {
 		return v, true
 	}
-	if _, ok := c.gone[id]; ok {
+	if _, ok := c.revoked[id]; ok {
 		return "", true
 	}
-	until, ok := c.absent[id]
+	until, ok := c.negative[id]
 	return "", ok && time.Now().Before(until)
 }
 
 func (c *keyCache) miss(id string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.absent) >= absentMax {
-		clear(c.absent)
+	if len(c.negative) >= negativeMax {
+		clear(c.negative)
 	}
-	c.absent[id] = time.Now().Add(absentFor)
+	c.negative[id] = time.Now().Add(negativeFor)
 }
 
-// isGone reports whether id was deleted. Who has registered a stream or session
-// asks once more: the key may have gone between the check of the token and then.
-func (c *keyCache) isGone(id string) bool {
+// isRevoked reports whether the key id was deleted. It must be called again after a stream
+// or session is registered, because the key may have been deleted since the token was
+// checked.
+func (c *keyCache) isRevoked(id string) bool {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	_, ok := c.gone[id]
+	_, ok := c.revoked[id]
 	return ok
 }
 
@@ -145,21 +147,21 @@ func (c *keyCache) add(k pubsub.Key) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.keys[k.ID] = k.Value
-	delete(c.gone, k.ID)
-	delete(c.absent, k.ID)
+	delete(c.revoked, k.ID)
+	delete(c.negative, k.ID)
 }
 
-// revoke makes id no key, then ends what it admitted.
+// revoke removes the key id, then ends the connections that it admitted.
 func (c *keyCache) revoke(id string) {
 	c.mu.Lock()
 	delete(c.keys, id)
-	delete(c.absent, id)
-	c.gone[id] = struct{}{}
+	delete(c.negative, id)
+	c.revoked[id] = struct{}{}
 	c.mu.Unlock()
 	c.deleted(id)
 }
 
-// run is told of the keys until ctx is done.
+// run watches the keyring until ctx is done.
 func (c *keyCache) run(ctx context.Context, failed func(event string, err error)) {
 	for {
 		err := c.watch(ctx)
@@ -175,40 +177,40 @@ func (c *keyCache) run(ctx context.Context, failed func(event string, err error)
 	}
 }
 
-// watch is one watch of the keyring. Keys that were known before, and that the
-// watch does not tell of, were deleted in between.
+// watch runs one watch of the keyring. Keys in the cache that the watch does not report
+// were deleted since the watch before.
 func (c *keyCache) watch(ctx context.Context) error {
-	told := make(map[string]struct{}) // nil once ready
+	reported := make(map[string]struct{}) // nil once all keys have been reported
 	return c.ring.WatchKeys(ctx, func(ch pubsub.KeyEvent) {
 		switch {
 		case ch.Synced:
-			for _, id := range c.except(told) {
+			for _, id := range c.except(reported) {
 				c.revoke(id)
 			}
-			told = nil
-			if !c.isReady() { // a watch that was begun again is ready again
+			reported = nil
+			if !c.isReady() { // a later watch becomes ready again
 				close(c.ready)
 			}
 		case ch.Deleted:
-			delete(told, ch.Key.ID)
+			delete(reported, ch.Key.ID)
 			c.revoke(ch.Key.ID)
 		default:
-			if told != nil {
-				told[ch.Key.ID] = struct{}{}
+			if reported != nil {
+				reported[ch.Key.ID] = struct{}{}
 			}
 			c.add(ch.Key)
 		}
 	})
 }
 
-// except returns the ids of the keys that are not in told.
-func (c *keyCache) except(told map[string]struct{}) (ids []string) {
+// except returns the ids of the cached keys that are not in ids.
+func (c *keyCache) except(ids map[string]struct{}) (others []string) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	for id := range c.keys {
-		if _, ok := told[id]; !ok {
-			ids = append(ids, id)
+		if _, ok := ids[id]; !ok {
+			others = append(others, id)
 		}
 	}
-	return ids
+	return others
 }

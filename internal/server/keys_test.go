@@ -15,8 +15,8 @@ import (
 	"pubsub"
 )
 
-// keyringStub is the part of a keyring that a cache uses, with faults that a real
-// one cannot be brought to have.
+// keyringStub implements the methods of a keyring that a cache uses, with faults that a real
+// keyring cannot be made to have.
 type keyringStub struct {
 	pubsub.Keyring
 	watch func(ctx context.Context, changed func(pubsub.KeyEvent)) error
@@ -29,11 +29,11 @@ func (k keyringStub) WatchKeys(ctx context.Context, changed func(pubsub.KeyEvent
 
 func (k keyringStub) Key(ctx context.Context, id string) (pubsub.Key, error) { return k.key(ctx, id) }
 
-// runCache runs c until the test, in a bubble, ends.
-func runCache(t *testing.T, c *keyCache, heard *journal) {
+// runCache runs c until the test ends.
+func runCache(t *testing.T, c *keyCache, log *eventLog) {
 	ctx, stop := context.WithCancel(t.Context())
 	var running sync.WaitGroup
-	running.Go(func() { c.run(ctx, heard.events().Failed) })
+	running.Go(func() { c.run(ctx, log.events().Failed) })
 	t.Cleanup(func() { stop(); running.Wait() })
 }
 
@@ -41,7 +41,8 @@ func noKey(context.Context, string) (pubsub.Key, error) {
 	return pubsub.Key{}, fmt.Errorf("it: %w", pubsub.ErrKeyNotFound)
 }
 
-func told(ids ...string) []pubsub.KeyEvent {
+// keyEvents returns the events of keys with these ids.
+func keyEvents(ids ...string) []pubsub.KeyEvent {
 	var cs []pubsub.KeyEvent
 	for _, id := range ids {
 		cs = append(cs, pubsub.KeyEvent{Key: pubsub.Key{ID: id, Value: "value of " + id}})
@@ -49,27 +50,28 @@ func told(ids ...string) []pubsub.KeyEvent {
 	return cs
 }
 
-var ready = pubsub.KeyEvent{Synced: true}
+// synced is the event after all present keys.
+var synced = pubsub.KeyEvent{Synced: true}
 
-// tellAll passes cs to changed, then waits for ctx.
-func tellAll(cs ...pubsub.KeyEvent) func(context.Context, func(pubsub.KeyEvent)) error {
+// report returns a watch that passes events to changed, then waits for ctx.
+func report(events ...pubsub.KeyEvent) func(context.Context, func(pubsub.KeyEvent)) error {
 	return func(ctx context.Context, changed func(pubsub.KeyEvent)) error {
-		for _, c := range cs {
-			changed(c)
+		for _, e := range events {
+			changed(e)
 		}
 		<-ctx.Done()
 		return nil
 	}
 }
 
-func TestKeysAreToldByTheWatch(t *testing.T) {
+func TestKeysFromTheWatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		gone := &journal{}
-		changes := append(told("a", "b", "c"), ready, pubsub.KeyEvent{Key: pubsub.Key{ID: "b"}, Deleted: true})
-		c := newKeyCache(keyringStub{watch: tellAll(changes...), key: func(context.Context, string) (pubsub.Key, error) {
-			return pubsub.Key{}, errors.New("asked for what was told")
-		}}, func(id string) { gone.note("%s", id) })
-		runCache(t, c, &journal{})
+		deleted := &eventLog{}
+		changes := append(keyEvents("a", "b", "c"), synced, pubsub.KeyEvent{Key: pubsub.Key{ID: "b"}, Deleted: true})
+		c := newKeyCache(keyringStub{watch: report(changes...), key: func(context.Context, string) (pubsub.Key, error) {
+			return pubsub.Key{}, errors.New("a reported key was looked up")
+		}}, func(id string) { deleted.record("%s", id) })
+		runCache(t, c, &eventLog{})
 		synctest.Wait()
 		for _, id := range []string{"a", "c"} {
 			if v, err := c.value(t.Context(), id); v != "value of "+id || err != nil {
@@ -79,22 +81,22 @@ func TestKeysAreToldByTheWatch(t *testing.T) {
 		if _, err := c.value(t.Context(), "b"); !errors.Is(err, pubsub.ErrKeyNotFound) {
 			t.Errorf("b: %v", err)
 		}
-		if !slices.Equal(gone.all(), []string{"b"}) || !c.isGone("b") || c.isGone("a") || c.isGone("x") {
-			t.Errorf("gone: %q", gone.all())
+		if !slices.Equal(deleted.all(), []string{"b"}) || !c.isRevoked("b") || c.isRevoked("a") || c.isRevoked("x") {
+			t.Errorf("deleted: %q", deleted.all())
 		}
 	})
 }
 
-// Until all keys have been told, an unknown one is waited for, but not for ever.
+// Until the watch has reported all keys, value waits for an unknown one, but not for ever.
 func TestKeysNotReady(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		tell := make(chan struct{})
+		sync := make(chan struct{})
 		c := newKeyCache(keyringStub{key: noKey, watch: func(ctx context.Context, changed func(pubsub.KeyEvent)) error {
-			changed(told("early")[0])
-			<-tell
-			return tellAll(append(told("late"), ready)...)(ctx, changed)
+			changed(keyEvents("early")[0])
+			<-sync
+			return report(append(keyEvents("late"), synced)...)(ctx, changed)
 		}}, func(string) {})
-		runCache(t, c, &journal{})
+		runCache(t, c, &eventLog{})
 		synctest.Wait()
 		if v, err := c.value(t.Context(), "early"); v != "value of early" || err != nil {
 			t.Errorf("early: %q, %v", v, err)
@@ -104,68 +106,68 @@ func TestKeysNotReady(t *testing.T) {
 			t.Errorf("late: %v after %v", err, time.Since(began))
 		}
 		if c.isReady() {
-			t.Error("is ready")
+			t.Error("isReady = true")
 		}
-		time.AfterFunc(time.Second, func() { close(tell) })
+		time.AfterFunc(time.Second, func() { close(sync) })
 		if v, err := c.value(t.Context(), "late"); v != "" || !errors.Is(err, pubsub.ErrKeyNotFound) {
-			// Told in the same breath as ready, or looked up: it must be known.
+			// Reported at the same time as ready, or looked up.
 			if v != "value of late" || err != nil {
 				t.Errorf("late: %q, %v", v, err)
 			}
 		}
 		synctest.Wait()
 		if v, err := c.value(t.Context(), "late"); v != "value of late" || err != nil || !c.isReady() {
-			t.Errorf("late, told: %q, %v", v, err)
+			t.Errorf("late, reported: %q, %v", v, err)
 		}
 	})
 }
 
-// An id that has not been told of is looked up: another node may have made it
-// just now.
+// An id that the watch has not reported is looked up, because another node may have created
+// the key just now.
 func TestUnknownKeyIsLookedUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		asked := 0
+		lookups := 0
 		exists := true
-		c := newKeyCache(keyringStub{watch: tellAll(ready), key: func(_ context.Context, id string) (pubsub.Key, error) {
-			asked++
+		c := newKeyCache(keyringStub{watch: report(synced), key: func(_ context.Context, id string) (pubsub.Key, error) {
+			lookups++
 			if id == "new" && exists {
 				return pubsub.Key{ID: id, Value: "v"}, nil
 			}
 			return noKey(context.Background(), id)
 		}}, func(string) {})
-		runCache(t, c, &journal{})
+		runCache(t, c, &eventLog{})
 		for range 2 {
 			if v, err := c.value(t.Context(), "new"); v != "v" || err != nil {
 				t.Errorf("got %q, %v", v, err)
 			}
 		}
-		exists = false // deleted elsewhere: what was looked up is not believed any longer
+		exists = false // deleted elsewhere: the result of the look-up was not cached
 		if _, err := c.value(t.Context(), "new"); !errors.Is(err, pubsub.ErrKeyNotFound) {
 			t.Errorf("deleted: %v", err)
 		}
-		if asked != 3 {
-			t.Errorf("asked %d times", asked)
+		if lookups != 3 {
+			t.Errorf("%d look-ups", lookups)
 		}
 
-		asked = 0
-		for range 3 { // the same stranger again and again
+		lookups = 0
+		for range 3 {
 			if _, err := c.value(t.Context(), "x"); !errors.Is(err, pubsub.ErrKeyNotFound) {
 				t.Errorf("x: %v", err)
 			}
 		}
-		if asked != 1 {
-			t.Errorf("asked %d times for one id", asked)
+		if lookups != 1 {
+			t.Errorf("%d look-ups of one id", lookups)
 		}
-		time.Sleep(absentFor)
+		time.Sleep(negativeFor)
 		c.value(t.Context(), "x")
-		if asked != 2 {
-			t.Errorf("a miss is believed for ever")
+		if lookups != 2 {
+			t.Errorf("a negative entry does not expire")
 		}
-		if _, err := c.value(t.Context(), strings.Repeat("x", maxKeyID+1)); !errors.Is(err, pubsub.ErrKeyNotFound) || asked != 2 {
-			t.Errorf("a long id: %v, asked %d times", err, asked)
+		if _, err := c.value(t.Context(), strings.Repeat("x", maxKeyID+1)); !errors.Is(err, pubsub.ErrKeyNotFound) || lookups != 2 {
+			t.Errorf("a long id: %v, %d look-ups", err, lookups)
 		}
-		c.add(pubsub.Key{ID: "x", Value: "now there"})
-		if v, err := c.value(t.Context(), "x"); v != "now there" || err != nil {
+		c.add(pubsub.Key{ID: "x", Value: "added"})
+		if v, err := c.value(t.Context(), "x"); v != "added" || err != nil {
 			t.Errorf("added: %q, %v", v, err)
 		}
 	})
@@ -173,22 +175,21 @@ func TestUnknownKeyIsLookedUp(t *testing.T) {
 
 func TestEmptyKeyValueIsNoKey(t *testing.T) {
 	c := newKeyCache(keyringStub{key: func(_ context.Context, id string) (pubsub.Key, error) { return pubsub.Key{ID: id}, nil }}, nil)
-	c.add(pubsub.Key{ID: "told"})
+	c.add(pubsub.Key{ID: "reported"})
 	close(c.ready)
-	for _, id := range []string{"told", "looked up"} {
+	for _, id := range []string{"reported", "looked up"} {
 		if _, err := c.value(t.Context(), id); !errors.Is(err, pubsub.ErrKeyNotFound) {
 			t.Errorf("%s: %v", id, err)
 		}
 	}
 }
 
-// Strangers with ids of their own making cannot keep the keyring busy, nor fill
-// the memory.
+// Clients that make up ids cannot overload the keyring, nor fill the memory.
 func TestUnknownKeysAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var mu sync.Mutex
 		now, most := 0, 0
-		c := newKeyCache(keyringStub{watch: tellAll(append(told("a"), ready)...), key: func(ctx context.Context, id string) (pubsub.Key, error) {
+		c := newKeyCache(keyringStub{watch: report(append(keyEvents("a"), synced)...), key: func(ctx context.Context, id string) (pubsub.Key, error) {
 			mu.Lock()
 			now++
 			most = max(most, now)
@@ -199,24 +200,24 @@ func TestUnknownKeysAreBounded(t *testing.T) {
 			mu.Unlock()
 			return noKey(ctx, id)
 		}}, func(string) {})
-		runCache(t, c, &journal{})
-		var strangers sync.WaitGroup
+		runCache(t, c, &eventLog{})
+		var clients sync.WaitGroup
 		for i := range 1000 {
-			strangers.Go(func() {
-				if _, err := c.value(t.Context(), fmt.Sprint("stranger", i)); !errors.Is(err, pubsub.ErrKeyNotFound) {
+			clients.Go(func() {
+				if _, err := c.value(t.Context(), fmt.Sprint("unknown", i)); !errors.Is(err, pubsub.ErrKeyNotFound) {
 					t.Errorf("%d: %v", i, err)
 				}
 			})
 		}
-		strangers.Wait()
+		clients.Wait()
 		if most > keyLookups {
 			t.Errorf("%d look-ups at once", most)
 		}
-		for i := range 2 * absentMax {
+		for i := range 2 * negativeMax {
 			c.miss(fmt.Sprint(i))
 		}
-		if len(c.absent) > absentMax {
-			t.Errorf("remembers %d strangers", len(c.absent))
+		if len(c.negative) > negativeMax {
+			t.Errorf("%d negative entries", len(c.negative))
 		}
 		if v, err := c.value(t.Context(), "a"); v != "value of a" || err != nil {
 			t.Errorf("a: %q, %v", v, err)
@@ -224,74 +225,73 @@ func TestUnknownKeysAreBounded(t *testing.T) {
 	})
 }
 
-// Look-ups that hang end in a failure, not in a refusal.
+// A look-up that hangs fails, instead of refusing the key.
 func TestKeyLookupHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newKeyCache(keyringStub{watch: tellAll(ready), key: func(ctx context.Context, _ string) (pubsub.Key, error) {
+		c := newKeyCache(keyringStub{watch: report(synced), key: func(ctx context.Context, _ string) (pubsub.Key, error) {
 			<-ctx.Done()
 			return pubsub.Key{}, ctx.Err()
 		}}, func(string) {})
-		runCache(t, c, &journal{})
-		var strangers sync.WaitGroup
+		runCache(t, c, &eventLog{})
+		var clients sync.WaitGroup
 		began := time.Now()
 		for i := range 3 * keyLookups {
-			strangers.Go(func() {
+			clients.Go(func() {
 				if _, err := c.value(t.Context(), fmt.Sprint(i)); !errors.Is(err, context.DeadlineExceeded) {
 					t.Errorf("%d: %v", i, err)
 				}
 			})
 		}
-		strangers.Wait()
+		clients.Wait()
 		if took := time.Since(began); took != keyWait {
 			t.Errorf("took %v", took)
 		}
 	})
 }
 
-// What changed while the watch was lost is found out.
-func TestWatchIsBegunAgain(t *testing.T) {
+// Changes during a failed watch are detected by the next one.
+func TestKeyWatchRestarts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		watches := 0
-		gone := &journal{}
+		deleted := &eventLog{}
 		c := newKeyCache(keyringStub{key: noKey, watch: func(ctx context.Context, changed func(pubsub.KeyEvent)) error {
 			watches++
 			switch watches {
 			case 1:
-				for _, ch := range append(told("a", "b"), ready) {
+				for _, ch := range append(keyEvents("a", "b"), synced) {
 					changed(ch)
 				}
 				return errors.New("lost it")
 			case 2:
-				changed(told("a")[0])
-				return errors.New("lost it again") // before it has told all
+				changed(keyEvents("a")[0])
+				return errors.New("lost it again") // before it has reported all keys
 			default:
-				return tellAll(append(told("a", "c"), ready)...)(ctx, changed)
+				return report(append(keyEvents("a", "c"), synced)...)(ctx, changed)
 			}
-		}}, func(id string) { gone.note("%s", id) })
-		heard := &journal{}
-		runCache(t, c, heard)
+		}}, func(id string) { deleted.record("%s", id) })
+		log := &eventLog{}
+		runCache(t, c, log)
 		time.Sleep(rewatchAfter + rewatchAfter/2)
 		synctest.Wait()
-		if _, err := c.value(t.Context(), "b"); err != nil || len(gone.all()) > 0 {
-			t.Errorf("a watch that told nothing whole has taken b away: %v, %q", err, gone.all())
+		if _, err := c.value(t.Context(), "b"); err != nil || len(deleted.all()) > 0 {
+			t.Errorf("a watch that was not complete has removed b: %v, %q", err, deleted.all())
 		}
 		time.Sleep(rewatchAfter)
 		synctest.Wait()
-		if _, err := c.value(t.Context(), "b"); !errors.Is(err, pubsub.ErrKeyNotFound) || !slices.Equal(gone.all(), []string{"b"}) {
-			t.Errorf("b: %v, gone %q", err, gone.all())
+		if _, err := c.value(t.Context(), "b"); !errors.Is(err, pubsub.ErrKeyNotFound) || !slices.Equal(deleted.all(), []string{"b"}) {
+			t.Errorf("b: %v, deleted %q", err, deleted.all())
 		}
 		if v, err := c.value(t.Context(), "c"); v != "value of c" || err != nil {
 			t.Errorf("c: %q, %v", v, err)
 		}
-		if lines := heard.all(); len(lines) != 2 || lines[0] != "key watch failed: lost it" {
-			t.Errorf("heard %q", lines)
+		if lines := log.all(); len(lines) != 2 || lines[0] != "key watch failed: lost it" {
+			t.Errorf("logged %q", lines)
 		}
 	})
 }
 
-// On the real keyring: a key counts as soon as it is made, and no longer than it
-// is there, on every node.
-func TestKeyComesAndGoes(t *testing.T) {
+// With a real keyring, a key is valid from its creation to its deletion.
+func TestKeyLifetime(t *testing.T) {
 	n := newNode(t, nil)
 	k := pubsub.Key{ID: "0123456789abcdef", Value: "v"}
 	raw := sign(k, map[string]any{"sub": "x"})
@@ -299,15 +299,15 @@ func TestKeyComesAndGoes(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := n.authenticateToken(t.Context(), raw); err != nil {
-		t.Fatalf("made: %v", err)
+		t.Fatalf("created: %v", err)
 	}
-	// Another node deletes it and tells this one, which has heard of it by then.
+	// Another node deletes the key and broadcasts that, after the watch has reported it here.
 	for patience := time.Now().Add(10 * time.Second); ; runtime.Gosched() {
 		if _, known := n.keys.cached(k.ID); known {
 			break
 		}
 		if time.Now().After(patience) {
-			t.Fatal("the watch does not tell of the key")
+			t.Fatal("the watch does not report the key")
 		}
 	}
 	n.Control(pubsub.ControlMessage{Kind: controlRevoke, Body: []byte(k.ID)})
@@ -315,6 +315,6 @@ func TestKeyComesAndGoes(t *testing.T) {
 		t.Fatalf("revoked: %v", err)
 	}
 	if got := n.Control(pubsub.ControlMessage{Kind: "of a later release", Body: []byte("x")}); got != nil {
-		t.Errorf("an unknown kind is answered: %q", got)
+		t.Errorf("reply to an unknown kind: %q", got)
 	}
 }

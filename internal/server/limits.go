@@ -31,9 +31,10 @@ type rateLimiter struct {
 	// guarded by mu
 	mu       sync.Mutex
 	limiters map[publisher]*rate.Limiter
-	pruneAt  int // prune does nothing while there are fewer limiters
+	pruneAt  int // the number of limiters at which the next prune is worth its time
 }
 
+// minPrune is how many limiters are kept at least before they are pruned.
 const minPrune = 1024
 
 func newRateLimiter() *rateLimiter {
@@ -50,6 +51,7 @@ func (s *Server) mayPublish(p publisher) (wait time.Duration, ok bool) {
 	return s.rates.take(p, perSecond, s.o.Now())
 }
 
+// take is mayPublish at a rate of perSecond.
 func (r *rateLimiter) take(p publisher, perSecond float64, now time.Time) (wait time.Duration, ok bool) {
 	burst := max(1, int(perSecond))
 	r.mu.Lock()
@@ -70,8 +72,8 @@ func (r *rateLimiter) take(p publisher, perSecond float64, now time.Time) (wait 
 	return time.Duration(lacking / perSecond * float64(time.Second)), false
 }
 
-// prune removes the publishers that have their whole allowance, as a new one has. It does
-// so once there are twice as many as the last prune left.
+// prune removes the publishers that have their whole allowance, because a new limiter has
+// it as well. It waits until there are twice as many as the last time left.
 func (r *rateLimiter) prune(now time.Time) {
 	if len(r.limiters) < r.pruneAt {
 		return

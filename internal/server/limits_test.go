@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-func TestPublishersAreForgotten(t *testing.T) {
+func TestPublishersArePruned(t *testing.T) {
 	r := newRateLimiter()
 	now := time.Unix(1e9, 0)
 	busy := publisher{1}
@@ -19,11 +19,11 @@ func TestPublishersAreForgotten(t *testing.T) {
 		now = now.Add(time.Millisecond)
 	}
 	if n := len(r.limiters); n > 3*minPrune {
-		t.Errorf("%d publishers are remembered", n)
+		t.Errorf("%d limiters are kept", n)
 	}
-	// A prune that removed the busy one would have given it its burst again.
+	// If the busy publisher had been pruned, it would have got its burst again.
 	if want := 10 + 20*minPrune/100; passed < want-1 || passed > want+1 {
-		t.Errorf("the busy one published %d messages, not %d", passed, want)
+		t.Errorf("the busy publisher published %d messages, want %d", passed, want)
 	}
 }
 
@@ -45,11 +45,11 @@ func TestRateIsChanged(t *testing.T) {
 	}
 	now = now.Add(time.Hour)
 	if n := count(20); n < 5 || n > 20 {
-		t.Errorf("changed: a burst of %d", n)
+		t.Errorf("after a change: a burst of %d", n)
 	}
 	now = now.Add(time.Hour)
 	if n := count(20); n != 20 {
-		t.Errorf("then: a burst of %d", n)
+		t.Errorf("an hour later: a burst of %d", n)
 	}
 	now = now.Add(time.Hour)
 	if n := count(0.5); n != 1 {

@@ -15,20 +15,20 @@ import (
 	"pubsub/internal/ws"
 )
 
-// mqttConn is an MQTT session, whatever carries its packets: its Protocol is also a
-// [framing].
+// mqttConn is an MQTT session. It does not know how its packets are carried: the Protocol
+// that it is part of is also a [framing].
 type mqttConn struct {
 	conn.Conn
 
 	s *Server // immutable
 
 	// owned by the goroutine that reads
-	partial     *[]byte     // the part of a packet that has arrived so far; nil if there is none
+	partial     *[]byte     // the part of a packet that has arrived so far, or nil
 	pending     *netip.Addr // the client's address, until its token has been read
 	gotPacket   bool        // the first packet has arrived
 	ignoreInput bool        // nothing more is taken from the client
 
-	patience uint8 // owned by the shard's goroutine: how often Tick has postponed the end of a silent client
+	patience uint8 // owned by the shard's goroutine: how often Tick has spared a silent client
 
 	// set by the goroutine that reads, before the first subscription
 	maxPacket uint32 // to the client; 0 is no limit
@@ -42,7 +42,7 @@ type mqttConn struct {
 	claimed claim
 }
 
-// newClientID returns an identifier for a client that sent none.
+// newClientID returns an identifier for a client that did not send one.
 func newClientID() string { return "auto-" + rand.Text() }
 
 // upgradeMQTT answers GET /mqtt with Upgrade.
@@ -74,7 +74,7 @@ func (s *Server) upgradeMQTT(w http.ResponseWriter, r *http.Request) {
 		s.o.Events.Responded("/mqtt", r.Method, http.StatusServiceUnavailable)
 		return
 	}
-	w.Header().Del("Connection") // boundBody's
+	w.Header().Del("Connection") // set by boundBody
 	first := ws.AppendResponse(nil, up, w.Header())
 	nc, early, err := hijack(w)
 	if err == nil {
@@ -85,19 +85,19 @@ func (s *Server) upgradeMQTT(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// outputs are of steps. One is not kept by each connection, and not for long.
+// outputs has the outputs of steps, so that a connection does not keep one.
 var outputs = sync.Pool{New: func() any { return new(session.Output) }}
 
-// step passes e to the session and does what follows from it; false if the
-// session has ended. Only the goroutine that reads passes what asks for an
-// answer.
-func (m *mqttConn) step(e session.Event) bool {
+// step passes e to the session, then carries out the effects and passes their answers. It
+// reports whether the session is open. Only the goroutine that reads passes an event whose
+// effects have answers.
+func (m *mqttConn) step(e session.Event) (open bool) {
 	out := outputs.Get().(*session.Output)
 	defer func() {
 		out.Reset()
 		outputs.Put(out)
 	}()
-	open := true
+	open = true
 	for e != nil {
 		out.Reset()
 		m.sessionMu.Lock()
@@ -118,7 +118,7 @@ func (m *mqttConn) step(e session.Event) bool {
 		}
 		if e, ok := e.(subscribed); ok {
 			open = m.step(e.Subscribed) && open
-			m.openSubscriptions(e.opening)
+			m.resume(e.opening)
 			return open
 		}
 	}
@@ -140,8 +140,7 @@ func (m *mqttConn) transmit(out *session.Output) {
 	}
 }
 
-// carryOut does what the session asks for, and returns the answer, if there is
-// to be one.
+// carryOut carries out an effect and returns its answer, or nil if it has none now.
 func (m *mqttConn) carryOut(e session.Effect) session.Event {
 	switch e := e.(type) {
 	case session.Authorize:
@@ -160,7 +159,7 @@ func (m *mqttConn) carryOut(e session.Effect) session.Event {
 		return session.Unsubscribed{}
 	case session.Publish:
 		if e.Will && m.s.registry.Draining() {
-			break // its client may have gone only because this server goes
+			break // its client may have gone only because the node drains
 		}
 		return m.publish(e)
 	case session.ReportDrop:
@@ -170,10 +169,9 @@ func (m *mqttConn) carryOut(e session.Effect) session.Event {
 	return nil
 }
 
-// growStack makes the goroutine's stack large at once. To read a token or the store
-// takes 16 KiB of it, and a parked client is served by a new goroutine each time:
-// growing in three steps, each of which copies what is deeper, was a tenth of what
-// connecting costs.
+// growStack makes the goroutine's stack large at once. Reading a token or the store takes
+// 16 KiB of it, and each input of a parked client is served by a new goroutine. Growing in
+// three steps, each of which copies the stack, was a tenth of the cost of connecting.
 //
 //go:noinline
 func growStack() {
@@ -184,7 +182,7 @@ func growStack() {
 //go:noinline
 func stackRoom(*[8 << 10]byte) {}
 
-// authorize finds out whether the client is let in.
+// authorize decides whether the client is admitted.
 func (m *mqttConn) authorize(token, clientID string) session.Event {
 	ctx, cancel := context.WithTimeout(context.Background(), subscribeTimeout)
 	defer cancel()
@@ -208,19 +206,20 @@ func (m *mqttConn) authorize(token, clientID string) session.Event {
 	return session.Authorized{Verdict: verdict, Grant: cred.Grant}
 }
 
-// refusals are the reasons of Events.Refused.
+// refusals are the reasons for Events.Refused.
 var refusals = map[session.Verdict]string{
 	session.BadToken:           "forbidden",
 	session.AuthUnavailable:    "internal-server-error",
 	session.TooManyConnections: "too-many-connections",
 }
 
-// admit exchanges the slot of a pending WebSocket for one of a client. If none is free, it
-// swaps slots with the session that owner has already, which is about to be taken over.
-func (m *mqttConn) admit(owner string) bool {
+// admit exchanges the slot of a pending WebSocket for that of a session, and reports whether
+// it could. If no slot is free, m swaps slots with the session that client has on this node,
+// because m is about to take it over.
+func (m *mqttConn) admit(client string) bool {
 	if slot, ok := m.s.acquire(m.s.conns, *m.pending); ok {
 		m.SetSlot(slot)
-	} else if old := m.s.clients.get(owner); old == nil || !m.SwapSlots(&old.Conn) {
+	} else if old := m.s.clients.get(client); old == nil || !m.SwapSlots(&old.Conn) {
 		return false
 	}
 	m.pending = nil

@@ -1,17 +1,18 @@
 package server
 
 import (
+	"time"
+
 	"pubsub/internal/conn"
 	"pubsub/internal/session"
-	"time"
 )
 
-// endWait is how long the end of a session waits until the client's publishes are
-// acknowledged, if the session does not end by a fault of the client.
+// endWait is how long the end of a session waits for the client's publishes to be
+// acknowledged, unless the client has caused the end.
 const endWait = time.Second
 
-// endWith passes e, which ends the session, once the client's publishes at QoS 1 are
-// acknowledged. Otherwise the client would publish them again.
+// endWith passes e, which ends the session, once the client's publishes of QoS 1 are
+// acknowledged, because the client would publish unacknowledged ones again.
 func (m *mqttConn) endWith(e session.Event) {
 	if q := m.publishes.Load(); q != nil && q.endAfter(m, e) {
 		m.DueBy(m.s.o.Now().Add(endWait))
@@ -20,10 +21,10 @@ func (m *mqttConn) endWith(e session.Event) {
 	m.step(e)
 }
 
-// Name implements [conn.Protocol].
+// Name returns the name of the transport.
 func (m *mqttConn) Name() string { return transportMQTT }
 
-// Tick implements [conn.Protocol].
+// Tick sends a keep-alive frame, or ends a session that is overdue.
 func (m *mqttConn) Tick(now, wrote time.Time) time.Time {
 	next := wrote.Add(m.s.o.WSKeepAlive)
 	if !next.After(now) {
@@ -34,8 +35,8 @@ func (m *mqttConn) Tick(now, wrote time.Time) time.Time {
 	}
 	e, at := m.overdue(now)
 	if e != nil {
-		// In a goroutine: a will may have to be stored, and the shard must not wait for
-		// that. It calls DueBy.
+		// In a goroutine, because a will may have to be stored, and the shard must not wait
+		// for that. step calls DueBy.
 		m.s.registry.Go(func() { m.step(e) })
 	}
 	if !at.IsZero() && at.Before(next) {
@@ -44,8 +45,8 @@ func (m *mqttConn) Tick(now, wrote time.Time) time.Time {
 	return next
 }
 
-// overdue returns the event that is due at now, or nil and the time of the next check,
-// which is zero for never.
+// overdue returns the event that is due at now. If there is none, it returns the time of the
+// next check, which is zero for never.
 func (m *mqttConn) overdue(now time.Time) (session.Event, time.Time) {
 	m.sessionMu.Lock()
 	at := m.session.Deadline(now)
@@ -75,28 +76,29 @@ func (m *mqttConn) overdue(now time.Time) (session.Event, time.Time) {
 const (
 	// lookAgain is the time until a client that seems silent is checked again.
 	lookAgain = 100 * time.Millisecond
-	// keepAlivePatience and connectPatience are the numbers of such checks before a
-	// client that keeps sending bytes, but no packet, counts as silent. A connected
-	// client may have to wait as long as the backplane does.
+	// keepAlivePatience and connectPatience are the numbers of such checks before a client
+	// that keeps sending bytes, but no packet, counts as silent. A connected client may have
+	// to wait for the backplane.
 	keepAlivePatience = (backplaneWait + time.Second) / lookAgain
 	connectPatience   = time.Second / lookAgain
 )
 
-// mayHaveSpoken reports whether a packet may be among the client's bytes that have not
-// been read, or that are being served. After a pause of this process, or while the
-// client's messages wait for the backplane, their delay is not the client's fault.
+// mayHaveSpoken reports whether a packet may be among the client's bytes that are unread or
+// are being served. After a pause of this process, or while the client's messages wait for
+// the backplane, the delay is not the client's fault.
 func (m *mqttConn) mayHaveSpoken(connected bool) bool {
 	most := keepAlivePatience
 	if !connected {
 		most = connectPatience
-		if m.IsFull() { // it sends more than its CONNECT, and does not read
+		if m.IsFull() { // it sends more than a CONNECT, and does not read
 			return false
 		}
 	}
 	return time.Duration(m.patience) < most && m.HasInput()
 }
 
-// End ends the session for a reason of the server's. Tokens expire by Tick.
+// End ends the session for a reason of the server's. The session checks the token's expiry
+// itself, in Tick.
 func (m *mqttConn) End(why conn.Reason) {
 	switch why {
 	case conn.KeyRevoked:
@@ -106,7 +108,8 @@ func (m *mqttConn) End(why conn.Reason) {
 	}
 }
 
-// Closed reports the end to the session, which may publish its will.
+// Closed reports the end to the session, which may publish its will, and gives up the client
+// identifier.
 func (m *mqttConn) Closed() {
 	m.step(session.TransportClosed{})
 	m.unclaim()

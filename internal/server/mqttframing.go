@@ -18,15 +18,15 @@ type framing interface {
 	appendHeader(dst []byte, n int) []byte
 	// appendClose appends the bytes that follow the last packet.
 	appendClose(dst []byte, code session.CloseCode) []byte
-	// message returns a packet that subscribers share as this transport carries it. The
-	// shared bytes are a WebSocket message, as [appendMessage] makes it.
+	// message returns shared, a WebSocket message of [appendMessage], in the framing of this
+	// transport.
 	message(shared []byte) []byte
 	// keepAlive returns bytes that keep an idle connection open and that the client
 	// ignores. It returns nil if the transport has none.
 	keepAlive() []byte
 }
 
-// framing returns how m's packets are carried.
+// framing returns the framing of m's packets.
 func (m *mqttConn) framing() framing { return m.Protocol().(framing) }
 
 // webSocketConn is an MQTT session over a WebSocket (MQTT 5.0 section 6).

@@ -5,9 +5,9 @@ import (
 	"pubsub/internal/session"
 )
 
-// publish begins to publish a message, unless its publisher has exceeded its rate, and
-// returns the answer, if there is one now. The goroutine that reads waits until its
-// messages are few enough for another one.
+// publish starts to publish a message, unless its publisher has exceeded its rate. It returns
+// the answer, or nil if there is none now. Except for a will, it then waits until the queue
+// has room for another message.
 func (m *mqttConn) publish(e session.Publish) (answer session.Event) {
 	if _, ok := m.s.mayPublish(m.publisher); !ok {
 		m.s.o.Events.PublishDropped("rate-limit", string(e.Message.Topic))
@@ -32,17 +32,17 @@ func (m *mqttConn) rejectPublish(packetID uint16, reason mqtt.ReasonCode) (answe
 	return answer
 }
 
-// queue returns the publish queue of m.
+// queue returns the publish queue of m, which it makes for the first message.
 func (m *mqttConn) queue() *publishQueue {
 	q := m.publishes.Load()
-	if q == nil { // a will may come at the same time
+	if q == nil { // another goroutine may publish a will
 		m.publishes.CompareAndSwap(nil, new(publishQueue))
 		q = m.publishes.Load()
 	}
 	return q
 }
 
-// unacknowledged is the number of PUBLISH packets that have no PUBACK yet.
+// unacknowledged returns the number of PUBLISH packets that have no PUBACK yet.
 func (m *mqttConn) unacknowledged() int {
 	if q := m.publishes.Load(); q != nil {
 		return q.unacknowledged()

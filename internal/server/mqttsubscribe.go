@@ -15,26 +15,26 @@ import (
 // subscriptions.
 const subscribeTimeout = 5 * time.Second
 
-// subscribed answers [session.Subscribe]; opening are the subscriptions that may
-// be read once the client has been told.
+// subscribed answers [session.Subscribe]. opening are the subscriptions that resume after the
+// SUBACK.
 type subscribed struct {
 	session.Subscribed
 	opening []opening
 }
 
-// opening is a subscription that is to be opened.
+// opening is a paused subscription.
 type opening struct {
 	sub      *hub.Subscription
-	retained *pubsub.PreparedMessage // to be sent first; nil if there is none
-	late     bool                    // it is still to be read
+	retained *pubsub.PreparedMessage // sent first, or nil
+	late     bool                    // the retained message must still be read
 }
 
-// subscribesAtOnce is how many topics a client joins at the same time where the
-// backplane is reached over a network: each takes a round trip or two.
+// subscribesAtOnce is how many topics a client joins at the same time if the backplane is
+// reached over a network, where each takes a round trip or two.
 const subscribesAtOnce = 32
 
-// subscribe joins topics and reads their retained messages until they fill a piece. The
-// others are read when the client has taken that piece.
+// subscribe joins topics and reads their retained messages until they fill a piece. The hub
+// reads the others when the client has taken that piece.
 func (m *mqttConn) subscribe(subs []session.Subscription) session.Event {
 	ctx, cancel := context.WithTimeout(context.Background(), subscribeTimeout)
 	defer cancel()
@@ -80,7 +80,7 @@ func (m *mqttConn) subscribeSome(ctx context.Context, subs []session.Subscriptio
 	return os
 }
 
-// subscribeOne joins a topic. With late, what it retains is not read yet.
+// subscribeOne joins a topic. With late, it does not read the retained message.
 func (m *mqttConn) subscribeOne(ctx context.Context, want *session.Subscription, late bool) (o opening, err error) {
 	options := hub.SubscriptionOptions{NoLocal: want.NoLocal, RetainAsPublished: want.RetainAsPublished, ID: want.ID}
 	again := m.Subscriber.Has(want.Topic)
@@ -98,8 +98,8 @@ func (m *mqttConn) subscribeOne(ctx context.Context, want *session.Subscription,
 	return o, err
 }
 
-// openSubscriptions lets the client read what it has subscribed to.
-func (m *mqttConn) openSubscriptions(os []opening) {
+// resume resumes subscriptions.
+func (m *mqttConn) resume(os []opening) {
 	for _, o := range os {
 		if o.late {
 			o.sub.ResumeAndFetch(pubsub.Version{})

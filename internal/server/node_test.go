@@ -31,8 +31,8 @@ type node struct {
 	backplane *faulty
 	hub       *hub.Hub
 	key       pubsub.Key // signs tokens
-	heard     *journal
-	delivered chan *pubsub.PreparedMessage // what the Bus delivered, as far as there is room
+	log       *eventLog
+	delivered chan *pubsub.PreparedMessage // from the Bus; messages are dropped when it is full
 	h1, h2    *httptest.Server
 }
 
@@ -51,7 +51,7 @@ func newNode(t *testing.T, change func(*Options)) *node {
 	n := &node{
 		backplane: &faulty{Backplane: store},
 		key:       pubsub.Key{ID: "00112233445566aa", Value: "a secret value", Created: time.Unix(1700000000, 0)},
-		heard:     &journal{},
+		log:       &eventLog{},
 		delivered: make(chan *pubsub.PreparedMessage, 100),
 	}
 	if err := store.PutKey(t.Context(), n.key); err != nil {
@@ -62,14 +62,14 @@ func newNode(t *testing.T, change func(*Options)) *node {
 		Backplane: n.backplane, Hub: n.hub, AdminToken: adminToken,
 		SSE: true, HTTPPublish: true, MQTT: true, Admin: true,
 		EnforceExpiry: true,
-		Events:        n.heard.events(),
+		Events:        n.log.events(),
 	}
 	if change != nil {
 		change(&o)
 	}
 	n.Server = New(o)
 
-	// What has been started is stopped in the opposite order.
+	// Everything is stopped in the reverse order of its start.
 	ctx, stop := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	t.Cleanup(func() { stop(); running.Wait() })
@@ -116,7 +116,7 @@ func (n *node) writer(topics ...string) string {
 	return n.token(map[string]any{"x-fastly-write": topics, "exp": time.Now().Add(time.Hour).Unix()})
 }
 
-// sign makes a JWT by hand, so that its reader is tested by another writer.
+// sign makes a JWT without the library that the server reads it with.
 func sign(k pubsub.Key, claims map[string]any) string {
 	part := func(v any) string {
 		b, err := json.Marshal(v)
@@ -131,7 +131,7 @@ func sign(k pubsub.Key, claims map[string]any) string {
 	return s + "." + base64.RawURLEncoding.EncodeToString(mac.Sum(nil))
 }
 
-// exchange is a request and the response that it must have.
+// exchange is a request and the expected response.
 type exchange struct {
 	method, target string
 	auth           string // the Authorization header
@@ -140,10 +140,10 @@ type exchange struct {
 
 	status     int
 	want       string            // the body, exactly
-	wantHeader map[string]string // empty: not there
+	wantHeader map[string]string // an empty value means no such header
 }
 
-// check makes the requests of a table, over HTTP/1.1 and HTTP/2.
+// check makes the requests of a table over HTTP/1.1 and HTTP/2, and checks the responses.
 func (n *node) check(t *testing.T, table []exchange) {
 	t.Helper()
 	for _, srv := range []*httptest.Server{n.h1, n.h2} {
@@ -178,8 +178,8 @@ func protocolOf(srv *httptest.Server) string {
 	return "h1"
 }
 
-// do makes the request of x and returns the response and its body. Redirects are
-// not followed.
+// do makes the request of x and returns the response and its body. It does not follow
+// redirects.
 func (n *node) do(t *testing.T, srv *httptest.Server, x exchange) (*http.Response, string) {
 	t.Helper()
 	var body io.Reader
@@ -191,7 +191,7 @@ func (n *node) do(t *testing.T, srv *httptest.Server, x exchange) (*http.Respons
 		t.Fatal(err)
 	}
 	path, query, hasQuery := strings.Cut(x.target, "?")
-	req.URL.Opaque = "//" + req.URL.Host + path // as it stands, uncleaned
+	req.URL.Opaque = "//" + req.URL.Host + path // as it is, not cleaned
 	req.URL.RawQuery, req.URL.ForceQuery = query, hasQuery
 	for name, v := range x.header {
 		req.Header[http.CanonicalHeaderKey(name)] = strings.Split(v, "\n")
@@ -216,65 +216,67 @@ func (n *node) do(t *testing.T, srv *httptest.Server, x exchange) (*http.Respons
 	return res, string(b)
 }
 
-// subscribe makes a member of n's hub that wants topics.
+// subscribe subscribes to topics in n's hub until the test ends.
 func (n *node) subscribe(t *testing.T, topics ...pubsub.Topic) {
 	t.Helper()
-	m := new(hub.Subscriber)
-	n.hub.Add(m, deaf{}, "")
-	t.Cleanup(m.Close)
+	sub := new(hub.Subscriber)
+	n.hub.Add(sub, idleHolder{}, "")
+	t.Cleanup(sub.Close)
 	for _, topic := range topics {
-		if _, err := m.Subscribe(t.Context(), topic, hub.SubscriptionOptions{}); err != nil {
+		if _, err := sub.Subscribe(t.Context(), topic, hub.SubscriptionOptions{}); err != nil {
 			t.Fatal(err)
 		}
 	}
 }
 
-// deaf holds a member that reads nothing.
-type deaf struct{}
+// idleHolder holds a subscriber that reads nothing.
+type idleHolder struct{}
 
-func (deaf) Wake() {}
+func (idleHolder) Wake() {}
 
-func (deaf) StoreFailed(error) {}
+func (idleHolder) StoreFailed(error) {}
 
-func (deaf) DeadlineReached() {}
+func (idleHolder) DeadlineReached() {}
 
-// journal remembers what a Server tells its Events.
-type journal struct {
+// eventLog records the Events of a Server.
+type eventLog struct {
 	mu sync.Mutex
 	// guarded by mu
 	lines []string
 }
 
-func (j *journal) note(format string, args ...any) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	j.lines = append(j.lines, fmt.Sprintf(format, args...))
+func (l *eventLog) record(format string, args ...any) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lines = append(l.lines, fmt.Sprintf(format, args...))
 }
 
-func (j *journal) all() []string {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return slices.Clone(j.lines)
+func (l *eventLog) all() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.lines)
 }
 
-func (j *journal) has(line string) bool { return slices.Contains(j.all(), line) }
+func (l *eventLog) has(line string) bool { return slices.Contains(l.all(), line) }
 
-func (j *journal) events() Events {
+func (l *eventLog) events() Events {
 	return Events{
-		Responded: func(route, method string, status int) { j.note("responded %s %s %d", route, method, status) },
+		Responded: func(route, method string, status int) { l.record("responded %s %s %d", route, method, status) },
 		Published: func(transport string, size int, retain bool, _ time.Duration) {
-			j.note("published %s %d %v", transport, size, retain)
+			l.record("published %s %d %v", transport, size, retain)
 		},
-		KeyCreated:     func(id string) { j.note("key created %s", id) },
-		KeyDeleted:     func(id string) { j.note("key deleted %s", id) },
-		TokenRefused:   func(reason error) { j.note("token refused: %v", reason) },
-		PublishDropped: func(reason, topic string) { j.note("publish dropped %s %s", reason, topic) },
-		Failed:         func(event string, err error) { j.note("%s: %v", event, err) },
+		KeyCreated:     func(id string) { l.record("key created %s", id) },
+		KeyDeleted:     func(id string) { l.record("key deleted %s", id) },
+		TokenRefused:   func(reason error) { l.record("token refused: %v", reason) },
+		PublishDropped: func(reason, topic string) { l.record("publish dropped %s %s", reason, topic) },
+		Connected:      func(transport string) { l.record("connected %s", transport) },
+		Refused:        func(transport, reason string) { l.record("refused %s %s", transport, reason) },
+		Failed:         func(event string, err error) { l.record("%s: %v", event, err) },
 	}
 }
 
-// faulty is a real backplane whose methods can be made to fail, and fail when they
-// are cancelled, as those over a network do.
+// faulty is a real backplane whose methods can be made to fail, and fail when their context
+// is canceled, as those over a network do.
 type faulty struct {
 	pubsub.Backplane
 
@@ -383,7 +385,7 @@ func (f *faulty) Health(ctx context.Context) error {
 	return f.Backplane.Health(ctx)
 }
 
-// request returns x as a server sees it, without a connection.
+// request returns the request of x as a handler gets it, without a connection.
 func request(x exchange) *http.Request {
 	r := httptest.NewRequest(x.method, x.target, strings.NewReader(x.body))
 	for name, v := range x.header {

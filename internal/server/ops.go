@@ -12,13 +12,13 @@ import (
 	"pubsub"
 )
 
-// healthWait is how long the backplane has to say that it works.
+// healthWait bounds the health check of the backplane.
 const healthWait = 2 * time.Second
 
-// OpsHandler answers on the listener for operators: /healthz (the process
-// answers), /readyz (200 if clients are welcome, else 503), /metrics, by the
-// handler given, and /debug/pprof/, without the command line, for the admin token
-// may stand in it. It refuses host names that are not among Options.OpsHosts.
+// OpsHandler returns the handler for the operators' listener: /healthz (the process
+// answers), /readyz (200 if the node accepts clients, otherwise 503), /metrics by the given
+// handler, and /debug/pprof/, without the command line, which may contain the admin token.
+// It refuses host names that are not among Options.OpsHosts.
 func (s *Server) OpsHandler(metrics http.Handler) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { text(w, http.StatusOK, "ok") })
@@ -43,7 +43,7 @@ func (s *Server) opsHosts(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		host := hostName(r.Host)
 		_, err := netip.ParseAddr(host)
-		// Health checks by HTTP/1.0 name no host; browsers always name one.
+		// Health checks over HTTP/1.0 send no Host header. Browsers always send one.
 		if err == nil || allowed[host] || host == "" && r.ProtoMajor == 1 && r.ProtoMinor == 0 {
 			h.ServeHTTP(w, r)
 			return
@@ -52,8 +52,8 @@ func (s *Server) opsHosts(h http.Handler) http.Handler {
 	})
 }
 
-// hostName returns the host of a Host header (RFC 9110 section 7.2) in the form for
-// comparison: without port, brackets and a final dot, in lower case.
+// hostName returns the host of a Host header (RFC 9110 section 7.2) in a form that can be
+// compared: without port, brackets and a final dot, in lower case.
 func hostName(host string) string {
 	if h, _, err := net.SplitHostPort(host); err == nil {
 		host = h

@@ -36,7 +36,7 @@ func TestOps(t *testing.T) {
 		t.Errorf("pprof: got %d %.100q", s, b)
 	}
 	if s, b := get("/debug/pprof/cmdline"); s != 404 {
-		t.Errorf("the command line, which may hold the admin token, is told: %d %q", s, b)
+		t.Errorf("the command line, which may contain the admin token: got %d %q", s, b)
 	}
 
 	n.backplane.fail("Health", fmt.Errorf("%w: the reason", pubsub.ErrUnavailable))
@@ -52,13 +52,13 @@ func TestOps(t *testing.T) {
 	want("/healthz", 200, "ok\n")
 }
 
-// "Host must be an address, localhost or one of ops-hosts."
+// The Host must be an IP address, localhost or one of ops-hosts.
 func TestOpsHosts(t *testing.T) {
 	s := New(Options{Backplane: &faulty{}, OpsHosts: []string{"Node-1.Internal", "grafana."}})
 	h := s.OpsHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "metrics") }))
 	served := func(host, proto string, path string) bool {
 		t.Helper()
-		// As a server reads it.
+		// As net/http reads it.
 		text := "GET " + path + " " + proto + "\r\n"
 		if host != "none" {
 			text += "Host: " + host + "\r\n"
@@ -96,20 +96,20 @@ func TestOpsHosts(t *testing.T) {
 	}
 	for _, path := range []string{"/healthz", "/readyz", "/debug/pprof/", "/debug/pprof/profile", "/debug/pprof/trace", "/nothing"} {
 		if served("evil.example", "HTTP/1.1", path) {
-			t.Errorf("%s is served under a foreign name", path)
+			t.Errorf("%s is served for a host name that is not allowed", path)
 		}
 	}
-	// The host of an absolute request target counts.
+	// The host of an absolute request target takes precedence over Host.
 	if served("127.0.0.1", "HTTP/1.1", "http://evil.example/metrics") {
-		t.Error("the Host header is believed, not the target")
+		t.Error("the Host header takes precedence")
 	}
 	if !served("none", "HTTP/1.0", "/metrics") || served("evil.example", "HTTP/1.0", "/metrics") {
-		t.Error("HTTP/1.0 without Host is refused, or with a foreign one served")
+		t.Error("HTTP/1.0 is refused without Host, or served with a wrong one")
 	}
 }
 
 func TestNotReadyBeforeKeysAreKnown(t *testing.T) {
-	s := New(Options{Backplane: newNode(t, nil).backplane}) // it does not run
+	s := New(Options{Backplane: newNode(t, nil).backplane}) // Run is not called
 	w := httptest.NewRecorder()
 	r := httptest.NewRequest("GET", "/readyz", nil)
 	r.Host = "localhost"
@@ -119,7 +119,7 @@ func TestNotReadyBeforeKeysAreKnown(t *testing.T) {
 	}
 }
 
-func TestDrainingRefusesWhatIsNew(t *testing.T) {
+func TestDrainingRefusesNewRequests(t *testing.T) {
 	n := newNode(t, nil)
 	n.Drain(context.Background())
 	upgrade := exchange{method: "GET", target: "/mqtt", header: map[string]string{

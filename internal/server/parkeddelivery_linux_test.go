@@ -1,6 +1,6 @@
 //go:build !race
 
-// The race detector makes sync.Pool forget things at random.
+// The race detector makes sync.Pool drop items at random.
 
 package server
 
@@ -19,14 +19,13 @@ import (
 	"pubsub/internal/sse"
 )
 
-// TestParkedDeliveryAllocatesNothingPerSubscriber is the same for connections of
-// the system, with a call for each and with a ring.
+// The same for parked connections, with a system call for each and with a ring.
 func TestParkedDeliveryAllocatesNothingPerSubscriber(t *testing.T) {
 	t.Run("a call for each", func(t *testing.T) { parkedDelivery(t, nil) })
 	t.Run("a ring", func(t *testing.T) {
 		ring, err := park.NewRing()
 		if err != nil {
-			t.Skip("the kernel lets this process have no ring: ", err)
+			t.Skip("the kernel does not allow a ring: ", err)
 		}
 		defer ring.Close()
 		parkedDelivery(t, []hub.Outbox{ring})
@@ -97,6 +96,6 @@ func parkedDelivery(t *testing.T, outboxes []hub.Outbox) {
 	})
 	t.Logf("%.1f allocations a message, for %d subscribers", allocs, subscribers)
 	if allocs > subscribers/4 {
-		t.Errorf("%.1f allocations a message: some are paid by each of the %d subscribers", allocs, subscribers)
+		t.Errorf("%.1f allocations a message: some are made for each of the %d subscribers", allocs, subscribers)
 	}
 }

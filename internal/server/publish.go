@@ -23,9 +23,9 @@ func backplaneContext(r *http.Request) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.WithoutCancel(r.Context()), backplaneWait)
 }
 
-// publish answers POST /events. It checks, in this order, the topic, the other
-// parameters, the credentials, the permission, the limits and the size; not a
-// byte of the body is read before all but the last have passed.
+// publish answers POST /events. It checks, in this order, the topic, the other parameters,
+// the credentials, the permission, the rate limit and the size. It does not read the body
+// before all checks but the last have passed.
 func (s *Server) publish(w http.ResponseWriter, r *http.Request) {
 	if s.registry.Draining() {
 		shuttingDown(w, r)
@@ -78,8 +78,8 @@ func (s *Server) publish(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// publication reads what the query of r says of a message; the error is a
-// [badRequest].
+// publication returns the message that the query of r describes, without data. The error is
+// a [badRequest].
 func publication(r *http.Request) (m pubsub.Message, err error) {
 	q := parseQuery(r.URL.RawQuery)
 	if m.Topic, err = q.topicToPublish(); err != nil {
@@ -112,7 +112,7 @@ func parseTTL(s string) (uint32, error) {
 	return uint32(n), nil
 }
 
-// status is the HTTP status of e.
+// status returns the HTTP status for e.
 func (e *authError) status() int {
 	switch e.kind {
 	case authInvalid:
@@ -127,9 +127,8 @@ func cannotPublish(t pubsub.Topic) string {
 	return "Cannot publish to topic: " + pubsub.Printable(string(t))
 }
 
-// accept gives m to the backplane and sets the header that says its version. If
-// that fails, it answers and returns false. The client's going away does not stop
-// a write that has begun.
+// accept publishes m and sets the header Pubsub-Version. It reports whether it succeeded; if
+// not, it has answered the request. A write that has started goes on if the client goes away.
 func (s *Server) accept(w http.ResponseWriter, r *http.Request, m pubsub.Message) bool {
 	ctx := context.WithoutCancel(r.Context())
 	if s.o.BackplaneMayWait {
@@ -152,7 +151,7 @@ func (s *Server) accept(w http.ResponseWriter, r *http.Request, m pubsub.Message
 	return true
 }
 
-// unavailable reports whether err says that the backplane did not answer, and may
+// unavailable reports whether err means that the backplane did not answer, and may answer
 // later.
 func unavailable(err error) bool {
 	return errors.Is(err, pubsub.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded)

@@ -11,59 +11,59 @@ import (
 )
 
 // maxPublishes is how many messages of a connection may wait for the backplane before
-// nothing more is read from it. It is also how many unacknowledged messages a client may
-// have. If all that wait are such messages, one more is read, because it ends the
-// session.
+// nothing more is read from the client. It is also the client's Receive Maximum. If all
+// waiting messages are unacknowledged, one more packet is read, because a PUBLISH then ends
+// the session (MQTT 5.0 section 3.3.4).
 const maxPublishes = session.ReceiveMaximum
 
-// maxPublishBytes is how many bytes the waiting messages of a connection may have
-// together before nothing more is read from it. maxAllPublishBytes is the same for all
-// connections; each connection may still have one message.
+// maxPublishBytes is how many bytes the waiting messages of a connection may take together
+// before nothing more is read from the client. maxAllPublishBytes is the same for all
+// connections together, but each connection may still have one message.
 const (
 	maxPublishBytes    = 1 << 20
 	maxAllPublishBytes = 64 << 20
 )
 
-// publishQueue publishes the messages of one connection in their order and acknowledges
-// those of QoS 1 in the same order. Later messages are begun while a retained message
-// waits; over a network, while any message waits.
+// publishQueue publishes the messages of one connection in order and acknowledges those of
+// QoS 1 in the same order. Later messages are started while a retained message waits for the
+// store or, over a network, while any message waits.
 type publishQueue struct {
 	mu sync.Mutex
 	// guarded by mu
-	queue   []publishing         // in order; the first one is being finished
+	queue   []publishing         // in order; the first entry is being completed
 	bytes   int                  // of the messages in queue
-	running bool                 // a goroutine finishes them
-	unacked int                  // of queue, those whose PUBACK has not been sent
-	behind  map[pubsub.Topic]int // of queue, those that a later retained one has to wait for before it is begun
-	changed chan struct{}        // closed when queue has become shorter; nil until somebody waits
+	running bool                 // a goroutine completes the entries
+	unacked int                  // entries of QoS 1 whose PUBACK has not been sent
+	blocks  map[pubsub.Topic]int // entries that a later retained message must wait for before it is started
+	changed chan struct{}        // closed when queue becomes shorter; nil unless wait waits
 
-	// end is the event that ends the session once its mark in queue is reached, or at
-	// endBy. It is nil if the session is not ending.
+	// end is the event that ends the session when the queue reaches its mark, or at endBy.
+	// It is nil if the session is not ending.
 	end   session.Event
 	endBy time.Time
 }
 
-// publishing is an entry of the queue: a message, a refused message whose PUBACK must
-// wait for its turn, or the mark of the session's end.
+// publishing is an entry of the queue: a message, a rejected message whose PUBACK must wait
+// for its turn, or the mark of the session's end.
 type publishing struct {
-	message  pubsub.Message // without data once its publishing has begun
+	message  pubsub.Message // without data once it has started
 	size     int
-	held     int // bytes that it takes while it waits
+	held     int // bytes of memory while the message waits
 	came     time.Time
 	ctx      context.Context
 	cancel   context.CancelFunc             // nil if there is none
-	finish   func() (pubsub.Version, error) // nil until its publishing has begun; always nil without a message
+	finish   func() (pubsub.Version, error) // nil until the message has started
 	packetID uint16                         // of a PUBLISH of QoS 1, else 0
-	refused  mqtt.ReasonCode                // Success unless it was refused
-	ends     bool                           // it is the mark
+	rejected mqtt.ReasonCode                // Success unless the message was rejected
+	ends     bool                           // this is the mark
 }
 
-// add publishes a message and returns at once. Publishing a retained message begins now,
-// so that many share one wait for the disk, unless a plain message to the same topic has
-// not been sent yet. New subscribers get a retained message as soon as it is stored, so
-// the earlier plain message must not follow it.
+// add publishes a message and returns at once. It starts a retained message now, so that many
+// share one wait for the disk, unless a plain message to the same topic has not been sent
+// yet: new subscribers get a retained message as soon as it is stored, so the earlier plain
+// message must not follow it.
 //
-// The answer is nil if the message waits: the queue then passes it to m itself.
+// The answer is nil if the message waits. The queue then passes the answer to m itself.
 func (q *publishQueue) add(m *mqttConn, e session.Publish) (answer session.Event) {
 	s, msg := m.s, e.Message
 	p := publishing{
@@ -76,26 +76,26 @@ func (q *publishQueue) add(m *mqttConn, e session.Publish) (answer session.Event
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if !q.running && !p.message.Retain && !s.o.BackplaneMayWait {
-		p.begin(s)
+		p.start(s)
 		return p.answer(p.complete(s)) // nothing to wait for
 	}
-	if waits := p.message.Retain && q.behind[p.message.Topic] > 0; !waits {
-		p.begin(s)
+	if waits := p.message.Retain && q.blocks[p.message.Topic] > 0; !waits {
+		p.start(s)
 	}
 	if !p.message.Retain || p.finish == nil {
-		if q.behind == nil {
-			q.behind = make(map[pubsub.Topic]int)
+		if q.blocks == nil {
+			q.blocks = make(map[pubsub.Topic]int)
 		}
-		q.behind[p.message.Topic]++
+		q.blocks[p.message.Topic]++
 	}
 	q.push(m, p)
 	return nil
 }
 
-// reject answers a PUBLISH of QoS 1 that is not published. The answer is nil if it must
-// wait for earlier ones.
+// reject answers a PUBLISH of QoS 1 that is not published. The answer is nil if it must wait
+// for earlier ones. The queue then passes it to m itself.
 func (q *publishQueue) reject(m *mqttConn, packetID uint16, reason mqtt.ReasonCode) (answer session.Event) {
-	p := publishing{packetID: packetID, refused: reason}
+	p := publishing{packetID: packetID, rejected: reason}
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if !q.running {
@@ -105,9 +105,9 @@ func (q *publishQueue) reject(m *mqttConn, packetID uint16, reason mqtt.ReasonCo
 	return nil
 }
 
-// endAfter passes e to m once the present messages of the queue have been acknowledged.
-// It reports whether there are any. e must end the session. It is passed after endWait in
-// any case; see overdueEnd.
+// endAfter makes the queue pass e, which ends the session, once its present messages are
+// acknowledged. It reports whether there are any. If that takes longer than endWait,
+// overdueEnd returns e.
 func (q *publishQueue) endAfter(m *mqttConn, e session.Event) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -121,11 +121,10 @@ func (q *publishQueue) endAfter(m *mqttConn, e session.Event) bool {
 	return true
 }
 
-// overdueEnd returns the event that ends the session if it has waited for too long.
-// Otherwise it returns nil and the time when the event is due, which is zero if the
-// session is not ending.
+// overdueEnd returns the event that ends the session if it is due at now. Otherwise it
+// returns the time when the event is due, which is zero if the session is not ending.
 func (q *publishQueue) overdueEnd(now time.Time) (session.Event, time.Time) {
-	if !q.mu.TryLock() { // a message is being begun: the store may wait for its disk
+	if !q.mu.TryLock() { // a message is being started, and the store may wait for its disk
 		return nil, now.Add(lookAgain)
 	}
 	defer q.mu.Unlock()
@@ -149,14 +148,14 @@ func (q *publishQueue) push(m *mqttConn, p publishing) {
 	}
 }
 
-// unacknowledged is the number of PUBLISH packets that have no PUBACK yet.
+// unacknowledged returns the number of PUBLISH packets that have no PUBACK yet.
 func (q *publishQueue) unacknowledged() int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return q.unacked
 }
 
-// waitRoom returns when there is room for another message.
+// waitRoom waits until there is room for another message.
 func (q *publishQueue) waitRoom(s *Server) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -165,41 +164,41 @@ func (q *publishQueue) waitRoom(s *Server) {
 	}
 }
 
-// full reports whether reading must stop; mu is held. A full window of unacknowledged
-// messages is allowed.
+// full reports whether reading must stop; mu is held. As many unacknowledged messages as the
+// Receive Maximum are allowed.
 func (q *publishQueue) full(s *Server) bool {
 	n := len(q.queue)
 	return n > maxPublishes || n == maxPublishes && q.unacked < maxPublishes ||
 		q.bytes >= maxPublishBytes || n > 0 && s.publishing.Load() >= maxAllPublishBytes
 }
 
-// sent notes that the first of the queue, which is not retained, has been sent, and
-// begins the retained ones to its topic that waited for it. mu is held, which keeps
-// them in order with what is added meanwhile.
+// sent records that the first message of the queue, a plain one, has been sent. It starts the
+// retained messages to the same topic that waited for it. mu is held, which keeps them in
+// order with messages that are added.
 func (q *publishQueue) sent(s *Server) {
 	t := q.queue[0].message.Topic
-	q.less(t)
-	for i := 1; i < len(q.queue) && q.behind[t] > 0; i++ {
+	q.unblock(t)
+	for i := 1; i < len(q.queue) && q.blocks[t] > 0; i++ {
 		p := &q.queue[i]
 		switch {
 		case p.message.Topic != t:
 		case !p.message.Retain:
 			return
 		case p.finish == nil:
-			p.begin(s)
-			q.less(t)
+			p.start(s)
+			q.unblock(t)
 		}
 	}
 }
 
-// less counts one less to be waited for; mu is held.
-func (q *publishQueue) less(t pubsub.Topic) {
-	if q.behind[t]--; q.behind[t] == 0 {
-		delete(q.behind, t)
+// unblock removes an entry from blocks; mu is held.
+func (q *publishQueue) unblock(t pubsub.Topic) {
+	if q.blocks[t]--; q.blocks[t] == 0 {
+		delete(q.blocks, t)
 	}
 }
 
-// wait waits for wake; mu is held, but not meanwhile.
+// wait waits for wake; mu is held, except while it waits.
 func (q *publishQueue) wait() {
 	if q.changed == nil {
 		q.changed = make(chan struct{})
@@ -210,7 +209,7 @@ func (q *publishQueue) wait() {
 	q.mu.Lock()
 }
 
-// wake wakes whoever waits; mu is held.
+// wake ends all calls of wait; mu is held.
 func (q *publishQueue) wake() {
 	if q.changed != nil {
 		close(q.changed)
@@ -218,14 +217,14 @@ func (q *publishQueue) wake() {
 	}
 }
 
-// run finishes what was added.
+// run completes the entries in order until the queue is empty.
 func (q *publishQueue) run(m *mqttConn) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for len(q.queue) > 0 {
-		p := q.queue[0] // it is begun: nothing is before it
+		p := q.queue[0] // started, because no entry is before it
 		q.mu.Unlock()
-		reason := p.refused
+		reason := p.rejected
 		if p.finish != nil {
 			reason = p.complete(m.s)
 		}
@@ -248,8 +247,8 @@ func (q *publishQueue) run(m *mqttConn) {
 	q.queue, q.running = nil, false
 }
 
-// acknowledge makes m send a PUBACK. The message stops counting before the PUBACK is
-// sent. Otherwise a client that uses its whole window could appear to exceed it.
+// acknowledge makes m send a PUBACK. The message stops counting before that, because a client
+// at its Receive Maximum may send the next message as soon as it gets the PUBACK.
 func (q *publishQueue) acknowledge(m *mqttConn, answer session.Event) {
 	q.mu.Lock()
 	q.unacked--
@@ -257,14 +256,14 @@ func (q *publishQueue) acknowledge(m *mqttConn, answer session.Event) {
 	m.step(answer)
 }
 
-// begin gives p its place in the store, if it is to be kept.
-func (p *publishing) begin(s *Server) {
+// start starts to publish p. A retained message gets its place in the order of the store.
+func (p *publishing) start(s *Server) {
 	p.finish = pubsub.Publish(p.ctx, s.o.Backplane, p.message)
 	p.message.Data, p.message.Properties = nil, nil
 }
 
-// complete finishes p, reports the outcome to Events, and returns the reason code for the
-// client.
+// complete waits until p is published, reports the outcome to Events, and returns the reason
+// code for the client.
 func (p *publishing) complete(s *Server) mqtt.ReasonCode {
 	_, err := p.finish()
 	if p.cancel != nil {

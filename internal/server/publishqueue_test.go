@@ -12,17 +12,17 @@ import (
 	"pubsub/internal/session"
 )
 
-// slowDisk is a backplane whose writes are durable only once that is let happen. It
-// notes what is asked of it.
+// slowDisk is a backplane whose writes become durable when the test lets them. It records its
+// calls.
 type slowDisk struct {
 	pubsub.Backplane
 	mu sync.Mutex
 	// guarded by mu
-	durable chan struct{} // closed when writes that are begun now are
+	durable chan struct{} // closed when writes that start now become durable
 	calls   []string
 }
 
-func (d *slowDisk) note(call string) {
+func (d *slowDisk) record(call string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.calls = append(d.calls, call)
@@ -35,7 +35,7 @@ func (d *slowDisk) called() []string {
 }
 
 func (d *slowDisk) Put(_ context.Context, m pubsub.Message) func() (pubsub.Version, error) {
-	d.note("put " + string(m.Data))
+	d.record("put " + string(m.Data))
 	d.mu.Lock()
 	durable := d.durable
 	d.mu.Unlock()
@@ -46,15 +46,15 @@ func (d *slowDisk) Put(_ context.Context, m pubsub.Message) func() (pubsub.Versi
 }
 
 func (d *slowDisk) Send(_ context.Context, m pubsub.Message) error {
-	d.note("send " + string(m.Data))
+	d.record("send " + string(m.Data))
 	return nil
 }
 
-// Retained messages of one connection are stored together, without waiting for one
-// another. But one that comes after a message that is not retained, to the same
-// topic, must not be seen in the store before that has been sent: a client that
-// subscribes in between would have the two in the wrong order.
-func TestPublishesKeepTheirOrderForWhoSubscribesMeanwhile(t *testing.T) {
+// Retained messages of one connection are stored together, without waiting for one another.
+// But a retained message that follows a plain one to the same topic must not be stored before
+// the plain one is sent. Otherwise a client that subscribes meanwhile would get the two in
+// the wrong order.
+func TestPublishOrderForNewSubscribers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := &slowDisk{durable: make(chan struct{})}
 		s := New(Options{Backplane: d})
@@ -82,35 +82,35 @@ func TestPublishesKeepTheirOrderForWhoSubscribesMeanwhile(t *testing.T) {
 		if !slices.IsSortedFunc([]string{"send 1", "send 2", "send 3", "put 5", "send 5"}, func(a, b string) int { return at(a) - at(b) }) || at("put 5") < 0 || at("send 4") < at("send 3") {
 			t.Errorf("in the end: %q", d.called())
 		}
-		if len(q.behind) != 0 {
-			t.Errorf("%v are counted as waited for", q.behind)
+		if len(q.blocks) != 0 {
+			t.Errorf("left over in blocks: %v", q.blocks)
 		}
 	})
 }
 
-// away is a backplane that is reached over a network, and is not there.
-type away struct{ slowDisk }
+// unreachable is a backplane over a network that does not answer.
+type unreachable struct{ slowDisk }
 
-func (d *away) Put(ctx context.Context, m pubsub.Message) func() (pubsub.Version, error) {
-	d.note("put " + string(m.Data))
+func (d *unreachable) Put(ctx context.Context, m pubsub.Message) func() (pubsub.Version, error) {
+	d.record("put " + string(m.Data))
 	return func() (pubsub.Version, error) {
 		<-ctx.Done()
 		return pubsub.Version{}, ctx.Err()
 	}
 }
 
-func (d *away) Send(ctx context.Context, m pubsub.Message) error {
-	d.note("send " + string(m.Data))
+func (d *unreachable) Send(ctx context.Context, m pubsub.Message) error {
+	d.record("send " + string(m.Data))
 	<-ctx.Done()
 	return ctx.Err()
 }
 
-// Who waits for the backplane is the messages, not the connection: it has to answer
-// its client's pings, and messages to other topics are begun. A message waits from
-// when it came, however many are before it.
-func TestPublishesToABackplaneThatIsAwayHoldNothingUp(t *testing.T) {
+// Only messages wait for the backplane, not the connection, which answers pings and starts
+// messages to other topics. Each message is given up backplaneWait after it arrived,
+// regardless of the messages before it.
+func TestUnreachableBackplaneBlocksNoConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d := &away{}
+		d := &unreachable{}
 		var dropped []time.Duration
 		began := time.Now()
 		s := New(Options{Backplane: d, BackplaneMayWait: true, Events: Events{
@@ -129,7 +129,7 @@ func TestPublishesToABackplaneThatIsAwayHoldNothingUp(t *testing.T) {
 			q.add(c, session.Publish{Message: m})
 		}
 		if passed := time.Since(began); passed != 0 {
-			t.Errorf("the connection was held up for %v", passed)
+			t.Errorf("add blocked for %v", passed)
 		}
 		synctest.Wait()
 		if want := []string{"put 6", "send 1"}; !slices.Equal(slices.Sorted(slices.Values(d.called())), want) {
@@ -142,9 +142,9 @@ func TestPublishesToABackplaneThatIsAwayHoldNothingUp(t *testing.T) {
 	})
 }
 
-// Retained messages that wait for one to be sent are stored together once it is, but
-// not those behind the next one that is not retained.
-func TestRetainedPublishesThatWaitedAreStoredTogether(t *testing.T) {
+// Retained messages that wait for a plain one are stored together once it is sent, but not
+// those after the next plain one.
+func TestDelayedRetainedPublishesAreStoredTogether(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		first, later := make(chan struct{}), make(chan struct{})
 		d := &slowDisk{durable: first}
@@ -171,9 +171,9 @@ func TestRetainedPublishesThatWaitedAreStoredTogether(t *testing.T) {
 	})
 }
 
-// What waits is bounded by its bytes, for a connection and for all of them; each may
-// have one message all the same. All are published in the end.
-func TestPublishesThatWaitAreBounded(t *testing.T) {
+// The bytes of waiting messages are bounded for a connection, and for all connections, of which
+// each may have one message. All messages are published in the end.
+func TestPendingPublishesAreBounded(t *testing.T) {
 	for _, connections := range []int{1, 70} {
 		synctest.Test(t, func(t *testing.T) {
 			const size, each = 32 << 10, 40
@@ -194,38 +194,38 @@ func TestPublishesThatWaitAreBounded(t *testing.T) {
 			synctest.Wait()
 			most := min(connections*maxPublishBytes, maxAllPublishBytes) + connections*2*size
 			if n := len(d.called()) * size; n > most || n < most/2 {
-				t.Errorf("%d connections have %d bytes waiting, at most %d are right", connections, n, most)
+				t.Errorf("%d bytes of %d connections wait, want at most %d", n, connections, most)
 			}
 			close(d.durable)
 			publishers.Wait()
 			s.registry.Wait()
-			if n := len(d.called()); n != 2*connections*each { // to be stored, and sent
+			if n := len(d.called()); n != 2*connections*each { // a Put and a Send each
 				t.Errorf("%d calls for %d messages", n, connections*each)
 			}
 			if n := s.publishing.Load(); n != 0 {
-				t.Errorf("%d bytes are counted of messages that do not wait", n)
+				t.Errorf("%d bytes are counted when no message waits", n)
 			}
 		})
 	}
 }
 
-// holdingPut is a backplane whose Put does not return before it is let.
-type holdingPut struct {
+// blockingPut is a backplane whose Put blocks until out is closed.
+type blockingPut struct {
 	pubsub.Backplane
 	in, out chan struct{}
 }
 
-func (b *holdingPut) Put(context.Context, pubsub.Message) func() (pubsub.Version, error) {
+func (b *blockingPut) Put(context.Context, pubsub.Message) func() (pubsub.Version, error) {
 	close(b.in)
 	<-b.out
 	return func() (pubsub.Version, error) { return pubsub.Version{}, nil }
 }
 
-func (b *holdingPut) Send(context.Context, pubsub.Message) error { return nil }
+func (b *blockingPut) Send(context.Context, pubsub.Message) error { return nil }
 
-// A tick, which is the shard's, does not wait for a store that hangs.
+// Tick runs in the shard's goroutine and must not wait for a store that hangs.
 func TestTickDoesNotWaitForTheStore(t *testing.T) {
-	b := &holdingPut{in: make(chan struct{}), out: make(chan struct{})}
+	b := &blockingPut{in: make(chan struct{}), out: make(chan struct{})}
 	s := New(Options{Backplane: b})
 	m := &mqttConn{s: s, session: session.New(&s.sessions, time.Now())}
 	published := make(chan struct{})

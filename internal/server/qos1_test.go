@@ -13,7 +13,7 @@ import (
 	"pubsub/internal/mqtt"
 )
 
-// packets returns what has come in binary frames.
+// packets returns the packets in the binary frames received so far.
 func (p *peer) packets(t *testing.T) (ps []mqtt.Packet) {
 	t.Helper()
 	p.mu.Lock()
@@ -43,12 +43,13 @@ func (p *peer) packets(t *testing.T) (ps []mqtt.Packet) {
 	return ps
 }
 
-// answer is a PUBACK, or a DISCONNECT, whose id is 0.
+// answer is a PUBACK, or a DISCONNECT with id 0.
 type answer struct {
 	id     uint16
 	reason mqtt.ReasonCode
 }
 
+// answers returns the PUBACK and DISCONNECT packets received so far.
 func (p *peer) answers(t *testing.T) (as []answer) {
 	t.Helper()
 	for _, packet := range p.packets(t) {
@@ -74,20 +75,20 @@ func qos1(id uint16, topic string, retain bool) *mqtt.Publish {
 	return p
 }
 
-// instead makes a backplane take the place of the store, which it embeds.
-func instead[B pubsub.Backplane](b B, inner *pubsub.Backplane) func(*Options) {
+// replaceBackplane makes b the backplane; inner, which it embeds, becomes the store.
+func replaceBackplane[B pubsub.Backplane](b B, inner *pubsub.Backplane) func(*Options) {
 	return func(o *Options) { *inner, o.Backplane = o.Backplane, b }
 }
 
 func onSlowDisk(d *slowDisk) func(*Options) {
 	return func(o *Options) {
 		d.durable = make(chan struct{}) // here, in the bubble of the test
-		instead(d, &d.Backplane)(o)
+		replaceBackplane(d, &d.Backplane)(o)
 	}
 }
 
-// PUBACKs are sent in the order of the PUBLISH packets, whatever each waits for, and none
-// is sent before its message is accepted.
+// PUBACKs are sent in the order of the PUBLISH packets, although these wait for different
+// things, and none is sent before its message is accepted.
 func TestAcknowledgementsKeepTheirOrder(t *testing.T) {
 	d := &slowDisk{}
 	inTime(t, onSlowDisk(d), func(t *testing.T, s *Server) {
@@ -95,12 +96,12 @@ func TestAcknowledgementsKeepTheirOrder(t *testing.T) {
 			qos1(1, "t", false),       // accepted at once
 			qos1(2, "$x", false),      // refused at once
 			qos1(3, "t", true),        // waits for the disk
-			qos1(4, "t", false),       // behind it
+			qos1(4, "t", false),       // after it
 			qos1(5, "$x", true),       // refused
 			qos1(6, "t", true),        // waits for 4 to be sent
 			qos1(0, "other", true),    // not acknowledged
 			qos1(7, "other", true),    //
-			qos1(3, "another", false), // an identifier that is in use
+			qos1(3, "another", false), // a packet identifier in use
 		)
 		synctest.Wait()
 		first := []answer{{1, 0}, {2, mqtt.NotAuthorized}}
@@ -110,7 +111,7 @@ func TestAcknowledgementsKeepTheirOrder(t *testing.T) {
 		p.send(&mqtt.Pingreq{})
 		synctest.Wait()
 		if ps := p.packets(t); ps[len(ps)-1].Type() != mqtt.TypePingresp {
-			t.Errorf("a ping is answered by %v", ps[len(ps)-1])
+			t.Errorf("the last packet is %v, want PINGRESP", ps[len(ps)-1])
 		}
 		close(d.durable)
 		synctest.Wait()
@@ -121,7 +122,7 @@ func TestAcknowledgementsKeepTheirOrder(t *testing.T) {
 	})
 }
 
-// broken is a backplane that takes no message.
+// broken is a backplane that accepts no message.
 type broken struct{ pubsub.Backplane }
 
 func (b *broken) Put(context.Context, pubsub.Message) func() (pubsub.Version, error) {
@@ -130,9 +131,9 @@ func (b *broken) Put(context.Context, pubsub.Message) func() (pubsub.Version, er
 
 func (b *broken) Send(context.Context, pubsub.Message) error { return pubsub.ErrUnavailable }
 
-func TestWhatIsNotAcceptedIsAcknowledgedSo(t *testing.T) {
+func TestFailedPublishIsAcknowledged(t *testing.T) {
 	b := &broken{}
-	inTime(t, instead(b, &b.Backplane), func(t *testing.T, s *Server) {
+	inTime(t, replaceBackplane(b, &b.Backplane), func(t *testing.T, s *Server) {
 		p := openSocket(t, s, connect("c", 0), qos1(1, "t", false), qos1(2, "t", true), qos1(0, "t", false))
 		synctest.Wait()
 		want := []answer{{1, mqtt.ImplementationSpecificError}, {2, mqtt.ImplementationSpecificError}}
@@ -142,11 +143,11 @@ func TestWhatIsNotAcceptedIsAcknowledgedSo(t *testing.T) {
 	})
 }
 
-// A publish that the backplane does not answer is given up 5 s after its message arrived.
-func TestAcknowledgementsWhileTheBackplaneIsAway(t *testing.T) {
-	d := &away{}
+// A publish fails 5 s after it arrived if the backplane does not answer.
+func TestAcknowledgementsWithoutBackplane(t *testing.T) {
+	d := &unreachable{}
 	inTime(t, func(o *Options) {
-		instead(d, &d.Backplane)(o)
+		replaceBackplane(d, &d.Backplane)(o)
 		o.BackplaneMayWait = true
 	}, func(t *testing.T, s *Server) {
 		p := openSocket(t, s, connect("c", 0), qos1(1, "t", true), qos1(2, "t", false))
@@ -167,9 +168,8 @@ func TestAcknowledgementsWhileTheBackplaneIsAway(t *testing.T) {
 	})
 }
 
-// A client that uses its whole window can continue as soon as one message is
-// acknowledged; one message more ends the session. A message of QoS 0 beside them waits,
-// and delays nothing.
+// A client at its Receive Maximum can continue as soon as one message is acknowledged. One
+// message more ends the session. A message of QoS 0 waits as well, and delays nothing.
 func TestReceiveMaximum(t *testing.T) {
 	d := &slowDisk{}
 	inTime(t, onSlowDisk(d), func(t *testing.T, s *Server) {
@@ -179,36 +179,36 @@ func TestReceiveMaximum(t *testing.T) {
 			good.send(qos1(id+1, "t", true))
 			bad.send(qos1(id+1, "t", true))
 		}
-		good.send(qos1(0, "t", false)) // which is read, and nothing after it
+		good.send(qos1(0, "t", false)) // the last packet that is read
 		bad.send(qos1(window+1, "t", true))
 		synctest.Wait()
 		if got, want := bad.answers(t), []answer{{0, mqtt.ReceiveMaximumExceeded}}; !slices.Equal(got, want) {
-			t.Errorf("one too many is answered by %v, want %v", got, want)
+			t.Errorf("one message too many: %v, want %v", got, want)
 		}
 		if got := good.answers(t); len(got) != 0 || good.end() != 0 {
-			t.Errorf("nothing is durable, and %v", got)
+			t.Errorf("before anything is durable: %v", got)
 		}
 		close(d.durable)
 		synctest.Wait()
-		// It never waits for more than one.
+		// It waits for one PUBACK at a time.
 		for id := range uint16(3 * window) {
 			good.send(qos1(id+1+window, "t", id%3 != 0))
 			synctest.Wait()
 		}
 		got := good.answers(t)
 		if len(got) != 4*window || good.end() != 0 {
-			t.Fatalf("%d of %d are acknowledged", len(got), 4*window)
+			t.Fatalf("%d of %d messages are acknowledged", len(got), 4*window)
 		}
 		for i, a := range got {
 			if a != (answer{uint16(i + 1), 0}) {
-				t.Fatalf("number %d is %v", i, a)
+				t.Fatalf("answer %d is %v", i, a)
 			}
 		}
 	})
 }
 
-// The client's publishes are acknowledged before the server ends the session for a reason
-// of its own, but the server waits at most a second.
+// Before the server ends a session for a reason of its own, it acknowledges the client's
+// publishes, but waits at most a second.
 func TestAcknowledgedBeforeTheEnd(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
@@ -248,7 +248,7 @@ func TestAcknowledgedBeforeTheEnd(t *testing.T) {
 	}
 }
 
-// "0x97 over publish-rate", in its turn, and counted.
+// A message over publish-rate is acknowledged with 0x97, in order, and counted.
 func TestPublishRateIsAcknowledged(t *testing.T) {
 	var dropped []string
 	d := &slowDisk{}
@@ -275,7 +275,7 @@ func TestPublishRateIsAcknowledged(t *testing.T) {
 			t.Errorf("%v, want %v", got, want)
 		}
 		if got := strings.Join(dropped, " "); got != "rate-limit not-authorized" {
-			t.Errorf("counted as dropped: %s", got)
+			t.Errorf("dropped for %q", got)
 		}
 	})
 }

@@ -11,7 +11,7 @@ import (
 // maxTopics is how many topics one stream may have.
 const maxTopics = 10
 
-// param numbers the single-valued parameters of queries.
+// param numbers the query parameters that have one value.
 type param uint8
 
 const (
@@ -29,7 +29,7 @@ const (
 
 var paramNames = [numParams]string{"durable", "lastEventId", "auth", "envelope", "retain", "ttl", "prefix", "limit", "after"}
 
-// badRequest is an error in a request; its text is for the client.
+// badRequest is an error in a request, with the text for the client.
 type badRequest string
 
 func (e badRequest) Error() string { return string(e) }
@@ -38,23 +38,22 @@ func invalidParam(p param) error { return badRequest("Invalid '" + paramNames[p]
 
 func invalidTopic(t string) error { return badRequest("Invalid topic: " + pubsub.Printable(t)) }
 
-// query is the query of a request, read once and without a guess: a value whose
-// percent-encoding is malformed is invalid, and so is a parameter that is given
-// several values. As in the URL standard of WHATWG only '&' separates
-// parameters, '+' is a space, and a parameter may lack its '='. Parameters that
-// the broker does not know are ignored.
+// query is the parsed query of a request. A value with malformed percent-encoding is
+// invalid, and so is a parameter with several values. As in WHATWG's URL standard, only '&'
+// separates parameters, '+' is a space, and a parameter may lack its '='. Unknown parameters
+// are ignored.
 type query struct {
 	params [numParams]struct {
 		value string
 		bad   bool
 	}
-	topicCount int          // how many times topic was given
-	topics     []queryTopic // the different ones, at most maxTopics+1 of them
+	topicCount int          // how many topic parameters there are
+	topics     []queryTopic // the distinct ones, at most maxTopics+1
 }
 
 type queryTopic struct {
 	text string
-	bad  bool // text is malformed, and as it was sent
+	bad  bool // the escaping is malformed; text is the value as it was sent
 }
 
 func parseQuery(raw string) query {
@@ -79,7 +78,7 @@ func parseQuery(raw string) query {
 func (q *query) addTopic(raw string) {
 	q.topicCount++
 	if len(q.topics) > maxTopics {
-		return // there are too many, whatever they are
+		return // too many already
 	}
 	t := queryTopic{}
 	var err error
@@ -103,8 +102,7 @@ func (q *query) set(p param, raw string) {
 	v.value = value
 }
 
-// value returns the value of p, empty if it is absent; the error is a
-// [badRequest].
+// value returns the value of p, or "" if it is absent. The error is a [badRequest].
 func (q *query) value(p param) (string, error) {
 	if q.params[p].bad {
 		return "", invalidParam(p)
@@ -112,7 +110,7 @@ func (q *query) value(p param) (string, error) {
 	return q.params[p].value, nil
 }
 
-// flag returns the value of the boolean p; the error is a [badRequest].
+// flag returns the value of the boolean p. The error is a [badRequest].
 func (q *query) flag(p param) (bool, error) {
 	v, err := q.value(p)
 	if err != nil {
@@ -127,8 +125,7 @@ func (q *query) flag(p param) (bool, error) {
 	return false, invalidParam(p)
 }
 
-// topicToPublish returns the one topic of a publication; the error is a
-// [badRequest].
+// topicToPublish returns the only topic of a publication. The error is a [badRequest].
 func (q *query) topicToPublish() (pubsub.Topic, error) {
 	switch {
 	case q.topicCount == 0:
@@ -139,8 +136,8 @@ func (q *query) topicToPublish() (pubsub.Topic, error) {
 	return q.topics[0].parse()
 }
 
-// topicsToSubscribe returns the topics of a subscription, in byte order, each
-// once; the error is a [badRequest].
+// topicsToSubscribe returns the distinct topics of a subscription in byte order. The error
+// is a [badRequest].
 func (q *query) topicsToSubscribe() ([]pubsub.Topic, error) {
 	switch {
 	case q.topicCount == 0:

@@ -34,7 +34,7 @@ func TestTopicToPublish(t *testing.T) {
 		{"topic=%23", "", "Invalid topic: #"},
 		{"topic=" + strings.Repeat("x", 1024), strings.Repeat("x", 1024), ""},
 		{"topic=" + strings.Repeat("x", 1025), "", "Invalid topic: " + strings.Repeat("x", 64) + "…"},
-		{"topic=$sys", "$sys", ""}, // what may not be published to is a question of permission
+		{"topic=$sys", "$sys", ""}, // refused later, by the permission
 	} {
 		q := parseQuery(c.query)
 		topic, err := q.topicToPublish()
@@ -134,7 +134,7 @@ func TestEveryParamIsNamed(t *testing.T) {
 	}
 }
 
-// What a query is made of does not decide how much it costs.
+// The cost of a query is bounded.
 func TestQueryMemoryIsBounded(t *testing.T) {
 	var b strings.Builder
 	b.WriteString(strings.Repeat("topic=abc&", 10_000))
@@ -147,12 +147,12 @@ func TestQueryMemoryIsBounded(t *testing.T) {
 		t.Errorf("%v allocations", n)
 	}
 	if len(q.topics) > maxTopics+1 {
-		t.Errorf("keeps %d topics", len(q.topics))
+		t.Errorf("%d topics are kept", len(q.topics))
 	}
 }
 
-// FuzzQuery compares with net/url on what both read alike, and checks that what
-// has been encoded is read back.
+// FuzzQuery compares the number of topics with net/url, and checks that escaped values are
+// read back.
 func FuzzQuery(f *testing.F) {
 	for _, s := range []string{"topic=a&topic=b", "topic=%zz&ttl=1", "retain=1&retain", "a;b&topic=+%2B", "=&&=&topic", "%74opic=x"} {
 		f.Add(s)
@@ -163,7 +163,7 @@ func FuzzQuery(f *testing.F) {
 		if err == nil {
 			for _, topic := range topics {
 				if _, err := pubsub.ParseTopic(string(topic)); err != nil {
-					t.Fatalf("%q is no topic", topic)
+					t.Fatalf("%q is not a topic", topic)
 				}
 			}
 			if !slices.IsSorted(topics) || len(topics) > maxTopics {
@@ -171,7 +171,7 @@ func FuzzQuery(f *testing.F) {
 			}
 		}
 		if want, err := url.ParseQuery(raw); err == nil && len(want["topic"]) != q.topicCount {
-			t.Fatalf("counts %d topics, net/url has %d", q.topicCount, len(want["topic"]))
+			t.Fatalf("%d topics, net/url has %d", q.topicCount, len(want["topic"]))
 		}
 		q = parseQuery("topic=" + url.QueryEscape(raw) + "&auth=" + url.QueryEscape(raw))
 		if q.topicCount != 1 || q.topics[0].text != raw {

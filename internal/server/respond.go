@@ -7,7 +7,7 @@ import (
 	"strconv"
 )
 
-// The values are shared by all responses, as those of cors are.
+// All responses share these values; see cors.
 var (
 	contentText = []string{"text/plain; charset=utf-8"}
 	noSniff     = []string{"nosniff"}
@@ -25,9 +25,8 @@ func text(w http.ResponseWriter, status int, line string) {
 
 var published = []byte("Published\n")
 
-// accepted answers with the text Published. The length of such an answer is told by
-// net/http: with it among them there would be more headers than the eight that a map
-// holds before it grows.
+// accepted answers with the text Published. It leaves Content-Length to net/http, because
+// one more header would make the map grow beyond the eight entries that it starts with.
 func accepted(w http.ResponseWriter) {
 	h := w.Header()
 	h["Content-Type"] = contentText
@@ -35,8 +34,8 @@ func accepted(w http.ResponseWriter) {
 	w.Write(published)
 }
 
-// retryLater answers with 503; clients come back spread over the seconds from
-// least to most.
+// retryLater answers 503 with a random Retry-After from least to most seconds, so that
+// clients do not all return at once.
 func retryLater(w http.ResponseWriter, line string, least, most int) {
 	w.Header().Set("Retry-After", strconv.Itoa(least+rand.IntN(most-least+1)))
 	text(w, http.StatusServiceUnavailable, line)
@@ -50,17 +49,17 @@ func backplaneUnavailable(w http.ResponseWriter) {
 	retryLater(w, "Backplane unavailable", 5, 15)
 }
 
-// recorder remembers the status of a response.
+// recorder records the status of a response.
 type recorder struct {
 	http.ResponseWriter
 	status int
-	awaits *socket // the socket that waits for the request's body; nil if none does
+	awaits *socket // the socket that waits for the request's body, or nil
 }
 
 // awaitBody records that a socket waits for the body of r.
 func (r *recorder) awaitBody(req *http.Request) {
 	if r.awaits = socketOf(req); r.awaits != nil {
-		r.awaits.sockets.await(r.awaits, 1)
+		r.awaits.sockets.addBodies(r.awaits, 1)
 	}
 }
 
@@ -68,7 +67,7 @@ func (r *recorder) awaitBody(req *http.Request) {
 func (r *recorder) bodyEnded() {
 	if k := r.awaits; k != nil {
 		r.awaits = nil
-		k.sockets.await(k, -1)
+		k.sockets.addBodies(k, -1)
 	}
 }
 
@@ -80,8 +79,8 @@ func (r *recorder) WriteHeader(status int) {
 // Unwrap is for http.ResponseController.
 func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
 
-// methodLabel is the method if it is one that the broker knows: a client can make
-// up any number of others.
+// methodLabel returns m if it is a standard method, otherwise "other", because clients can
+// make up any number of methods.
 func methodLabel(m string) string {
 	switch m {
 	case http.MethodOptions, http.MethodHead, http.MethodGet, http.MethodPost, http.MethodPut, http.MethodDelete:

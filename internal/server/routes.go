@@ -5,18 +5,18 @@ import (
 	"strings"
 )
 
-// endpoint is what answers on one path.
+// endpoint has the handlers of one path.
 type endpoint struct {
 	pattern string // the path as Events has it
-	admin   bool   // asks for the admin token
-	// get answers HEAD, too, and GET if hold is nil. hold answers GET, may keep
-	// the connection, and tells Events itself.
+	admin   bool   // requires the admin token
+	// get answers HEAD as well, and GET if hold is nil. hold answers GET. It may keep the
+	// connection, and calls Events itself.
 	get, hold, post, delete http.HandlerFunc
 }
 
 func (e *endpoint) exists() bool { return e.get != nil || e.post != nil || e.delete != nil }
 
-// handler returns what answers to method, or nil.
+// handler returns the handler of method, or nil.
 func (e *endpoint) handler(method string) http.HandlerFunc {
 	switch method {
 	case http.MethodGet, http.MethodHead:
@@ -29,7 +29,7 @@ func (e *endpoint) handler(method string) http.HandlerFunc {
 	return nil
 }
 
-// allow is the Allow header (RFC 9110 section 10.2.1).
+// allow returns the Allow header (RFC 9110 section 10.2.1).
 func (e *endpoint) allow() string {
 	a := "OPTIONS"
 	if e.get != nil {
@@ -65,16 +65,15 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request) {
 	if r.ContentLength != 0 {
 		rec.awaitBody(r)
 		if r.ProtoMajor >= 2 {
-			defer rec.bodyEnded() // over HTTP/1.1 net/http reads on
+			defer rec.bodyEnded() // over HTTP/1.1 net/http may read on after the answer
 		}
 	}
 	s.answer(rec, r, &e)
 	s.o.Events.Responded(e.pattern, methodLabel(r.Method), rec.status)
 }
 
-// endpoint returns the endpoint of r's path. Paths are compared as they were sent,
-// neither unescaped nor cleaned, so that a proxy that filters paths and the broker see
-// the same path.
+// endpoint returns the endpoint of r's path. It compares paths as they were sent, neither
+// unescaped nor cleaned, so that the broker and a proxy that filters paths agree.
 func (s *Server) endpoint(r *http.Request, originAllowed bool) endpoint {
 	nothing := endpoint{pattern: "other"}
 	path := r.URL.RawPath
@@ -155,13 +154,13 @@ func (s *Server) eventsEndpoint() endpoint {
 	return e
 }
 
-// headEvents answers HEAD, which is no stream.
+// headEvents answers HEAD /events.
 func (s *Server) headEvents(w http.ResponseWriter, _ *http.Request) {
 	streamHeader(w.Header())
 	w.WriteHeader(http.StatusOK)
 }
 
-// streamHeader sets in h what every stream of events has.
+// streamHeader sets the headers of every stream of events in h.
 func streamHeader(h http.Header) {
 	h["Content-Type"] = contentEventStream
 	h["Cache-Control"] = noTransform
@@ -171,7 +170,8 @@ func streamHeader(h http.Header) {
 var (
 	contentEventStream = []string{"text/event-stream"}
 	noStore            = []string{"no-store"}
-	// Compressing middleware would hold events back until its block is full.
+	// no-transform, because compressing middleware would hold events back until its block
+	// is full.
 	noTransform     = []string{"no-store, no-transform"}
 	accelOff        = []string{"no"}
 	transferChunked = []string{"chunked"}
@@ -192,10 +192,10 @@ func (s *Server) mqttEndpoint(r *http.Request, originAllowed bool) endpoint {
 	return e
 }
 
-// upgradeRequired answers a request for /mqtt that is no WebSocket's (RFC 9110
+// upgradeRequired answers a request for /mqtt that does not ask for a WebSocket (RFC 9110
 // section 15.5.22).
 func upgradeRequired(w http.ResponseWriter, r *http.Request) {
-	if r.ProtoMajor == 1 { // HTTP/2 has no such headers: RFC 9113 section 8.2.2
+	if r.ProtoMajor == 1 { // HTTP/2 forbids these headers (RFC 9113 section 8.2.2)
 		w.Header().Add("Connection", "Upgrade") // boundBody may have set it
 		w.Header().Set("Upgrade", "websocket")
 	}
@@ -206,8 +206,7 @@ func originForbidden(w http.ResponseWriter, _ *http.Request) {
 	text(w, http.StatusForbidden, "Origin not allowed")
 }
 
-// hasToken reports whether a comma-separated list of tokens has name, which is in
-// lower case, in any case.
+// hasToken reports whether a comma-separated list of tokens has name, ignoring case.
 func hasToken(list []string, name string) bool {
 	for _, v := range list {
 		for t := range strings.SplitSeq(v, ",") {

@@ -22,7 +22,7 @@ var corsOpen = map[string]string{
 	"Vary":                             "",
 }
 
-// with returns the headers that every response has, and pairs of name and value.
+// with returns the headers of every response, and those in pairs of name and value.
 func with(pairs ...string) map[string]string {
 	h := make(map[string]string)
 	for name, v := range corsOpen {
@@ -85,7 +85,7 @@ func TestRoutes(t *testing.T) {
 		{method: "GET", target: "/%61dmin/keys", status: 404, want: notFound, header: admin},
 		{method: "GET", target: "/admin/%6Beys", status: 404, want: notFound, header: admin},
 		{method: "GET", target: "/admin/%6Beys", status: 401, want: notAdmin},
-		{method: "DELETE", target: "/%61dmin/keys/\"x", status: 404, want: notFound, header: admin}, // not a valid escaping
+		{method: "DELETE", target: "/%61dmin/keys/\"x", status: 404, want: notFound, header: admin}, // malformed escaping
 		{method: "DELETE", target: "/admin/topics/t/%72etained", status: 404, want: notFound, header: admin},
 		{method: "DELETE", target: "/admin/topics/%74%2F\"/retained", status: 204, header: admin},
 		{method: "GET", target: "/" + strings.Repeat("a/", 2000), status: 404, want: notFound},
@@ -95,7 +95,7 @@ func TestRoutes(t *testing.T) {
 func TestAdminRoutes(t *testing.T) {
 	n := newNode(t, nil)
 	n.check(t, []exchange{
-		// Without the token nothing shows which paths there are.
+		// Without the token, the responses do not reveal which paths exist.
 		{method: "GET", target: "/admin/", status: 401, want: notAdmin, wantHeader: with("WWW-Authenticate", "Bearer", "Allow", "")},
 		{method: "GET", target: "/admin/keys", status: 401, want: notAdmin, wantHeader: with()},
 		{method: "HEAD", target: "/admin/keys", status: 401, wantHeader: with()},
@@ -194,8 +194,8 @@ func TestRespondedNamesRoutesNotPaths(t *testing.T) {
 	for _, want := range []string{
 		"responded other other 404", "responded /admin/keys/ID DELETE 404", "responded /events POST 400",
 	} {
-		if !n.heard.has(want) {
-			t.Errorf("no %q in %q", want, n.heard.all())
+		if !n.log.has(want) {
+			t.Errorf("no %q in %q", want, n.log.all())
 		}
 	}
 }

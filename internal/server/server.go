@@ -1,7 +1,6 @@
-// Package server turns requests into calls of the domain: it routes, checks
-// credentials and limits, publishes, administers, and decides who holds the
-// connection of a subscriber. It speaks of paths, headers and texts; the rules
-// that it applies are those of the wire contract.
+// Package server turns requests into calls of the domain. It routes, checks credentials and
+// limits, publishes, administers, and gives each subscriber's connection to package conn
+// with the protocol that it speaks. docs/protocol.md describes the wire.
 package server
 
 import (
@@ -23,59 +22,59 @@ import (
 	"pubsub/internal/token"
 )
 
-// Options says what a [Server] is made of. Backplane, Hub and AdminToken are
-// required; a zero limit is no limit, and every other zero value is the default
-// that its comment gives.
+// Options are the parts and settings of a [Server]. Backplane, Hub and AdminToken are
+// required. A zero limit means no limit, and any other zero value means the default in
+// parentheses.
 type Options struct {
 	Backplane pubsub.Backplane
-	// BackplaneMayWait says that even a message that is not kept may have to wait
-	// until the backplane takes it: it is reached over a network. A publish is then
-	// given up after 5 s; one that waits for a disk alone cannot be.
+	// BackplaneMayWait says that the backplane is reached over a network, so that even a
+	// plain message may wait for it. A publish then fails after 5 s. A publish that waits
+	// only for the disk is never given up.
 	BackplaneMayWait bool
 	Hub              *hub.Hub
-	// Lot holds the connections of plain HTTP/1.1; nil leaves a goroutine to each.
+	// Lot parks the connections of plain HTTP/1.1. If it is nil, each has goroutines.
 	Lot *park.Lot
-	// AdminToken is the secret that allows everything. With an empty one nobody
-	// is an administrator.
+	// AdminToken is the secret that allows everything. If it is empty, no client is an
+	// administrator.
 	AdminToken string
 
-	// OpsHosts are the host names that OpsHandler answers to, beside addresses and
-	// localhost.
+	// OpsHosts are the host names that OpsHandler accepts beside IP addresses and localhost.
 	OpsHosts []string
 
-	// SSE, HTTPPublish, MQTT and Admin switch their paths on.
+	// SSE, HTTPPublish, MQTT and Admin enable their paths.
 	SSE, HTTPPublish, MQTT, Admin bool
 
 	// MaxMessageSize is the length of the longest message, in bytes (32,512).
 	MaxMessageSize int
-	// RequireExp refuses tokens without an exp claim. EnforceExpiry ends a stream
-	// or session when its token expires.
+	// RequireExp refuses tokens without an exp claim. EnforceExpiry ends a stream or session
+	// when its token expires.
 	RequireExp, EnforceExpiry bool
 	// TrustedProxies are the networks whose X-Forwarded-For and PROXY protocol headers
-	// are believed.
+	// are trusted.
 	TrustedProxies []netip.Prefix
 
-	// SSEKeepAlive is after how much silence a stream gets a keep-alive event
-	// (25 s), WSKeepAlive after how much a WebSocket gets an empty frame (25 s).
+	// SSEKeepAlive is the silence after which a stream gets a keep-alive event (25 s), and
+	// WSKeepAlive the silence after which a WebSocket gets an empty frame (25 s).
 	SSEKeepAlive, WSKeepAlive time.Duration
-	// WriteTimeout is how long a client may take no byte (30 s).
+	// WriteTimeout is how long a client may take no byte before it is closed (30 s).
 	WriteTimeout time.Duration
-	// LastWords is how long a client whose connection the server ends has to take all
-	// pending bytes, the reason included, and to close its side (5 s).
+	// LastWords is how long a client has to take all pending bytes, the reason included, and
+	// to close its side after the server has ended its connection (5 s).
 	LastWords time.Duration
-	// HandshakeTimeout is how long CONNECT, and a PROXY protocol header, may take to be
-	// whole (10 s).
+	// HandshakeTimeout is how long a CONNECT, and a header of the PROXY protocol, may take to
+	// arrive (10 s).
 	HandshakeTimeout time.Duration
-	// DrainTimeout is over how long streams are closed when draining (10 s).
+	// DrainTimeout is the time over which a drain spreads the ends of streams and sessions
+	// (10 s).
 	DrainTimeout time.Duration
-	// MaxKeepAlive is the longest MQTT keep-alive, in seconds, that a client is
-	// granted; 0 is what the client asks for.
+	// MaxKeepAlive is the longest MQTT keep-alive that a client gets, in seconds; 0 means the
+	// one that the client asks for.
 	MaxKeepAlive uint16
 
 	// Limits can be changed later by [Server.Reload].
 	Limits
 
-	// Events hears what happens; any of its functions may be nil.
+	// Events receives the events of the server; any of its functions may be nil.
 	Events Events
 	// SocketEvents receives the events of connections.
 	SocketEvents SocketEvents
@@ -85,21 +84,21 @@ type Options struct {
 
 // Limits are the settings that may change while a Server runs.
 type Limits struct {
-	// AllowedOrigins are the origins that browsers may come from; none means all.
+	// AllowedOrigins are the origins whose pages may use the broker; if there are none, all
+	// may.
 	AllowedOrigins []string
-	// MaxConnections and MaxConnectionsPerIP bound the streams and sessions of
-	// this node; an IPv6 /64 counts as one address. MaxConnectionsPerIP counts the
-	// other connections of an address as well.
+	// MaxConnections and MaxConnectionsPerIP bound the streams and sessions of this node. An
+	// IPv6 /64 counts as one address. MaxConnectionsPerIP counts the other connections of an
+	// address as well.
 	MaxConnections, MaxConnectionsPerIP int
 	// MaxSockets bounds the connections that [Server.Sockets] counts.
 	MaxSockets int
-	// PublishRate is how many messages a second one publisher may publish on this
-	// node, with a burst of one second's worth.
+	// PublishRate is how many messages a publisher may publish on this node in a second. Its
+	// burst is one second's worth.
 	PublishRate float64
 }
 
-// Server answers the requests of clients. Its methods may be called at the same
-// time.
+// Server answers the requests of clients. Its methods may be called concurrently.
 type Server struct {
 	// immutable
 	o        Options
@@ -121,17 +120,17 @@ type Server struct {
 	bodies     atomic.Int64 // bytes of memory for request bodies; see readBody
 	publishing atomic.Int64 // bytes of MQTT clients' messages that wait for the backplane
 	claimClock claimClock
-	unhealthy  atomic.Bool // the backplane did not work at the last request for /readyz
+	unhealthy  atomic.Bool // the last request for /readyz found the backplane unavailable
 }
 
-// live is what Reload replaces, ready for use.
+// live has the settings that Reload replaces, in the form in which they are used.
 type live struct {
 	Limits
-	origins map[string]struct{} // AllowedOrigins in lower case; nil if all are
+	origins map[string]struct{} // AllowedOrigins in lower case; nil means all
 }
 
-// New returns a Server. Its Handler answers at once, but tokens are refused, as a
-// failure of the server's, until Run has learnt the signing keys.
+// New returns a Server. Its Handler can answer at once, but until Run has read the signing
+// keys, a request with a token is answered with an error of the server.
 func New(o Options) *Server {
 	defaults(&o)
 	s := &Server{
@@ -189,8 +188,7 @@ func defaults(o *Options) {
 	o.Events.fill()
 }
 
-// Handler answers the requests that come to the broker's public listener, over
-// HTTP/1.1 and HTTP/2.
+// Handler returns the handler for the public listener, over HTTP/1.1 and HTTP/2.
 func (s *Server) Handler() http.Handler { return s.reportPanics(http.HandlerFunc(s.route)) }
 
 // reportPanics returns a handler that reports the panics of h. net/http then aborts the
@@ -211,10 +209,10 @@ func (s *Server) reportPanics(h http.Handler) http.Handler {
 	})
 }
 
-// Sockets counts the connections that the public listener accepts.
+// Sockets returns the counter of the connections that the public listener accepts.
 func (s *Server) Sockets() *Sockets { return s.sockets }
 
-// Reload makes l the limits from now on. Connections that were admitted stay.
+// Reload replaces the limits by l. Connections that have been admitted stay.
 func (s *Server) Reload(l Limits) {
 	n := &live{Limits: l}
 	if len(l.AllowedOrigins) > 0 {
@@ -232,8 +230,8 @@ func (s *Server) Reload(l Limits) {
 // timeout, and returns when all have ended; see [conn.Registry.Drain].
 func (s *Server) Drain(ctx context.Context) { s.registry.Drain(ctx, s.o.DrainTimeout) }
 
-// Run keeps up with the signing keys and the clock until ctx is done, then returns nil once all
-// that it started has ended.
+// Run watches the signing keys and the clock until ctx is done. It then waits for its
+// goroutines and returns nil.
 func (s *Server) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	wg.Go(func() { s.watchClock(ctx) })
@@ -244,15 +242,14 @@ func (s *Server) Run(ctx context.Context) error {
 
 // The kinds of control messages.
 const (
-	controlTopics   = "topics"   // asked: which topics have subscribers
-	controlRevoke   = "revoke"   // told: the body is the id of a deleted key
-	controlTakeOver = "takeover" // told: a client identifier has a new connection
-	controlClaims   = "claims"   // asked: who has newer claims to these client identifiers
+	controlTopics   = "topics"   // gathered: the topics that have subscribers
+	controlRevoke   = "revoke"   // broadcast: a key was deleted; the body is its id
+	controlTakeOver = "takeover" // broadcast: a client identifier has a new connection
+	controlClaims   = "claims"   // gathered: newer claims to the client identifiers in the body
 )
 
-// Control takes a control message from a node, this one included; what it
-// returns, if not nil, is the reply. Kinds that it does not know, of a later
-// release, are ignored.
+// Control handles a control message from a node, this one included. It returns the reply, or
+// nil if there is none. It ignores unknown kinds, which may come from a later release.
 func (s *Server) Control(c pubsub.ControlMessage) []byte {
 	switch c.Kind {
 	case controlTopics:

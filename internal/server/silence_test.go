@@ -10,33 +10,31 @@ import (
 	"pubsub/internal/mqtt"
 )
 
-// laden is a transport that says whether the client has sent something that lies
-// unread.
-type laden struct {
+// inputTransport is a transport whose Unread the test controls.
+type inputTransport struct {
 	conn.NetTransport
 	unread atomic.Bool
 }
 
-func (l *laden) Unread() bool { return l.unread.Load() }
+func (l *inputTransport) Unread() bool { return l.unread.Load() }
 
-// openLaden starts an MQTT connection.
-func openLaden(t *testing.T, s *Server) (*peer, *laden, *webSocketConn) {
+// openWithInput starts an MQTT connection over an inputTransport.
+func openWithInput(t *testing.T, s *Server) (*peer, *inputTransport, *webSocketConn) {
 	t.Helper()
 	m := newSocket(t, s)
 	client, nc := net.Pipe()
-	l := &laden{NetTransport: conn.NetTransport{Conn: nc}}
+	l := &inputTransport{NetTransport: conn.NetTransport{Conn: nc}}
 	m.StartGoroutines(l, nil)
 	go m.read(nc, nil)
 	return newPeer(client), l, m
 }
 
-// Pending input is read before a client counts as silent, because after a pause of this
-// process the timers fire first. But bytes that never become a packet do not keep a
-// connection open.
+// Unread input is read before a client counts as silent, because after a pause of this process
+// the timers fire first. But bytes that never become a packet do not keep a connection open.
 func TestUnreadBytesComeBeforeSilence(t *testing.T) {
 	t.Run("a packet", func(t *testing.T) {
 		inTime(t, nil, func(t *testing.T, s *Server) {
-			p, l, _ := openLaden(t, s)
+			p, l, _ := openWithInput(t, s)
 			l.unread.Store(true)
 			time.Sleep(10*time.Second + 500*time.Millisecond)
 			p.send(connect("c", 10))
@@ -50,13 +48,13 @@ func TestUnreadBytesComeBeforeSilence(t *testing.T) {
 			if p.end() != 0 {
 				t.Errorf("ended after %v", p.end())
 			}
-			time.Sleep(2 * time.Second) // now it is silent
+			time.Sleep(2 * time.Second) // without input
 			near(t, "the end of the silent client", p.end(), 42*time.Second+500*time.Millisecond)
 		})
 	})
 	t.Run("no CONNECT", func(t *testing.T) {
 		inTime(t, nil, func(t *testing.T, s *Server) {
-			p, l, _ := openLaden(t, s)
+			p, l, _ := openWithInput(t, s)
 			l.unread.Store(true)
 			time.Sleep(20 * time.Second)
 			if p.end() < 11*time.Second || p.end() > 12*time.Second+grain {
@@ -66,7 +64,7 @@ func TestUnreadBytesComeBeforeSilence(t *testing.T) {
 	})
 	t.Run("no packet", func(t *testing.T) {
 		inTime(t, nil, func(t *testing.T, s *Server) {
-			p, l, _ := openLaden(t, s)
+			p, l, _ := openWithInput(t, s)
 			p.send(connect("c", 10))
 			l.unread.Store(true)
 			time.Sleep(30 * time.Second)
@@ -77,7 +75,7 @@ func TestUnreadBytesComeBeforeSilence(t *testing.T) {
 	})
 	t.Run("a packet that is being served", func(t *testing.T) {
 		inTime(t, nil, func(t *testing.T, s *Server) {
-			p, _, m := openLaden(t, s)
+			p, _, m := openWithInput(t, s)
 			p.send(connect("c", 2))
 			time.Sleep(time.Second)
 			m.SetServing(true) // its PUBLISH waits for the backplane
@@ -97,7 +95,7 @@ func TestUnreadBytesComeBeforeSilence(t *testing.T) {
 			var ended atomic.Int64
 			go trickle(client, &ended)
 			time.Sleep(20 * time.Second)
-			// The server has decided that after 10 s.
+			// The handshake timeout is 10 s, and LastWords 5 s.
 			if got := time.Duration(ended.Load()); got < 15*time.Second || got > 16*time.Second {
 				t.Errorf("ended after %v", got)
 			}

@@ -7,8 +7,8 @@ import (
 	"pubsub"
 )
 
-// There may be a million of each: the bounds are size classes of the allocator,
-// which puts 8 bytes in front of what has pointers and takes more than 512.
+// A node may have a million of each. The bounds are size classes of the allocator, which adds
+// 8 bytes to objects of more than 512 bytes with pointers.
 func TestConnectionsAreSmall(t *testing.T) {
 	for _, c := range []struct {
 		name      string

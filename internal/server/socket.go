@@ -16,8 +16,8 @@ import (
 	"pubsub/internal/conn"
 )
 
-// socket is a TCP connection that a [Sockets] counts. A Write on it fails once the
-// peer has taken no byte for the write timeout, as long as Write itself may take.
+// socket is a TCP connection that a [Sockets] counts. Write fails once the peer has taken no
+// byte for the write timeout, however long Write takes.
 type socket struct {
 	// immutable
 	net.Conn
@@ -26,17 +26,17 @@ type socket struct {
 	limit conn.WriteLimit // owned by the writer
 
 	// guarded by sockets.mu
-	owner       *owner      // nil if it is not counted for an address
-	inAll       socketPlace // in Sockets.idle
-	inOwner     socketPlace // in owner.idle
-	streams     int32       // that it carries over HTTP/2
-	bodies      int32       // of requests, that have not arrived
-	counted     bool        // until it is closed
-	idle, fresh bool        // in the lists; without any request yet
+	group       *addressGroup // nil if k is not counted for an address
+	inAll       socketLink    // in Sockets.idle
+	inGroup     socketLink    // in group.idle
+	streams     int32         // over HTTP/2
+	bodies      int32         // of requests, that k waits for
+	counted     bool          // by sockets, until k is closed
+	idle, fresh bool          // whether k is in the lists; whether it has had no request yet
 }
 
-func (k *socket) placeInAll() *socketPlace   { return &k.inAll }
-func (k *socket) placeInOwner() *socketPlace { return &k.inOwner }
+func (k *socket) linkInAll() *socketLink   { return &k.inAll }
+func (k *socket) linkInGroup() *socketLink { return &k.inGroup }
 
 // Close closes the connection, then stops counting it.
 func (k *socket) Close() error {
@@ -56,8 +56,7 @@ func (k *socket) Write(b []byte) (n int, err error) {
 	return k.limit.Write(k.Conn, timeout, b)
 }
 
-// SetWriteDeadline sets the deadline of future writes. It can only shorten the write
-// timeout.
+// SetWriteDeadline sets the deadline of future writes. It can only shorten the write timeout.
 func (k *socket) SetWriteDeadline(t time.Time) error {
 	if t.IsZero() && k.sockets.o.WriteTimeout > 0 {
 		return nil
@@ -96,14 +95,14 @@ type proxiedConn struct {
 	once   sync.Once
 	client net.Addr      // nil unless the header names it; set by once
 	err    error         // set by once
-	rest   *bufio.Reader // what was read with the header; set by once, then owned by the reader
+	rest   *bufio.Reader // has bytes that were read after the header; set by once, then owned by the reader
 }
 
 func newProxiedConn(k *socket, timeout time.Duration) *proxiedConn {
 	return &proxiedConn{socket: k, timeout: timeout}
 }
 
-// proxyBuffer is how much of a header is read at once; it holds the longest line of
+// proxyBuffer is how many bytes of a header are read at once. It holds the longest header of
 // version 1.
 const proxyBuffer = 256
 
@@ -136,15 +135,15 @@ func (c *proxiedConn) readHeader() {
 		}
 	}
 	if c.client == nil {
-		return // an HTTP proxy's own connection, which carries many clients
+		return // the proxy's own connection, which carries many clients
 	}
 	if a := addrOf(c.client); !contains(c.sockets.o.TrustedProxies, a) && !c.sockets.count(c.socket, a) {
 		c.err = io.EOF // at which net/http closes the connection
 	}
 }
 
-// awaitProxyHeader returns once r holds the beginning of a header, which of version 1 is
-// all of it, or once it is clear that there is none.
+// awaitProxyHeader waits until r has buffered the whole header of version 1 or the signature
+// of version 2. It returns false once it is clear that there is no header.
 func awaitProxyHeader(r *bufio.Reader) (found bool, err error) {
 	for {
 		if _, err := r.Peek(r.Buffered() + 1); err != nil {
@@ -217,7 +216,7 @@ type httpConn struct {
 	http2   bool // does not change once a request has arrived
 }
 
-// preface is how an HTTP/2 connection begins (RFC 9113 section 3.4).
+// preface is the beginning of an HTTP/2 connection (RFC 9113 section 3.4).
 const preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 // Read reads bytes of requests.
@@ -234,7 +233,7 @@ func (c *httpConn) Read(b []byte) (int, error) {
 		c.head = headScanner{}
 	}
 	if !c.head.scan(b[:n]) {
-		c.refuse()
+		c.answerTooManyFields()
 		return 0, io.EOF
 	}
 	return n, err
@@ -255,8 +254,8 @@ func (c *httpConn) recognize(b []byte) {
 	c.http2 = c.matched == len(preface)
 }
 
-// handshakeFailed reports an error before anything was read, once, and answers a client
-// that speaks HTTP where TLS is spoken.
+// handshakeFailed reports an error of the TLS handshake, once, and answers a client that
+// speaks HTTP instead.
 func (c *httpConn) handshakeFailed(err error) {
 	c.matched = -1
 	if c.tls.ConnectionState().HandshakeComplete {

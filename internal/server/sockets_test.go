@@ -12,7 +12,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
-	"pubsub/internal/conn"
 	"slices"
 	"strings"
 	"sync"
@@ -20,80 +19,12 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"pubsub/internal/conn"
 )
 
-// pipes is a listener whose connections are in memory.
-type pipes struct {
-	conns  chan net.Conn
-	errs   chan error // for Accept to return
-	closed chan struct{}
-}
-
-func newPipes() *pipes {
-	return &pipes{conns: make(chan net.Conn), errs: make(chan error, 10), closed: make(chan struct{})}
-}
-
-func (p *pipes) Accept() (net.Conn, error) {
-	select {
-	case err := <-p.errs:
-		return nil, &net.OpError{Op: "accept", Net: "tcp", Err: err}
-	default:
-	}
-	select {
-	case c := <-p.conns:
-		return c, nil
-	case <-p.closed:
-		return nil, net.ErrClosed
-	}
-}
-
-func (p *pipes) Close() error   { close(p.closed); return nil }
-func (p *pipes) Addr() net.Addr { return &net.TCPAddr{} }
-
-func (p *pipes) dial() net.Conn {
-	client, server := net.Pipe()
-	p.conns <- server
-	return client
-}
-
-// pipeServer is an http.Server whose connections s counts.
-type pipeServer struct {
-	*http.Server
-	*pipes
-	sockets *Sockets
-}
-
-func serveOverPipes(t *testing.T, o SocketOptions, h http.HandlerFunc) *pipeServer {
-	s := NewSockets(o)
-	p := &pipeServer{&http.Server{Handler: h, ConnState: s.ConnState, ConnContext: s.ConnContext}, newPipes(), s}
-	go p.Serve(s.Listener(p.pipes, nil))
-	t.Cleanup(func() { p.Server.Close(); synctest.Wait() })
-	return p
-}
-
-const getRoot = "GET / HTTP/1.1\r\nHost: broker\r\n\r\n"
-
-// ask sends a request over c and reads the answer.
-func ask(t *testing.T, c net.Conn) {
-	t.Helper()
-	go io.WriteString(c, getRoot)
-	res, err := http.ReadResponse(bufio.NewReader(c), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	io.Copy(io.Discard, res.Body)
-	synctest.Wait()
-}
-
-// isClosed reports whether the other side has closed c.
-func isClosed(c net.Conn) bool {
-	c.SetReadDeadline(time.Now())
-	_, err := c.Read(make([]byte, 1))
-	return errors.Is(err, io.EOF)
-}
-
-// The connection that is closed for a new one is always the one that has idled longest,
-// while connections come, send requests, and go at random.
+// The connection that has idled longest is closed for a new one, while connections arrive,
+// send requests, and end at random.
 func TestLongestIdleIsClosed(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -101,7 +32,7 @@ func TestLongestIdleIsClosed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const limit = 20
 		s := serveOverPipes(t, SocketOptions{Max: limit}, func(http.ResponseWriter, *http.Request) {})
-		var idle []net.Conn // in order of how long
+		var idle []net.Conn // the longest idle first
 		var closed uint64
 		for range 1000 {
 			switch {
@@ -110,7 +41,7 @@ func TestLongestIdleIsClosed(t *testing.T) {
 				synctest.Wait()
 				if len(idle) == limit {
 					if !isClosed(idle[0]) {
-						t.Fatal("the one that has idled longest is open")
+						t.Fatal("the connection that has idled longest is open")
 					}
 					idle = idle[1:]
 					closed++
@@ -133,13 +64,13 @@ func TestLongestIdleIsClosed(t *testing.T) {
 		}
 		for _, c := range idle {
 			if isClosed(c) {
-				t.Error("one is closed that should not be")
+				t.Error("an idle connection within the bound is closed")
 			}
 			c.Close()
 		}
 		synctest.Wait()
 		if s.sockets.idle != (socketList{}) {
-			t.Error("the list of those that idle is not empty")
+			t.Error("the list of idle connections is not empty")
 		}
 	})
 }
@@ -149,9 +80,9 @@ func TestLongestIdleIsClosed(t *testing.T) {
 // the listener.
 func TestAcceptErrors(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var told []error
+		var failures []error
 		p := newPipes()
-		s := NewSockets(SocketOptions{Events: SocketEvents{AcceptFailed: func(err error) { told = append(told, err) }}})
+		s := NewSockets(SocketOptions{Events: SocketEvents{AcceptFailed: func(err error) { failures = append(failures, err) }}})
 		ln := s.Listener(p, nil)
 		idle, side := net.Pipe()
 		go func() { p.conns <- side }()
@@ -161,17 +92,17 @@ func TestAcceptErrors(t *testing.T) {
 		for _, err := range []error{syscall.ECONNABORTED, syscall.ENOBUFS, syscall.EMFILE, syscall.EMFILE} {
 			p.errs <- err
 		}
-		begun := time.Now()
+		began := time.Now()
 		go p.dial()
 		c, err := ln.Accept()
 		if err != nil {
 			t.Fatal(err)
 		}
-		if took := time.Since(begun); took != (5+10+20+40)*time.Millisecond {
+		if took := time.Since(began); took != (5+10+20+40)*time.Millisecond {
 			t.Errorf("accepted after %v", took)
 		}
-		if len(told) != 4 || !errors.Is(told[3], syscall.EMFILE) {
-			t.Errorf("told of %v", told)
+		if len(failures) != 4 || !errors.Is(failures[3], syscall.EMFILE) {
+			t.Errorf("reported %v", failures)
 		}
 		if !isClosed(idle) {
 			t.Error("no descriptor was freed")
@@ -179,13 +110,13 @@ func TestAcceptErrors(t *testing.T) {
 		c.Close()
 		p.errs <- syscall.EINVAL
 		if _, err := ln.Accept(); !errors.Is(err, syscall.EINVAL) {
-			t.Errorf("a listener that is none: %v", err)
+			t.Errorf("invalid listener: %v", err)
 		}
 		p.errs <- syscall.EMFILE
 		go func() { time.Sleep(time.Millisecond); ln.Close() }()
-		begun = time.Now()
-		if _, err := ln.Accept(); !errors.Is(err, net.ErrClosed) || time.Since(begun) != time.Millisecond {
-			t.Errorf("closed while it waits: %v after %v", err, time.Since(begun))
+		began = time.Now()
+		if _, err := ln.Accept(); !errors.Is(err, net.ErrClosed) || time.Since(began) != time.Millisecond {
+			t.Errorf("closed while it waits: %v after %v", err, time.Since(began))
 		}
 	})
 }
@@ -237,10 +168,9 @@ func TestAcceptWaits(t *testing.T) {
 	})
 }
 
-// A server shuts down at once even if a client has connected and sent nothing, or half
-// the head of a request, be it the first or not. A request in progress is still answered.
-// A connection that arrives after that is closed at once.
-func TestShutdownDoesNotWaitForNewcomers(t *testing.T) {
+// Shutdown does not wait for clients that have sent nothing, or half of the head of their
+// first or a later request. A request in progress is answered. New connections are closed.
+func TestShutdownDoesNotWaitForNewConnections(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const work = 3 * time.Second
 		s := serveOverPipes(t, SocketOptions{}, func(w http.ResponseWriter, r *http.Request) {
@@ -264,72 +194,38 @@ func TestShutdownDoesNotWaitForNewcomers(t *testing.T) {
 		}()
 		synctest.Wait()
 
-		begun := time.Now()
+		began := time.Now()
 		s.sockets.Drain()
 		for _, c := range []net.Conn{silent, half, s.dial()} {
-			if _, err := c.Read(make([]byte, 1)); err != io.EOF || time.Since(begun) != 0 {
-				t.Errorf("one that has sent nothing, or half a head: %v, after %v", err, time.Since(begun))
+			if _, err := c.Read(make([]byte, 1)); err != io.EOF || time.Since(began) != 0 {
+				t.Errorf("without a request: %v, after %v", err, time.Since(began))
 			}
 		}
 		go func() {
-			if _, err := second.Read(make([]byte, 1)); err != io.EOF || time.Since(begun) != 0 {
-				t.Errorf("one that has sent half of its second head: %v, after %v", err, time.Since(begun))
+			if _, err := second.Read(make([]byte, 1)); err != io.EOF || time.Since(began) != 0 {
+				t.Errorf("with half of a second head: %v, after %v", err, time.Since(began))
 			}
 		}()
 		go func() {
 			if got := <-answered; got != "answer" {
-				t.Errorf("the request that was under way: %q", got)
+				t.Errorf("the request in progress: %q", got)
 			}
 			busy.Close()
 		}()
 		if err := s.Shutdown(context.Background()); err != nil {
 			t.Error(err)
 		}
-		if took := time.Since(begun); took < work || took >= 5*time.Second {
+		if took := time.Since(began); took < work || took >= 5*time.Second {
 			t.Errorf("shut down after %v", took)
 		}
 	})
 }
 
-// The fields of a head are counted however it is cut into pieces.
-func TestHeadScanner(t *testing.T) {
-	fields := strings.Repeat("a: b\r\n", maxFields)
-	for _, c := range []struct {
-		name, head string
-		ok         bool
-	}{
-		{"as many as there may be", "GET / HTTP/1.1\r\n" + fields + "\r\n", true},
-		{"one more", "GET / HTTP/1.1\r\n" + fields + "c: d\r\n", false},
-		{"lines that end in LF", "GET / HTTP/1.1\n" + strings.ReplaceAll(fields, "\r", "") + "\n", true},
-		{"one more line that ends in LF", "GET / HTTP/1.1\n" + strings.ReplaceAll(fields, "\r", "") + "c: d\n", false},
-		{"empty lines first", "\r\n\n\r\nGET / HTTP/1.1\r\n" + fields + "c: d\r\n", false},
-		{"folded lines", "GET / HTTP/1.1\r\n" + strings.Repeat("a:\r\n b\r\n", 51), false},
-		{"lines of CR", "GET / HTTP/1.1\r\n" + strings.Repeat("\r\r\n", 101), false},
-		{"a body of many lines", "GET / HTTP/1.1\r\na: b\r\n\r\n" + strings.Repeat("\r\nx", 200), true},
-	} {
-		for size := range 40 {
-			var h headScanner
-			ok := true
-			for rest := []byte(c.head); len(rest) > 0 && ok; {
-				n := len(rest)
-				if size > 0 {
-					n = min(size, n)
-				}
-				ok = h.scan(rest[:n])
-				rest = rest[n:]
-			}
-			if ok != c.ok || c.ok && !h.ended {
-				t.Errorf("%s, in pieces of %d: %v, ended: %v", c.name, size, ok, h.ended)
-			}
-		}
-	}
-}
-
 // A panic of a handler is reported with its stack, and the response is aborted.
 func TestHandlerPanics(t *testing.T) {
-	var told []string
+	var panics []string
 	s := New(Options{Backplane: &faulty{}, Events: Events{Panicked: func(value any, stack []byte) {
-		told = append(told, fmt.Sprint(value))
+		panics = append(panics, fmt.Sprint(value))
 		if !strings.Contains(string(stack), "TestHandlerPanics") {
 			t.Errorf("the stack is\n%s", stack)
 		}
@@ -339,45 +235,15 @@ func TestHandlerPanics(t *testing.T) {
 		func() {
 			defer func() {
 				if v := recover(); v != http.ErrAbortHandler {
-					t.Errorf("net/http is told %v", v)
+					t.Errorf("panics with %v, want http.ErrAbortHandler", v)
 				}
 			}()
 			h.ServeHTTP(nil, nil)
 		}()
 	}
-	if !slices.Equal(told, []string{"oh", "no"}) {
-		t.Errorf("reported: %q", told)
+	if !slices.Equal(panics, []string{"oh", "no"}) {
+		t.Errorf("reported %q", panics)
 	}
-}
-
-// A body of many lines is no head, also if the head before it came with the request
-// before that.
-func TestBodyOfPipelinedRequestIsNoHead(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		p := serveOverPipes(t, SocketOptions{}, func(w http.ResponseWriter, r *http.Request) {
-			b, err := io.ReadAll(r.Body)
-			fmt.Fprintln(w, r.Method, len(b), err)
-		})
-		c := p.dial()
-		defer c.Close()
-		body := strings.Repeat("line\n", 2*maxFields)
-		r := bufio.NewReader(c)
-		go fmt.Fprintf(c, "GET / HTTP/1.1\r\nHost: a\r\n\r\nPOST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n", len(body))
-		for _, want := range []string{"GET 0 <nil>\n", fmt.Sprintf("POST %d <nil>\n", len(body))} {
-			resp, err := http.ReadResponse(r, nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if got, err := io.ReadAll(resp.Body); string(got) != want || err != nil {
-				t.Errorf("%d %q, %v, want %q", resp.StatusCode, got, err, want)
-			}
-			if body != "" {
-				synctest.Wait() // until the body is waited for
-				go io.WriteString(c, body)
-				body = ""
-			}
-		}
-	})
 }
 
 // closeHook is a connection whose Close calls a function.
@@ -393,7 +259,7 @@ func (c *closeHook) Close() error {
 	return nil
 }
 
-// A connection that is closed while another one is closed for it is not counted.
+// A connection that closes while another one is closed for it is not counted.
 func TestClosedMeanwhileIsNotCounted(t *testing.T) {
 	s := NewSockets(SocketOptions{})
 	s.setMaxPerIP(1)
@@ -411,7 +277,7 @@ func TestClosedMeanwhileIsNotCounted(t *testing.T) {
 	}
 }
 
-// To close a TLS connection does not wait for a peer that reads nothing.
+// Closing a TLS connection does not wait for a peer that reads nothing.
 func TestCloseOfTLSDoesNotWait(t *testing.T) {
 	helper := httptest.NewUnstartedServer(nil) // for its certificate
 	helper.StartTLS()
@@ -422,7 +288,7 @@ func TestCloseOfTLSDoesNotWait(t *testing.T) {
 		defer theirs.Close()
 		k := &socket{Conn: ours, sockets: NewSockets(SocketOptions{WriteTimeout: time.Minute})}
 		tlsConn := tls.Server(k, &tls.Config{Certificates: certificates})
-		// Without session tickets, the client's handshake is over when the server's is.
+		// Without session tickets, both handshakes end at the same time.
 		client := tls.Client(theirs, &tls.Config{InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12})
 		go client.Handshake()
 		if err := tlsConn.Handshake(); err != nil {
@@ -431,7 +297,7 @@ func TestCloseOfTLSDoesNotWait(t *testing.T) {
 		began := time.Now()
 		conn.NetTransport{Conn: &httpConn{Conn: tlsConn, socket: k, tls: tlsConn}}.Close()
 		if took := time.Since(began); took != 0 {
-			t.Errorf("Close has waited %v", took)
+			t.Errorf("Close took %v", took)
 		}
 	})
 }

@@ -10,16 +10,16 @@ import (
 	"pubsub/internal/sse"
 )
 
-// sseRequest is what a request for a stream asks for.
+// sseRequest is a parsed request for a stream.
 type sseRequest struct {
 	topics   []pubsub.Topic   // in byte order
-	since    []pubsub.Version // what the client has of each; nil unless durable
-	auth     string           // of the query
+	since    []pubsub.Version // the client's version of each; nil unless durable
+	auth     string           // the token in the query
 	durable  bool
 	envelope bool
 }
 
-// sseRefusal is the one event that a stream consists of if it is refused.
+// sseRefusal says why a request for a stream is refused.
 type sseRefusal struct {
 	condition condition
 	text      string
@@ -46,7 +46,7 @@ func errorEvent(c condition, text string) []byte {
 		wait = randomDuration(5*time.Second, 15*time.Second)
 	case conditionTokenExpired, conditionTokenRevoked:
 		wait = randomDuration(time.Second, 10*time.Second)
-	default: // the same URL would be refused again
+	default: // the same request would be refused again
 		wait = randomDuration(time.Minute, 3*time.Minute)
 	}
 	return sse.AppendError(nil, string(c), text, wait)
@@ -87,8 +87,8 @@ func parseSSE(r *http.Request) (*sseRequest, error) {
 	return &req, nil
 }
 
-// subscribeSSE answers GET /events: with a stream, or with the one event that
-// says why there is none.
+// subscribeSSE answers GET /events with a stream, or with a single event that says why the
+// stream is refused.
 func (s *Server) subscribeSSE(w http.ResponseWriter, r *http.Request) {
 	streamHeader(w.Header())
 	if s.registry.Draining() {

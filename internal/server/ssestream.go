@@ -7,12 +7,13 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"time"
+
 	"pubsub"
 	"pubsub/internal/conn"
 	"pubsub/internal/hub"
 	"pubsub/internal/park"
 	"pubsub/internal/sse"
-	"time"
 )
 
 // sseStream is a stream of server-sent events.
@@ -21,9 +22,9 @@ type sseStream struct {
 
 	// immutable after the start
 	s       *Server
-	expires int64 // when the token ends, in milliseconds since 1970; 0 if never
-	// positions are of the topics in byte order, for the ids of a durable stream of
-	// several; what it points to is owned by the goroutine that writes.
+	expires int64 // when the token expires, in milliseconds since 1970; 0 for never
+	// positions are those of the topics in byte order, for the ids of a durable stream of
+	// several topics; nil for others. The goroutine that writes owns the slice.
 	positions         *[]sse.Position
 	durable, envelope bool
 	chunked           bool   // the body is chunked, because the client speaks HTTP/1.1
@@ -32,8 +33,8 @@ type sseStream struct {
 	received uint16 // owned by the reader: bytes received after the request
 }
 
-// runHTTP1 takes the connection over from net/http, whose goroutines and buffers
-// go when the handler returns.
+// runHTTP1 hijacks the connection, so that net/http frees its goroutine and buffers when the
+// handler returns.
 func (st *sseStream) runHTTP1(w http.ResponseWriter, opening []byte) {
 	h := w.Header()
 	h.Set("Connection", "close") // the end of the stream is the end of the connection
@@ -67,17 +68,18 @@ func (st *sseStream) runHTTP1(w http.ResponseWriter, opening []byte) {
 	go st.watch(nc)
 }
 
-// runHTTP2 writes from the handler, which returns when the stream has ended.
+// runHTTP2 starts the stream and returns when it has ended, because HTTP/2 ends a stream when
+// its handler returns.
 func (st *sseStream) runHTTP2(w http.ResponseWriter, r *http.Request, opening []byte) {
 	ended, end := context.WithCancel(r.Context())
 	defer end()
 	if k := socketOf(r); k != nil {
-		k.sockets.carry(k, 1)
-		defer k.sockets.carry(k, -1)
+		k.sockets.addStreams(k, 1)
+		defer k.sockets.addStreams(k, -1)
 	}
 	w.WriteHeader(http.StatusOK)
 	st.StartGoroutines(&responseTransport{w: w, control: http.NewResponseController(w), timeout: st.s.o.WriteTimeout, endHandler: end}, opening)
-	stop := context.AfterFunc(ended, func() { r.Body.Close() }) // ends the next line
+	stop := context.AfterFunc(ended, func() { r.Body.Close() }) // ends io.CopyN
 	defer stop()
 	if n, _ := io.CopyN(io.Discard, r.Body, maxReceived); n == maxReceived {
 		end()
@@ -87,8 +89,8 @@ func (st *sseStream) runHTTP2(w http.ResponseWriter, r *http.Request, opening []
 	st.Wait()
 }
 
-// maxReceived is how many bytes a client may send after its request. They mean nothing,
-// and no proper client keeps sending.
+// maxReceived is how many bytes a client may send after its request. They have no meaning,
+// and proper clients send none.
 const maxReceived = 16 << 10
 
 // receive counts n bytes towards maxReceived.
@@ -110,8 +112,7 @@ func (st *sseStream) watch(nc net.Conn) {
 	st.Wait()
 }
 
-// Readable implements [conn.Protocol]. It notices that the client has gone, or has sent
-// too much.
+// Readable closes the stream if the client has gone, or has sent too much.
 func (st *sseStream) Readable() {
 	var b [512]byte
 	for st.received < maxReceived {
@@ -128,13 +129,13 @@ func (st *sseStream) Readable() {
 	st.Close()
 }
 
-// Name implements [conn.Protocol].
+// Name returns the name of the transport.
 func (st *sseStream) Name() string { return transportSSE }
 
-// MaxHead implements [conn.Protocol].
+// MaxHead returns the length of the longest id.
 func (st *sseStream) MaxHead() int { return int(st.maxID) }
 
-// Encode implements [conn.Protocol].
+// Encode adds the event of d, and before it one for dropped messages.
 func (st *sseStream) Encode(w *conn.Writer, d *hub.Delivery, _ time.Time, last bool) {
 	if d.Dropped > 0 {
 		var event [80]byte
@@ -155,17 +156,17 @@ func (st *sseStream) Encode(w *conn.Writer, d *hub.Delivery, _ time.Time, last b
 	}
 }
 
-// chunk returns p's event in shape, or in that shape's envelope, as the chunk that
-// all streams share.
-func (st *sseStream) chunk(p *pubsub.PreparedMessage, shape pubsub.Encoding) []byte {
+// chunk returns the event of p, as the chunk that all streams share. e is encodingSSE or
+// encodingSSEDurable; a stream with envelopes gets the corresponding envelope.
+func (st *sseStream) chunk(p *pubsub.PreparedMessage, e pubsub.Encoding) []byte {
 	if st.envelope {
-		shape += encodingEnvelope - encodingSSE
+		e += encodingEnvelope - encodingSSE
 	}
-	return p.Encoded(shape, sseEncoders[shape])
+	return p.Encoded(e, sseEncoders[e])
 }
 
-// framed returns chunk with the framing of the stream's HTTP version: HTTP/2 has frames
-// of its own, and HTTP/1.0 none.
+// framed returns chunk with the framing of the stream's HTTP version. HTTP/2 has frames of
+// its own, and HTTP/1.0 has none.
 func (st *sseStream) framed(chunk []byte) []byte {
 	if st.chunked {
 		return chunk
@@ -173,7 +174,7 @@ func (st *sseStream) framed(chunk []byte) []byte {
 	return sse.Unchunk(chunk)
 }
 
-// appendEvent appends an event of the stream's own.
+// appendEvent appends an event that is not shared.
 func (st *sseStream) appendEvent(dst, event []byte) []byte {
 	if st.chunked {
 		return sse.AppendChunk(dst, event)
@@ -181,8 +182,8 @@ func (st *sseStream) appendEvent(dst, event []byte) []byte {
 	return append(dst, event...)
 }
 
-// appendHead appends p's event up to the id, which names all positions, and returns the
-// rest, which streams share.
+// appendHead appends the event of p up to the id, which names all positions. It returns the
+// rest of the event, which streams share.
 func (st *sseStream) appendHead(dst []byte, p *pubsub.PreparedMessage, positions []sse.Position) (head, rest []byte) {
 	chunk := st.chunk(p, encodingSSE)
 	line, rest := sse.Split(sse.Unchunk(chunk))
@@ -196,7 +197,7 @@ func (st *sseStream) appendHead(dst []byte, p *pubsub.PreparedMessage, positions
 	return dst, rest
 }
 
-// advance notes in positions that p is delivered.
+// advance records in positions that p is delivered.
 func advance(positions []sse.Position, p *pubsub.PreparedMessage) {
 	for i := range positions {
 		if at := &positions[i]; at.Topic == p.Topic {
@@ -206,7 +207,7 @@ func advance(positions []sse.Position, p *pubsub.PreparedMessage) {
 	}
 }
 
-// Tick implements [conn.Protocol].
+// Tick sends a keep-alive event, or ends a stream whose token has expired.
 func (st *sseStream) Tick(now, wrote time.Time) time.Time {
 	if st.expires != 0 && now.UnixMilli() >= st.expires {
 		st.End(conn.TokenExpired)
@@ -241,8 +242,8 @@ func (st *sseStream) End(why conn.Reason) {
 	}
 }
 
-// endWith ends the stream after event. Only such a deliberate end has the last chunk,
-// because a client must not mistake a stream that was cut for a complete one.
+// endWith ends the stream after event. Only such a deliberate end has the last chunk, so that
+// a client does not mistake a stream that was cut for a complete one.
 func (st *sseStream) endWith(event []byte) {
 	b := st.appendEvent(nil, event)
 	if st.chunked {
@@ -251,5 +252,5 @@ func (st *sseStream) endWith(event []byte) {
 	st.SendLast(b)
 }
 
-// Closed implements [conn.Protocol].
+// Closed does nothing.
 func (st *sseStream) Closed() {}

@@ -3,15 +3,16 @@ package server
 import (
 	"context"
 	"math"
+	"slices"
+
 	"pubsub"
 	"pubsub/internal/hub"
 	"pubsub/internal/sse"
-	"slices"
 )
 
-// subscribe joins the topics and returns what the stream begins with: what is
-// retained of the first topics, as much as makes a piece. That of the others is read
-// when the client has taken it. Nothing else is written before start.
+// subscribe joins the topics and returns the bytes that the stream begins with. They include
+// the retained messages of the first topics, up to a piece; the hub reads the others when the
+// client has taken that piece. Nothing else is written before the start.
 func (st *sseStream) subscribe(ctx context.Context, req *sseRequest) (opening []byte, err error) {
 	opening = append([]byte(nil), st.framed(streamOpen)...)
 	var subs []sseOpening
@@ -60,18 +61,18 @@ func (st *sseStream) subscribe(ctx context.Context, req *sseRequest) (opening []
 	return opening, nil
 }
 
-// sseOpening is a topic of a durable stream that is opening.
+// sseOpening is a paused subscription of a durable stream.
 type sseOpening struct {
 	sub      *hub.Subscription
 	late     bool                    // its retained message is read once the client has taken the earlier ones
-	retained *pubsub.PreparedMessage // to be sent first; nil if there is none, or it is late
+	retained *pubsub.PreparedMessage // sent first; nil without one, or if late
 	has      pubsub.Version          // the client's version
 	seen     pubsub.Version          // the client's version once it has retained
 }
 
-// read reads the topic's retained message, if it is newer than since, the client's
-// version. An invalid version must not be repeated in an id, because a version ahead of
-// the store would become valid once the store has passed it.
+// read reads the topic's retained message if it is newer than since, the client's version.
+// An invalid version is replaced, because a version ahead of the store would become valid
+// once the store has passed it.
 func (o *sseOpening) read(ctx context.Context, since pubsub.Version) (err error) {
 	o.retained, o.seen, err = o.sub.Last(ctx, since)
 	o.has = o.seen

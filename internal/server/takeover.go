@@ -13,15 +13,16 @@ import (
 	"pubsub/internal/session"
 )
 
-// claim is a connection's hold on a client identifier.
+// claim is a connection's claim to a client identifier. Claims name the client by its hash;
+// see [session.HashClient].
 type claim struct {
-	at int64  // when it was claimed; see claimClock
-	id uint64 // random: tells this claim from others; 0 if there is none
+	at int64  // the time of the claim; see claimClock
+	id uint64 // random, to distinguish claims; 0 for no claim
 }
 
-// claimClock orders the claims of all nodes. It shows nanoseconds since 1970, but always
-// a later time than any claim that this node has made or received. Otherwise a node whose
-// wall clock steps back could not take over its own earlier claims.
+// claimClock orders the claims of all nodes. It returns nanoseconds since 1970, but always a
+// later time than those of all claims that this node has made or received. Otherwise a node
+// whose wall clock steps back could not take over its own earlier claims.
 type claimClock struct{ last atomic.Int64 }
 
 // next returns the time of a new claim.
@@ -35,45 +36,44 @@ func (c *claimClock) next(now time.Time) int64 {
 	}
 }
 
-// heard records the time of another node's claim.
-func (c *claimClock) heard(at int64) {
+// observe records the time of another node's claim.
+func (c *claimClock) observe(at int64) {
 	for last := c.last.Load(); at > last && !c.last.CompareAndSwap(last, at); {
 		last = c.last.Load()
 	}
 }
 
-// takeOverFormat is the first byte of the control message that tells of a claim:
-// its time in nanoseconds since 1970 and its id follow, 8 bytes each, then its
-// owner, of [session.ClientHashBytes].
+// takeOverFormat is the first byte of an encoded claim. The time in nanoseconds since 1970
+// and the id follow, 8 bytes each, then the client's hash, of [session.ClientHashBytes].
 const takeOverFormat = 2
 
 const claimBytes = 1 + 8 + 8 + session.ClientHashBytes
 
-// append appends c, of owner, to b as a control message tells it.
-func (c claim) append(b []byte, owner string) []byte {
+// append appends the claim c of client to b, as a control message contains it.
+func (c claim) append(b []byte, client string) []byte {
 	b = append(b, takeOverFormat)
 	b = binary.BigEndian.AppendUint64(b, uint64(c.at))
 	b = binary.BigEndian.AppendUint64(b, c.id)
-	return append(b, owner...)
+	return append(b, client...)
 }
 
-// parseClaim reads what append has appended; false if it is something else.
-func parseClaim(b []byte) (c claim, owner string, ok bool) {
+// parseClaim parses a claim that append has encoded.
+func parseClaim(b []byte) (c claim, client string, ok bool) {
 	if len(b) != claimBytes || b[0] != takeOverFormat {
 		return claim{}, "", false
 	}
 	return claim{at: int64(binary.BigEndian.Uint64(b[1:])), id: binary.BigEndian.Uint64(b[9:])}, string(b[17:]), true
 }
 
-// claim makes m the session of a client identifier, on all nodes.
-func (m *mqttConn) claim(owner string) {
+// claim makes m the session of client on all nodes.
+func (m *mqttConn) claim(client string) {
 	c := claim{at: m.s.claimClock.next(m.s.o.Now()), id: max(1, rand.Uint64())}
-	m.Subscriber.SetSender(owner)
+	m.Subscriber.SetSender(client)
 	m.sessionMu.Lock()
 	m.claimed = c
 	m.maxPacket = uint32(m.session.MaxPacketSize())
 	m.sessionMu.Unlock()
-	if old := m.s.clients.claim(owner, m); old != nil {
+	if old := m.s.clients.claim(client, m); old != nil {
 		old.endWith(session.TakenOver{})
 	}
 	if m.IsClosed() { // Close may have given up the identifier before it was claimed
@@ -81,38 +81,37 @@ func (m *mqttConn) claim(owner string) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), backplaneWait)
 	defer cancel()
-	if err := m.s.o.Backplane.Broadcast(ctx, pubsub.ControlMessage{Kind: controlTakeOver, Body: c.append(nil, owner)}); err != nil {
+	if err := m.s.o.Backplane.Broadcast(ctx, pubsub.ControlMessage{Kind: controlTakeOver, Body: c.append(nil, client)}); err != nil {
 		m.s.o.Events.Failed("takeover broadcast failed", err)
 	}
 }
 
-// unclaim gives the client identifier up, unless somebody else has it by now.
+// unclaim gives up the client identifier, unless another session has claimed it.
 func (m *mqttConn) unclaim() {
 	m.sessionMu.Lock()
-	claimed, owner := m.claimed.id != 0, m.session.ClientHash()
+	claimed, client := m.claimed.id != 0, m.session.ClientHash()
 	m.sessionMu.Unlock()
 	if claimed {
-		m.s.clients.unclaim(owner, m)
+		m.s.clients.unclaim(client, m)
 	}
 }
 
-// takeOver ends the session of a client identifier that was claimed later, on
-// this node or another.
+// takeOver ends the session of a client that another session has claimed later, on this node
+// or another.
 func (s *Server) takeOver(body []byte) {
-	theirs, owner, ok := parseClaim(body)
+	theirs, client, ok := parseClaim(body)
 	if !ok {
 		return
 	}
-	s.claimClock.heard(theirs.at)
-	if m, ours := s.claimOf(owner); m != nil && ours.id != theirs.id && ours.at <= theirs.at {
+	s.claimClock.observe(theirs.at)
+	if m, ours := s.claimOf(client); m != nil && ours.id != theirs.id && ours.at <= theirs.at {
 		m.endWith(session.TakenOver{})
 	}
 }
 
-// claimOf returns the session of a client identifier, and its claim; nil if there
-// is none.
-func (s *Server) claimOf(owner string) (*mqttConn, claim) {
-	m := s.clients.get(owner)
+// claimOf returns the session of client and its claim. The session is nil if there is none.
+func (s *Server) claimOf(client string) (*mqttConn, claim) {
+	m := s.clients.get(client)
 	if m == nil {
 		return nil, claim{}
 	}
@@ -121,37 +120,37 @@ func (s *Server) claimOf(owner string) (*mqttConn, claim) {
 	return m, m.claimed
 }
 
-// claimsSize is about how many bytes of claims are asked about at once.
+// claimsSize is about how many bytes of claims one control message has.
 const claimsSize = 64 << 10
 
-// Rejoined is to be called when claims that this node or another has told may not
-// have come. The nodes compare what they have: of each client identifier the latest
-// claim stays.
-func (s *Server) Rejoined(ctx context.Context) {
+// CompareClaims compares the claims of this node with those of the others, so that only the
+// latest claim to each client identifier stays. It must be called after control messages to
+// or from this node may have been lost.
+func (s *Server) CompareClaims(ctx context.Context) {
 	var batch []byte
 	for _, m := range s.clients.all() {
 		m.sessionMu.Lock()
-		c, owner := m.claimed, m.session.ClientHash()
+		c, client := m.claimed, m.session.ClientHash()
 		m.sessionMu.Unlock()
 		if c.id == 0 {
 			continue
 		}
-		batch = appendClaim(batch, c, owner)
+		batch = appendClaim(batch, c, client)
 		if len(batch) >= claimsSize {
-			if !s.askForClaims(ctx, batch) {
+			if !s.compareClaims(ctx, batch) {
 				return
 			}
 			batch = batch[:0]
 		}
 	}
 	if len(batch) > 0 {
-		s.askForClaims(ctx, batch)
+		s.compareClaims(ctx, batch)
 	}
 }
 
-// askForClaims has the nodes compare claims of this one with theirs; false if that
-// cannot be done now.
-func (s *Server) askForClaims(ctx context.Context, batch []byte) bool {
+// compareClaims makes the other nodes compare a batch of claims with theirs. It reports
+// whether the Bus succeeded.
+func (s *Server) compareClaims(ctx context.Context, batch []byte) bool {
 	ctx, cancel := context.WithTimeout(ctx, backplaneWait)
 	defer cancel()
 	replies, err := s.o.Backplane.Gather(ctx, pubsub.ControlMessage{Kind: controlClaims, Body: batch})
@@ -167,26 +166,26 @@ func (s *Server) askForClaims(ctx context.Context, batch []byte) bool {
 	return true
 }
 
-// answerClaims ends the sessions that another node has later claims for, and
-// returns the claims of this one that are later than the other's.
+// answerClaims ends the sessions for which batch, from another node, has later claims. It
+// returns the claims of this node that are later than those in batch.
 func (s *Server) answerClaims(batch []byte) (later []byte) {
 	var over [][]byte
 	for one := range eachClaim(batch) {
-		theirs, owner, ok := parseClaim(one)
+		theirs, client, ok := parseClaim(one)
 		if !ok {
 			continue
 		}
-		s.claimClock.heard(theirs.at)
-		switch m, ours := s.claimOf(owner); {
+		s.claimClock.observe(theirs.at)
+		switch m, ours := s.claimOf(client); {
 		case m == nil || ours.id == theirs.id || ours.id == 0:
 		case ours.at <= theirs.at:
 			over = append(over, bytes.Clone(one))
 		default:
-			later = appendClaim(later, ours, owner)
+			later = appendClaim(later, ours, client)
 		}
 	}
 	if len(over) > 0 {
-		// To end a session may take as long as to publish its will.
+		// In a goroutine: the end of a session may wait until its will is published.
 		s.registry.GoUnlessDraining(func() {
 			for _, one := range over {
 				s.takeOver(one)
@@ -196,13 +195,13 @@ func (s *Server) answerClaims(batch []byte) (later []byte) {
 	return later
 }
 
-// appendClaim appends a claim and its length to b, as one of many.
-func appendClaim(b []byte, c claim, owner string) []byte {
-	one := c.append(nil, owner)
+// appendClaim appends a claim to a batch, after its length.
+func appendClaim(b []byte, c claim, client string) []byte {
+	one := c.append(nil, client)
 	return append(binary.AppendUvarint(b, uint64(len(one))), one...)
 }
 
-// eachClaim yields what appendClaim has appended, up to what cannot be read.
+// eachClaim yields the encoded claims of a batch, and ends where the batch is malformed.
 func eachClaim(b []byte) iter.Seq[[]byte] {
 	return func(yield func([]byte) bool) {
 		for len(b) > 0 {

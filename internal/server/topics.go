@@ -17,17 +17,17 @@ import (
 const (
 	defaultTopicLimit = 100
 	maxTopicLimit     = 1000
-	// topicsWait is how long the other nodes have to count their subscribers.
+	// topicsWait bounds the wait for the other nodes' counts of their subscribers.
 	topicsWait = time.Second
-	// maxTopicReply bounds the JSON of one node's topics, in bytes: a bus has a
-	// limit of its own, and NATS's is 1 MiB.
+	// maxTopicReply bounds the JSON of one node's topics, in bytes. A Bus has a limit of its
+	// own, which is 1 MiB in NATS.
 	maxTopicReply = 256 << 10
 	// topicsFormat is the version of the control message and of its replies.
 	topicsFormat = 1
 )
 
-// topicRange is a stretch of all topics, in byte order. It is also the body of
-// the control message that asks the nodes for theirs.
+// topicRange is a range of topics in byte order. It is also the body of the control message
+// that gathers the topics of all nodes.
 type topicRange struct {
 	Format int          `json:"v"`
 	Prefix string       `json:"prefix,omitempty"`
@@ -35,12 +35,11 @@ type topicRange struct {
 	Limit  int          `json:"limit"`
 }
 
-// nodeTopics is a node's reply: the first topics of a range that have
-// subscribers there.
+// nodeTopics is a node's reply: the first topics of a range that have subscribers on it.
 type nodeTopics struct {
 	Format int         `json:"v"`
 	Topics []nodeTopic `json:"topics"`
-	// More says that the range goes on after the last of Topics.
+	// More says that more topics of the range follow the last of Topics.
 	More bool `json:"more,omitempty"`
 }
 
@@ -49,7 +48,7 @@ type nodeTopic struct {
 	Subscribers int          `json:"n"`
 }
 
-// answerTopics is this node's reply to the control message [controlTopics].
+// answerTopics returns this node's reply to a control message of the kind [controlTopics].
 func (s *Server) answerTopics(body []byte) []byte {
 	var q topicRange
 	if json.Unmarshal(body, &q) != nil || q.Format != topicsFormat || q.Limit < 1 || q.Limit > maxTopicLimit {
@@ -83,7 +82,7 @@ type topicPage struct {
 	Next   pubsub.Topic `json:"next,omitempty"`
 }
 
-// listTopics answers GET /admin/topics: what is retained, and what has
+// listTopics answers GET /admin/topics with the topics that have a retained message, or
 // subscribers on any node.
 func (s *Server) listTopics(w http.ResponseWriter, r *http.Request) {
 	q, err := topicQuery(r)
@@ -121,7 +120,7 @@ func (s *Server) listTopics(w http.ResponseWriter, r *http.Request) {
 	s.json(w, mergeTopics(retained, nodes, q.Limit))
 }
 
-// topicQuery reads the query of GET /admin/topics; the error is a [badRequest].
+// topicQuery parses the query of GET /admin/topics. The error is a [badRequest].
 func topicQuery(r *http.Request) (q topicRange, err error) {
 	q.Format = topicsFormat
 	params := parseQuery(r.URL.RawQuery)
@@ -148,7 +147,7 @@ func topicQuery(r *http.Request) (q topicRange, err error) {
 	return q, nil
 }
 
-// topicPart returns a parameter that topics are compared with.
+// topicPart returns the value of a parameter that is compared with topics.
 func topicPart(q *query, p param) (string, error) {
 	v, err := q.value(p)
 	if err == nil && (len(v) > pubsub.MaxTopicBytes || !utf8.ValidString(v)) {
@@ -157,9 +156,9 @@ func topicPart(q *query, p param) (string, error) {
 	return v, err
 }
 
-// mergeTopics makes the page of the first limit topics out of up to limit+1 of
-// those with a retained message and the replies of the nodes. It ends early where
-// one of these does, for it would be incomplete from there on.
+// mergeTopics returns the page of the first limit topics. retained are the first topics with
+// a retained message, up to limit+1 of them, and nodes the replies of the nodes. The page
+// ends early where one of these lists ends, because it would be incomplete after that.
 func mergeTopics(retained []pubsub.Message, nodes []nodeTopics, limit int) topicPage {
 	more := false
 	var end pubsub.Topic // where the page ends, if more is set

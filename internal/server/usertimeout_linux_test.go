@@ -15,15 +15,15 @@ import (
 	"pubsub"
 )
 
-// A client that reads nothing is closed also while everything still has room in the
-// kernel's buffers, so that no Write blocks.
-func TestStalledReaderOfLittleIsClosed(t *testing.T) {
+// A client that reads nothing is closed even while the kernel's buffers have room, so that no
+// Write blocks.
+func TestStalledReaderWithRoomInKernelIsClosed(t *testing.T) {
 	const timeout = time.Second
-	var gone sync.WaitGroup
-	gone.Add(1)
+	var closed sync.WaitGroup
+	closed.Add(1)
 	n := newNode(t, func(o *Options) {
 		o.WriteTimeout = timeout
-		o.Events.Disconnected = func(string) { gone.Done() }
+		o.Events.Disconnected = func(string) { closed.Done() }
 	})
 	d := net.Dialer{Control: func(_, _ string, c syscall.RawConn) error {
 		return c.Control(func(fd uintptr) { unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, 4096) })
@@ -34,7 +34,7 @@ func TestStalledReaderOfLittleIsClosed(t *testing.T) {
 	}
 	defer c.Close()
 	io.WriteString(c, "GET /events?topic=t HTTP/1.1\r\nHost: x\r\nFastly-Key: "+adminToken+"\r\n\r\n")
-	if _, err := io.ReadFull(c, make([]byte, 64)); err != nil { // the stream is there
+	if _, err := io.ReadFull(c, make([]byte, 64)); err != nil { // the stream has started
 		t.Fatal(err)
 	}
 	m := pubsub.Message{Topic: "t", Data: make([]byte, 200<<10), Published: time.Now()}
@@ -42,7 +42,7 @@ func TestStalledReaderOfLittleIsClosed(t *testing.T) {
 		t.Fatal(err)
 	}
 	began := time.Now()
-	gone.Wait()
+	closed.Wait()
 	if took := time.Since(began); took > 4*timeout {
 		t.Errorf("closed after %v, the timeout is %v", took, timeout)
 	}

@@ -10,44 +10,43 @@ import (
 	"pubsub/internal/mqtt"
 )
 
-// connecting is what a session remembers of CONNECT only until CONNACK.
-type connecting struct {
+// pendingConnect is the part of a CONNECT that is needed only until CONNACK.
+type pendingConnect struct {
 	clientID string
-	assigned bool // the server chose clientID
-	lowered  bool // the server chose the keep-alive
+	assigned bool // clientID was assigned by the server
+	lowered  bool // the server has lowered the keep-alive
 }
 
 // maximumQoS is the Maximum QoS of every CONNACK (section 3.2.2.3.4).
 const maximumQoS = 1
 
-// maxClientID is the length of the longest client identifier that is accepted, in
-// bytes. Identifiers live as long as their sessions.
+// maxClientID is the maximum length of a client identifier, in bytes. It is limited because
+// identifiers stay in memory as long as their sessions.
 const maxClientID = 1024
 
-// connectPacket takes the CONNECT. Checks run in this order: version,
-// authentication method, client identifier, will (QoS, topic, size), password,
-// token, limits.
-func (s *Session) connectPacket(c *mqtt.Connect, now time.Time, out *Output) {
+// connect handles the CONNECT. The checks have this order: version, authentication method,
+// client identifier, will (QoS, topic, size), password, token, limits.
+func (s *Session) connect(c *mqtt.Connect, now time.Time, out *Output) {
 	if c.Version < 5 {
 		out.Packets = mqtt.AppendVersionRefusal(out.Packets)
 		s.hangUp(CloseNormal, now, out)
 		return
 	}
-	if c.MaximumPacketSize < mqtt.MaxPacketLen { // else it limits nothing
+	if c.MaximumPacketSize < mqtt.MaxPacketLen { // otherwise it limits nothing
 		s.maxPacket = c.MaximumPacketSize
 	}
-	if reason := s.refusal(c); reason != mqtt.Success {
+	if reason := s.checkConnect(c); reason != mqtt.Success {
 		s.fail(reason, now, out)
 		return
 	}
-	s.mayOutlive = c.SessionExpiry > 0
+	s.hasSessionExpiry = c.SessionExpiry > 0
 	s.keepAlive = c.KeepAlive
-	s.connect = &connecting{clientID: c.ClientID}
-	if most := s.opts.MaxKeepAlive; most > 0 && (c.KeepAlive == 0 || c.KeepAlive > most) {
-		s.keepAlive, s.connect.lowered = most, true
+	s.pending = &pendingConnect{clientID: c.ClientID}
+	if limit := s.opts.MaxKeepAlive; limit > 0 && (c.KeepAlive == 0 || c.KeepAlive > limit) {
+		s.keepAlive, s.pending.lowered = limit, true
 	}
 	if c.ClientID == "" {
-		s.connect.clientID, s.connect.assigned = s.opts.NewClientID(), true
+		s.pending.clientID, s.pending.assigned = s.opts.NewClientID(), true
 	}
 	if w := c.Will; w != nil {
 		s.will = &pubsub.Message{
@@ -56,13 +55,12 @@ func (s *Session) connectPacket(c *mqtt.Connect, now time.Time, out *Output) {
 		}
 	}
 	s.state = authorizing
-	out.Effects = append(out.Effects, Authorize{Token: string(c.Password), ClientID: s.connect.clientID})
+	out.Effects = append(out.Effects, Authorize{Token: string(c.Password), ClientID: s.pending.clientID})
 }
 
-// refusal returns what is wrong with a CONNECT of version 5 or above before its
-// token is looked at. That the will's topic may not be written is no reason: it
-// counts when the will is published.
-func (s *Session) refusal(c *mqtt.Connect) mqtt.ReasonCode {
+// checkConnect checks a CONNECT of version 5 or above, except its token. It does not check
+// the right to publish the will, because that counts only when the will is published.
+func (s *Session) checkConnect(c *mqtt.Connect) mqtt.ReasonCode {
 	switch {
 	case c.Version > 5:
 		return mqtt.UnsupportedProtocolVersion
@@ -108,22 +106,23 @@ func (s *Session) authorized(e Authorized, now time.Time, out *Output) {
 		s.expire(now, out)
 		return
 	}
-	s.clientHash = HashClient(s.grant, s.connect.clientID)
+	s.clientHash = HashClient(s.grant, s.pending.clientID)
 	s.state = claiming
 	out.Effects = append(out.Effects, Claim{ClientHash: s.clientHash})
 }
 
-// ClientHashBytes is the length of a hash that HashClient returns.
+// ClientHashBytes is the length of the result of [HashClient].
 const ClientHashBytes = 16
 
-// HashClient returns a hash that identifies a client among the clients of all owners. Key
-// and subject identify an owner; the admin token is another one. The hash travels with
-// each message and each claim, so it is short whatever the client identifier is.
+// HashClient returns a hash that identifies a client. It depends on the client identifier
+// and its owner, because each owner has its own client identifiers. An owner is identified
+// by key and subject; the admin token is one more owner. The hash has a fixed length,
+// because it is part of every message and every claim.
 func HashClient(g *pubsub.Grant, clientID string) string {
 	var b []byte
 	if g.Admin {
 		b = append(b, 'a')
-	} else { // either may contain any bytes, so their lengths come first
+	} else { // the lengths are needed because both may contain any bytes
 		b = append(b, 'k')
 		b = append(binary.AppendUvarint(b, uint64(len(g.KeyID))), g.KeyID...)
 		b = append(binary.AppendUvarint(b, uint64(len(g.Subject))), g.Subject...)
@@ -148,19 +147,19 @@ func (s *Session) claimed(now time.Time, out *Output) {
 		MaximumPacketSize:  uint32(s.opts.MaxPacketSize()),
 		NoWildcards:        true,
 		NoShared:           true,
-		HasServerKeepAlive: s.connect.lowered,
+		HasServerKeepAlive: s.pending.lowered,
 	}
-	if s.connect.lowered {
+	if s.pending.lowered {
 		ack.ServerKeepAlive = s.keepAlive
 	}
-	if s.connect.assigned {
-		ack.AssignedClientID = s.connect.clientID
+	if s.pending.assigned {
+		ack.AssignedClientID = s.pending.clientID
 	}
 	if !s.send(&ack, out) {
 		s.fail(mqtt.PacketTooLarge, now, out)
 		return
 	}
-	s.connect = nil
-	s.hear(now)
+	s.pending = nil
+	s.recordPacket(now)
 	s.state = open
 }

@@ -5,64 +5,64 @@ import (
 	"pubsub/internal/mqtt"
 )
 
-// Event is what happens to a session: one of the types below that say so.
+// Event is an event of a session, one of the types with an event method.
 type Event interface{ event() }
 
 type (
-	// Packet: one whole control packet came from the client.
+	// Packet means that a whole control packet has arrived from the client.
 	Packet struct {
-		// Raw is the packet, fixed header included. Nothing refers to it after
+		// Raw is the packet, fixed header included. The session does not use it after
 		// Step.
 		Raw []byte
-		// Topics are what the client subscribes to now. They are the driver's, which
-		// has them anyway; a session keeps none.
+		// Topics are the client's current subscriptions. A session does not store them,
+		// because the driver has them anyway.
 		Topics TopicSet
-		// Unacknowledged is the number of messages with a packet identifier whose
-		// [Published] has not come yet. The driver, which queues them, counts them.
+		// Unacknowledged is the number of messages with a packet identifier for which
+		// the driver has not passed [Published] yet.
 		Unacknowledged int
 	}
-	// Unreadable: what came from the client cannot be cut into packets, or the
-	// next one is above [Options.MaxPacketSize].
+	// Unreadable means that the client's bytes cannot be split into packets, or that the
+	// next packet is longer than [Options.MaxPacketSize].
 	Unreadable struct {
 		// First is the first byte of the packet.
 		First byte
-		// Err is what [mqtt.PacketLen] returned.
+		// Err is the error of [mqtt.PacketLen].
 		Err error
 	}
 	// Authorized answers [Authorize].
 	Authorized struct {
 		Verdict Verdict
-		// Grant is what the token allows, if it is Admitted. It is not changed;
-		// sessions may share one.
+		// Grant is the grant of the token if Verdict is Admitted. Sessions may share it
+		// and do not change it.
 		Grant *pubsub.Grant
 	}
 	// Claimed answers [Claim].
 	Claimed struct{}
 	// Subscribed answers [Subscribe].
 	Subscribed struct {
-		// Errs says, for each of its subscriptions, why there is none; nil is a
-		// subscription that is live. An empty Errs means that all are. A topic
-		// that was subscribed to before stays so, as it was, in spite of an error.
+		// Errs has the error of each subscription, in order, or nil if it is live. An
+		// empty Errs means that all are live. If there was a subscription to the topic
+		// before, an error leaves it unchanged.
 		Errs []error
 	}
 	// Unsubscribed answers [Unsubscribe].
 	Unsubscribed struct{}
 	// Published answers a [Publish] or [ReportDrop] that has a packet identifier. The
-	// answers must come in the order of the effects (section 4.6), at any time.
+	// answers must have the order of the effects (section 4.6).
 	Published struct {
 		PacketID uint16
 		// Reason is Success once the backplane has accepted the message.
 		Reason mqtt.ReasonCode
 	}
-	// TakenOver: another connection has claimed the client's name.
+	// TakenOver means that another connection has claimed the client.
 	TakenOver struct{}
-	// Revoked: the key that signed the token was deleted.
+	// Revoked means that the key that signed the token was deleted.
 	Revoked struct{}
-	// Draining: the server shuts down.
+	// Draining means that the server shuts down.
 	Draining struct{}
-	// Tick: time has passed; nothing happens before [Session.Deadline].
+	// Tick means that time has passed. It has no effect before [Session.Deadline].
 	Tick struct{}
-	// TransportClosed: the connection is gone, or the driver had to end it.
+	// TransportClosed means that the connection is lost, or that the driver has ended it.
 	TransportClosed struct{}
 )
 
@@ -86,63 +86,64 @@ type TopicSet interface{ Has(t pubsub.Topic) bool }
 type Verdict uint8
 
 const (
-	// BadToken: the token is refused. CONNACK 0x87.
+	// BadToken means that the token is refused. CONNACK has 0x87.
 	BadToken Verdict = iota
-	// Admitted: the token is good and there is room.
+	// Admitted means that the token is valid and no limit is reached.
 	Admitted
-	// AuthUnavailable: whether the token is good could not be found out. CONNACK 0x88.
+	// AuthUnavailable means that the token could not be verified. CONNACK has 0x88.
 	AuthUnavailable
-	// TooManyConnections: the token is good, but there is no room. CONNACK 0x97.
+	// TooManyConnections means that the token is valid but a limit is reached. CONNACK
+	// has 0x97.
 	TooManyConnections
 )
 
-// Effect is what a driver must do: one of the types below that say so.
+// Effect is an action that the driver must carry out, one of the types with an effect
+// method.
 type Effect interface{ effect() }
 
 type (
-	// Authorize asks whether the client is let in; [Authorized] answers.
+	// Authorize verifies the client's token. [Authorized] answers it.
 	Authorize struct {
-		// Token is the password of CONNECT: a secret.
+		// Token is the password of CONNECT. It is a secret.
 		Token string
-		// ClientID is the client's, or the one that it is assigned.
+		// ClientID is the client identifier, which may have been assigned by the server.
 		ClientID string
 	}
-	// Claim asks to make the connection the only one of its name, on all nodes: one
-	// that has it already is [TakenOver]. [Claimed] answers.
+	// Claim makes the connection the only one of its client, on all nodes: an older
+	// connection gets [TakenOver]. [Claimed] answers it.
 	Claim struct {
-		// ClientHash is the name: the [HashClient] the client.
+		// ClientHash is the [HashClient] of the client.
 		ClientHash string
 	}
-	// Subscribe asks for subscriptions; [Subscribed] answers, once they are live. A
-	// topic that is subscribed to already gets the new options.
+	// Subscribe makes subscriptions, or changes the options of existing ones. [Subscribed]
+	// answers it when they are live.
 	Subscribe struct {
-		// Subscriptions is not empty; its topics differ.
+		// Subscriptions is not empty. Each has a different topic.
 		Subscriptions []Subscription
 	}
-	// Unsubscribe asks to end subscriptions, all of which exist; [Unsubscribed]
-	// answers, once they have ended.
+	// Unsubscribe ends subscriptions, all of which exist. [Unsubscribed] answers it when
+	// they have ended.
 	Unsubscribe struct {
 		Topics []pubsub.Topic
 	}
-	// Publish requests that a message be published. [Published] answers if the message
-	// has a packet identifier.
+	// Publish publishes a message. [Published] answers it if the message has a packet
+	// identifier.
 	Publish struct {
-		// Message owns its slices. Its Version is for the store to give.
+		// Message does not share its slices. The store sets its Version.
 		Message pubsub.Message
-		// Will says that it is the client's will.
+		// Will reports whether the message is the client's will.
 		Will bool
-		// PacketID is the packet identifier of a PUBLISH of QoS 1, else 0.
+		// PacketID is the packet identifier of a PUBLISH of QoS 1, or 0.
 		PacketID uint16
 	}
-	// ReportDrop says that a message of the client's is not published, to be counted
-	// and logged. [Published] with [mqtt.NotAuthorized] answers, if the message has
-	// a packet identifier.
+	// ReportDrop counts and logs a message of the client that is not published. [Published]
+	// with [mqtt.NotAuthorized] answers it if the message has a packet identifier.
 	ReportDrop struct {
 		Topic  pubsub.Topic
 		Reason DropReason
-		// Will says that it was the client's will.
+		// Will reports whether the message is the client's will.
 		Will bool
-		// PacketID is as in Publish.
+		// PacketID is the packet identifier of a PUBLISH of QoS 1, or 0.
 		PacketID uint16
 	}
 )
@@ -157,24 +158,24 @@ func (ReportDrop) effect()  {}
 // Subscription is a topic with its options (section 3.8.3.1).
 type Subscription struct {
 	Topic pubsub.Topic
-	// NoLocal leaves out messages whose Sender is the session's Owner.
+	// NoLocal omits messages whose Sender is the session's ClientHash.
 	NoLocal bool
 	// RetainAsPublished keeps the RETAIN flag of live messages.
 	RetainAsPublished bool
-	// SendRetained says that the retained message is to be sent, if there is one:
-	// what Retain Handling means for this topic now.
+	// SendRetained requests the retained message, if there is one, as required by the
+	// Retain Handling option.
 	SendRetained bool
-	// ID is the Subscription Identifier; 0 is none.
+	// ID is the Subscription Identifier, or 0.
 	ID uint32
 }
 
-// DropReason says why a message was dropped; it is fit to be a label.
+// DropReason is the reason why a message was dropped. It can be used as a metric label.
 type DropReason string
 
 const (
-	// DropReserved: the topic begins with '$'.
+	// DropReserved means that the topic begins with '$'.
 	DropReserved DropReason = "reserved-topic"
-	// DropForbidden: the token has no right to write the topic.
+	// DropForbidden means that the token does not allow publishing to the topic.
 	DropForbidden DropReason = "not-authorized"
 )
 
@@ -182,27 +183,28 @@ const (
 type CloseCode uint16
 
 const (
-	// CloseNormal follows every end but the two below.
+	// CloseNormal is the code for all reasons but the following two.
 	CloseNormal CloseCode = 1000
-	// CloseGoingAway tells a client that has not sent CONNECT that the server
-	// shuts down.
+	// CloseGoingAway is the code if the server shuts down before the client has sent
+	// CONNECT.
 	CloseGoingAway CloseCode = 1001
-	// CloseProtocolError follows malformed packets and protocol errors.
+	// CloseProtocolError is the code after malformed packets and protocol errors.
 	CloseProtocolError CloseCode = 1002
 )
 
-// Output is what follows from the events of one or more Steps, which add to it.
+// Output collects the results of one or more Steps.
 type Output struct {
-	// Packets are bytes for the client.
+	// Packets are the packets for the client, encoded.
 	Packets []byte
-	// Effects are to be carried out in order.
+	// Effects are the effects to carry out, in order.
 	Effects []Effect
-	// Close, if not 0, says to close the WebSocket once Packets have been sent.
+	// Close, if not 0, is the code with which the driver must close the WebSocket after
+	// it has sent Packets.
 	Close CloseCode
 }
 
-// Reset empties o and keeps its memory.
+// Reset empties o but keeps its memory for reuse.
 func (o *Output) Reset() {
-	clear(o.Effects) // they hold messages and secrets
+	clear(o.Effects) // they refer to messages and secrets
 	*o = Output{Packets: o.Packets[:0], Effects: o.Effects[:0]}
 }

@@ -7,19 +7,19 @@ import (
 	"pubsub/internal/mqtt"
 )
 
-// ReceiveMaximum is how many messages of QoS 1 a client may have unacknowledged: the
-// Receive Maximum of every CONNACK (section 3.2.2.3.3).
+// ReceiveMaximum is the maximum number of unacknowledged messages of QoS 1 from a client:
+// the Receive Maximum of every CONNACK (section 3.2.2.3.3).
 const ReceiveMaximum = 256
 
-// publish takes a PUBLISH (section 3.3). What the codec has not refused is checked in
-// this order: subscription identifier, QoS, receive maximum, topic alias, size, topic,
-// right. Only a missing right leaves the connection open: PUBACK reports it at QoS 1, and
-// nothing can at QoS 0.
+// publish handles a PUBLISH (section 3.3). The checks have this order: subscription
+// identifier, QoS, receive maximum, topic alias, size, topic, permission. A missing
+// permission is the only failure that does not end the session. PUBACK reports it for
+// QoS 1; for QoS 0 the protocol cannot report it.
 func (s *Session) publish(p *mqtt.Publish, unacknowledged int, now time.Time, out *Output) {
 	reason := mqtt.Success
 	topic, err := pubsub.ParseTopic(p.Topic)
 	switch {
-	case len(p.SubscriptionIDs) > 0: // section 3.3.4: from servers only
+	case len(p.SubscriptionIDs) > 0: // section 3.3.4: only servers send them
 		reason = mqtt.ProtocolError
 	case p.QoS > maximumQoS:
 		reason = mqtt.QoSNotSupported
@@ -37,17 +37,16 @@ func (s *Session) publish(p *mqtt.Publish, unacknowledged int, now time.Time, ou
 		return
 	}
 	m := pubsub.Message{Topic: topic, Retain: p.Retain, HasTTL: p.HasExpiry, TTL: p.Expiry}
-	// One allocation for both. They are copied because the packet's memory is the
-	// driver's.
+	// Copy both with one allocation, because they share the driver's memory.
 	both := make([]byte, 0, len(p.Payload)+len(p.Properties))
 	both = append(append(both, p.Payload...), p.Properties...)
 	n := len(p.Payload)
 	m.Data, m.Properties = both[:n:n], both[n:]
-	s.deliver(Publish{Message: m, PacketID: p.PacketID}, now, out)
+	s.publishMessage(Publish{Message: m, PacketID: p.PacketID}, now, out)
 }
 
-// deliver publishes p as a message of the client, if the client has the right.
-func (s *Session) deliver(p Publish, now time.Time, out *Output) {
+// publishMessage publishes p as a message of the client, if the client has the permission.
+func (s *Session) publishMessage(p Publish, now time.Time, out *Output) {
 	switch t := p.Message.Topic; {
 	case t.Reserved():
 		out.Effects = append(out.Effects, ReportDrop{t, DropReserved, p.Will, p.PacketID})
@@ -59,7 +58,7 @@ func (s *Session) deliver(p Publish, now time.Time, out *Output) {
 	}
 }
 
-// published acknowledges a PUBLISH of QoS 1 (section 3.4).
+// published acknowledges a PUBLISH of QoS 1 with a PUBACK (section 3.4).
 func (s *Session) published(e Published, now time.Time, out *Output) {
 	if s.state.connected() {
 		s.reply(&mqtt.Ack{Kind: mqtt.TypePuback, PacketID: e.PacketID, Reason: e.Reason}, now, out)

@@ -1,21 +1,22 @@
-// Package session is the server's side of one MQTT 5.0 connection as a function:
-// [Session.Step] takes one event and says what to send and what to do. There is
-// no goroutine, clock, socket or log in it; a driver has those. The driver
+// Package session implements the server's side of one MQTT 5.0 connection as a state
+// machine. [Session.Step] takes one event and returns packets to send and effects to
+// carry out. A Session has no goroutine, clock, socket or log: its driver has them.
 //
-//   - passes every whole control packet as a [Packet], in order;
-//   - carries out each [Effect] and answers those that ask for it ([Authorize],
-//     [Claim], [Subscribe], [Unsubscribe]) with the event that they name. At most
-//     one is unanswered at a time, and until its answer has been passed, no
-//     further Packet is: the driver leaves them unread. All other events may come
-//     at any time;
-//   - answers each [Publish] and [ReportDrop] that has a packet identifier with
-//     [Published], in their order, whatever else is unanswered;
-//   - passes [Tick] when [Session.Deadline] has come;
-//   - after a Step that set Output.Close sends what it was given, closes and
-//     passes nothing more (what is passed is ignored).
+// The driver must
 //
-// Messages to the client do not go through Step: the driver encodes them and must
-// leave out, and count, those above [Session.MaxPacketSize].
+//   - pass every whole control packet from the client as a [Packet], in order;
+//   - carry out each [Effect], in order. It answers [Authorize], [Claim], [Subscribe] and
+//     [Unsubscribe] with [Authorized], [Claimed], [Subscribed] and [Unsubscribed]. At most
+//     one of them is pending at a time. Until it has been answered, the driver must not
+//     pass a Packet. It may pass all other events at any time;
+//   - answer each [Publish] and [ReportDrop] that has a packet identifier with
+//     [Published], in the order of these effects. It may do so at any time;
+//   - pass [Tick] when [Session.Deadline] has come;
+//   - after a Step that has set [Output.Close], send the packets, close the connection
+//     and pass no more events. Further events are ignored.
+//
+// Messages to the client do not go through Step. The driver encodes them, and must omit
+// and count those that are longer than [Session.MaxPacketSize].
 //
 // Section numbers in comments are those of the OASIS standard "MQTT Version 5.0".
 package session
@@ -28,104 +29,101 @@ import (
 	"pubsub/internal/mqtt"
 )
 
-// Options are what all sessions of a server have in common. They must not change
-// while a session uses them.
+// Options are the options of all sessions of a server. They must not change while a session
+// uses them.
 type Options struct {
-	// MaxMessageSize is how long a message may be, in bytes; at most
+	// MaxMessageSize is the maximum length of a message, in bytes. It must be at most
 	// [mqtt.MaxPacketLen] - 256.
 	MaxMessageSize int
-	// HandshakeTimeout is how long the client may take until its CONNECT is
-	// there; 0 is for ever.
+	// HandshakeTimeout is how long the client may take to send its CONNECT. 0 means no
+	// limit.
 	HandshakeTimeout time.Duration
-	// MaxKeepAlive is the longest keep-alive that is accepted, in seconds; a client
-	// that asks for more, or for none, is told this one. 0 accepts any.
+	// MaxKeepAlive is the maximum keep-alive in seconds. It replaces the keep-alive of a
+	// client that asks for more, or for none. 0 means no limit.
 	MaxKeepAlive uint16
-	// Epoch is no later than any time that is passed: sessions keep theirs as the
-	// distance from it.
+	// Epoch must not be after any time that is passed to a session. Sessions store times
+	// relative to it.
 	Epoch time.Time
-	// NewClientID returns an identifier, unlike all others, for a client that
-	// sent none.
+	// NewClientID returns a unique identifier for a client that sends none.
 	NewClientID func() string
 }
 
-// packetOverhead is what a packet may have beyond its message.
+// packetOverhead is how much longer a packet may be than its message, in bytes.
 const packetOverhead = 256
 
-// MaxPacketSize is how long a packet from the client may be, fixed header
-// included, in bytes: the limit for [mqtt.PacketLen]. It is MaxMessageSize + 256.
+// MaxPacketSize returns the maximum length of a packet from the client in bytes, fixed
+// header included: MaxMessageSize + 256. It is the limit for [mqtt.PacketLen].
 func (o *Options) MaxPacketSize() int { return o.MaxMessageSize + packetOverhead }
 
-// state is where a session is in its life.
 type state uint8
 
 const (
-	expecting     state = iota // nothing came yet; CONNECT must
-	authorizing                // Authorize is unanswered
-	claiming                   // Claim is unanswered
-	open                       // connected
-	subscribing                // connected, Subscribe is unanswered
-	unsubscribing              // connected, Unsubscribe is unanswered
+	awaitingConnect state = iota // no packet has arrived; the first must be CONNECT
+	authorizing                  // Authorize is pending
+	claiming                     // Claim is pending
+	open                         // connected
+	subscribing                  // connected, Subscribe is pending
+	unsubscribing                // connected, Unsubscribe is pending
 	closed
 )
 
-// connected says that a successful CONNACK was sent and the connection goes on.
+// connected reports whether a successful CONNACK was sent and the session has not ended.
 func (s state) connected() bool { return s == open || s == subscribing || s == unsubscribing }
 
-// Session is one MQTT connection. Its methods must not be called at the same
-// time. There may be millions: it is small, and what only some need is behind
-// a pointer.
+// Session is the state of one MQTT connection. Its methods must not be called concurrently.
+// It is small, because there may be millions, and has pointers to the parts that only some
+// sessions need.
 type Session struct {
 	opts *Options
 
-	clientHash string          // see ClientHash; "" before the grant is there
-	grant      *pubsub.Grant   // nil before it is there
+	clientHash string          // see ClientHash; empty before Authorized
+	grant      *pubsub.Grant   // nil before Authorized
 	will       *pubsub.Message // nil if there is none
-	connect    *connecting     // until CONNACK
-	request    *request        // while subscribing or unsubscribing
-	heard      time.Duration   // from opts.Began until the last packet came; at first, until the connection came
+	pending    *pendingConnect // not nil between CONNECT and CONNACK
+	request    *request        // not nil while subscribing or unsubscribing
+	lastPacket time.Duration   // time of the last packet, or else of the connection, since opts.Epoch
 
-	maxPacket  uint32 // see MaxPacketSize
-	keepAlive  uint16 // seconds; 0 is none
-	state      state
-	mayOutlive bool // CONNECT asked for a Session Expiry Interval above 0
+	maxPacket        uint32 // see MaxPacketSize
+	keepAlive        uint16 // in seconds; 0 means none
+	state            state
+	hasSessionExpiry bool // CONNECT asked for a Session Expiry Interval above 0
 }
 
-// New returns the session of a connection that came at now, to lie in what its driver
-// has for the connection.
-func New(o *Options, now time.Time) Session { return Session{opts: o, heard: now.Sub(o.Epoch)} }
+// New returns the session of a connection accepted at the time now. The driver usually
+// keeps it in a field of its connection.
+func New(o *Options, now time.Time) Session { return Session{opts: o, lastPacket: now.Sub(o.Epoch)} }
 
-// hear notes that a packet came, or that one may come again.
-func (s *Session) hear(now time.Time) { s.heard = now.Sub(s.opts.Epoch) }
+// recordPacket restarts the keep-alive: a packet has arrived, or can arrive again.
+func (s *Session) recordPacket(now time.Time) { s.lastPacket = now.Sub(s.opts.Epoch) }
 
-// lastHeard is what hear has noted.
-func (s *Session) lastHeard() time.Time { return s.opts.Epoch.Add(s.heard) }
+// lastPacketTime returns the time of the last recordPacket.
+func (s *Session) lastPacketTime() time.Time { return s.opts.Epoch.Add(s.lastPacket) }
 
-// ClientHash returns the name under which the client is known among the clients of all
-// owners: the same as in [Claim] and in the Sender of its messages. It is empty
-// before Claim.
+// ClientHash returns the [HashClient] of the client, which is also in [Claim] and the Sender
+// of its messages. It is empty before Claim.
 func (s *Session) ClientHash() string { return s.clientHash }
 
-// MaxPacketSize returns how long a packet to the client may be, in bytes, as its
-// CONNECT said (section 3.1.2.11.4); 0 is no limit.
+// MaxPacketSize returns the maximum length of a packet to the client in bytes, as set by
+// its CONNECT (section 3.1.2.11.4). 0 means no limit.
 func (s *Session) MaxPacketSize() int { return int(s.maxPacket) }
 
-// Deadline returns when the next [Tick] is due, as seen at now; zero means never. It may
-// change with every Step. The token expires by the wall clock, so Deadline must be called
-// again after that clock has jumped.
+// Deadline returns the time at which the next [Tick] is due. The zero time means never. It
+// may change with every Step. Because the token expires by the wall clock, Deadline must
+// also be called again after a step of that clock.
 func (s *Session) Deadline(now time.Time) time.Time {
 	var d time.Time
 	switch s.state {
 	case closed:
 		return d
-	case expecting:
+	case awaitingConnect:
 		if s.opts.HandshakeTimeout > 0 {
-			d = s.lastHeard().Add(s.opts.HandshakeTimeout)
+			d = s.lastPacketTime().Add(s.opts.HandshakeTimeout)
 		}
 	case open:
-		// While an answer is awaited no packet is read, so that silence then says
-		// nothing about the client.
+		// In the other states no packet is read, so silence says nothing about the
+		// client.
 		if s.keepAlive > 0 {
-			d = s.lastHeard().Add(time.Duration(s.keepAlive) * time.Second * 3 / 2)
+			d = s.lastPacketTime().Add(time.Duration(s.keepAlive) * time.Second * 3 / 2)
 		}
 	}
 	if s.grant != nil && !s.grant.Expires.IsZero() {
@@ -137,7 +135,7 @@ func (s *Session) Deadline(now time.Time) time.Time {
 	return d
 }
 
-// Step takes one event at the time now and adds to out what follows from it.
+// Step handles an event that happens at the time now, and adds the results to out.
 func (s *Session) Step(e Event, now time.Time, out *Output) {
 	if s.state == closed {
 		return
@@ -177,7 +175,7 @@ func (s *Session) packet(e Packet, now time.Time, out *Output) {
 		t = mqtt.TypeOf(raw[0])
 	}
 	switch s.state {
-	case expecting:
+	case awaitingConnect:
 		if t != mqtt.TypeConnect {
 			s.hangUp(CloseProtocolError, now, out)
 			return
@@ -187,15 +185,15 @@ func (s *Session) packet(e Packet, now time.Time, out *Output) {
 			s.expire(now, out)
 			return
 		}
-		if t == mqtt.TypeConnect { // whatever is in it (section 3.1)
+		if t == mqtt.TypeConnect { // even if it is malformed (section 3.1)
 			s.fail(mqtt.ProtocolError, now, out)
 			return
 		}
-	default: // The driver should have waited.
+	default: // the driver must not pass a packet now
 		s.fail(mqtt.ImplementationSpecificError, now, out)
 		return
 	}
-	s.hear(now)
+	s.recordPacket(now)
 	p, n, err := mqtt.Parse(raw)
 	if err == nil && n != len(raw) {
 		err = mqtt.ErrIncomplete
@@ -206,7 +204,7 @@ func (s *Session) packet(e Packet, now time.Time, out *Output) {
 	}
 	switch p := p.(type) {
 	case *mqtt.Connect:
-		s.connectPacket(p, now, out)
+		s.connect(p, now, out)
 	case *mqtt.Publish:
 		s.publish(p, e.Unacknowledged, now, out)
 	case *mqtt.Subscribe:
@@ -225,7 +223,7 @@ func (s *Session) packet(e Packet, now time.Time, out *Output) {
 	}
 }
 
-// reasonOf returns what to answer to an error of the codec.
+// reasonOf returns the reason code that answers an error of package mqtt.
 func reasonOf(err error) mqtt.ReasonCode {
 	if e := (*mqtt.Error)(nil); errors.As(err, &e) {
 		return e.Reason
@@ -235,7 +233,7 @@ func reasonOf(err error) mqtt.ReasonCode {
 
 func (s *Session) unreadable(e Unreadable, now time.Time, out *Output) {
 	switch {
-	case s.state == expecting && mqtt.TypeOf(e.First) != mqtt.TypeConnect:
+	case s.state == awaitingConnect && mqtt.TypeOf(e.First) != mqtt.TypeConnect:
 		s.hangUp(CloseProtocolError, now, out)
 	case s.state == open && mqtt.TypeOf(e.First) == mqtt.TypeConnect:
 		s.fail(mqtt.ProtocolError, now, out)
@@ -244,9 +242,9 @@ func (s *Session) unreadable(e Unreadable, now time.Time, out *Output) {
 	}
 }
 
-// disconnect takes a DISCONNECT of the client (section 3.14).
+// disconnect handles a DISCONNECT (section 3.14).
 func (s *Session) disconnect(d *mqtt.Disconnect, now time.Time, out *Output) {
-	if d.SessionExpiry > 0 && !s.mayOutlive { // section 3.14.2.2.2: no valid DISCONNECT
+	if d.SessionExpiry > 0 && !s.hasSessionExpiry { // section 3.14.2.2.2
 		s.fail(mqtt.ProtocolError, now, out)
 		return
 	}
@@ -259,7 +257,7 @@ func (s *Session) disconnect(d *mqtt.Disconnect, now time.Time, out *Output) {
 func (s *Session) tick(now time.Time, out *Output) {
 	switch d := s.Deadline(now); {
 	case d.IsZero() || now.Before(d):
-	case s.state == expecting:
+	case s.state == awaitingConnect:
 		s.hangUp(CloseProtocolError, now, out)
 	case s.expired(now):
 		s.expire(now, out)
@@ -268,35 +266,34 @@ func (s *Session) tick(now time.Time, out *Output) {
 	}
 }
 
-// expired reports whether the token has been valid for the last time.
+// expired reports whether the token has expired.
 func (s *Session) expired(now time.Time) bool {
 	return s.grant != nil && !s.grant.Expires.IsZero() && !now.Before(s.grant.Expires)
 }
 
-// TimedOut reports whether a Tick at now would end the session because the client has been
-// silent, which unread bytes could disprove. connected reports whether the client has
-// sent its CONNECT.
-func (s *Session) TimedOut(now time.Time) (silent, connected bool) {
+// TimedOut reports whether a Tick at the time now would end the session because the client
+// has been silent. The driver should then look for unread bytes before it passes Tick.
+// connected reports whether CONNACK has been sent.
+func (s *Session) TimedOut(now time.Time) (timedOut, connected bool) {
 	d := s.Deadline(now)
 	return !d.IsZero() && !now.Before(d) && !s.expired(now), s.state.connected()
 }
 
 func (s *Session) expire(now time.Time, out *Output) { s.fail(mqtt.NotAuthorized, now, out) }
 
-// takenOver ends the connection because the client, or one that calls itself so,
-// has another.
+// takenOver ends the session because another connection has claimed the client.
 func (s *Session) takenOver(now time.Time, out *Output) {
 	switch {
-	case s.clientHash == "": // it has no name yet
+	case s.clientHash == "": // not claimed yet
 	case s.state.connected():
 		s.fail(mqtt.SessionTakenOver, now, out)
-	default: // a CONNACK cannot say so (section 3.2.2.2)
+	default: // CONNACK does not have that reason code (section 3.2.2.2)
 		s.fail(mqtt.UnspecifiedError, now, out)
 	}
 }
 
-// revoked ends the connection because the token counts no more, for the will
-// either.
+// revoked ends the session without publishing the will, because the token is not valid any
+// more.
 func (s *Session) revoked(now time.Time, out *Output) {
 	if s.grant != nil {
 		s.will = nil
@@ -304,21 +301,21 @@ func (s *Session) revoked(now time.Time, out *Output) {
 	}
 }
 
-// drain ends the connection because the server goes away: no fault of the
-// client's, so there is no will.
+// drain ends the session because the server shuts down. It does not publish the will,
+// because the client is not at fault.
 func (s *Session) drain(now time.Time, out *Output) {
 	s.will = nil
 	switch {
-	case s.state == expecting:
+	case s.state == awaitingConnect:
 		s.hangUp(CloseGoingAway, now, out)
 	case s.state.connected():
 		s.fail(mqtt.ServerShuttingDown, now, out)
 	default:
-		s.fail(mqtt.ServerUnavailable, now, out) // of CONNACK's reasons the nearest
+		s.fail(mqtt.ServerUnavailable, now, out) // the closest reason code of CONNACK
 	}
 }
 
-// send adds p to what is sent, unless the client would not take it.
+// send adds p to the output and reports true, unless p is longer than the client accepts.
 func (s *Session) send(p mqtt.Packet, out *Output) bool {
 	before := len(out.Packets)
 	out.Packets = p.Append(out.Packets)
@@ -329,17 +326,17 @@ func (s *Session) send(p mqtt.Packet, out *Output) bool {
 	return true
 }
 
-// reply sends a packet that the client waits for. To leave it out silently would
-// leave the client waiting, so the connection ends if it is above the client's
-// Maximum Packet Size (section 3.1.2.11.4).
+// reply sends a packet that the client waits for. If it is longer than the client's Maximum
+// Packet Size (section 3.1.2.11.4), the session ends, because the client would wait for
+// ever.
 func (s *Session) reply(p mqtt.Packet, now time.Time, out *Output) {
 	if !s.send(p, out) {
 		s.fail(mqtt.PacketTooLarge, now, out)
 	}
 }
 
-// fail ends the connection with the packet that tells the client why: CONNACK
-// before it is connected, else DISCONNECT (section 4.13).
+// fail ends the session and sends the reason to the client: in CONNACK before it is
+// connected, otherwise in DISCONNECT (section 4.13).
 func (s *Session) fail(reason mqtt.ReasonCode, now time.Time, out *Output) {
 	if s.state.connected() {
 		s.send(&mqtt.Disconnect{Reason: reason}, out)
@@ -353,17 +350,16 @@ func (s *Session) fail(reason mqtt.ReasonCode, now time.Time, out *Output) {
 	s.hangUp(code, now, out)
 }
 
-// hangUp ends the connection without a packet.
+// hangUp ends the session without a packet.
 func (s *Session) hangUp(code CloseCode, now time.Time, out *Output) {
 	out.Close = code
 	s.end(now, out)
 }
 
-// end is the end of every session: the will, if there is one left, and nothing
-// after it.
+// end ends the session. It publishes the will, if there still is one.
 func (s *Session) end(now time.Time, out *Output) {
 	if s.state.connected() && s.will != nil && !s.expired(now) {
-		s.deliver(Publish{Message: *s.will, Will: true}, now, out)
+		s.publishMessage(Publish{Message: *s.will, Will: true}, now, out)
 	}
 	*s = Session{opts: s.opts, clientHash: s.clientHash, state: closed}
 }

@@ -40,29 +40,29 @@ func TestAllocations(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		raw  []byte
-		most float64
+		max  float64
 	}{
 		{"PINGREQ", ping, 0},
-		{"PUBLISH: packet, topic, data, effect", publish, 4},
+		{"PUBLISH (packet, topic, data and effect)", publish, 4},
 	} {
 		got := testing.AllocsPerRun(100, func() {
 			out.Reset()
 			s.Step(Packet{Raw: c.raw}, now, &out)
 		})
-		if got > c.most {
-			t.Errorf("%s: %v allocations, want at most %v", c.name, got, c.most)
+		if got > c.max {
+			t.Errorf("%s: %v allocations, want at most %v", c.name, got, c.max)
 		}
 		if len(out.Packets)+len(out.Effects) == 0 || out.Close != 0 {
 			t.Errorf("%s: %+v", c.name, out)
 		}
 	}
 	if size := unsafe.Sizeof(*s); size > 72 {
-		t.Errorf("a session takes %d bytes", size)
+		t.Errorf("a Session has %d bytes, want at most 72", size)
 	}
 }
 
-// What a session hands out must not change when the driver uses its buffer again.
-func TestOwnsItsMemory(t *testing.T) {
+// Effects do not change when the driver reuses its buffer.
+func TestEffectsOwnTheirMemory(t *testing.T) {
 	now := time.Unix(1, 0)
 	buf := (&mqtt.Connect{ClientID: "c1", Password: []byte("token"), HasPassword: true, Will: &mqtt.Will{
 		Topic: "t", Payload: []byte("will"), Properties: []byte{1, 1}}}).Append(nil)
@@ -102,7 +102,7 @@ func TestOwnsItsMemory(t *testing.T) {
 	}
 }
 
-// topicSet is what a driver knows of its client's subscriptions.
+// topicSet has the subscriptions of a client, for Packet.Topics.
 type topicSet map[pubsub.Topic]bool
 
 func (s topicSet) Has(t pubsub.Topic) bool { return s[t] }
@@ -114,21 +114,21 @@ func TestMaxPacketSize(t *testing.T) {
 	}{{0, 0}, {100, 100}, {1<<32 - 1, 0}} {
 		s := connected(t, mqtt.Connect{ClientID: "c1", MaximumPacketSize: c.asked}, pubsub.Grant{}, time.Unix(1, 0))
 		if got := s.MaxPacketSize(); got != c.want {
-			t.Errorf("asked for %d: %d, want %d", c.asked, got, c.want)
+			t.Errorf("CONNECT with %d: MaxPacketSize = %d, want %d", c.asked, got, c.want)
 		}
 	}
 }
 
-// playScript feeds a session what script says, now and then like a driver that
-// does not wait for answers, and checks what must always hold. A script is a list
-// of items: a byte that chooses an event and, for a packet, a byte with its length
-// and its bytes.
+// playScript passes the events of script to a session and checks the invariants of the
+// output. Now and then it acts like a driver that does not wait for answers. A script is a
+// list of items: a byte that selects the event and, for a packet, its length in a byte and
+// its bytes.
 func playScript(t *testing.T, script []byte) {
 	now := time.Unix(1000, 0)
 	s, out := New(&testOptions, now), &Output{}
 	g := pubsub.NewGrant([]string{"a", "b"}, []string{"a"})
 	g.Expires = now.Add(20 * time.Second)
-	maxPacket, over, owed := 0, false, false
+	maxPacket, ended, pending := 0, false, false
 	for len(script) > 0 {
 		kind := script[0]
 		script = script[1:]
@@ -157,35 +157,35 @@ func playScript(t *testing.T, script []byte) {
 			e = Packet{Raw: script[1 : 1+n], Topics: topicSet{"t": true}}
 			script = script[1+n:]
 			if c, _, err := mqtt.Parse(e.(Packet).Raw); err == nil {
-				if c, ok := c.(*mqtt.Connect); ok && maxPacket == 0 && s.state == expecting {
+				if c, ok := c.(*mqtt.Connect); ok && maxPacket == 0 && s.state == awaitingConnect {
 					maxPacket = int(c.MaximumPacketSize)
 				}
 			}
 		}
-		// A driver holds packets back while it owes an answer; every fourth does not.
-		if _, ok := e.(Packet); ok && owed && kind/16%4 != 0 {
+		// A correct driver passes no packet while an answer is pending. One in four does.
+		if _, ok := e.(Packet); ok && pending && kind/16%4 != 0 {
 			continue
 		}
 		out.Reset()
 		s.Step(e, now, out)
-		checkOutput(t, out, over, maxPacket)
-		over = over || out.Close != 0 || e == Event(TransportClosed{})
-		if over != (s.state == closed) {
-			t.Fatalf("after %#v: closed is %v", e, s.state == closed)
+		checkOutput(t, out, ended, maxPacket)
+		ended = ended || out.Close != 0 || e == Event(TransportClosed{})
+		if ended != (s.state == closed) {
+			t.Fatalf("after %#v: closed = %v", e, s.state == closed)
 		}
-		if over && !s.Deadline(now).IsZero() {
-			t.Fatal("a deadline after the end")
+		if ended && !s.Deadline(now).IsZero() {
+			t.Fatal("the session has ended but has a deadline")
 		}
-		owed = s.state == authorizing || s.state == claiming || s.state == subscribing || s.state == unsubscribing
+		pending = s.state == authorizing || s.state == claiming || s.state == subscribing || s.state == unsubscribing
 	}
 }
 
-// checkOutput checks what must hold of every output: nothing after the end, only
-// packets that a server sends, none too long, at most one question.
-func checkOutput(t *testing.T, out *Output, over bool, maxPacket int) {
+// checkOutput checks the invariants of every output: nothing after the end, only packets
+// that a server sends, none too long, and at most one effect that needs an answer.
+func checkOutput(t *testing.T, out *Output, ended bool, maxPacket int) {
 	t.Helper()
-	if over && (len(out.Packets) > 0 || len(out.Effects) > 0 || out.Close != 0) {
-		t.Fatalf("after the end: %+v", out)
+	if ended && (len(out.Packets) > 0 || len(out.Effects) > 0 || out.Close != 0) {
+		t.Fatalf("output after the end: %+v", out)
 	}
 	for raw := out.Packets; len(raw) > 0 && !bytes.Equal(raw, mqtt.AppendVersionRefusal(nil)); {
 		p, n, err := mqtt.Parse(raw)
@@ -195,14 +195,14 @@ func checkOutput(t *testing.T, out *Output, over bool, maxPacket int) {
 		switch p.Type() {
 		case mqtt.TypeConnack, mqtt.TypeSuback, mqtt.TypeUnsuback, mqtt.TypePingresp, mqtt.TypeDisconnect:
 		default:
-			t.Fatalf("sent a %s", p.Type())
+			t.Fatalf("sent %s", p.Type())
 		}
 		if maxPacket > 0 && n > maxPacket {
-			t.Fatalf("sent %d bytes to a client that takes %d", n, maxPacket)
+			t.Fatalf("sent %d bytes to a client with a maximum of %d", n, maxPacket)
 		}
 		raw = raw[n:]
 	}
-	questions := 0
+	requests := 0
 	for _, e := range out.Effects {
 		switch e := e.(type) {
 		case Publish:
@@ -211,15 +211,15 @@ func checkOutput(t *testing.T, out *Output, over bool, maxPacket int) {
 			}
 		case ReportDrop:
 		default:
-			questions++
+			requests++
 		}
 	}
-	if questions > 1 {
-		t.Fatalf("%d questions at once: %+v", questions, out.Effects)
+	if requests > 1 {
+		t.Fatalf("%d requests are pending: %+v", requests, out.Effects)
 	}
 }
 
-// clientPackets are sound packets for scripts to be made of.
+// clientPackets returns valid packets for scripts.
 func clientPackets() (packets [][]byte) {
 	for _, p := range []mqtt.Packet{
 		&mqtt.Connect{ClientID: "c", Password: []byte("p"), HasPassword: true, KeepAlive: 5},
@@ -254,7 +254,7 @@ func FuzzStep(f *testing.F) {
 	f.Fuzz(playScript)
 }
 
-// TestRandom plays many random scripts of sound and damaged packets.
+// TestRandom plays random scripts of valid and corrupted packets.
 func TestRandom(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -277,9 +277,9 @@ func TestRandom(t *testing.T) {
 	}
 }
 
-// Owners are told apart however their parts run together, and are short however long
-// the parts are.
-func TestOwnerOf(t *testing.T) {
+// The hashes of different clients differ, even if their parts concatenate to the same
+// string. All hashes have the same length.
+func TestHashClient(t *testing.T) {
 	seen := map[string]int{}
 	for i, c := range []struct {
 		grant    pubsub.Grant
@@ -296,10 +296,10 @@ func TestOwnerOf(t *testing.T) {
 		{pubsub.Grant{Admin: true}, "c"},
 		{pubsub.Grant{KeyID: strings.Repeat("k", 300), Subject: strings.Repeat("s", 5000)}, strings.Repeat("c", 32000)},
 	} {
-		owner := HashClient(&c.grant, c.clientID)
-		if before, twice := seen[owner]; twice || len(owner) != ClientHashBytes || owner != HashClient(&c.grant, c.clientID) {
-			t.Errorf("the owner of %d is %x, as is that of %d: want 16 bytes of its own", i, owner, before)
+		hash := HashClient(&c.grant, c.clientID)
+		if j, twice := seen[hash]; twice || len(hash) != ClientHashBytes || hash != HashClient(&c.grant, c.clientID) {
+			t.Errorf("the hash of client %d is %x (client %d: the same), want 16 unique bytes", i, hash, j)
 		}
-		seen[owner] = i
+		seen[hash] = i
 	}
 }

@@ -9,18 +9,17 @@ import (
 	"pubsub/internal/mqtt"
 )
 
-// request is a SUBSCRIBE or UNSUBSCRIBE that waits for its effect.
+// request is a SUBSCRIBE or UNSUBSCRIBE whose effect is pending.
 type request struct {
 	packetID      uint16
-	reasons       []mqtt.ReasonCode // the answer to each filter if the effect succeeds
-	subscriptions []Subscription    // of a SUBSCRIBE
-	filters       []int             // for each filter, its index in subscriptions; -1 if refused
+	reasons       []mqtt.ReasonCode // result of each filter if the effect succeeds
+	subscriptions []Subscription    // of SUBSCRIBE
+	filters       []int             // index of each filter in subscriptions, or -1 if refused
 }
 
-// subscribe takes a SUBSCRIBE (section 3.8). Each filter is treated as if it had
-// come in a packet of its own, in order: of one that is there twice the later
-// options hold.
-func (s *Session) subscribe(p *mqtt.Subscribe, had TopicSet, now time.Time, out *Output) {
+// subscribe handles a SUBSCRIBE (section 3.8). It handles each filter as if it had arrived
+// in a packet of its own, in order. If a filter occurs twice, the later options apply.
+func (s *Session) subscribe(p *mqtt.Subscribe, current TopicSet, now time.Time, out *Output) {
 	r := &request{
 		packetID: p.PacketID,
 		reasons:  make([]mqtt.ReasonCode, len(p.Filters)),
@@ -41,7 +40,7 @@ func (s *Session) subscribe(p *mqtt.Subscribe, had TopicSet, now time.Time, out 
 		}
 		at, again := index[sub.Topic]
 		sub.SendRetained = f.RetainHandling == 0 ||
-			f.RetainHandling == 1 && !again && !had.Has(sub.Topic)
+			f.RetainHandling == 1 && !again && !current.Has(sub.Topic)
 		if again {
 			sub.SendRetained = sub.SendRetained || r.subscriptions[at].SendRetained
 			r.subscriptions[at] = sub
@@ -60,13 +59,12 @@ func (s *Session) subscribe(p *mqtt.Subscribe, had TopicSet, now time.Time, out 
 	out.Effects = append(out.Effects, Subscribe{Subscriptions: r.subscriptions})
 }
 
-// filterReason returns the answer to a subscription to filter: the first that
-// applies.
+// filterReason returns the reason code for a subscription to filter: the first that applies.
 func (s *Session) filterReason(filter string) mqtt.ReasonCode {
 	t, err := pubsub.ParseTopic(filter)
 	wildcard := errors.Is(err, pubsub.ErrTopicWildcard)
 	switch {
-	case err != nil && !wildcard, wildcard && !wildcardsFit(filter):
+	case err != nil && !wildcard, wildcard && !validWildcards(filter):
 		return mqtt.TopicFilterInvalid
 	case strings.HasPrefix(filter, mqtt.SharedPrefix):
 		return mqtt.SharedSubscriptionsNotSupported
@@ -78,9 +76,9 @@ func (s *Session) filterReason(filter string) mqtt.ReasonCode {
 	return mqtt.Success
 }
 
-// wildcardsFit reports whether every '+' is a whole level of the filter and '#',
-// if there is one, the whole last (section 4.7.1).
-func wildcardsFit(filter string) bool {
+// validWildcards reports whether every '+' in the filter is a whole level, and '#' the whole
+// last level (section 4.7.1).
+func validWildcards(filter string) bool {
 	for {
 		level, rest, more := strings.Cut(filter, "/")
 		if strings.ContainsAny(level, "+#") && (len(level) > 1 || level == "#" && more) {
@@ -103,20 +101,20 @@ func (s *Session) subscribed(errs []error, now time.Time, out *Output) {
 			r.reasons[i] = mqtt.UnspecifiedError
 		}
 	}
-	s.answered(now)
+	s.finishRequest(now)
 	s.reply(&mqtt.Suback{PacketID: r.packetID, Reasons: r.reasons}, now, out)
 }
 
-// unsubscribe takes an UNSUBSCRIBE (section 3.10). What is no topic was never
-// subscribed to.
-func (s *Session) unsubscribe(p *mqtt.Unsubscribe, had TopicSet, now time.Time, out *Output) {
+// unsubscribe handles an UNSUBSCRIBE (section 3.10). It does not check filters, because no
+// subscription has an invalid one.
+func (s *Session) unsubscribe(p *mqtt.Unsubscribe, current TopicSet, now time.Time, out *Output) {
 	r := &request{packetID: p.PacketID, reasons: make([]mqtt.ReasonCode, len(p.Filters))}
 	var ended []pubsub.Topic
-	of := make(map[pubsub.Topic]struct{}) // those in ended: of a filter that is there twice, the first counts
+	seen := make(map[pubsub.Topic]struct{}) // the topics in ended; only the first occurrence of a filter counts
 	for i, f := range p.Filters {
 		t := pubsub.Topic(f)
-		if _, again := of[t]; !again && had.Has(t) {
-			of[t] = struct{}{}
+		if _, again := seen[t]; !again && current.Has(t) {
+			seen[t] = struct{}{}
 			ended = append(ended, t)
 		} else {
 			r.reasons[i] = mqtt.NoSubscriptionExisted
@@ -135,13 +133,13 @@ func (s *Session) unsubscribed(now time.Time, out *Output) {
 		return
 	}
 	r := s.request
-	s.answered(now)
+	s.finishRequest(now)
 	s.reply(&mqtt.Unsuback{PacketID: r.packetID, Reasons: r.reasons}, now, out)
 }
 
-// answered goes on after a request. The keep-alive counts from now: meanwhile no
-// packet was read.
-func (s *Session) answered(now time.Time) {
+// finishRequest ends the pending request. It restarts the keep-alive, because no packet was
+// read meanwhile.
+func (s *Session) finishRequest(now time.Time) {
 	s.request, s.state = nil, open
-	s.hear(now)
+	s.recordPacket(now)
 }

@@ -1,15 +1,11 @@
 package session
 
 import (
-	"bytes"
-	"encoding/hex"
 	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
-	"reflect"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -18,30 +14,29 @@ import (
 	"pubsub/internal/mqtt"
 )
 
-var rewrite = flag.Bool("rewrite", false, "write what sessions do now into testdata/*.txt")
+var rewrite = flag.Bool("rewrite", false, "write the actual behaviour to testdata/*.txt")
 
-// TestTranscripts plays testdata/*.txt. Such a file is a list of steps: a line
-// that says what happens, "----", what the session does, and an empty line. What
-// can happen:
+// TestTranscripts plays testdata/*.txt. Each file is a list of steps, separated by empty
+// lines: a command, "----", and the results of the session. The commands are:
 //
 //	new [max-message-size=N] [handshake=DURATION] [max-keep-alive=SECONDS]
-//	send TYPE [Field=value ...]    a packet, with the fields of its Go type
-//	hex BYTES                      a packet as bytes; 'text' stands for itself
-//	unreadable BYTES               what PacketLen cannot take
+//	send TYPE [Field=value ...]    a packet, with fields of its Go type
+//	hex BYTES                      a packet in hex; 'text' stands for its bytes
+//	unreadable BYTES               bytes for which PacketLen returns an error
 //	verdict admitted [kid=K] [sub=S] [admin] [read=A,B] [write=A,B] [expires=DURATION]
-//	verdict bad-token | auth-failed | too-many-connections
+//	verdict bad-token | auth-unavailable | too-many-connections
 //	claimed, subscribed [ok,error,...], unsubscribed
 //	published PACKETID REASON
-//	send-many N TYPE [...]         the same packet N times, of which only the end is shown
+//	send-many N TYPE [...]         the same packet N times; only the last results are shown
 //	taken-over, revoked, draining, transport-closed
-//	wait DURATION                  time passes, then a tick
-//	sleep DURATION                 time passes, and the tick is late
+//	wait DURATION                  time passes, followed by a tick
+//	sleep DURATION                 time passes without a tick
 //	login [Field=value ...] / [as after "verdict admitted"]
-//	                               a new session of the same options, connected
+//	                               a new session with the same options, connected
 //
-// A session does: packets, as "<- TYPE reason field=value [bytes]"; effects;
-// "close CODE"; "deadline TIME" if it is another than before. Times count from the session's
-// beginning. Lines that begin with # are comments.
+// The results are packets, as "<- TYPE field=value ... [bytes]"; effects; "close CODE"; and
+// "deadline TIME" if it has changed. Times are relative to the start of the session. Lines
+// that begin with # are comments.
 func TestTranscripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txt")
 	if err != nil || len(files) == 0 {
@@ -49,35 +44,35 @@ func TestTranscripts(t *testing.T) {
 	}
 	for _, file := range files {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
-			was, err := os.ReadFile(file)
+			want, err := os.ReadFile(file)
 			if err != nil {
 				t.Fatal(err)
 			}
-			is := play(t, string(was))
+			got := play(t, string(want))
 			if *rewrite {
-				if err := os.WriteFile(file, []byte(is), 0o666); err != nil {
+				if err := os.WriteFile(file, []byte(got), 0o666); err != nil {
 					t.Fatal(err)
 				}
 				return
 			}
-			if is != string(was) {
-				t.Errorf("the session does otherwise; see the difference after go test -rewrite.\n%s", firstDifference(string(was), is))
+			if got != string(want) {
+				t.Errorf("the results differ; run go test -rewrite and look at the diff\n%s", firstDifference(string(want), got))
 			}
 		})
 	}
 }
 
-func firstDifference(was, is string) string {
-	a, b := strings.Split(was, "\n"), strings.Split(is, "\n")
+func firstDifference(want, got string) string {
+	a, b := strings.Split(want, "\n"), strings.Split(got, "\n")
 	for i := range min(len(a), len(b)) {
 		if a[i] != b[i] {
-			return fmt.Sprintf("line %d:\n was %s\n is  %s", i+1, a[i], b[i])
+			return fmt.Sprintf("line %d:\n got  %s\n want %s", i+1, b[i], a[i])
 		}
 	}
-	return "one goes on where the other ends"
+	return "one is longer than the other"
 }
 
-// play returns the transcript text with what the session does now.
+// play plays the transcript text and returns it with the actual results.
 func play(t *testing.T, text string) string {
 	var out strings.Builder
 	p := &player{t: t}
@@ -96,18 +91,18 @@ func play(t *testing.T, text string) string {
 	return out.String()
 }
 
-// player is a session with a clock, and a driver that does only what it is told.
+// player is a session with a clock and a driver that follows the commands.
 type player struct {
 	t        *testing.T
 	s        Session
 	topics   topicSet
-	asked    []Subscription // of the last Subscribe
+	pending  []Subscription // by the last Subscribe
 	opts     Options
 	start    time.Time
 	now      time.Time
 	out      Output
-	deadline time.Time // as last shown
-	unacked  int       // messages with a packet identifier and no "published" yet
+	deadline time.Time // the last one shown
+	unacked  int       // messages with a packet identifier for which Published is pending
 }
 
 func (p *player) reset(args map[string]string) {
@@ -154,7 +149,7 @@ func (p *player) do(line string) string {
 		raw := p.bytes(rest)
 		n, err := mqtt.PacketLen(raw, p.opts.MaxPacketSize())
 		if err == nil {
-			p.t.Fatalf("%s: a packet of %d bytes, not unreadable", line, n)
+			p.t.Fatalf("%s: PacketLen = %d, want an error", line, n)
 		}
 		p.step(Unreadable{First: raw[0], Err: err})
 	default:
@@ -173,7 +168,7 @@ func (p *player) step(e Event) {
 		case ReportDrop:
 			p.unacked += min(1, int(effect.PacketID))
 		case Subscribe:
-			p.asked = effect.Subscriptions
+			p.pending = effect.Subscriptions
 		case Unsubscribe:
 			for _, t := range effect.Topics {
 				delete(p.topics, t)
@@ -203,7 +198,7 @@ func (p *player) event(name, rest string, words []string) Event {
 				errs = append(errs, err)
 			}
 		}
-		for i, s := range p.asked {
+		for i, s := range p.pending {
 			if i >= len(errs) || errs[i] == nil {
 				p.topics[s.Topic] = true
 			}
@@ -245,14 +240,14 @@ func (p *player) login(words []string) {
 		p.t.Fatalf("login %s: not connected", strings.Join(words, " "))
 	}
 	p.out.Reset()
-	p.deadline = time.Unix(0, 0) // so that it is shown
+	p.deadline = time.Unix(0, 0) // makes show print it
 }
 
 func (p *player) verdict(name string, args map[string]string) Event {
 	switch name {
 	case "bad-token":
 		return Authorized{Verdict: BadToken}
-	case "auth-failed":
+	case "auth-unavailable":
 		return Authorized{Verdict: AuthUnavailable}
 	case "too-many-connections":
 		return Authorized{Verdict: TooManyConnections}
@@ -265,209 +260,4 @@ func (p *player) verdict(name string, args map[string]string) Event {
 		g.Expires = p.now.Add(p.duration(e))
 	}
 	return Authorized{Verdict: Admitted, Grant: &g}
-}
-
-// arguments reads key=value words.
-func arguments(words []string) map[string]string {
-	m := make(map[string]string)
-	for _, w := range words {
-		k, v, _ := strings.Cut(w, "=")
-		m[k] = v
-	}
-	return m
-}
-
-func (p *player) number(s string) uint64 {
-	n, err := strconv.ParseUint(s, 0, 32)
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	return n
-}
-
-func (p *player) duration(s string) time.Duration {
-	d, err := time.ParseDuration(s)
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	return d
-}
-
-func (p *player) bytes(s string) []byte {
-	var out []byte
-	for i, part := range strings.Split(s, "'") {
-		if i%2 == 1 {
-			out = append(out, part...)
-			continue
-		}
-		b, err := hex.DecodeString(strings.ReplaceAll(part, " ", ""))
-		if err != nil {
-			p.t.Fatalf("%q: %v", s, err)
-		}
-		out = append(out, b...)
-	}
-	return out
-}
-
-// packet makes the packet that words describe: its type and its fields by their
-// names in Go. A field "Has" beside a field is set with it.
-func (p *player) packet(words []string) mqtt.Packet {
-	kinds := []mqtt.Packet{&mqtt.Connect{}, &mqtt.Connack{}, &mqtt.Publish{}, &mqtt.Subscribe{}, &mqtt.Suback{},
-		&mqtt.Unsubscribe{}, &mqtt.Unsuback{}, &mqtt.Pingreq{}, &mqtt.Pingresp{}, &mqtt.Disconnect{}, &mqtt.Auth{},
-		&mqtt.Ack{Kind: mqtt.TypePuback}, &mqtt.Ack{Kind: mqtt.TypePubrec}, &mqtt.Ack{Kind: mqtt.TypePubrel}, &mqtt.Ack{Kind: mqtt.TypePubcomp}}
-	for _, k := range kinds {
-		if k.Type().String() != words[0] {
-			continue
-		}
-		for _, w := range words[1:] {
-			name, value, _ := strings.Cut(w, "=")
-			v := reflect.ValueOf(k).Elem()
-			if in, ok := strings.CutPrefix(name, "Will."); ok {
-				c := k.(*mqtt.Connect)
-				if c.Will == nil {
-					c.Will = &mqtt.Will{}
-				}
-				v, name = reflect.ValueOf(c.Will).Elem(), in
-			}
-			p.set(v, name, value)
-		}
-		return k
-	}
-	p.t.Fatalf("unknown packet %q", words[0])
-	return nil
-}
-
-func (p *player) set(v reflect.Value, name, value string) {
-	if has := v.FieldByName("Has" + name); has.IsValid() {
-		has.SetBool(true)
-	}
-	f := v.FieldByName(name)
-	if !f.IsValid() {
-		p.t.Fatalf("%v has no field %q", v.Type(), name)
-	}
-	switch f := f.Addr().Interface().(type) {
-	case *string:
-		*f = p.unquote(value)
-	case *bool:
-		*f = true
-	case *[]byte:
-		if n, ok := strings.CutPrefix(value, "zeros:"); ok {
-			*f = make([]byte, p.number(n))
-		} else if h, ok := strings.CutPrefix(value, "0x"); ok {
-			*f = p.bytes(h)
-		} else {
-			*f = []byte(p.unquote(value))
-		}
-	case *[]uint32:
-		*f = append(*f, uint32(p.number(value)))
-	case *[]string:
-		for _, s := range strings.Split(value, ",") {
-			*f = append(*f, p.unquote(s))
-		}
-	case *[]mqtt.ReasonCode:
-		*f = append(*f, mqtt.ReasonCode(p.number(value)))
-	case *[]mqtt.Filter: // Filters=topic:Option:Option=1
-		parts := strings.Split(value, ":")
-		filter := mqtt.Filter{Topic: p.unquote(parts[0])}
-		for _, o := range parts[1:] {
-			option, n, _ := strings.Cut(o, "=")
-			p.set(reflect.ValueOf(&filter).Elem(), option, n)
-		}
-		*f = append(*f, filter)
-	default:
-		v.FieldByName(name).SetUint(p.number(value))
-	}
-}
-
-// unquote reads a Go string literal, "repeat*N" for a string of N letters, or a
-// string as it stands.
-func (p *player) unquote(s string) string {
-	if n, ok := strings.CutPrefix(s, "repeat*"); ok {
-		return strings.Repeat("x", int(p.number(n)))
-	}
-	if !strings.HasPrefix(s, `"`) {
-		return s
-	}
-	u, err := strconv.Unquote(s)
-	if err != nil {
-		p.t.Fatalf("%s: %v", s, err)
-	}
-	return u
-}
-
-// show returns what the session did.
-func (p *player) show() string {
-	var b strings.Builder
-	for raw := p.out.Packets; len(raw) > 0; {
-		packet, n, err := mqtt.Parse(raw)
-		if err != nil {
-			fmt.Fprintf(&b, "<- [% x]\n", raw)
-			break
-		}
-		fmt.Fprintf(&b, "<- %s%s [% x]\n", packet.Type(), fields(packet, p.start), raw[:n])
-		raw = raw[n:]
-	}
-	for _, e := range p.out.Effects {
-		fmt.Fprintf(&b, "effect %s%s\n", reflect.TypeOf(e).Name(), fields(e, p.start))
-	}
-	if p.out.Close != 0 {
-		fmt.Fprintf(&b, "close %d\n", p.out.Close)
-	}
-	if d := p.s.Deadline(p.now); !d.Equal(p.deadline) && p.s.state != closed {
-		p.deadline = d
-		if d.IsZero() {
-			b.WriteString("deadline never\n")
-		} else {
-			fmt.Fprintf(&b, "deadline %v\n", d.Sub(p.start))
-		}
-	}
-	if b.Len() == 0 {
-		return "nothing\n"
-	}
-	return b.String()
-}
-
-// fields returns the fields of x that are not zero.
-func fields(x any, start time.Time) string {
-	v := reflect.Indirect(reflect.ValueOf(x))
-	var b strings.Builder
-	for i := range v.NumField() {
-		f := v.Field(i)
-		_, reason := f.Interface().(mqtt.ReasonCode) // a zero one says success
-		if f.IsZero() && !reason || f.Kind() == reflect.Slice && f.Len() == 0 {
-			continue
-		}
-		name := v.Type().Field(i).Name
-		switch val := f.Interface().(type) {
-		case bool:
-			fmt.Fprintf(&b, " %s", name)
-		case string, pubsub.Topic:
-			if name == "ClientHash" || name == "Sender" {
-				fmt.Fprintf(&b, " %s=%x", name, val)
-			} else {
-				fmt.Fprintf(&b, " %s=%q", name, val)
-			}
-		case []byte:
-			if len(val) > 64 && len(bytes.Trim(val, "\x00")) == 0 {
-				fmt.Fprintf(&b, " %s=zeros:%d", name, len(val))
-			} else if name == "Properties" {
-				fmt.Fprintf(&b, " %s=[% x]", name, val)
-			} else {
-				fmt.Fprintf(&b, " %s=%q", name, val)
-			}
-		case time.Time:
-			fmt.Fprintf(&b, " %s=%v", name, val.Sub(start))
-		case pubsub.Message:
-			b.WriteString(fields(val, start))
-		case []Subscription:
-			for _, sub := range val {
-				fmt.Fprintf(&b, "\n %s", fields(sub, start))
-			}
-		case mqtt.ReasonCode, []mqtt.ReasonCode:
-			fmt.Fprintf(&b, " %s=%v", name, val)
-		default:
-			fmt.Fprintf(&b, " %s=%v", name, val)
-		}
-	}
-	return b.String()
 }

@@ -267,7 +267,7 @@ func TestPageIsRefusedOnce(t *testing.T) {
 			t.Fatal("Chromium does not reconnect at all")
 		}
 	}
-	if n := strings.Count(b.process.err.String(), "msg=refused"); n != 1 {
+	if n := strings.Count(b.process.err.String(), `msg="client refused"`); n != 1 {
 		t.Errorf("%d requests", n)
 	}
 }

@@ -251,6 +251,18 @@ func TestTakeover(t *testing.T) {
 	}
 }
 
+// expectEnd checks that the broker ends a stream with a stream-error of that data, and a session
+// with DISCONNECT 0x87.
+func expectEnd(t *testing.T, stream *curlStream, session *script, data string) {
+	t.Helper()
+	if e := stream.next(t); e.kind != "stream-error" || e.data != data {
+		t.Errorf("the stream got %+v", e)
+	}
+	if e := session.await(t, "disconnect", "close"); e.Kind != "disconnect" || e.Reason != 0x87 {
+		t.Errorf("MQTT.js got %s with reason %#x, not DISCONNECT 0x87", e.Kind, e.Reason)
+	}
+}
+
 // TestRevokedKey: deleting a key ends the clients of its tokens, which get the reason.
 func TestRevokedKey(t *testing.T) {
 	b := startBroker(t)
@@ -261,12 +273,7 @@ func TestRevokedKey(t *testing.T) {
 	}
 	node, _ := connectNode(t, b, mqttOptions(token, map[string]any{"reconnectPeriod": 0}))
 	curl(t, "--fail-with-body", "-X", "DELETE", "-H", "Fastly-Key: "+b.adminToken, b.url+"/admin/keys/"+b.keyID)
-	if e := stream.next(t); e.kind != "stream-error" || e.data != `{"condition":"token-revoked","text":"Token revoked"}` {
-		t.Errorf("the stream got %+v", e)
-	}
-	if e := node.await(t, "disconnect", "close"); e.Kind != "disconnect" || e.Reason != 0x87 {
-		t.Errorf("MQTT.js got %s with reason %#x, not DISCONNECT 0x87", e.Kind, e.Reason)
-	}
+	expectEnd(t, stream, node, `{"condition":"token-revoked","text":"Token revoked"}`)
 }
 
 // TestExpiredToken: a stream and a session end when their token expires, and get the reason. A
@@ -279,12 +286,7 @@ func TestExpiredToken(t *testing.T) {
 		t.Fatalf("got %+v", e)
 	}
 	node, _ := connectNode(t, b, mqttOptions(token, map[string]any{"reconnectPeriod": 0}))
-	if e := stream.next(t); e.kind != "stream-error" || e.data != `{"condition":"token-expired","text":"Token expired"}` {
-		t.Errorf("the stream got %+v", e)
-	}
-	if e := node.await(t, "disconnect", "close"); e.Kind != "disconnect" || e.Reason != 0x87 {
-		t.Errorf("MQTT.js got %s with reason %#x, not DISCONNECT 0x87", e.Kind, e.Reason)
-	}
+	expectEnd(t, stream, node, `{"condition":"token-expired","text":"Token expired"}`)
 }
 
 // TestWill: the will of a Node process that is killed is published, and that of one that

@@ -3,27 +3,19 @@
 package e2e
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"fmt"
-	"math/big"
-	"net"
 	"os"
 	"path/filepath"
+	"pubsub/internal/testkit"
 	"strings"
 	"testing"
-	"time"
 )
 
 // TestTLS: over TLS a page may open more streams than the six connections that a browser allows for
 // a host, because the streams share one connection over HTTP/2.
 func TestTLS(t *testing.T) {
 	const streams = 12
-	cert, key := selfSigned(t)
+	cert, key := testkit.SelfSigned().WriteFiles(t)
 	b := startBrokerWith(t, "https", "wss", "--tls-cert", cert, "--tls-key", key)
 	var topics []string
 	for i := range streams {
@@ -81,40 +73,4 @@ func TestTLS(t *testing.T) {
 		c.publish(t, "t00", []byte{0xff, 0, 1}, false)
 		expect(t, c.next(t), "t00", []byte{0xff, 0, 1}, false)
 	})
-}
-
-// selfSigned makes a certificate for 127.0.0.1 and returns the PEM files of the
-// certificate and its key.
-func selfSigned(t *testing.T) (certFile, keyFile string) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber:          big.NewInt(1),
-		Subject:               pkix.Name{CommonName: "pubsub e2e"},
-		NotBefore:             time.Now().Add(-time.Hour),
-		NotAfter:              time.Now().Add(24 * time.Hour),
-		IPAddresses:           []net.IP{net.IPv4(127, 0, 0, 1)},
-		IsCA:                  true,
-		BasicConstraintsValid: true,
-	}
-	cert, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	private, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	write := func(name, kind string, der []byte) string {
-		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return path
-	}
-	return write("cert.pem", "CERTIFICATE", cert), write("key.pem", "PRIVATE KEY", private)
 }

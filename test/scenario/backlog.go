@@ -58,10 +58,10 @@ const (
 // first. It keeps as much as the setting says, of each topic.
 func TestSubscriberBuffer(t *testing.T) {
 	const count = 2500
-	forEachTransport(t, func(t *testing.T, m transport) {
+	forEachTransport(t, func(t *testing.T, tr transport) {
 		for _, buffer := range []config.Size{64 << 10, 1 << 20} {
 			n := start(t, func(c *config.Config) { c.SubscriberBuffer, c.WriteTimeout, c.LogLevel = buffer, 4*patience, "error" })
-			s := n.stalled(m, "ballast", "a", "b", "c")
+			s := n.stalled(tr, "ballast", "a", "b", "c")
 			p := n.adminClient()
 			few := int(buffer) / (bulk + overhead)
 			for i := range count {
@@ -89,12 +89,12 @@ func TestSubscriberBuffer(t *testing.T) {
 // topic with a short backlog loses nothing, however long the others are.
 func TestBacklogMemory(t *testing.T) {
 	const many, few = 4000, 100
-	forEachTransport(t, func(t *testing.T, m transport) {
+	forEachTransport(t, func(t *testing.T, tr transport) {
 		for _, memory := range []config.Size{512 << 10, 2 << 20} {
 			n := start(t, func(c *config.Config) {
 				c.BacklogMemory, c.SubscriberBuffer, c.WriteTimeout, c.LogLevel = memory, 1<<30, 4*patience, "error"
 			})
-			s := n.stalled(m, "ballast", "short", "long")
+			s := n.stalled(tr, "ballast", "short", "long")
 			p := n.adminClient()
 			for i := range many {
 				if i < few {

@@ -115,10 +115,10 @@ func (c *churn) round(count int) {
 	var publishing, staying, leaving sync.WaitGroup
 	var left atomic.Int64
 	left.Store(int64(count))
-	for i, m := range transports {
+	for i, tr := range transports {
 		w := c.newChurner(uint64(i))
 		ready := make(chan struct{})
-		staying.Go(func() { w.try("subscriber that stays: "+m.name, func() { w.stay(m.name, ready) }) })
+		staying.Go(func() { w.try("subscriber that stays: "+tr.name, func() { w.stay(tr.name, ready) }) })
 		<-ready
 	}
 	for i := range 2 {

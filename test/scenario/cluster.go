@@ -102,14 +102,12 @@ func TestClusterResume(t *testing.T) {
 // the first one of the topic on its node.
 func TestClusterNothingIsLostAfterSubscribing(t *testing.T) {
 	nodes := cluster(t, shared(), 2)
-	forEachTransport(t, func(t *testing.T, m transport) {
+	forEachTransport(t, func(t *testing.T, tr transport) {
 		for i := range 50 {
-			topic := fmt.Sprint(m.name, i)
-			s := m.subscribe(nodes[0], "", topic)
+			topic := fmt.Sprint(tr.name, i)
+			s := tr.subscribe(nodes[0], "", topic)
 			nodes[1].publish(topic, topic, "retain=true")
-			if got := s.next(); got != topic {
-				t.Fatalf("%q", got)
-			}
+			expectMessages(t, s, topic)
 			s.leave()
 		}
 	})
@@ -154,17 +152,15 @@ func TestClusterTakeoverDuringNATSOutage(t *testing.T) {
 func TestClusterKeys(t *testing.T) {
 	nodes := cluster(t, shared(), 2)
 	a, b := nodes[0], nodes[1]
-	forEachTransport(t, func(t *testing.T, m transport) {
-		topic := m.name
+	forEachTransport(t, func(t *testing.T, tr transport) {
+		topic := tr.name
 		key := a.newKey()
 		token := key.token([]string{topic}, []string{topic}, nil)
-		here, there := m.subscribe(a, token, topic), m.subscribe(b, token, topic)
-		stays := m.subscribe(b, "", topic)
+		here, there := tr.subscribe(a, token, topic), tr.subscribe(b, token, topic)
+		stays := tr.subscribe(b, "", topic)
 		b.publish(topic, "x")
 		for _, s := range []subscriber{here, there, stays} {
-			if got := s.next(); got != "x" {
-				t.Fatalf("%q", got)
-			}
+			expectMessages(t, s, "x")
 		}
 		a.deleteKey(key)
 		deleted := time.Now()
@@ -180,9 +176,7 @@ func TestClusterKeys(t *testing.T) {
 			}
 		}
 		a.publish(topic, "z")
-		if got := stays.next(); got != "z" {
-			t.Fatalf("%q", got)
-		}
+		expectMessages(t, stays, "z")
 		stays.leave()
 	})
 }

@@ -18,7 +18,7 @@ import (
 func TestNothingIsLostAfterSubscribing(t *testing.T) {
 	mixed := func(i int64) bool { return i%3 == 0 }
 	if !mode.NATS {
-		forEachTransport(t, func(t *testing.T, m transport) { nothingIsLost(t, m, mixed) })
+		forEachTransport(t, func(t *testing.T, tr transport) { nothingIsLost(t, tr, mixed) })
 		return
 	}
 	// In NATS, plain and retained messages each have an order of their own.
@@ -27,12 +27,12 @@ func TestNothingIsLostAfterSubscribing(t *testing.T) {
 		"retained": func(int64) bool { return true },
 	} {
 		t.Run(name, func(t *testing.T) {
-			forEachTransport(t, func(t *testing.T, m transport) { nothingIsLost(t, m, retained) })
+			forEachTransport(t, func(t *testing.T, tr transport) { nothingIsLost(t, tr, retained) })
 		})
 	}
 }
 
-func nothingIsLost(t *testing.T, m transport, retained func(i int64) bool) {
+func nothingIsLost(t *testing.T, tr transport, retained func(i int64) bool) {
 	n := start(t)
 	var begun atomic.Int64
 	stop := make(chan struct{})
@@ -54,7 +54,7 @@ func nothingIsLost(t *testing.T, m transport, retained func(i int64) bool) {
 	defer close(stop)
 	token := n.token("busy")
 	for range 30 {
-		s := m.subscribe(n, token, "busy")
+		s := tr.subscribe(n, token, "busy")
 		before := begun.Load()
 		nextPlain := func(i int64) int64 {
 			for i++; retained(i); i++ {
@@ -121,11 +121,11 @@ func TestEveryPublicationReachesBothProtocols(t *testing.T) {
 // and plain ones, however fast they come. It may miss a retained message that another publisher's
 // message has replaced.
 func TestOrderOfOnePublisher(t *testing.T) {
-	forEachTransport(t, func(t *testing.T, m transport) {
+	forEachTransport(t, func(t *testing.T, tr transport) {
 		n := start(t)
 		const publishers, messages = 4, 240
 		token := n.token("order")
-		s := m.subscribe(n, token, "order")
+		s := tr.subscribe(n, token, "order")
 		retained := func(i, k int) bool { return k%4 == i }
 		for i := range publishers {
 			p := n.adminClient()
@@ -168,66 +168,65 @@ func TestOrderOfOnePublisher(t *testing.T) {
 // All retained messages of one publisher arrive, in order, although each waits for the disk while
 // the next one is being published. So do the plain messages between them, except over NATS.
 func TestPipelinedRetainedPublishesKeepTheirOrder(t *testing.T) {
-	forEachTransport(t, func(t *testing.T, m transport) {
+	forEachTransport(t, func(t *testing.T, tr transport) {
 		n := start(t, func(c *config.Config) { c.InMemory, c.DataDir = false, config.Dir(t.TempDir()) })
-		s := m.subscribe(n, n.token("t"), "t")
+		s := tr.subscribe(n, n.token("t"), "t")
 		p := n.adminClient()
+		contents := numbers(300)
 		var ps []mqtt.Packet
-		for i := range 300 {
-			ps = append(ps, &mqtt.Publish{Topic: "t", Payload: []byte(strconv.Itoa(i)), Retain: i%10 != 0 || mode.NATS})
+		for i, c := range contents {
+			ps = append(ps, &mqtt.Publish{Topic: "t", Payload: []byte(c), Retain: i%10 != 0 || mode.NATS})
 		}
 		p.Send(ps...)
-		for i := range 300 {
-			if got := s.next(); got != strconv.Itoa(i) {
-				t.Fatalf("message %d is %q", i, got)
-			}
-		}
+		expectMessages(t, s, contents...)
 	})
 }
 
 // A POST is answered only after the earlier ones of its connection have been sent, so they keep
 // their order too.
 func TestOrderOfPosts(t *testing.T) {
-	forEachTransport(t, func(t *testing.T, m transport) {
+	forEachTransport(t, func(t *testing.T, tr transport) {
 		n := start(t)
-		s := m.subscribe(n, n.token("posts"), "posts")
-		for i := range 50 {
-			retain := "retain=" + strconv.FormatBool(i%2 == 0)
-			n.publish("posts", strconv.Itoa(i), retain)
+		s := tr.subscribe(n, n.token("posts"), "posts")
+		contents := numbers(50)
+		for i, c := range contents {
+			n.publish("posts", c, "retain="+strconv.FormatBool(i%2 == 0))
 		}
-		for i := range 50 {
-			if got := s.next(); got != strconv.Itoa(i) {
-				t.Fatalf("message %d is %q", i, got)
-			}
-		}
+		expectMessages(t, s, contents...)
 	})
+}
+
+// numbers returns the numbers below n as texts.
+func numbers(n int) (texts []string) {
+	for i := range n {
+		texts = append(texts, strconv.Itoa(i))
+	}
+	return texts
 }
 
 // Topics are opaque and case-sensitive: a subscriber receives messages of its own topic only.
 func TestTopicsAreOpaque(t *testing.T) {
-	forEachTransport(t, func(t *testing.T, m transport) {
+	forEachTransport(t, func(t *testing.T, tr transport) {
 		n := start(t)
 		topics := []string{"a", "A", "a/", "/a", "a/b", " ", "%61", "ä", "a,b:c", ".."}
-		s := m.subscribe(n, n.token(topics...), topics...)
+		s := tr.subscribe(n, n.token(topics...), topics...)
 		for _, topic := range []string{"a/b/c", "b", "a%", "Ä", "."} {
 			n.publish(topic, "to "+topic)
 		}
 		for _, topic := range topics { // one by one, because there is no order between topics
 			n.publish(topic, "to "+topic)
-			if got := s.next(); got != "to "+topic {
-				t.Fatalf("want %q, got %q", "to "+topic, got)
-			}
+			expectMessages(t, s, "to "+topic)
 		}
 	})
 }
 
 // After clients have left, the node has no more connections, subscriptions and topics than before.
 func TestClientsThatLeaveAreForgotten(t *testing.T) {
-	forEachTransport(t, func(t *testing.T, m transport) {
+	forEachTransport(t, func(t *testing.T, tr transport) {
 		n := start(t)
 		var ss []subscriber
 		for range 20 {
-			ss = append(ss, m.subscribe(n, "", "t", "u"))
+			ss = append(ss, tr.subscribe(n, "", "t", "u"))
 		}
 		if got := n.metric("pubsub_connections{"); got != 20 {
 			t.Fatalf("%v connections", got)

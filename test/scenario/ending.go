@@ -38,18 +38,16 @@ func lastMoment(c claims) time.Time { return time.Unix(c["exp"].(int64)+30, 0) }
 // A stream or session ends at exp and 30 s of leeway: SSE with the stream-error token-expired, MQTT
 // with DISCONNECT 0x87.
 func TestTokenExpires(t *testing.T) {
-	forEachTransport(t, func(t *testing.T, m transport) {
+	forEachTransport(t, func(t *testing.T, tr transport) {
 		n := start(t)
-		stays := m.subscribe(n, n.token("t"), "t")
+		stays := tr.subscribe(n, n.token("t"), "t")
 		// The token has passed its exp already, but not the leeway.
 		end := expiring(time.Second)
 		token := n.key.token([]string{"t"}, []string{"t"}, end)
-		s := m.subscribe(n, token, "t")
+		s := tr.subscribe(n, token, "t")
 		n.publish("t", "before")
 		for _, s := range []subscriber{s, stays} {
-			if got := s.next(); got != "before" {
-				t.Fatalf("%q", got)
-			}
+			expectMessages(t, s, "before")
 		}
 		s.ends(expired)
 		if early := time.Until(lastMoment(end)); early > 0 {
@@ -57,39 +55,35 @@ func TestTokenExpires(t *testing.T) {
 		}
 		n.refusesToken(token, "t")
 		n.publish("t", "after")
-		if got := stays.next(); got != "after" {
-			t.Errorf("the other subscriber: %q", got)
-		}
+		expectMessages(t, stays, "after")
 	})
 }
 
 // With enforce-expiry: false, as in the original implementation, a connection outlives its token,
 // but the token admits no new ones.
 func TestTokenExpiryIsNotEnforced(t *testing.T) {
-	forEachTransport(t, func(t *testing.T, m transport) {
+	forEachTransport(t, func(t *testing.T, tr transport) {
 		n := start(t, func(c *config.Config) { c.EnforceExpiry = false })
 		end := expiring(time.Second)
 		token := n.key.token([]string{"t"}, []string{"t"}, end)
-		s := m.subscribe(n, token, "t")
+		s := tr.subscribe(n, token, "t")
 		// Wait past the expiry and a tick of the hub's wheel. Nothing must happen then.
 		time.Sleep(time.Until(lastMoment(end)) + 300*time.Millisecond)
 		n.refusesToken(token, "t")
 		n.publish("t", "after")
-		if got := s.next(); got != "after" {
-			t.Errorf("%q", got)
-		}
+		expectMessages(t, s, "after")
 	})
 }
 
 // Deleting a key ends the connections of its tokens: SSE with token-revoked, MQTT with 0x87. Those
 // of other keys and of the admin token stay.
 func TestKeyIsDeleted(t *testing.T) {
-	forEachTransport(t, func(t *testing.T, m transport) {
+	forEachTransport(t, func(t *testing.T, tr transport) {
 		n := start(t)
 		k := n.newKey()
 		token := k.token([]string{"t", "u"}, []string{"t"}, nil)
-		gone := []subscriber{m.subscribe(n, token, "t"), m.subscribe(n, token, "u"), m.subscribe(n, k.token([]string{"t"}, nil, claims{"sub": "x"}), "t")}
-		stay := []subscriber{m.subscribe(n, n.token("t"), "t"), mqttSubscriber{n.adminClient("t")}, sseSubscriber{n.adminEvents("topic", "t")}}
+		gone := []subscriber{tr.subscribe(n, token, "t"), tr.subscribe(n, token, "u"), tr.subscribe(n, k.token([]string{"t"}, nil, claims{"sub": "x"}), "t")}
+		stay := []subscriber{tr.subscribe(n, n.token("t"), "t"), mqttSubscriber{n.adminClient("t")}, sseSubscriber{n.adminEvents("topic", "t")}}
 		n.deleteKey(k)
 		n.refusesToken(token, "t")
 		n.publish("t", "after")
@@ -98,9 +92,7 @@ func TestKeyIsDeleted(t *testing.T) {
 			s.leave()
 		}
 		for _, s := range stay {
-			if got := s.next(); got != "after" {
-				t.Errorf("a client with another key: %q", got)
-			}
+			expectMessages(t, s, "after")
 		}
 		if !within(func() bool { return n.metric("pubsub_connections{") == 3 }) {
 			t.Errorf("%v connections, want 3", n.metric("pubsub_connections{"))
@@ -113,14 +105,14 @@ func TestKeyIsDeleted(t *testing.T) {
 // after a keep-alive event with a retry field of 1 to 10 s, and a new GET /events gets only that
 // event, with 200. A session ends with DISCONNECT 0x8B, and its will is not published.
 func TestDrain(t *testing.T) {
-	forEachTransport(t, func(t *testing.T, m transport) {
+	forEachTransport(t, func(t *testing.T, tr transport) {
 		const streams, spread = 20, time.Second
 		dir := t.TempDir()
 		stored := func(c *config.Config) { c.InMemory, c.DataDir = false, config.Dir(dir) }
 		n := start(t, stored, func(c *config.Config) { c.DrainTimeout = spread })
 		var ss []subscriber
 		for range streams {
-			ss = append(ss, m.subscribe(n, n.token("t", "will"), "t", "will"))
+			ss = append(ss, tr.subscribe(n, n.token("t", "will"), "t", "will"))
 		}
 		n.connect(n.token("will"), mqtt.Connect{Will: &mqtt.Will{Topic: "will", Payload: []byte("x"), Retain: true}})
 		// A WebSocket without a CONNECT does not delay other clients, nor does a client that does
@@ -206,10 +198,10 @@ func TestDrainServesDeletions(t *testing.T) {
 
 // A stalled reader delays neither the drain of other clients nor the exit.
 func TestDrainWithStalledReader(t *testing.T) {
-	forEachTransport(t, func(t *testing.T, m transport) {
+	forEachTransport(t, func(t *testing.T, tr transport) {
 		n := start(t)
-		s := m.subscribe(n, n.token("t"), "t")
-		n.stalled(m, "ballast")
+		s := tr.subscribe(n, n.token("t"), "t")
+		n.stalled(tr, "ballast")
 		n.cancel()
 		s.ends(drained)
 		s.leave()
@@ -242,11 +234,11 @@ func TestDrainDuringRequests(t *testing.T) {
 	}
 	io.WriteString(sender, "da")
 	n.cancel()
-	if got := readAll(t, halfHead); got != "" { // it is closed once all readers have left
+	if got := wire.ReadAll(t, halfHead); got != "" { // it is closed once all readers have left
 		t.Errorf("half a head is answered with %q", got)
 	}
 	io.WriteString(sender, "ta")
-	if got := readAll(t, answer); status(got) != "200 OK" || content(got) != "Published\n" {
+	if got := wire.ReadAll(t, answer); status(got) != "200 OK" || content(got) != "Published\n" {
 		t.Errorf("the message that had arrived in half: %q", got)
 	}
 	began := time.Now()

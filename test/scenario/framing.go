@@ -147,7 +147,7 @@ func TestRefusalFraming(t *testing.T) {
 	body := regexp.MustCompile(`^event: stream-error\nretry: \d+\ndata: \{"condition":"bad-request","text":"Missing 'topic' parameter"\}\n\n$`)
 	c := dial(t, n.addr)
 	io.WriteString(c, "GET /events HTTP/1.0\r\n\r\n")
-	old := readAll(t, c)
+	old := wire.ReadAll(t, c)
 	if status(old) != "200 OK" || strings.Contains(old, "Transfer-Encoding") || !body.MatchString(content(old)) {
 		t.Errorf("HTTP/1.0: %q", old)
 	}
@@ -159,7 +159,7 @@ func TestRefusalFraming(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if b := readAll(t, resp.Body); !body.MatchString(b) || resp.Close {
+		if b := wire.ReadAll(t, resp.Body); !body.MatchString(b) || resp.Close {
 			t.Errorf("HTTP/1.1: %q, the last response: %v", b, resp.Close)
 		}
 	}

@@ -17,7 +17,7 @@ import (
 func TestHalfClosedConnections(t *testing.T) {
 	plain, encrypted := start(t), startTLS(t)
 	subscribe := mqtt.Subscribe{PacketID: 1, Filters: []mqtt.Filter{{Topic: "t"}}}
-	for _, transport := range []struct {
+	for _, via := range []struct {
 		name string
 		n    *node
 		dial func() (net.Conn, error)
@@ -27,7 +27,7 @@ func TestHalfClosedConnections(t *testing.T) {
 			return tls.Dial("tcp", encrypted.addr, &tls.Config{InsecureSkipVerify: true})
 		}},
 	} {
-		n := transport.n
+		n := via.n
 		unknown := signingKey{"unknown", "x"}.token([]string{"t"}, nil, nil)
 		hello := wire.AppendFrame(nil, wire.FIN|wire.OpBinary, wire.AppendPackets(nil,
 			&mqtt.Connect{Password: []byte(adminToken), HasPassword: true}, &subscribe))
@@ -43,12 +43,12 @@ func TestHalfClosedConnections(t *testing.T) {
 				func(answer string) bool { return strings.HasSuffix(answer, "Published\n") }},
 			{"WebSocket", upgrade + string(hello), silentOr("HTTP/1.1 101 ")},
 		} {
-			t.Run(transport.name+" "+c.name, func(t *testing.T) {
+			t.Run(via.name+" "+c.name, func(t *testing.T) {
 				var wg sync.WaitGroup
 				for range 8 {
 					wg.Go(func() {
 						for range 10 {
-							conn, err := transport.dial()
+							conn, err := via.dial()
 							if err != nil {
 								t.Error(err)
 								return
@@ -68,7 +68,7 @@ func TestHalfClosedConnections(t *testing.T) {
 			})
 		}
 		if log := n.log.String(); strings.Contains(log, "level=ERROR") || strings.Contains(log, "level=WARN") || strings.Contains(log, "internal-server-error") {
-			t.Errorf("%s: the log has an error", transport.name)
+			t.Errorf("%s: the log has an error", via.name)
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"pubsub/internal/testkit/wire"
 	"strings"
 	"testing"
 )
@@ -77,7 +78,7 @@ func TestHeaderFields(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := readAll(t, resp.Body); resp.StatusCode != 200 {
+		if got := wire.ReadAll(t, resp.Body); resp.StatusCode != 200 {
 			t.Errorf("request %d: %s %q", i, resp.Status, got)
 		}
 	}

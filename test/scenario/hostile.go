@@ -393,7 +393,7 @@ func TestHostileBodies(t *testing.T) {
 		stream := wire.Get(t, dial(t, s.addr), "/events?topic=t", asAdminLine)
 		stream.ExpectOpen()
 		io.WriteString(cs[0], strings.Repeat("x", 32512-21))
-		if got := readAll(t, cs[0]); content(got) != "Published\n" {
+		if got := wire.ReadAll(t, cs[0]); content(got) != "Published\n" {
 			t.Errorf("%q", got)
 		}
 		stream.Expect("event: message\ndata: " + strings.Repeat("x", 32512) + "\n")

@@ -64,7 +64,7 @@ func TestHTTP2Requests(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		body := wire.WithoutRetry(readAll(t, resp.Body))
+		body := wire.WithoutRetry(wire.ReadAll(t, resp.Body))
 		resp.Body.Close()
 		if resp.ProtoMajor != 2 || resp.StatusCode != tt.status || body != tt.body {
 			t.Errorf("%s %s: %s %s %q", tt.method, tt.target, resp.Proto, resp.Status, body)

@@ -26,12 +26,12 @@ func (n *node) connections(t *testing.T, want float64) {
 // Clients over max-connections are refused: with too-many-connections, or CONNACK 0x97. Streams and
 // sessions count together, refused clients do not count, and a client that leaves makes room.
 func TestMaxConnections(t *testing.T) {
-	forEachTransport(t, func(t *testing.T, m transport) {
+	forEachTransport(t, func(t *testing.T, tr transport) {
 		n := start(t, func(c *config.Config) { c.MaxConnections = 2 })
 		token := n.token("t")
 		ss := []subscriber{transports[0].subscribe(n, token, "t"), transports[1].subscribe(n, token, "t")}
 		for range 3 {
-			m.refused(n, token, "t")
+			tr.refused(n, token, "t")
 			n.connections(t, 2)
 		}
 		// Limits are checked after topics, parameters, credentials and permissions.
@@ -40,15 +40,13 @@ func TestMaxConnections(t *testing.T) {
 		for i, s := range ss {
 			s.leave()
 			n.connections(t, 1)
-			ss[i] = m.subscribe(n, token, "t")
-			m.refused(n, token, "t")
+			ss[i] = tr.subscribe(n, token, "t")
+			tr.refused(n, token, "t")
 			n.connections(t, 2)
 		}
 		n.publish("t", "x") // does not count as a connection
 		for _, s := range ss {
-			if got := s.next(); got != "x" {
-				t.Errorf("%q", got)
-			}
+			expectMessages(t, s, "x")
 		}
 	})
 }
@@ -233,12 +231,12 @@ func TestMaxConnectionsPerIP(t *testing.T) {
 
 // A client that leaves makes room for another one of its address.
 func TestMaxConnectionsPerIPAreReleased(t *testing.T) {
-	forEachTransport(t, func(t *testing.T, m transport) {
+	forEachTransport(t, func(t *testing.T, tr transport) {
 		n := start(t, func(c *config.Config) { c.MaxConnectionsPerIP = 1 })
 		token := n.token("t")
 		for range 3 {
-			s := m.subscribe(n, token, "t")
-			m.refused(n, token, "t")
+			s := tr.subscribe(n, token, "t")
+			tr.refused(n, token, "t")
 			s.leave()
 			n.connections(t, 0)
 		}

@@ -2,8 +2,8 @@ package scenario
 
 import "testing"
 
-// All lists the scenarios that every mode runs, several at a time.
-var All = []func(t *testing.T){
+// scenarios lists the scenarios that every mode runs in parallel.
+var scenarios = []func(t *testing.T){
 	// backlog.go
 	TestSubscriberBuffer,
 	TestBacklogMemory,
@@ -123,9 +123,9 @@ var All = []func(t *testing.T){
 	TestWillTopics,
 }
 
-// Measured lists the scenarios that every mode runs one at a time, because they measure the whole
+// measured lists the scenarios that every mode runs one at a time, because they measure the whole
 // process.
-var Measured = []func(t *testing.T){
+var measured = []func(t *testing.T){
 	// hostile.go
 	TestHostileBytes,
 	TestHostileSlowRequests,
@@ -144,9 +144,9 @@ var Measured = []func(t *testing.T){
 	TestStalledReader,
 }
 
-// MeasuredWithoutNATS lists those whose process must not run a NATS server, which has memory,
+// measuredWithoutNATS lists those whose process must not run a NATS server, which has memory,
 // goroutines and descriptors of its own.
-var MeasuredWithoutNATS = []func(t *testing.T){
+var measuredWithoutNATS = []func(t *testing.T){
 	// churn.go
 	TestChurn,
 	// memory.go
@@ -155,9 +155,9 @@ var MeasuredWithoutNATS = []func(t *testing.T){
 	TestSubscribeToManyLargeRetained,
 }
 
-// Clusters lists the scenarios of several nodes over NATS. They run in a mode of their own, several
-// at a time.
-var Clusters = []func(t *testing.T){
+// clusterScenarios lists the scenarios of several nodes over NATS. They run in a mode of their own,
+// several at a time.
+var clusterScenarios = []func(t *testing.T){
 	// cluster.go
 	TestClusterDelivery,
 	TestClusterResume,

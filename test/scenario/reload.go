@@ -112,8 +112,8 @@ func TestReloadOfLimits(t *testing.T) {
 
 	// Below the number of clients: they stay, and no others are accepted.
 	n.change(func(c *config.Config) { c.MaxConnections = 1 })
-	for _, mode := range transports {
-		mode.refused(n, token, "t")
+	for _, tr := range transports {
+		tr.refused(n, token, "t")
 		n.connections(t, 2)
 	}
 	live("fewer connections")
@@ -173,11 +173,11 @@ func TestReloadReportsSettingsThatNeedRestart(t *testing.T) {
 	})
 	log = n.log.String()[len(log):]
 	for _, name := range []string{"sse", "max-message-size", "write-timeout", "admin-token", "tls-cert", "tls-key"} {
-		if i := strings.Index(log, "need a restart"); i < 0 || !strings.Contains(log[i:], name) {
+		if i := strings.Index(log, "restart needed"); i < 0 || !strings.Contains(log[i:], name) {
 			t.Errorf("%s is not logged as needing a restart: %s", name, log)
 		}
 	}
-	if i := strings.Index(log, "need a restart"); i >= 0 && strings.Contains(log[i:strings.IndexByte(log[i:], '\n')+i], "max-connections") {
+	if i := strings.Index(log, "restart needed"); i >= 0 && strings.Contains(log[i:strings.IndexByte(log[i:], '\n')+i], "max-connections") {
 		t.Error("max-connections is logged as needing a restart")
 	}
 	if strings.Contains(log, "another-token") || strings.Contains(log, adminToken) {

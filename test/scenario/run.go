@@ -13,17 +13,19 @@ package scenario
 import (
 	"flag"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"net"
 	"os"
 	"reflect"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
+
+	"pubsub/internal/testkit"
 )
 
 // Mode is how the nodes of a test process work.
@@ -31,6 +33,8 @@ type Mode struct {
 	Holder string // of connections: "auto" (parked, where the system can) or "portable"
 	IO     string // how parked connections are written to: "epoll" or "uring"
 	NATS   bool   // store messages in NATS, in place of memory or a data directory
+	// MeasureLong leaves scenarios that measure the process to long runs.
+	MeasureLong bool
 }
 
 // mode is set by Main and never changes.
@@ -50,15 +54,27 @@ func Main(tests *testing.M, m Mode) {
 	goleak.VerifyTestMain(withSharedNATS{tests})
 }
 
-// Run runs scenarios one at a time, each as a subtest that has the name of its function.
-func Run(t *testing.T, scenarios []func(t *testing.T)) {
-	for _, f := range scenarios {
-		t.Run(name(f), f)
+// Run runs the scenarios of one node, each as a subtest that has the name of its function.
+func Run(t *testing.T) {
+	alone := measured
+	if !mode.NATS {
+		alone = slices.Concat(measured, measuredWithoutNATS)
 	}
+	for _, f := range alone {
+		t.Run(name(f), func(t *testing.T) {
+			if mode.MeasureLong {
+				testkit.SkipUnlessLong(t)
+			}
+			f(t)
+		})
+	}
+	runParallel(t, scenarios)
 }
 
-// RunParallel runs scenarios several at a time.
-func RunParallel(t *testing.T, scenarios []func(t *testing.T)) {
+// RunClusters runs the scenarios of several nodes.
+func RunClusters(t *testing.T) { runParallel(t, clusterScenarios) }
+
+func runParallel(t *testing.T, scenarios []func(t *testing.T)) {
 	for _, f := range scenarios {
 		t.Run(name(f), func(t *testing.T) {
 			t.Parallel()
@@ -93,13 +109,3 @@ func dial(t testing.TB, addr string) *net.TCPConn {
 }
 
 func deadline(c net.Conn) { c.SetDeadline(time.Now().Add(patience)) }
-
-// readAll reads until the other side ends the connection.
-func readAll(t testing.TB, r io.Reader) string {
-	t.Helper()
-	b, err := io.ReadAll(r)
-	if err != nil {
-		t.Fatalf("reading to the end: %v, after %.300q", err, b)
-	}
-	return string(b)
-}

@@ -36,7 +36,7 @@ func answered(t *testing.T, c net.Conn) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	readAll(t, resp.Body)
+	wire.ReadAll(t, resp.Body)
 	resp.Body.Close()
 }
 
@@ -121,7 +121,7 @@ func TestMaxSocketsAllBusy(t *testing.T) {
 		stream.Expect("event: message\ndata: x\n")
 		silent(t, "one that comes when all are busy", waiting)
 		stream.Conn.Close()
-		if got := status(readAll(t, waiting)); got != "200 OK" {
+		if got := status(wire.ReadAll(t, waiting)); got != "200 OK" {
 			t.Errorf("after a stream has ended: %q", got)
 		}
 		n.sockets(t, 2)

@@ -49,7 +49,7 @@ func TestHeadOfEventsIsNoStream(t *testing.T) {
 	n := start(t)
 	conn := dial(t, n.addr)
 	io.WriteString(conn, "HEAD /events?topic=t HTTP/1.1\r\nHost: broker\r\nConnection: close\r\n\r\n")
-	got := readAll(t, conn)
+	got := wire.ReadAll(t, conn)
 	for _, want := range []string{"HTTP/1.1 200 OK\r\n", "\r\nContent-Type: text/event-stream\r\n", "\r\nCache-Control: no-store, no-transform\r\n"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %q in %q", want, got)

@@ -20,9 +20,9 @@ const ballast = 4 << 10
 // stalled opens a connection that reads nothing after it has subscribed to topics. It fills the
 // socket with messages of the first topic, to which no other client of the node may subscribe, and
 // returns when the socket accepts no more. An SSE stream is durable.
-func (n *node) stalled(m transport, topics ...string) (s stalledReader) {
+func (n *node) stalled(tr transport, topics ...string) (s stalledReader) {
 	n.t.Helper()
-	if m.name == "SSE" {
+	if tr.name == "SSE" {
 		pairs := []string{"durable", "true"}
 		for _, t := range topics {
 			pairs = append(pairs, "topic", t)
@@ -111,22 +111,22 @@ func TestStalledReader(t *testing.T) {
 	if !lost {
 		t.Fatal("too little is published")
 	}
-	for _, m := range transports {
-		t.Run(m.name, func(t *testing.T) {
+	for _, tr := range transports {
+		t.Run(tr.name, func(t *testing.T) {
 			n := start(t, func(c *config.Config) {
 				c.SubscriberBuffer = buffer
 				c.WriteTimeout = 4 * patience
 				c.LogLevel = "error"
 			})
 			topics := []string{"a", "b"}
-			s := n.stalled(m, "ballast", "a", "b")
+			s := n.stalled(tr, "ballast", "a", "b")
 
 			var got atomic.Int64
 			var failed atomic.Bool
 			var wg sync.WaitGroup
 			token := n.token(topics...)
 			for i := range readers {
-				r := m.subscribe(n, token, topics...)
+				r := tr.subscribe(n, token, topics...)
 				wg.Go(func() {
 					next := map[string]int{}
 					for range rounds*batch*len(topics) + len(topics) {
@@ -261,10 +261,10 @@ func TestStalledReader(t *testing.T) {
 
 // A subscriber that accepts no byte for write-timeout is closed.
 func TestStalledReaderIsClosed(t *testing.T) {
-	forEachTransport(t, func(t *testing.T, m transport) {
+	forEachTransport(t, func(t *testing.T, tr transport) {
 		n := start(t, func(c *config.Config) { c.WriteTimeout = 500 * time.Millisecond })
-		fast := m.subscribe(n, n.token("t"), "t")
-		n.stalled(m, "ballast", "t")
+		fast := tr.subscribe(n, n.token("t"), "t")
+		n.stalled(tr, "ballast", "t")
 		for i := 0; ; i++ {
 			n.publish("t", strconv.Itoa(i))
 			if got := fast.next(); got != strconv.Itoa(i) {

@@ -4,13 +4,8 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"fmt"
 	"io"
 	"math/big"
@@ -26,6 +21,7 @@ import (
 
 	"pubsub/internal/config"
 	"pubsub/internal/mqtt"
+	"pubsub/internal/testkit"
 	"pubsub/internal/testkit/wire"
 )
 
@@ -53,36 +49,11 @@ func startTLS(t testing.TB, settings ...func(*config.Config)) *tlsNode {
 // trust.
 func (n *tlsNode) writeCertificate(t testing.TB, serial int64) {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(serial),
-		Subject:      pkix.Name{CommonName: fmt.Sprint("scenario ", serial)},
-		NotBefore:    time.Now().Add(-time.Hour),
-		NotAfter:     time.Now().Add(time.Hour),
-		IPAddresses:  []net.IP{net.IPv4(127, 0, 0, 1)},
-		IsCA:         true, BasicConstraintsValid: true,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	n.roots.AddCert(cert)
-	private, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, f := range []struct {
-		path, kind string
-		der        []byte
-	}{{n.certFile, "CERTIFICATE", der}, {n.keyFile, "PRIVATE KEY", private}} {
-		if err := os.WriteFile(f.path, pem.EncodeToMemory(&pem.Block{Type: f.kind, Bytes: f.der}), 0o600); err != nil {
+	c := testkit.SelfSigned(func(c *x509.Certificate) { c.SerialNumber = big.NewInt(serial) })
+	n.roots.AddCert(c.Certificate)
+	cert, key := c.PEM()
+	for file, text := range map[string][]byte{n.certFile: cert, n.keyFile: key} {
+		if err := os.WriteFile(file, text, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}

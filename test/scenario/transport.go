@@ -44,12 +44,22 @@ var transports = []transport{
 }
 
 // forEachTransport runs f as a parallel subtest for each transport.
-func forEachTransport(t *testing.T, f func(t *testing.T, m transport)) {
-	for _, m := range transports {
-		t.Run(m.name, func(t *testing.T) {
+func forEachTransport(t *testing.T, f func(t *testing.T, tr transport)) {
+	for _, tr := range transports {
+		t.Run(tr.name, func(t *testing.T) {
 			t.Parallel()
-			f(t, m)
+			f(t, tr)
 		})
+	}
+}
+
+// expectMessages checks the contents of the next messages of s.
+func expectMessages(t *testing.T, s subscriber, contents ...string) {
+	t.Helper()
+	for i, want := range contents {
+		if got := s.next(); got != want {
+			t.Fatalf("message %d is %.100q, not %.100q", i, got, want)
+		}
 	}
 }
 

@@ -96,9 +96,9 @@ func (c *SSE) ExpectDrain() {
 func (c *SSE) Rest() string {
 	c.T.Helper()
 	deadline(c.Conn)
-	s := readAll(c.T, c.Body)
+	s := ReadAll(c.T, c.Body)
 	if c.chunked != nil {
-		if end := readAll(c.T, c.chunked); end != "\r\n" { // httputil's reader leaves it
+		if end := ReadAll(c.T, c.chunked); end != "\r\n" { // httputil's reader leaves it
 			c.T.Fatalf("after the last chunk: %q", end)
 		}
 	}
@@ -113,7 +113,8 @@ func (c *SSE) ExpectEnd() {
 	}
 }
 
-func readAll(t testing.TB, r io.Reader) string {
+// ReadAll reads until the other side ends the stream, and fails the test if it is cut.
+func ReadAll(t testing.TB, r io.Reader) string {
 	t.Helper()
 	b, err := io.ReadAll(r)
 	if err != nil {

@@ -7,8 +7,6 @@ import (
 	"pubsub/test/scenario"
 )
 
-func TestMain(m *testing.M) {
-	scenario.Main(m, scenario.Mode{Holder: "auto", IO: "epoll"})
-}
+func TestMain(m *testing.M) { scenario.Main(m, scenario.Mode{Holder: "auto", IO: "epoll"}) }
 
-func TestScenarios(t *testing.T) { scenario.RunParallel(t, scenario.Clusters) }
+func TestScenarios(t *testing.T) { scenario.RunClusters(t) }

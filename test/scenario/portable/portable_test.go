@@ -7,12 +7,6 @@ import (
 	"pubsub/test/scenario"
 )
 
-func TestMain(m *testing.M) {
-	scenario.Main(m, scenario.Mode{Holder: "portable", IO: "epoll"})
-}
+func TestMain(m *testing.M) { scenario.Main(m, scenario.Mode{Holder: "portable", IO: "epoll"}) }
 
-func TestScenarios(t *testing.T) { scenario.RunParallel(t, scenario.All) }
-
-func TestMeasured(t *testing.T) { scenario.Run(t, scenario.Measured) }
-
-func TestMeasuredWithoutNATS(t *testing.T) { scenario.Run(t, scenario.MeasuredWithoutNATS) }
+func TestScenarios(t *testing.T) { scenario.Run(t) }

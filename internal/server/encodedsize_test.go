@@ -10,9 +10,9 @@ import (
 	"pubsub"
 )
 
-// No encoding is longer than WireSize says, whatever the message contains. For ordinary
-// messages the bound is close, so that many fit into a piece.
-func TestWireSizeBoundsEncodings(t *testing.T) {
+// No encoding is longer than MaxEncodedSize, even with the worst content. For ordinary messages
+// the bound is close, so that many fit into a piece.
+func TestMaxEncodedSize(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	rnd := rand.New(rand.NewPCG(seed, 1))
@@ -50,12 +50,12 @@ func TestWireSizeBoundsEncodings(t *testing.T) {
 		if rnd.IntN(100) == 0 {
 			m.Data = []byte(strings.Repeat(one, 40_000))
 		}
-		if got, bound := longest(&m), WireSize(&m); got > bound {
+		if got, bound := longest(&m), MaxEncodedSize(&m); got > bound {
 			t.Fatalf("an encoding of %d bytes, the bound is %d: topic %.20q, content %.40q", got, bound, m.Topic, m.Data)
 		}
 	}
 	m := pubsub.Message{Topic: "weather/berlin", Data: []byte(strings.Repeat("ordinary ", 30)), Published: time.Now()}
-	if got, bound := longest(&m), WireSize(&m); bound > 2*got {
-		t.Errorf("an ordinary message of %d bytes is taken for one of %d", got, bound)
+	if got, bound := longest(&m), MaxEncodedSize(&m); bound > 2*got {
+		t.Errorf("an ordinary message of %d bytes has the bound %d", got, bound)
 	}
 }

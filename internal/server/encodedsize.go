@@ -6,12 +6,12 @@ import (
 	"pubsub"
 )
 
-// maxPiece is how many encoded bytes a client gets at once, beside one message; it must
-// take them before it gets more.
+// maxPiece is how many encoded bytes a client gets at once, beside one message. It must take
+// them before it gets more.
 const maxPiece = 16 << 10
 
-// jsonExtra is how many bytes a byte of content takes in an envelope beyond itself,
-// as the first of a character that must be escaped.
+// jsonExtra is how many bytes a byte of content adds to an envelope beyond itself, if it is
+// the first of a character that must be escaped.
 var jsonExtra = func() (extra [256]uint8) {
 	for c := range 0x20 {
 		extra[c] = 5 // \u001f
@@ -22,11 +22,10 @@ var jsonExtra = func() (extra [256]uint8) {
 	return extra
 }()
 
-// WireSize returns an upper bound of the length of m in any of the encodings that
-// subscribers share.
-func WireSize(m *pubsub.Message) int {
-	// The names of fields, a version and a time; a topic stands in an id, where each
-	// of its bytes may take three, and in an envelope, where it may take two.
+// MaxEncodedSize returns an upper bound of the length of m in any shared encoding, in bytes.
+func MaxEncodedSize(m *pubsub.Message) int {
+	// fixed covers the names of fields, a version and a time. The topic is in an id, where
+	// each byte may take three, and in an envelope, where it may take two.
 	const fixed, perTopicByte = 208, 5
 	n := fixed + perTopicByte*len(m.Topic) + len(m.Data) + len(m.Properties)
 	if len(m.Data) >= maxPiece {
