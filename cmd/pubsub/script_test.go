@@ -169,11 +169,11 @@ func cmdSubscribers(ts *testscript.TestScript, neg bool, args []string) {
 	})
 }
 
-// poll waits until done returns true. what names the condition in the failure message.
-func poll(ts *testscript.TestScript, what string, done func() bool) {
+// poll waits until done returns true. Its failure message names the condition.
+func poll(ts *testscript.TestScript, condition string, done func() bool) {
 	for deadline := time.Now().Add(20 * time.Second); !done(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			ts.Fatalf("timed out waiting for %s", what)
+			ts.Fatalf("timed out waiting for %s", condition)
 		}
 	}
 }

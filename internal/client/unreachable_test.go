@@ -18,7 +18,7 @@ import (
 // everyCall uses a server in each way and calls do with the error.
 func everyCall(t *testing.T, c *Client, do func(call string, err error)) {
 	t.Helper()
-	s := Subscription{Topics: []string{"secret-topic"}, Message: func(Message) error { t.Error("a message"); return nil }}
+	s := Subscription{Topics: []string{"secret-topic"}, Message: func(Message) error { t.Error("unexpected message"); return nil }}
 	_, err := c.Publish(t.Context(), "tok", Publication{Topic: "secret-topic"})
 	do("publish", err)
 	do("SSE", c.SubscribeSSE(t.Context(), s))
@@ -112,7 +112,7 @@ func TestCauses(t *testing.T) {
 		{errors.New("another error"), Unknown, ""},
 	} {
 		if got, text := cause(fmt.Errorf("wrapped: %w", tt.err), "h"); got != tt.want || text != tt.text {
-			t.Errorf("%v: %d, %q; want %d, %q", tt.err, got, text, tt.want, tt.text)
+			t.Errorf("cause(%v) = %d, %q; want %d, %q", tt.err, got, text, tt.want, tt.text)
 		}
 	}
 }
