@@ -230,9 +230,7 @@ func testConcurrent(t *testing.T, o Options) {
 	}
 	h.checkEmpty(t)
 	for _, topic := range topics {
-		if w, d := b.counts(topic); w != 1 || d != 1 {
-			t.Errorf("%s: %d Subscribes, %d Unsubscribes", topic, w, d)
-		}
+		b.expectCalls(t, topic, 1, 1)
 	}
 }
 

@@ -91,10 +91,7 @@ func TestForgottenAgainDuringFetch(t *testing.T) {
 	p.drain()
 	publish := func(seq uint64) {
 		deliver(h, "t", fmt.Sprintf("a r%d b", seq))
-		s.log.mu.Lock()
-		s.log.cutToSize(0, &h.backlog)
-		s.log.forgetNewest(&h.backlog)
-		s.log.mu.Unlock()
+		s.log.forgetAll(&h.backlog)
 	}
 	publish(1)
 	store.retain(retained("t", 1).Message)
@@ -124,10 +121,7 @@ func TestForgottenAndNotInStore(t *testing.T) {
 	s := p.resume(t, "t")
 	p.drain()
 	deliver(h, "t", "a r1 b")
-	s.log.mu.Lock()
-	s.log.cutToSize(0, &h.backlog)
-	s.log.forgetNewest(&h.backlog)
-	s.log.mu.Unlock()
+	s.log.forgetAll(&h.backlog)
 	deliver(h, "t", "c")
 	h.pump()
 	expect(t, drainAll(h, p), "-2c")
@@ -137,4 +131,12 @@ func TestForgottenAndNotInStore(t *testing.T) {
 	h.check(t)
 	p.Close()
 	h.checkEmpty(t)
+}
+
+// forgetAll makes l forget all messages, as trimming does if memory is short.
+func (l *topicLog) forgetAll(b *backlog) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.cutToSize(0, b)
+	l.forgetNewest(b)
 }
