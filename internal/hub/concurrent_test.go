@@ -225,10 +225,7 @@ func testConcurrent(t *testing.T, o Options) {
 		t.Errorf("BacklogBytes = %d after all have read", n)
 	}
 	t.Logf("stats %+v", h.Stats())
-	for _, c := range clients {
-		c.Close()
-	}
-	h.checkEmpty(t)
+	closeAll(t, h, clients...)
 	for _, topic := range topics {
 		b.expectCalls(t, topic, 1, 1)
 	}

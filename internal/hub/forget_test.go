@@ -76,9 +76,7 @@ func TestForgottenNewestComesFromTheStore(t *testing.T) {
 	}
 	drainAll(h, single)
 	h.check(t)
-	p.Close()
-	single.Close()
-	h.checkEmpty(t)
+	closeAll(t, h, p, single)
 }
 
 // The store is read again if a newer message is forgotten while the store is read for the
@@ -108,8 +106,7 @@ func TestForgottenAgainDuringFetch(t *testing.T) {
 		t.Errorf("the store is read %d times, want 2", n)
 	}
 	h.check(t)
-	p.Close()
-	h.checkEmpty(t)
+	closeAll(t, h, p)
 }
 
 // If the store does not have the forgotten message any more, for example because it has
@@ -129,8 +126,7 @@ func TestForgottenAndNotInStore(t *testing.T) {
 		t.Errorf("the store is read %d times, want 1", n)
 	}
 	h.check(t)
-	p.Close()
-	h.checkEmpty(t)
+	closeAll(t, h, p)
 }
 
 // forgetAll makes l forget all messages, as trimming does if memory is short.
