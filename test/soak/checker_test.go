@@ -60,13 +60,13 @@ func (t *tale) current() string {
 	return strings.Join(parts, ",")
 }
 
-// get publishes a message, and the subscriber receives it.
-func (t *tale) get(topic string, publisher int, retain bool) {
-	t.gets(t.publish(topic, publisher, retain))
+// send publishes a message, and the subscriber receives it.
+func (t *tale) send(topic string, publisher int, retain bool) {
+	t.deliver(t.publish(topic, publisher, retain))
 }
 
-// gets makes the subscriber receive m.
-func (t *tale) gets(m message) {
+// deliver makes the subscriber receive m.
+func (t *tale) deliver(m message) {
 	id := ""
 	if m.retain && t.kind == durableStream {
 		id = t.id(m.topic)
@@ -79,7 +79,7 @@ func (t *tale) begin() {
 	t.open()
 	for _, topic := range []string{"a", "b"} {
 		for publisher := range 2 {
-			t.get(topic, publisher, false)
+			t.send(topic, publisher, false)
 		}
 	}
 }
@@ -92,12 +92,12 @@ func (t *tale) finish(without ...string) {
 			m := t.publish(topic, publisher, false)
 			t.truth.topics[topic].ended(publisher, m.seq)
 			if !slices.Contains(without, fmt.Sprint("last ", topic, publisher)) {
-				t.gets(m)
+				t.deliver(m)
 			}
 		}
 		m := t.publish(topic, 1, true)
 		if !slices.Contains(without, "retained "+topic) {
-			t.gets(m)
+			t.deliver(m)
 		} else {
 			t.version++
 		}
@@ -113,9 +113,9 @@ func (t *tale) last() history.Version {
 // faultless is a tale with everything that may happen.
 func faultless(t *tale) {
 	t.begin()
-	t.get("a", 0, true)
-	t.get("b", 1, true)
-	t.get("a", 1, true)
+	t.send("a", 0, true)
+	t.send("b", 1, true)
+	t.send("a", 1, true)
 	if !t.primed() {
 		t.add(history.Broker, "not primed")
 	}
@@ -126,9 +126,9 @@ func faultless(t *tale) {
 	if t.kind != session {
 		t.dropped(2)
 	}
-	t.get("a", 1, true)
-	t.get("a", 0, false)
-	t.get("a", 1, false)
+	t.send("a", 1, true)
+	t.send("a", 0, false)
+	t.send("a", 1, false)
 	t.closed(false)
 	for range 3 {
 		t.publish("a", 0, false) // while it is away
@@ -136,10 +136,10 @@ func faultless(t *tale) {
 	old := t.publish("b", 0, true) // likewise, but retained
 	under := t.publish("b", 0, false)
 	t.open()
-	t.gets(old)
-	t.gets(under) // was on its way when the subscription began
-	t.get("b", 0, false)
-	t.get("b", 1, false)
+	t.deliver(old)
+	t.deliver(under) // was on its way when the subscription began
+	t.send("b", 0, false)
+	t.send("b", 1, false)
 	switch t.kind {
 	case session:
 		t.clear("a", "")
@@ -148,8 +148,8 @@ func faultless(t *tale) {
 	case plainStream:
 		t.clear("", "")
 	}
-	t.get("a", 0, false)
-	t.get("a", 1, false)
+	t.send("a", 0, false)
+	t.send("a", 1, false)
 	t.finish()
 }
 
@@ -171,7 +171,7 @@ func TestUncertainAccount(t *testing.T) {
 	}
 	s.open()
 	s.dropped(3) // perhaps of messages that were on their way
-	s.get("a", 0, false)
+	s.send("a", 0, false)
 	s.finish()
 	if s.violations.Any() || s.losses.exact {
 		t.Error(s.violations.All(), s.losses.exact)
@@ -185,7 +185,7 @@ func TestAccounts(t *testing.T) {
 	s.begin()
 	s.overflow()
 	s.publish("a", 0, false)
-	s.get("a", 0, false) // shows that one is missing
+	s.send("a", 0, false) // shows that one is missing
 	s.overflow()
 	s.publish("a", 0, false) // may have been lost when
 	s.closed(false)
@@ -230,8 +230,8 @@ func TestCaughtUp(t *testing.T) {
 	if s.caughtUp() {
 		t.Error("with more unread than the broker keeps, it is not behind")
 	}
-	s.get("a", 0, false)
-	s.get("b", 1, false)
+	s.send("a", 0, false)
+	s.send("b", 1, false)
 	if !s.caughtUp() {
 		t.Error("with the newest of each topic read, it is behind")
 	}

@@ -23,7 +23,7 @@ func TestPlantedViolations(t *testing.T) {
 	}{
 		{"a topic of others", all, history.Content, func(s *tale) {
 			s.begin()
-			s.get("c", 0, false)
+			s.send("c", 0, false)
 			s.finish()
 		}},
 		{"a clear of a topic of others", []kind{session}, history.Content, func(s *tale) {
@@ -34,31 +34,31 @@ func TestPlantedViolations(t *testing.T) {
 		{"a step back", all, history.Order, func(s *tale) {
 			s.begin()
 			first, second := s.publish("a", 0, true), s.publish("a", 0, true)
-			s.gets(second)
-			s.gets(first)
+			s.deliver(second)
+			s.deliver(first)
 			s.finish()
 		}},
 		{"a plain message before the retained one that it follows", all, history.Order, func(s *tale) {
 			s.begin()
 			first, second := s.publish("a", 0, true), s.publish("a", 0, false)
-			s.gets(second)
-			s.gets(first)
+			s.deliver(second)
+			s.deliver(first)
 			s.finish()
 		}},
 		{"a message twice", all, history.Order, func(s *tale) {
 			s.begin()
 			m := s.publish("a", 0, false)
-			s.gets(m)
-			s.gets(m)
+			s.deliver(m)
+			s.deliver(m)
 			s.finish()
 		}},
 		{"a message again after resuming", durable, history.Order, func(s *tale) {
 			s.begin()
 			m := s.publish("a", 0, true)
-			s.gets(m)
+			s.deliver(m)
 			s.closed(false)
 			s.open()
-			s.gets(m)
+			s.deliver(m)
 			s.finish()
 		}},
 		{"no id", durable, history.Versions, func(s *tale) {
@@ -68,7 +68,7 @@ func TestPlantedViolations(t *testing.T) {
 		}},
 		{"an id of a plain message", durable, history.Versions, func(s *tale) {
 			s.begin()
-			s.get("a", 0, true)
+			s.send("a", 0, true)
 			s.message(s.publish("a", 0, false), s.current())
 			s.finish()
 		}},
@@ -80,61 +80,61 @@ func TestPlantedViolations(t *testing.T) {
 		{"a version that steps back", durable, history.Versions, func(s *tale) {
 			s.begin()
 			s.version = 10
-			s.get("a", 0, true)
+			s.send("a", 0, true)
 			s.version = 5
-			s.get("a", 0, true)
+			s.send("a", 0, true)
 			s.version = 10
 			s.finish()
 		}},
 		{"a version that stays", durable, history.Versions, func(s *tale) {
 			s.begin()
-			s.get("a", 0, true)
+			s.send("a", 0, true)
 			s.message(s.publish("a", 0, true), s.current())
 			s.finish()
 		}},
 		{"a version that steps back when resuming", durable, history.Versions, func(s *tale) {
 			s.begin()
 			s.version = 10
-			s.get("a", 0, true)
+			s.send("a", 0, true)
 			s.closed(false)
 			s.open()
 			s.version = 8
-			s.get("a", 1, true)
+			s.send("a", 1, true)
 			s.version = 10
 			s.finish()
 		}},
 		{"a clear that is older", durable, history.Versions, func(s *tale) {
 			s.begin()
-			s.get("a", 0, true)
+			s.send("a", 0, true)
 			s.clear("", s.current())
 			s.finish()
 		}},
 		{"another generation", durable, history.Versions, func(s *tale) {
 			s.begin()
-			s.get("a", 0, true)
+			s.send("a", 0, true)
 			s.message(s.publish("a", 0, true), strings.Replace(s.id("a"), "7", "8", 1))
 			s.message(s.publish("a", 0, true), s.id("a"))
 			s.finish()
 		}},
 		{"an id that forgets a topic", durable, history.Versions, func(s *tale) {
 			s.begin()
-			s.get("a", 0, true)
-			s.get("b", 0, true)
+			s.send("a", 0, true)
+			s.send("b", 0, true)
 			id, _, _ := strings.Cut(s.id("a"), ",")
 			s.message(s.publish("a", 0, true), id)
 			s.finish()
 		}},
 		{"an id that changes another topic", durable, history.Versions, func(s *tale) {
 			s.begin()
-			s.get("a", 0, true)
-			s.get("b", 0, true)
+			s.send("a", 0, true)
+			s.send("b", 0, true)
 			s.id("a")
 			s.message(s.publish("b", 0, true), s.id("b"))
 			s.finish()
 		}},
 		{"an id that does not name its message", durable, history.Versions, func(s *tale) {
 			s.begin()
-			s.get("a", 0, true)
+			s.send("a", 0, true)
 			s.message(s.publish("b", 0, true), s.current())
 			s.finish()
 		}},
@@ -146,14 +146,14 @@ func TestPlantedViolations(t *testing.T) {
 		{"a version of two messages", durable, history.Versions, func(s *tale) {
 			s.begin()
 			s.truth.topics["a"].versionOf(history.Version{Generation: fmt.Sprintf("%016x", 7), Seq: 1}, "another message")
-			s.get("a", 0, true)
+			s.send("a", 0, true)
 			s.finish()
 		}},
 		{"a loss in silence", streams, history.Loss, func(s *tale) {
 			s.begin()
 			s.overflow()
 			s.publish("a", 0, false)
-			s.get("a", 0, false)
+			s.send("a", 0, false)
 			s.dropped(1) // too late
 			s.finish()
 		}},
@@ -163,7 +163,7 @@ func TestPlantedViolations(t *testing.T) {
 			if s.kind != session {
 				s.dropped(1)
 			}
-			s.get("a", 0, false)
+			s.send("a", 0, false)
 			s.finish()
 		}},
 		{"a loss that a retained message shows", all, history.Loss, func(s *tale) {
@@ -172,19 +172,19 @@ func TestPlantedViolations(t *testing.T) {
 			if s.kind != session {
 				s.dropped(1)
 			}
-			s.get("a", 0, true)
+			s.send("a", 0, true)
 			s.finish()
 		}},
 		{"a loss at the beginning", []kind{session}, history.Loss, func(s *tale) {
 			s.open()
 			s.publish("a", 0, false)
-			s.get("a", 0, false)
+			s.send("a", 0, false)
 			s.finish()
 		}},
 		{"a loss at the beginning, in silence", streams, history.Loss, func(s *tale) {
 			s.open()
 			s.publish("a", 0, false)
-			s.get("a", 0, false)
+			s.send("a", 0, false)
 			s.dropped(1)
 			s.finish()
 		}},
@@ -194,8 +194,8 @@ func TestPlantedViolations(t *testing.T) {
 			s.publish("a", 0, false)
 			s.publish("b", 0, false)
 			s.dropped(1)
-			s.get("a", 0, false)
-			s.get("b", 0, false)
+			s.send("a", 0, false)
+			s.send("b", 0, false)
 			s.dropped(1)
 			s.finish()
 		}},
@@ -204,7 +204,7 @@ func TestPlantedViolations(t *testing.T) {
 			s.overflow()
 			s.publish("a", 0, false)
 			s.dropped(2)
-			s.get("a", 0, false)
+			s.send("a", 0, false)
 			s.finish()
 		}},
 		{"a loss of none", streams, history.Account, func(s *tale) {
