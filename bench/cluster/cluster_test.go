@@ -18,6 +18,7 @@ import (
 	"testing"
 
 	"pubsub/bench/process"
+	"pubsub/internal/testkit"
 )
 
 // asCommand is the variable that makes the test's binary the command, and with it
@@ -126,6 +127,7 @@ func TestSmallRun(t *testing.T) {
 
 // Whatever ends it, and wherever it was, all that it has started ends with it.
 func TestEnds(t *testing.T) {
+	testkit.SkipUnlessLong(t)
 	interrupt := func(command *os.Process, _ []int) { command.Signal(syscall.SIGTERM) }
 	for name, tt := range map[string]struct {
 		at   string // what it says when it is to end
