@@ -128,25 +128,22 @@ func TestSmallRun(t *testing.T) {
 // When the command ends, for any reason and at any time, all processes that it has started end,
 // too.
 func TestEnds(t *testing.T) {
+	testkit.SkipUnlessLong(t)
 	interrupt := func(command *os.Process, _ []int) { command.Signal(syscall.SIGTERM) }
 	for name, tt := range map[string]struct {
 		at   string // progress at which the test ends it
 		args []string
 		end  func(command *os.Process, children []int)
 		want string // in its output
-		long bool
 	}{
-		"interrupt/connecting": {"scale: connecting", []string{"-subscribers", "5000"}, interrupt, "cluster: terminated", true},
-		"interrupt/publishing": {"scale: publishing", []string{"-subscribers", "100", "-messages", "1000000"}, interrupt, "cluster: terminated", false},
-		"interrupt/starting":   {"latency: round 2 of 2, NATS", []string{"-parts", "latency", "-rounds", "2", "-phase", "50ms"}, interrupt, "cluster: terminated", true},
+		"interrupt/connecting": {"scale: connecting", []string{"-subscribers", "5000"}, interrupt, "cluster: terminated"},
+		"interrupt/publishing": {"scale: publishing", []string{"-subscribers", "100", "-messages", "1000000"}, interrupt, "cluster: terminated"},
+		"interrupt/starting":   {"latency: round 2 of 2, NATS", []string{"-parts", "latency", "-rounds", "2", "-phase", "50ms"}, interrupt, "cluster: terminated"},
 		"failure": {"scale: publishing", []string{"-subscribers", "100", "-messages", "1000000"}, func(_ *os.Process, children []int) {
 			syscall.Kill(children[len(children)-1], syscall.SIGKILL)
-		}, "cluster: scale: ", false},
+		}, "cluster: scale: "},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if tt.long {
-				testkit.SkipUnlessLong(t)
-			}
 			cmd, dir, stdout, output := command(t, append([]string{"-nodes", "2"}, tt.args...)...)
 			cmd.Stderr = nil
 			stderr, err := cmd.StderrPipe()
