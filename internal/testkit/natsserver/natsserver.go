@@ -59,6 +59,17 @@ func (s *Server) MustStart(t testing.TB) {
 
 // Start starts the server and waits until it accepts connections.
 func (s *Server) Start() error {
+	if err := s.Launch(); err != nil {
+		return err
+	}
+	if !s.Running.ReadyForConnections(testkit.Patience) {
+		return fmt.Errorf("the NATS server does not start within %v", testkit.Patience)
+	}
+	return nil
+}
+
+// Launch starts the server and does not wait.
+func (s *Server) Launch() error {
 	o := s.Options
 	running, err := server.NewServer(&o)
 	if err != nil {
@@ -66,9 +77,6 @@ func (s *Server) Start() error {
 	}
 	running.Start()
 	s.Running = running
-	if !running.ReadyForConnections(testkit.Patience) {
-		return fmt.Errorf("the NATS server does not start within %v", testkit.Patience)
-	}
 	return nil
 }
 
