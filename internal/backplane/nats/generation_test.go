@@ -64,7 +64,7 @@ func TestStreamRestored(t *testing.T) {
 	}
 	s.stop()
 	backup := t.TempDir()
-	copyTo(backup, s.options.StoreDir)
+	copyTo(backup, s.Options.StoreDir)
 	s.start()
 	var lost pubsub.Version
 	for i := range 10 {
@@ -72,10 +72,10 @@ func TestStreamRestored(t *testing.T) {
 	}
 	b.awaitLast("t", "lost 9", lost)
 	s.stop()
-	if err := os.RemoveAll(s.options.StoreDir); err != nil {
+	if err := os.RemoveAll(s.Options.StoreDir); err != nil {
 		t.Fatal(err)
 	}
-	copyTo(s.options.StoreDir, backup)
+	copyTo(s.Options.StoreDir, backup)
 	s.start()
 	b.awaitLast("t", "in the backup", pubsub.Version{})
 	m, _ := b.last("t")

@@ -233,7 +233,7 @@ func TestJetStreamDisabled(t *testing.T) {
 	n, j := newWatchedNode(t, s.url())
 	n.subscribe("t")
 	n.put("t", "old")
-	account, err := s.s.LookupAccount("$G")
+	account, err := s.Running.LookupAccount("$G")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -262,7 +262,7 @@ func TestStreamUnavailable(t *testing.T) {
 		s.stop()
 	}
 	keys := n.client.names.KeyStream()
-	testkit.Eventually(t, "a bucket without a leader", func() bool { return !c.servers[0].s.JetStreamIsStreamLeader("$G", keys) })
+	testkit.Eventually(t, "a bucket without a leader", func() bool { return !c.servers[0].Running.JetStreamIsStreamLeader("$G", keys) })
 	g := newGuard(n.stream)
 	testkit.Eventually(t, "a silent bucket", func() bool { return g.check(&g.keys) == nil && !g.keys.silent.IsZero() })
 	if len(j.all()) != 2 { // the creation of both streams

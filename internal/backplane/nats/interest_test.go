@@ -21,7 +21,7 @@ func TestManyTopics(t *testing.T) {
 	s := newServer(t)
 	n := newNode(t, Options{URLs: []string{s.url()}, SyncInterval: time.Hour, Linger: 10 * time.Millisecond})
 	n.put("first", "x")
-	subscriptions := s.s.NumSubscriptions()
+	subscriptions := s.Running.NumSubscriptions()
 	topic := func(i int) pubsub.Topic { return pubsub.Topic(fmt.Sprintf("device/%d/state", i)) }
 	requests := n.client.nc.Stats().OutMsgs
 	var wg sync.WaitGroup
@@ -56,7 +56,7 @@ func TestManyTopics(t *testing.T) {
 		n.Unsubscribe(topic(i))
 	}
 	testkit.Eventually(t, "no subscription", func() bool {
-		return n.Stats().Subscribed == 0 && s.s.NumSubscriptions() <= subscriptions
+		return n.Stats().Subscribed == 0 && s.Running.NumSubscriptions() <= subscriptions
 	})
 }
 

@@ -63,7 +63,7 @@ func TestURLIsRedacted(t *testing.T) {
 	url := strings.Replace(s.url(), "nats://", "nats://node:hunter2@", 1)
 	n := newNode(t, Options{URLs: []string{url}, Events: Events{Connected: func(server string) { servers <- server }}})
 	n.put("t", "x")
-	if got := <-servers; strings.Contains(got, "hunter2") || !strings.Contains(got, fmt.Sprint(s.options.Port)) {
+	if got := <-servers; strings.Contains(got, "hunter2") || !strings.Contains(got, fmt.Sprint(s.Options.Port)) {
 		t.Errorf("connected to %q", got)
 	}
 }

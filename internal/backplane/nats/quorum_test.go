@@ -32,7 +32,7 @@ func TestLeaderWithoutQuorum(t *testing.T) {
 	i := slices.Index(c.servers, leader)
 	sever(routes, i, true)
 	newest := ahead.putEventually("t", "new") // another leader stores it
-	stillLeads := leader.s.JetStreamIsStreamLeader("$G", stream)
+	stillLeads := leader.Running.JetStreamIsStreamLeader("$G", stream)
 	ctx := testContext(t)
 	short, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()

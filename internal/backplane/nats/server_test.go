@@ -8,45 +8,16 @@ import (
 	"testing"
 	"time"
 
-	"pubsub/internal/testkit"
-
 	"github.com/nats-io/nats-server/v2/server"
+
+	"pubsub/internal/testkit"
+	"pubsub/internal/testkit/natsserver"
 )
 
-// natsServer is a NATS server in this process, on loopback ports that it keeps when it is
-// started again.
+// natsServer is a NATS server of a test.
 type natsServer struct {
-	t       testing.TB
-	options server.Options
-	s       *server.Server // nil while it is stopped
-}
-
-// freePort returns a port on which nothing listens.
-func freePort(t testing.TB) int {
-	t.Helper()
-	_, port, err := net.SplitHostPort(testkit.FreeAddress(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	n, err := strconv.Atoi(port)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return n
-}
-
-// serverOptions returns the options of a server with JetStream and nothing else.
-func serverOptions(t testing.TB) server.Options {
-	return server.Options{
-		Host:       "127.0.0.1",
-		Port:       freePort(t),
-		JetStream:  true,
-		StoreDir:   t.TempDir(),
-		SyncAlways: true,
-		NoLog:      true,
-		NoSigs:     true,
-		MaxPayload: 1 << 20,
-	}
+	*natsserver.Server
+	t testing.TB
 }
 
 // withoutSync lets a server acknowledge messages that are not on its disk yet.
@@ -55,47 +26,36 @@ func withoutSync(o *server.Options) { o.SyncAlways = false }
 // newServer starts a server, after change has changed its options.
 func newServer(t testing.TB, change ...func(*server.Options)) *natsServer {
 	t.Helper()
-	s := &natsServer{t: t, options: serverOptions(t)}
-	for _, c := range change {
-		c(&s.options)
-	}
+	s := newStoppedServer(t, change...)
 	s.start()
 	t.Cleanup(s.stop)
 	return s
 }
 
+// newStoppedServer returns a server that is not running yet.
+func newStoppedServer(t testing.TB, change ...func(*server.Options)) *natsServer {
+	t.Helper()
+	s, err := natsserver.New(t.TempDir(), append([]func(*server.Options){func(o *server.Options) { o.MaxPayload = 1 << 20 }}, change...)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &natsServer{s, t}
+}
+
 // start starts a stopped server and waits until it accepts connections.
 func (s *natsServer) start() {
 	s.t.Helper()
-	o := s.options
-	ns, err := server.NewServer(&o)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	ns.Start()
-	if !ns.ReadyForConnections(patience) {
-		s.t.Fatal("the NATS server does not start")
-	}
-	s.s = ns
+	s.MustStart(s.t)
 }
 
-// stop shuts the server down.
-func (s *natsServer) stop() {
-	if s.s != nil {
-		s.s.Shutdown()
-		s.s.WaitForShutdown()
-		s.s = nil
-	}
-}
+func (s *natsServer) stop() { s.Stop() }
 
-func (s *natsServer) url() string {
-	return "nats://127.0.0.1:" + strconv.Itoa(s.options.Port)
-}
+func (s *natsServer) url() string { return s.URL() }
 
 // newProxy starts a proxy between nodes and s.
 func newProxy(t testing.TB, s *natsServer) *testkit.Proxy {
 	t.Helper()
-	return testkit.NewProxy(t, net.JoinHostPort(s.options.Host, strconv.Itoa(s.options.Port)))
+	return testkit.NewProxy(t, s.Addr())
 }
 
 // natsURL returns the URL of the server behind p.
@@ -112,36 +72,35 @@ type natsCluster struct {
 func newCluster(t testing.TB, n int, change ...func(*server.Options)) *natsCluster {
 	t.Helper()
 	c := &natsCluster{t: t}
-	var ports []int
+	var hosts []string
 	var routes []*url.URL
 	for range n {
-		p := freePort(t)
-		ports = append(ports, p)
-		routes = append(routes, &url.URL{Scheme: "nats", Host: "127.0.0.1:" + strconv.Itoa(p)})
+		host := testkit.FreeAddress(t)
+		hosts = append(hosts, host)
+		routes = append(routes, &url.URL{Scheme: "nats", Host: host})
 	}
-	for i := range n {
-		s := &natsServer{t: t, options: serverOptions(t)}
-		s.options.ServerName = fmt.Sprintf("s%d", i)
-		s.options.Cluster = server.ClusterOpts{Name: "test", Host: "127.0.0.1", Port: ports[i]}
-		s.options.Routes = routes
-		for _, c := range change {
-			c(&s.options)
-		}
-		c.servers = append(c.servers, s)
-	}
-	for _, s := range c.servers {
-		o := s.options
-		ns, err := server.NewServer(&o)
+	for i, host := range hosts {
+		_, port, err := net.SplitHostPort(host)
 		if err != nil {
 			t.Fatal(err)
 		}
-		ns.Start()
-		s.s = ns
+		inCluster := func(o *server.Options) {
+			o.ServerName = fmt.Sprintf("s%d", i)
+			o.Cluster = server.ClusterOpts{Name: "test", Host: "127.0.0.1"}
+			o.Cluster.Port, _ = strconv.Atoi(port)
+			o.Routes = routes
+		}
+		c.servers = append(c.servers, newStoppedServer(t, append([]func(*server.Options){inCluster}, change...)...))
+	}
+	for _, s := range c.servers {
+		if err := s.Launch(); err != nil {
+			t.Fatal(err)
+		}
 		t.Cleanup(s.stop)
 	}
 	testkit.Eventually(t, "a leader of the cluster", func() bool {
 		for _, s := range c.servers {
-			if s.s.JetStreamIsLeader() && len(s.s.JetStreamClusterPeers()) == n {
+			if s.Running.JetStreamIsLeader() && len(s.Running.JetStreamClusterPeers()) == n {
 				return true
 			}
 		}
@@ -202,7 +161,7 @@ func (c *natsCluster) leader(stream string) *natsServer {
 	var leader *natsServer
 	testkit.Eventually(c.t, "a leader of stream "+stream, func() bool {
 		for _, s := range c.servers {
-			if s.s != nil && s.s.JetStreamIsStreamLeader("$G", stream) {
+			if s.Running != nil && s.Running.JetStreamIsStreamLeader("$G", stream) {
 				leader = s
 				return true
 			}
