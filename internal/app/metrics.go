@@ -50,7 +50,7 @@ func newMetrics(version string) *metrics {
 		}, []string{"retain"}),
 		unaccepted: counterVec("publishes_dropped_total", "Messages from MQTT clients that were not accepted, by reason.", "reason"),
 		dropped:    counterVec("messages_dropped_total", "Messages not delivered to a subscriber, by reason.", "reason"),
-		errors:     counterVec("errors_total", "Errors, by the operation that failed.", "op"),
+		errors:     counterVec("errors_total", "Errors, by the operation or part that failed.", "op"),
 		unreadable: counterVec("unreadable_records_total", "Stored records that this release cannot read, by kind: key, message or generation.", "kind"),
 		generations: prometheus.NewCounter(counterOpts("nats_generation_changes_total",
 			"Changes of the generation of the stream of retained messages, which was recreated or restored, or lost messages.")),

@@ -23,3 +23,14 @@ func TestCertificateErrors(t *testing.T) {
 		}
 	}
 }
+
+func TestNATSFileErrors(t *testing.T) {
+	_, key := testkit.SelfSigned().WriteFiles(t)
+	text := write(t, t.TempDir(), "text", "hello\n")
+	_, _, err := Load(Inputs{Flags: []Flag{{"nats", "nats://a"}, {"nats-cert", text}, {"nats-key", key}, {"nats-ca", key}}})
+	want := fmt.Sprintf("nats-cert %q cannot be used with nats-key %q (tls: failed to find any PEM data in certificate input); they take PEM files with a certificate and its private key\n", text, key) +
+		fmt.Sprintf("nats-ca %q (--nats-ca) does not contain a certificate; it takes the path of a PEM file", key)
+	if err == nil || err.Error() != want {
+		t.Errorf("got:\n%v\nwant:\n%s", err, want)
+	}
+}
