@@ -158,7 +158,8 @@ func TestHostileReconnects(t *testing.T) {
 	})
 }
 
-// Request heads that are too long or have too many topics are refused, and random queries do no harm.
+// Request heads that are too long or have too many topics are refused, and random queries do no
+// harm.
 func TestHostileRequestHeads(t *testing.T) {
 	s := besiege(t)
 	head := func(target string, header ...string) []byte {

@@ -75,7 +75,8 @@ func TestHostileFrames(t *testing.T) {
 	}
 }
 
-// Packets that announce 268 MB, and the longest SUBSCRIBE, cost no more than the maximum packet size.
+// Packets that announce 268 MB, and the longest SUBSCRIBE, cost no more than the maximum packet
+// size.
 func TestHostilePackets(t *testing.T) {
 	s := besiege(t)
 	claims := func(first byte) []byte { return []byte{first, 0xff, 0xff, 0xff, 0x7f} } // 268,435,455 bytes
