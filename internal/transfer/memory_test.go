@@ -65,14 +65,14 @@ func TestMemory(t *testing.T) {
 		return result
 	}
 	if result := round(&heapGauge{most: math.MaxUint64}); result.Imported != n {
-		t.Errorf("%+v", result)
+		t.Errorf("Import = %+v", result)
 	}
 	round(&heapGauge{most: math.MaxUint64}) // fills the caches of the stores
 	before := heapInUse()
 	g := &heapGauge{}
 	result := round(g)
 	if result.Present != n {
-		t.Errorf("%+v", result)
+		t.Errorf("Import = %+v", result)
 	}
 	grown := int64(g.most) - int64(before)
 	t.Logf("%d bytes of file; the heap grew by %d bytes at most", result.Bytes, grown)

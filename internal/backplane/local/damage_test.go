@@ -3,7 +3,6 @@ package local
 import (
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,8 +17,7 @@ import (
 func TestFlippedBytes(t *testing.T) {
 	t.Parallel()
 	const flips = 12 // in each file
-	seed := newSeed(t)
-	rng := rand.New(rand.NewPCG(seed, 0))
+	rng := newRand(t)
 	for _, closed := range []bool{true, false} {
 		img := buildImage(t, closed)
 		refused := map[string]int{}
@@ -32,20 +30,13 @@ func TestFlippedBytes(t *testing.T) {
 				}
 				damaged := []byte(text)
 				damaged[at] ^= byte(1 + rng.IntN(255))
-				dir := img.write(t, name, string(damaged))
-				before := snapshot(t, dir)
-				b, err := Open(Options{Dir: dir})
-				if err != nil {
+				where := fmt.Sprintf("closed %v, %s of %d bytes at %d", closed, name, len(text), at)
+				if err := img.tryOpen(t, name, string(damaged), where); err != nil {
 					refused[kind]++
-					if !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrNewerFormat) || !strings.Contains(err.Error(), dir) {
-						t.Errorf("seed %d, %s at %d: %v", seed, name, at, err)
+					if !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrNewerFormat) {
+						t.Errorf("%s: %v", where, err)
 					}
-					if after := snapshot(t, dir); !equal(before, after) {
-						t.Errorf("seed %d, %s at %d: Open failed with %v but changed files: %v, before %v", seed, name, at, err, names(after), names(before))
-					}
-					continue
 				}
-				img.checkIntact(t, b, fmt.Sprintf("seed %d, closed %v, %s of %d bytes at %d", seed, closed, name, len(text), at))
 			}
 		}
 		t.Logf("closed %v: refused %v", closed, refused)
@@ -66,16 +57,13 @@ func TestManifestEnd(t *testing.T) {
 			for at := lastRecord(text); at < len(text); at++ {
 				damaged := []byte(text)
 				damaged[at] ^= 0x10
-				dir := img.write(t, name, string(damaged))
-				b, err := Open(Options{Dir: dir})
-				if err != nil {
+				where := fmt.Sprintf("closed %v, %s of %d bytes at %d", closed, name, len(text), at)
+				if err := img.tryOpen(t, name, string(damaged), where); err != nil {
 					refused++
-					if !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), dir) {
-						t.Errorf("%s at %d: %v", name, at, err)
+					if !errors.Is(err, ErrCorrupt) {
+						t.Errorf("%s: %v", where, err)
 					}
-					continue
 				}
-				img.checkIntact(t, b, fmt.Sprintf("closed %v, %s of %d bytes at %d", closed, name, len(text), at))
 			}
 			t.Logf("closed %v: refused %d of %d", closed, refused, len(text)-lastRecord(text))
 		}
