@@ -109,8 +109,8 @@ func (m *metrics) observeHub(h *hub.Hub) {
 	m.registry.MustRegister(&dropped{m.dropped, h})
 }
 
-// dropped collects the messages that a subscriber did not get. The hub counts those that
-// were lost by slow subscribers or had expired, the CounterVec all others.
+// dropped collects the messages that a subscriber did not get. The hub counts the messages
+// that slow subscribers lost or that had expired. The CounterVec counts all others.
 type dropped struct {
 	*prometheus.CounterVec
 	hub *hub.Hub

@@ -83,7 +83,7 @@ func (c *client) connect(options []natsgo.Option) error {
 		c.connected(nc.ConnectedUrlRedacted())
 		// An unusable server makes setUp fail. Afterwards it is only reported.
 		if err := layout.CheckServer(nc.ConnectedServerVersion(), nc.MaxPayload(), c.o.MaxMessageSize); err != nil && c.isReady() {
-			c.report("NATS server unsuitable", err)
+			c.report("NATS server unusable", err)
 		}
 	}
 	options = append(options,
@@ -123,10 +123,8 @@ func (c *client) connected(server string) {
 func (c *client) disconnected(err error) {
 	c.mu.Lock()
 	c.connLost()
-	select {
-	case <-c.up:
+	if isClosed(c.up) {
 		c.up = make(chan struct{})
-	default:
 	}
 	c.mu.Unlock()
 	if c.o.Events.Disconnected != nil && c.life.Err() == nil {

@@ -261,8 +261,9 @@ func TestStreamUnavailable(t *testing.T) {
 	for _, s := range c.servers[1:] {
 		s.stop()
 	}
-	g := newGuard(n.stream)
 	keys := n.client.names.KeyStream()
+	testkit.Eventually(t, "a bucket without a leader", func() bool { return !c.servers[0].s.JetStreamIsStreamLeader("$G", keys) })
+	g := newGuard(n.stream)
 	testkit.Eventually(t, "a silent bucket", func() bool { return g.check(&g.keys) == nil && !g.keys.silent.IsZero() })
 	if len(j.all()) != 2 { // the creation of both streams
 		t.Errorf("reported at once: %q", j.all())

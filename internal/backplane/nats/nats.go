@@ -19,8 +19,8 @@ import (
 	"pubsub"
 )
 
-// Events are calls about what happens inside a backplane, for logs and metrics. Each may be nil;
-// they may overlap; none may block or call the backplane. None receives a secret.
+// Events report what a backplane does, for logs and metrics. Each may be nil. Calls may overlap
+// and must neither block nor call the backplane. None receives a secret.
 type Events struct {
 	// Waiting reports, at most once a second, why the backplane does not work yet after Open.
 	Waiting func(error)
@@ -83,9 +83,9 @@ type Backplane struct {
 var _ pubsub.Backplane = (*Backplane)(nil)
 
 // Open returns a backplane that connects to NATS and creates missing streams. Calls wait until
-// that is done, within their bounds. The error of Open is an [ErrOptions]. A problem in
-// NATS that only an operator can solve, such as unusable settings of a stream, is the error of
-// Run and of all other calls.
+// that is done, within their bounds. The error of Open is an [ErrOptions]. A problem in NATS that
+// only an operator can solve, such as unusable settings of a stream, is the error of Run and of
+// all other calls.
 func Open(o Options) (*Backplane, error) {
 	setDefaults(&o)
 	options, err := connectOptions(&o)

@@ -114,7 +114,7 @@ func (n *nodes) run(ctx context.Context) {
 // say broadcasts a message without a body that may get lost.
 func (n *nodes) say(kind string) {
 	if err := n.broadcast("", kind, nil); err != nil && !isTransient(err) {
-		n.client.report("hello failed", err)
+		n.client.report("hello broadcast failed", err)
 	}
 }
 

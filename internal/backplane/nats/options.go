@@ -43,7 +43,7 @@ type Options struct {
 	// Linger is for how long a node stays subscribed to a topic after its last Unsubscribe.
 	// Default 5 s.
 	Linger time.Duration
-	// Events are called about what happens inside.
+	// Events report what the backplane does.
 	Events Events
 
 	// Set by tests.
@@ -68,8 +68,8 @@ func setDefaults(o *Options) {
 const (
 	// connectTimeout bounds one attempt to connect to one server.
 	connectTimeout = 2 * time.Second
-	// pingInterval is the time between two pings. The connection is closed when the third is
-	// due and neither of the first two has an answer.
+	// pingInterval is the time between two pings. Two pings without an answer end the
+	// connection when the third is due.
 	pingInterval = 5 * time.Second
 	// reconnectMin and reconnectMax bound the random pause between two rounds of attempts to
 	// connect, so that the nodes of a cluster do not return all at once.

@@ -57,8 +57,8 @@ type puts struct {
 	newest map[pubsub.Topic]*put // guarded by mu: the last pending put of each topic
 	unsent []*put                // guarded by mu: the puts that were never sent, in order
 	fences map[string]*fence     // guarded by mu: by the ids of their messages
-	// conn is the connection on which fences and repeated messages were sent, so that others may
-	// follow. Guarded by mu.
+	// conn is the connection on which all fences and retries have been sent, so that new messages
+	// may follow; guarded by mu.
 	conn    context.Context
 	refused bool          // guarded by mu: no more puts begin
 	empty   chan struct{} // guarded by mu: closed when no put is pending, after refuse
