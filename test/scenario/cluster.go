@@ -90,7 +90,7 @@ func TestClusterResume(t *testing.T) {
 	}
 	e := c.Next()
 	if e.Data != "now" || !strings.HasSuffix(e.ID, ",t:"+now) {
-		t.Errorf("%q", e.Raw)
+		t.Errorf("the retained message: %q, want version %s", e.Raw, now)
 	}
 	for _, n := range nodes {
 		c := n.adminEvents("topic", "t", "topic", "gone", "durable", "1", "lastEventId", e.ID)

@@ -129,7 +129,7 @@ func TestClusterNATSOutage(t *testing.T) {
 	p.Publish("t", "by MQTT", false)
 	for _, c := range []*wire.SSE{d, plain} {
 		if e := c.NextMessage(); e.Data != "by MQTT" {
-			t.Errorf("%q", e.Raw)
+			t.Errorf("after the outage: %q", e.Raw)
 		}
 	}
 	m.Expect("t", "by MQTT")

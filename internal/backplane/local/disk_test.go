@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -19,7 +18,6 @@ import (
 	"pubsub"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
-	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 )
 
 // TestSmallDisk fills a real disk of 16 MiB. Messages are refused while keys can still be
@@ -230,26 +228,6 @@ func TestStartOnFullDisk(t *testing.T) {
 	}
 }
 
-// TestNoRoomWhileOpening fills the disk while a store is being opened, after all checks.
-// The process exits with a line that names the directory.
-func TestNoRoomWhileOpening(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	publishAndKill(t, dir, 10)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	out, err := helperCommand(ctx, t, "full", dir).CombinedOutput()
-	if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != 1 {
-		t.Errorf("the process exited with %v", err)
-	}
-	if text := string(out); !strings.Contains(text, dir) || !strings.Contains(text, syscall.ENOSPC.Error()) || strings.Count(text, "\n") != 1 {
-		t.Errorf("the process printed %q", text)
-	}
-	b := open(t, Options{Dir: dir})
-	defer b.Close()
-	checkStats(t, b)
-}
-
 // fillUp creates a file that leaves so many bytes of its disk free.
 func fillUp(t *testing.T, name string, left int64) string {
 	t.Helper()
@@ -272,18 +250,4 @@ func fillUp(t *testing.T, name string, left int64) string {
 		t.Fatal(err)
 	}
 	return name
-}
-
-func init() { helpers["full"] = helpFull }
-
-// helpFull opens a store on a disk that reports free space but has no room for a table.
-func helpFull(dir string) error {
-	fs := errorfs.Wrap(vfs.Default, errorfs.InjectorFunc(func(op errorfs.Op) error {
-		if op.Kind == errorfs.OpFileWrite && filepath.Ext(op.Path) == ".sst" {
-			return syscall.ENOSPC
-		}
-		return nil
-	}))
-	_, err := Open(Options{Dir: dir, FS: fs})
-	return fmt.Errorf("Open has returned: %v", err)
 }
