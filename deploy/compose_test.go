@@ -108,7 +108,7 @@ func TestCompose(t *testing.T) {
 
 	addresses := map[string]string{} // by their names in compose.yaml
 	for _, name := range names[:3] {
-		addresses[name+":6222"] = fmt.Sprint("127.0.0.1:", freePort(t))
+		addresses[name+":6222"] = fmt.Sprint("127.0.0.1:", testkit.FreePort(t))
 	}
 	v, data := newViolations(), map[string]string{}
 	var servers []*server.Server

@@ -68,17 +68,6 @@ func load(t testing.TB, file string, vars map[string]string) *server.Options {
 	return o
 }
 
-// freePort returns an unused port.
-func freePort(t testing.TB) int {
-	t.Helper()
-	_, port, _ := net.SplitHostPort(testkit.FreeAddress(t))
-	n, err := strconv.Atoi(port)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return n
-}
-
 // cluster is three NATS servers with the configuration in file.
 type cluster struct {
 	servers []*server.Server
@@ -93,7 +82,7 @@ func newCluster(t testing.TB, file string, change func(*server.Options)) *cluste
 	var ports []int
 	var routes []string
 	for range 3 {
-		p := freePort(t)
+		p := testkit.FreePort(t)
 		ports = append(ports, p)
 		routes = append(routes, fmt.Sprintf(`"nats://route:%s@127.0.0.1:%d"`, routePassword, p))
 	}
@@ -132,7 +121,7 @@ func newServer(t testing.TB, file string, vars map[string]string, change func(*s
 // start starts a server on a free port, with a temporary directory.
 func start(t testing.TB, o *server.Options, v *violations) *server.Server {
 	t.Helper()
-	o.Host, o.Port, o.HTTPPort = "127.0.0.1", freePort(t), 0
+	o.Host, o.Port, o.HTTPPort = "127.0.0.1", testkit.FreePort(t), 0
 	o.StoreDir = t.TempDir()
 	o.NoLog, o.NoSigs = true, true
 	s, err := server.NewServer(o)

@@ -19,22 +19,28 @@ func init() { lastPort.Store(rand.Uint32()) }
 // outgoing connections (ip(7), ip_local_port_range).
 func FreeAddress(t testing.TB) string {
 	t.Helper()
-	addr, err := FindAddress()
+	return fmt.Sprint("127.0.0.1:", FreePort(t))
+}
+
+// FreePort returns the port of a FreeAddress.
+func FreePort(t testing.TB) int {
+	t.Helper()
+	port, err := FindPort()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return addr
+	return port
 }
 
-// FindAddress is FreeAddress without a test.
-func FindAddress() (addr string, err error) {
+// FindPort is FreePort without a test.
+func FindPort() (port int, err error) {
 	for range 1000 {
-		addr = fmt.Sprint("127.0.0.1:", 12_000+lastPort.Add(1)%20_000)
+		port = int(12_000 + lastPort.Add(1)%20_000)
 		var l net.Listener
-		if l, err = net.Listen("tcp", addr); err == nil {
+		if l, err = net.Listen("tcp", fmt.Sprint("127.0.0.1:", port)); err == nil {
 			l.Close()
-			return addr, nil
+			return port, nil
 		}
 	}
-	return "", fmt.Errorf("no free port from 12000 to 31999: %w", err)
+	return 0, fmt.Errorf("no free port from 12000 to 31999: %w", err)
 }

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"pubsub/internal/testkit"
 )
 
 // TestPageReadsRefusals: an EventSource cannot read the body of an error, so a refusal is an event.
@@ -153,7 +155,7 @@ type nginx struct {
 
 func startNginx(t *testing.T, b *broker) *nginx {
 	t.Helper()
-	dir, listen := t.TempDir(), freeAddress(t)
+	dir, listen := t.TempDir(), testkit.FreeAddress(t)
 	conf := fmt.Sprintf(`daemon off;
 master_process off;
 pid %[1]s/nginx.pid;

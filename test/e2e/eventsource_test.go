@@ -15,6 +15,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"pubsub/internal/testkit"
 )
 
 // silent keeps a broker from sending keep-alives, which would push out bytes that a proxy or client
@@ -212,7 +214,7 @@ func awaitPort(t *testing.T, p *process, addr string) {
 // TestVarnish: Varnish with only a backend configured passes events on without delay.
 func TestVarnish(t *testing.T) {
 	b := startBroker(t, silent...)
-	addr, dir := freeAddress(t), t.TempDir()
+	addr, dir := testkit.FreeAddress(t), t.TempDir()
 	host, port, err := net.SplitHostPort(strings.TrimPrefix(b.url, "http://"))
 	if err != nil {
 		t.Fatal(err)
@@ -233,7 +235,7 @@ func TestVarnish(t *testing.T) {
 // that accepts gzip.
 func TestCompressingMiddleware(t *testing.T) {
 	b := startBroker(t, silent...)
-	addr := freeAddress(t)
+	addr := testkit.FreeAddress(t)
 	_, port, err := net.SplitHostPort(addr)
 	if err != nil {
 		t.Fatal(err)

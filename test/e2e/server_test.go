@@ -6,13 +6,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
+
+	"pubsub/internal/testkit"
 )
 
 // broker is a pubsub server of a test, and its data directory, which outlives the process.
@@ -35,7 +36,7 @@ func startBroker(t *testing.T, args ...string) *broker {
 
 func startBrokerWith(t *testing.T, scheme, mqttScheme string, args ...string) *broker {
 	t.Helper()
-	listen, ops := freeAddress(t), freeAddress(t)
+	listen, ops := testkit.FreeAddress(t), testkit.FreeAddress(t)
 	b := &broker{
 		url:        scheme + "://" + listen,
 		mqttURL:    mqttScheme + "://" + listen + "/mqtt",
@@ -90,18 +91,3 @@ func (b *broker) crash() { b.process.kill() }
 
 // events returns the URL of an event stream with the query parameters name, value, name, value.
 func (b *broker) events(query ...string) string { return b.url + "/events?" + encodeQuery(query) }
-
-// freeAddress returns a loopback address on which no process listens. The port is below those of
-// outgoing connections, so it is still free when a killed server starts again.
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	for range 100 {
-		addr := fmt.Sprintf("127.0.0.1:%d", 20000+rand.IntN(12000))
-		if l, err := net.Listen("tcp", addr); err == nil {
-			l.Close()
-			return addr
-		}
-	}
-	t.Fatal("found no free port from 20000 to 31999")
-	return ""
-}

@@ -2,7 +2,6 @@ package nats
 
 import (
 	"fmt"
-	"net"
 	"net/url"
 	"strconv"
 	"testing"
@@ -72,22 +71,17 @@ type natsCluster struct {
 func newCluster(t testing.TB, n int, change ...func(*server.Options)) *natsCluster {
 	t.Helper()
 	c := &natsCluster{t: t}
-	var hosts []string
+	var ports []int
 	var routes []*url.URL
 	for range n {
-		host := testkit.FreeAddress(t)
-		hosts = append(hosts, host)
-		routes = append(routes, &url.URL{Scheme: "nats", Host: host})
+		p := testkit.FreePort(t)
+		ports = append(ports, p)
+		routes = append(routes, &url.URL{Scheme: "nats", Host: "127.0.0.1:" + strconv.Itoa(p)})
 	}
-	for i, host := range hosts {
-		_, port, err := net.SplitHostPort(host)
-		if err != nil {
-			t.Fatal(err)
-		}
+	for i, port := range ports {
 		inCluster := func(o *server.Options) {
 			o.ServerName = fmt.Sprintf("s%d", i)
-			o.Cluster = server.ClusterOpts{Name: "test", Host: "127.0.0.1"}
-			o.Cluster.Port, _ = strconv.Atoi(port)
+			o.Cluster = server.ClusterOpts{Name: "test", Host: "127.0.0.1", Port: port}
 			o.Routes = routes
 		}
 		c.servers = append(c.servers, newStoppedServer(t, append([]func(*server.Options){inCluster}, change...)...))

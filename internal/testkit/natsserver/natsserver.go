@@ -24,7 +24,7 @@ type Server struct {
 // New returns a server that is not running yet. It has JetStream, whose files are in dir,
 // and syncs every write. change changes its options.
 func New(dir string, change ...func(*server.Options)) (*Server, error) {
-	port, err := freePort()
+	port, err := testkit.FindPort()
 	if err != nil {
 		return nil, err
 	}
@@ -94,15 +94,3 @@ func (s *Server) Addr() string { return net.JoinHostPort(s.Options.Host, strconv
 
 // URL returns the URL for clients.
 func (s *Server) URL() string { return "nats://" + s.Addr() }
-
-func freePort() (int, error) {
-	addr, err := testkit.FindAddress()
-	if err != nil {
-		return 0, err
-	}
-	_, port, err := net.SplitHostPort(addr)
-	if err != nil {
-		return 0, err
-	}
-	return strconv.Atoi(port)
-}
