@@ -37,7 +37,7 @@ func (o *options) latency(ctx context.Context, dir string) error {
 	lost := 0
 	for round := range o.rounds {
 		for b, backplane := range backplanes {
-			progress("latency: round %d of %d, %s", round+1, o.rounds, backplane.name)
+			report.Progress("latency: round %d of %d, %s", round+1, o.rounds, backplane.name)
 			c, err := o.startCluster(ctx, filepath.Join(dir, fmt.Sprintf("latency.%d.%d", round, b)), backplane.nodes)
 			if err != nil {
 				return err

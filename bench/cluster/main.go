@@ -19,7 +19,6 @@ import (
 	"os/exec"
 	"os/signal"
 	"runtime"
-	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -122,21 +121,10 @@ func (o *options) run(ctx context.Context) (err error) {
 	if err := o.prepare(ctx, dir); err != nil {
 		return err
 	}
-	for _, part := range []struct {
-		name string
-		run  func(context.Context, string) error
-	}{
-		{"scale", o.scale},
-		{"latency", o.latency},
-	} {
-		if !slices.Contains(strings.Split(o.parts, ","), part.name) {
-			continue
-		}
-		if err := part.run(ctx, dir); err != nil {
-			return fmt.Errorf("%s: %w", part.name, err)
-		}
-	}
-	return nil
+	return report.RunParts(o.parts,
+		report.Part{Name: "scale", Run: func() error { return o.scale(ctx, dir) }},
+		report.Part{Name: "latency", Run: func() error { return o.latency(ctx, dir) }},
+	)
 }
 
 // prepare builds the broker and prints the versions and the machine.
@@ -155,6 +143,3 @@ func (o *options) prepare(ctx context.Context, dir string) (err error) {
 	fmt.Printf("  nodes  %s\n  nats   nats-server %s, one, sync_interval: always\n", strings.TrimSpace(first+" "+o.serve), server.VERSION)
 	return nil
 }
-
-// progress reports progress on standard error. It is not part of the result.
-func progress(format string, args ...any) { log.Printf("… "+format, args...) }

@@ -59,7 +59,7 @@ func (o *options) scale(ctx context.Context, dir string) error {
 
 func (o *options) measureScale(ctx context.Context, dir string, r *scaled) error {
 	const topic = "scale"
-	progress("scale: starting %d nodes", o.nodes)
+	report.Progress("scale: starting %d nodes", o.nodes)
 	c, err := o.startCluster(ctx, dir, o.nodes)
 	if err != nil {
 		return err
@@ -82,7 +82,7 @@ func (o *options) measureScale(ctx context.Context, dir string, r *scaled) error
 		return err
 	}
 
-	progress("scale: connecting %d subscribers", o.nodes*r.subscribers)
+	report.Progress("scale: connecting %d subscribers", o.nodes*r.subscribers)
 	began := time.Now()
 	err = together(o.nodes, func(i int) error {
 		_, err := crowds[i].ask(join{Addr: c.nodes[i].Addr, Topic: topic, Subscribers: r.subscribers, Key: c.key})
@@ -99,7 +99,7 @@ func (o *options) measureScale(ctx context.Context, dir string, r *scaled) error
 		return err
 	}
 
-	progress("scale: publishing %d messages", len(kinds)*o.messages)
+	report.Progress("scale: publishing %d messages", len(kinds)*o.messages)
 	if r.cpuBefore, err = c.cpu(crowds); err != nil {
 		return err
 	}

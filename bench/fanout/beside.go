@@ -27,7 +27,7 @@ func (o *options) beside(ts []named, _ string) error {
 		var large []result
 		missing := 0
 		for round := range o.rounds {
-			progress("beside: round %d of %d, %s", round+1, o.rounds, t.transport)
+			report.Progress("beside: round %d of %d, %s", round+1, o.rounds, t.transport)
 			for _, alone := range []bool{false, true} {
 				if alone && round > 0 {
 					break // one round suffices

@@ -52,7 +52,7 @@ func (o *options) fan(ts []named, dir string) error {
 			if rows[i].err != nil {
 				continue
 			}
-			progress("fan: round %d of %d, %s", round+1, o.rounds, t.name)
+			report.Progress("fan: round %d of %d, %s", round+1, o.rounds, t.name)
 			err := o.fanOut(t, filepath.Join(dir, fmt.Sprintf("%s.%d", t.name, round)), phases, &rows[i])
 			if _, own := t.target.(*ours); own && err != nil {
 				return fmt.Errorf("%s: %w", t.name, err)

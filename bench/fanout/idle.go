@@ -13,7 +13,7 @@ import (
 func (o *options) silence(ts []named, _ string) error {
 	var rows [][]string
 	for _, t := range own(ts) {
-		progress("idle: %s", t.transport)
+		report.Progress("idle: %s", t.transport)
 		share, err := o.silent(t)
 		if err != nil {
 			return fmt.Errorf("%s: %w", t.transport, err)

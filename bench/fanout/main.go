@@ -117,25 +117,11 @@ func (o *options) run() error {
 	if err != nil {
 		return err
 	}
-	for _, part := range []struct {
-		name string
-		run  func([]named, string) error
-	}{
-		{"fan", o.fan},
-		{"idle", o.silence},
-		{"topics", o.topics},
-		{"beside", o.beside},
-		{"storm", o.storm},
-		{"publish", o.publishes},
-	} {
-		if !slices.Contains(strings.Split(o.parts, ","), part.name) {
-			continue
-		}
-		if err := part.run(ts, dir); err != nil {
-			return fmt.Errorf("%s: %w", part.name, err)
-		}
+	part := func(name string, run func([]named, string) error) report.Part {
+		return report.Part{Name: name, Run: func() error { return run(ts, dir) }}
 	}
-	return nil
+	return report.RunParts(o.parts, part("fan", o.fan), part("idle", o.silence), part("topics", o.topics),
+		part("beside", o.beside), part("storm", o.storm), part("publish", o.publishes))
 }
 
 // prepare returns the selected targets that are installed, and prints their versions and the
@@ -170,6 +156,3 @@ func own(ts []named) (os []*ours) {
 	}
 	return os
 }
-
-// progress reports progress on standard error. It is not part of the result.
-func progress(format string, args ...any) { log.Printf("… "+format, args...) }

@@ -39,7 +39,7 @@ func (o *options) storm(ts []named, _ string) error {
 		var connects []float64
 		missing := 0
 		for round := range o.rounds {
-			progress("storm: round %d of %d, %s", round+1, o.rounds, t.name)
+			report.Progress("storm: round %d of %d, %s", round+1, o.rounds, t.name)
 			c, s, took, err := o.stormOnce(t, n)
 			if err != nil {
 				return fmt.Errorf("%s: %w", t.name, err)

@@ -16,7 +16,7 @@ func (o *options) topics(ts []named, _ string) error {
 	for _, t := range own(ts) {
 		var bytes, inUse, connects []float64
 		for round := range o.rounds {
-			progress("topics: round %d of %d, %s", round+1, o.rounds, t.transport)
+			report.Progress("topics: round %d of %d, %s", round+1, o.rounds, t.transport)
 			rss, used, took, err := o.topicEach(t)
 			if err != nil {
 				return fmt.Errorf("%s: %w", t.transport, err)
