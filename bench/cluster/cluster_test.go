@@ -164,7 +164,7 @@ func TestEnds(t *testing.T) {
 			err = cmd.Wait()
 			var exit *exec.ExitError
 			if !errors.As(err, &exit) || exit.ExitCode() != 1 || !strings.Contains(output.String(), tt.want) {
-				t.Errorf("it has ended with %v, not with 1 and %q:\n%s%s", err, tt.want, stdout, output)
+				t.Errorf("the command ended with %v, not with 1 and %q:\n%s%s", err, tt.want, stdout, output)
 			}
 			if strings.HasPrefix(tt.at, "scale") && len(started) < 5 {
 				t.Errorf("%d processes, want NATS, two nodes and their subscribers:\n%s", len(started), output)

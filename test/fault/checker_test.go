@@ -184,7 +184,7 @@ func (c *checker) place(t *topic, m *message, seq uint64) {
 	sequence := t.sequences[m.sequence]
 	i, _ := slices.BinarySearchFunc(sequence, m.number, func(o placed, number int) int { return o.number - number })
 	wrong := func(o placed) {
-		c.Add(history.Order, "of topic %s, number %d of %s is version %d, and number %d is version %d", t.name, m.number, m.sequence, seq, o.number, o.seq)
+		c.Add(history.Order, "topic %s: number %d of %s is version %d, and number %d is version %d", t.name, m.number, m.sequence, seq, o.number, o.seq)
 	}
 	if i > 0 && sequence[i-1].seq >= seq {
 		wrong(sequence[i-1])
@@ -299,22 +299,22 @@ func (c *checker) behind(retained map[string]history.Version) (differences []str
 			differ("topic %s retains nothing, and version %d, no clear, was acknowledged", name, t.acknowledged)
 		}
 	}
-	for _, who := range slices.Sorted(maps.Keys(c.followers)) {
-		f := c.followers[who]
+	for _, follower := range slices.Sorted(maps.Keys(c.followers)) {
+		f := c.followers[follower]
 		stream := f.positions != nil
 		for _, name := range slices.Sorted(maps.Keys(f.topics)) {
 			t, p, v := c.topics[name], f.topics[name], retained[name]
 			content, known := t.contents[v.Seq]
 			switch {
 			case v == none && stream && p.seq != 0 && p.seq != t.clearedAt():
-				differ("%s on %s has version %d of topic %s, which was cleared by version %d", who, f.where, p.seq, name, t.clearedAt())
+				differ("%s on %s has version %d of topic %s, which was cleared by version %d", follower, f.where, p.seq, name, t.clearedAt())
 			case v == none && !stream && p.last != "":
-				differ("%s on %s has %s of topic %s, which retains nothing", who, f.where, shown(p.last), name)
+				differ("%s on %s has %s of topic %s, which retains nothing", follower, f.where, shown(p.last), name)
 			case v != none && stream && p.seq != v.Seq:
-				differ("%s on %s has version %d of topic %s, which retains version %d", who, f.where, p.seq, name, v.Seq)
+				differ("%s on %s has version %d of topic %s, which retains version %d", follower, f.where, p.seq, name, v.Seq)
 			// If the content is not known, no stream has it, which is a difference of the stream.
 			case v != none && !stream && (!p.any || known && p.last != content):
-				differ("%s on %s has %s of topic %s, which retains version %d, %s", who, f.where, shown(p.last), name, v.Seq, shown(content))
+				differ("%s on %s has %s of topic %s, which retains version %d, %s", follower, f.where, shown(p.last), name, v.Seq, shown(content))
 			}
 		}
 	}

@@ -209,13 +209,13 @@ func TestHistory(t *testing.T) {
 			m.publish("a", "2", "x", 2)
 			m.stream("a", "2", 5, 5, 0)
 			m.stream("a", "1", 6, 6, 0)
-		}, "order: of topic a, number 1 of x is version 6, and number 2 is version 5"},
+		}, "order: topic a: number 1 of x is version 6, and number 2 is version 5"},
 		{"a sequence is acknowledged in another order", func(m madeUp) {
 			m.publish("a", "1", "x", 1)
 			two := m.publish("a", "2", "x", 2)
 			m.stream("a", "1", 6, 6, 0)
 			m.ack(two, 5)
-		}, "order: of topic a, number 2 of x is version 5, and number 1 is version 6"},
+		}, "order: topic a: number 2 of x is version 5, and number 1 is version 6"},
 		{"an acknowledgement goes back", func(m madeUp) {
 			m.retain("a", "1", "x", 1, 5)
 			m.ack(m.publish("a", "2", "y", 1), 4)

@@ -180,8 +180,8 @@ func (r *run) inject(fs ...fault) {
 		heals = append(heals, f.inject(r))
 		r.pause(time.Second)
 	}
-	what := strings.Join(names, ", and ")
-	r.logf("%s", what)
+	injected := strings.Join(names, ", and ")
+	r.logf("%s", injected)
 	// Half of the time publishing pauses first, because a message that is published after
 	// the faults have healed may replace one that was lost.
 	paused := r.rand.IntN(2) == 0
@@ -195,7 +195,7 @@ func (r *run) inject(fs ...fault) {
 	if paused {
 		r.still.Unlock()
 	}
-	r.converge(what)
+	r.converge(injected)
 	r.pause(time.Second)
 }
 

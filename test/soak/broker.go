@@ -52,7 +52,7 @@ func (b *broker) stop(v *history.Violations) {
 	for line := range strings.Lines(b.Output()) {
 		var entry struct{ Level string }
 		if json.Unmarshal([]byte(line), &entry) != nil || entry.Level == "ERROR" {
-			v.Add(history.Broker, "its log has: %.500s", strings.TrimSpace(line))
+			v.Add(history.Broker, "the log has: %.500s", strings.TrimSpace(line))
 		}
 	}
 }

@@ -109,7 +109,7 @@ func (p *plan) habits(i int, r *rand.Rand) habits {
 	if r.IntN(2) == 0 {
 		h.topics = append(h.topics, p.all.topics[0])
 	}
-	if i%100 == 1 { // as those who stall
+	if i%100 == 1 { // as subscribers that stall have
 		h.topics = append(h.topics, p.heavy.topics[r.IntN(len(p.heavy.topics))])
 	}
 	if i%100 == 2 || i%100 == 3 {

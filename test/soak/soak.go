@@ -306,7 +306,7 @@ func (r *run) checkMetrics(m process.Metrics) {
 	} {
 		got := m.Sum("pubsub_messages_published_total", `transport="`+c.transport+`"`, `retain="`+c.retain+`"`)
 		if got != float64(c.sent) {
-			r.violations.Add(history.Broker, "it has counted %.0f messages over %s, retained %s, and %d were sent", got, c.transport, c.retain, c.sent)
+			r.violations.Add(history.Broker, "the broker has counted %.0f messages over %s, retained %s, and %d were sent", got, c.transport, c.retain, c.sent)
 		}
 	}
 	for _, name := range []string{"pubsub_publishes_dropped_total", "pubsub_errors_total", "pubsub_connections_refused_total"} {

@@ -36,7 +36,7 @@ func TestStream(t *testing.T) {
 func TestIsError(t *testing.T) {
 	const good = "event: stream-error\nretry: 60000\ndata: {\"condition\":\"forbidden\",\"text\":\"No\"}\n"
 	if !wire.IsError(good, "forbidden", "No") {
-		t.Error("it is no error")
+		t.Errorf("%q is not recognized", good)
 	}
 	for _, bad := range []string{
 		strings.Replace(good, "60000", "59999", 1), strings.Replace(good, "60000", "180001", 1), strings.Replace(good, "60000", "060000", 1),
