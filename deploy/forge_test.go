@@ -95,10 +95,10 @@ func TestOthersCannotForge(t *testing.T) {
 	testkit.Eventually(t, "a message forged by the operator", func() bool { return n.has("forged!", pubsub.Version{}) })
 }
 
-// TestNeighbourHearsNoReplies checks that a second broker in the same account, with its own
+// TestNeighbourReceivesNoReplies checks that a second broker in the same account, with its own
 // prefix and permissions, works and cannot receive the replies to nodes of the first, which
 // contain signing keys.
-func TestNeighbourHearsNoReplies(t *testing.T) {
+func TestNeighbourReceivesNoReplies(t *testing.T) {
 	s, v := newServer(t, "nats/nats.conf", variables("n1"), func(o *server.Options) {
 		node := nodeUser(t, o)
 		renamed := func(subjects []string) (all []string) {
