@@ -90,13 +90,13 @@ func (o *Output) add(w io.Writer, p []byte) {
 	}
 }
 
-// append adds l to the queue; mu is held.
+// append adds l to the queue; mu must be held.
 func (o *Output) append(l outputLine) {
 	o.queue = append(o.queue, l)
 	o.bytes += len(l.text)
 }
 
-// announceLost queues a line that announces the missing lines, if there are any; mu is held.
+// announceLost queues a line that announces the missing lines, if there are any; mu must be held.
 func (o *Output) announceLost() {
 	if o.lost > 0 {
 		o.append(outputLine{w: o.w, text: o.notice(o.lost), announces: o.lost})

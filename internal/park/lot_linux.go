@@ -138,7 +138,7 @@ func (p *poller) run(ctx context.Context) {
 		}
 		for i := range max(n, 0) {
 			if c := p.at(&events[i]); c != nil {
-				c.happened(events[i].Events)
+				c.handleEvents(events[i].Events)
 			}
 		}
 		if n > 0 {

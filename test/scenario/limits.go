@@ -99,18 +99,18 @@ func refusesUpgrade(t *testing.T, n *node, header ...string) {
 func TestMaxConnectionsBeforeConnect(t *testing.T) {
 	n := start(t, func(c *config.Config) { c.MaxConnections = 2 })
 	token := n.token("t")
-	strangers := []*wire.MQTT{n.upgrade(), n.upgrade()}
+	pending := []*wire.MQTT{n.upgrade(), n.upgrade()}
 	refusesUpgrade(t, n)
 	subscribeSSE(n, token, "t")
 	// The first one becomes a client, which makes room for another one without a token.
-	strangers[0].Connect(token, mqtt.Connect{})
+	pending[0].Connect(token, mqtt.Connect{})
 	next := n.upgrade()
 	refusesUpgrade(t, n)
 	// All places for clients are taken.
 	next.Send(&mqtt.Connect{Password: []byte(token), HasPassword: true})
 	next.ExpectEnd(mqtt.QuotaExceeded, 1000)
 	next.Conn.Close()
-	strangers[1].Conn.Close()
+	pending[1].Conn.Close()
 	n.connections(t, 2)
 	n.upgrade()
 	n.upgrade()
