@@ -201,7 +201,7 @@ func TestMaxFrame(t *testing.T) {
 	}
 	// Control frames have a limit of their own.
 	if got := decode(t, &ws.Decoder{MaxFrame: 10}, frame(gobwas.OpPing, true, "longer than ten"), whole); got != `ping "longer than ten"` {
-		t.Error(got)
+		t.Errorf("events %s", got)
 	}
 }
 

@@ -81,7 +81,7 @@ func checkAll(t *testing.T, b *broker, records []*record) {
 		}
 		found, err := b.retained(topics)
 		if err != nil {
-			t.Fatalf("%v\n%s", err, b.Tail())
+			t.Fatalf("flooding: %v\n%s", err, b.Tail())
 		}
 		for _, r := range some {
 			if err := r.check(found[r.topic]); err != nil {

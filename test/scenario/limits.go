@@ -87,7 +87,7 @@ func refusesUpgrade(t *testing.T, n *node, header ...string) {
 		t.Fatal(err)
 	}
 	if c.Status != "HTTP/1.1 503 Service Unavailable" || string(body) != "Too many connections\n" {
-		t.Errorf("%s %q", c.Status, body)
+		t.Errorf("upgrade over the limit: %s %q", c.Status, body)
 	}
 	if s, err := strconv.Atoi(c.Header.Get("Retry-After")); err != nil || s < 1 {
 		t.Errorf("Retry-After: %q", c.Header.Get("Retry-After"))
@@ -211,7 +211,7 @@ func TestMaxConnectionsPerIP(t *testing.T) {
 			conn, lines := o.dialAs(n, alice)
 			lines = append(lines, wire.UpgradeHeader()...)
 			if c := wire.Get(t, conn, "/mqtt", lines...); c.Status != "HTTP/1.1 503 Service Unavailable" {
-				t.Error(c.Status)
+				t.Errorf("upgrade over the limit: %s", c.Status)
 			}
 			session(bob)
 			first.Conn.Close()
@@ -263,7 +263,7 @@ func TestPublishRate(t *testing.T) {
 		t.Helper()
 		resp, body := n.do("POST", n.url("/events?topic=t"), map[string]string{"Authorization": "Bearer " + token}, "posted")
 		if want := map[int]string{200: "Published\n", 429: "Too many requests\n"}[resp.StatusCode]; body != want || want == "" {
-			t.Fatalf("%s %q", resp.Status, body)
+			t.Fatalf("POST: %s %q", resp.Status, body)
 		}
 		return resp
 	}

@@ -158,7 +158,7 @@ func TestFaultless(t *testing.T) {
 		s := newFakeRun(k)
 		faultless(s)
 		if s.violations.Any() {
-			t.Errorf("%v: %v", k, s.violations.All())
+			t.Errorf("%v: violations %v, want none", k, s.violations.All())
 		}
 	}
 }
@@ -174,7 +174,7 @@ func TestUncertainAccount(t *testing.T) {
 	s.send("a", 0, false)
 	s.finish()
 	if s.violations.Any() || s.losses.exact {
-		t.Error(s.violations.All(), s.losses.exact)
+		t.Errorf("violations %v, want none; exact = %t, want false", s.violations.All(), s.losses.exact)
 	}
 }
 
