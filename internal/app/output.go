@@ -34,7 +34,7 @@ type Output struct {
 	notice  func(lost int) []byte // formats the line that announces missing lines
 	idle    chan struct{}         // closed when queue has been written; nil while nothing is being written
 	taken   int                   // lines taken off queue so far
-	stuck   int                   // taken when Flush last gave up; -1 if it never did
+	stuck   int                   // value of taken when Flush last gave up; -1 if it never did
 }
 
 // outputLine is a line of an [Output].

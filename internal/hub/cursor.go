@@ -146,7 +146,7 @@ func (l *topicLog) read(sub *Subscription, dst []Delivery, head int, now time.Ti
 	before := l.plainBefore(sub.pos)
 	if i := sub.initial; i != nil && sub.pos >= i.at {
 		lost := uint64(0)
-		if i.asLive { // the lost messages were before it
+		if i.asLive { // the lost messages came before it
 			lost = before - sub.plainSeen
 		}
 		if sub.readInitial(&p, lost, now, &expired, b) && i.asLive {

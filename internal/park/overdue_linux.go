@@ -9,7 +9,7 @@ import (
 const (
 	// maxCheckEvery is the longest time between two checks of due connections.
 	maxCheckEvery = time.Second
-	// minCheckEvery is the shortest such time.
+	// minCheckEvery is the shortest.
 	minCheckEvery = 10 * time.Millisecond
 )
 

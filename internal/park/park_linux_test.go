@@ -164,7 +164,7 @@ func TestFinish(t *testing.T) {
 	}
 }
 
-// wrapper has bytes that it has read ahead, as that of the PROXY protocol does.
+// wrapper holds bytes that it has read ahead, like the wrapper for the PROXY protocol.
 type wrapper struct {
 	net.Conn
 	ahead []byte

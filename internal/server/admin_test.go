@@ -359,7 +359,7 @@ func TestTopicReplyIsBounded(t *testing.T) {
 	}
 }
 
-// A reader of JSON that reads nothing does not leave a deadline behind.
+// A client that does not read its JSON leaves no deadline behind.
 func TestStreamAfterJSONHasNoDeadline(t *testing.T) {
 	n := newNode(t, func(o *Options) { o.WriteTimeout = time.Millisecond })
 	c := n.dial(t)

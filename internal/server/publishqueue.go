@@ -198,7 +198,7 @@ func (q *publishQueue) unblock(t pubsub.Topic) {
 	}
 }
 
-// wait waits for wake; mu must be held; wait releases it while it waits.
+// wait blocks until wake is called; mu must be held; wait releases it while it waits.
 func (q *publishQueue) wait() {
 	if q.changed == nil {
 		q.changed = make(chan struct{})

@@ -147,7 +147,7 @@ func (s *Sockets) setBusy(k *socket) {
 // socketList is a list of sockets, linked by one of their links.
 type socketList struct{ first, last *socket }
 
-// socketLink has the neighbors of a socket in a list.
+// socketLink holds the neighbors of a socket in a list.
 type socketLink struct{ prev, next *socket }
 
 func (l *socketList) add(k *socket, link func(*socket) *socketLink) {

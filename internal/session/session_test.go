@@ -102,7 +102,7 @@ func TestEffectsOwnTheirMemory(t *testing.T) {
 	}
 }
 
-// topicSet has the subscriptions of a client, for Packet.Topics.
+// topicSet holds the subscriptions of a client, for Packet.Topics.
 type topicSet map[pubsub.Topic]bool
 
 func (s topicSet) Has(t pubsub.Topic) bool { return s[t] }

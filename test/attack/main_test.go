@@ -26,7 +26,7 @@ var (
 )
 
 // execWithin names the environment variable that makes the test binary execute the
-// program of its arguments, with that many descriptors.
+// program of its arguments, with as many descriptors as the variable says.
 const execWithin = "ATTACK_EXEC_WITHIN"
 
 func TestMain(m *testing.M) {

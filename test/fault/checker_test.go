@@ -47,7 +47,7 @@ type counts struct {
 // topic is the state of a topic, as far as it is known.
 type topic struct {
 	name         string
-	published    map[string]*message // by content; no two messages have the same
+	published    map[string]*message // by content, which is unique
 	clears       int                 // begun
 	contents     map[uint64]string   // by version
 	newest       uint64              // version in contents

@@ -42,7 +42,7 @@ func TestFaults(t *testing.T) {
 	// The first fault kills a node, so that clients connect again in a short run, too.
 	for begun, kinds := time.Now(), []int{0}; time.Since(begun) < *duration && r.checker.ok(); {
 		if len(kinds) == 0 {
-			kinds = r.rand.Perm(len(faults)) // all kinds, before any comes again
+			kinds = r.rand.Perm(len(faults)) // every kind once before any repeats
 		}
 		injected := []fault{faults[kinds[0]]}
 		kinds = kinds[1:]

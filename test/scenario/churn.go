@@ -149,7 +149,7 @@ func (c *churn) round(count int) {
 	staying.Wait()
 }
 
-// waitFor returns when at most that many connections remain to be made. It reports whether clients
+// waitFor returns when at most atMost connections remain to be made. It reports whether clients
 // are still connecting.
 func (c *churn) waitFor(done <-chan struct{}, left *atomic.Int64, atMost int64) bool {
 	tick := time.NewTicker(10 * time.Millisecond)

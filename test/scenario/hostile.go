@@ -234,8 +234,8 @@ func TestHostileRequestHeads(t *testing.T) {
 	})
 }
 
-// An id of ten long topics has 31 KB. A client that resumes with it has the topics in its query as
-// well.
+// An id of ten long topics is 31 KB long. A client that resumes with it repeats the topics in its
+// query as well.
 func TestLongestLastEventID(t *testing.T) {
 	s := besiege(t)
 	s.attack("an id of ten topics of 1,024 bytes", 8<<20, func(t *testing.T) {

@@ -15,7 +15,7 @@ import (
 	"pubsub/internal/testkit/wire"
 )
 
-// connections waits until the node has that many connections, those without a token included.
+// connections waits until the node has want connections, those without a token included.
 func (n *node) connections(t *testing.T, want float64) {
 	t.Helper()
 	if !within(func() bool { return n.metric("pubsub_connections{") == want }) {

@@ -133,7 +133,7 @@ func faultless(t *fakeRun) {
 	for range 3 {
 		t.publish("a", 0, false) // while it is away
 	}
-	old := t.publish("b", 0, true) // likewise, but retained
+	old := t.publish("b", 0, true) // the same with a retained message
 	under := t.publish("b", 0, false)
 	t.open()
 	t.deliver(old)
@@ -185,7 +185,7 @@ func TestAccounts(t *testing.T) {
 	s.begin()
 	s.overflow()
 	s.publish("a", 0, false)
-	s.send("a", 0, false) // shows that one is missing
+	s.send("a", 0, false) // its number shows that one is missing
 	s.overflow()
 	s.publish("a", 0, false) // may have been lost when
 	s.closed(false)

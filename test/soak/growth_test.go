@@ -122,7 +122,7 @@ func TestMetrics(t *testing.T) {
 	}
 }
 
-// The broker must close a connection that takes nothing, if it can know.
+// The broker must close a connection that takes nothing, unless it cannot know.
 func TestCutOffs(t *testing.T) {
 	for _, c := range []struct {
 		holder           string

@@ -123,8 +123,8 @@ func (c *checker) caughtUp() bool {
 	return true
 }
 
-// closed notes that the connection has ended. atEnd says that the broker has closed it because the
-// client did not read, perhaps after the last messages.
+// closed notes that the connection has ended. atEnd reports whether the broker has closed it
+// because the client did not read, perhaps after the last messages.
 func (c *checker) closed(atEnd bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -36,8 +36,8 @@ type run struct {
 	samples []sample
 }
 
-// soak runs a broker for a while and reports to out. ok says that all checks have passed. An error
-// is one of the soak itself.
+// soak runs a broker for a while and reports to out. ok reports whether all checks have passed. An
+// error is one of the soak itself.
 func soak(s settings, out io.Writer) (ok bool, err error) {
 	dir, err := os.MkdirTemp("", "pubsub-soak")
 	if err != nil {

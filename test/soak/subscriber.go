@@ -88,7 +88,7 @@ type subscriber struct {
 	left   bool   // it has ended the connection itself
 }
 
-// stall says when a subscriber reads nothing.
+// stall holds the times when a subscriber reads nothing.
 type stall struct {
 	next   time.Time     // when the next stall begins
 	lasted time.Duration // how long the last stall on this connection lasted

@@ -283,7 +283,7 @@ func (f *faultRun) repeatAnnouncement(alone pubsub.Topic) {
 	late := &put{topic: alone, msg: &natsgo.Msg{Data: layout.AppendMessage(nil, &old)}}
 	testkit.Eventually(f.t, "the late announcement at all nodes", func() bool {
 		n.client.announce(late, v)
-		// The marker follows the announcement on the same way.
+		// The marker takes the same path after the announcement.
 		marker := pubsub.Message{Topic: markers, Data: []byte(alone), Published: time.Now()}
 		if err := n.Send(testContext(f.t), marker); err != nil {
 			return false

@@ -120,7 +120,7 @@ func (p *Process) Wait() error {
 	return p.err
 }
 
-// State says how the process has ended.
+// State returns how the process has ended.
 func (p *Process) State() *os.ProcessState {
 	<-p.exited
 	return p.cmd.ProcessState

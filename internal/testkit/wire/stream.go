@@ -104,7 +104,7 @@ var (
 	muchLater = [2]int{60_000, 180_000}
 )
 
-// retryOf has the bounds for each condition of a stream-error.
+// retryOf holds the bounds for each condition of a stream-error.
 var retryOf = map[string][2]int{
 	"bad-request":           muchLater,
 	"forbidden":             muchLater,
