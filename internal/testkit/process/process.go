@@ -277,3 +277,16 @@ func FreeAddress() (addr, port string, err error) {
 	port = strconv.Itoa(n)
 	return "127.0.0.1:" + port, port, nil
 }
+
+// FreeAddresses returns n different loopback addresses on which no process listens, and their
+// ports.
+func FreeAddresses(n int) (addrs, ports []string, err error) {
+	for range n {
+		addr, port, err := FreeAddress()
+		if err != nil {
+			return nil, nil, err
+		}
+		addrs, ports = append(addrs, addr), append(ports, port)
+	}
+	return addrs, ports, nil
+}
