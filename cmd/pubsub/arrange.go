@@ -14,12 +14,12 @@ type arranged struct {
 	positional []string
 
 	help       bool   // help was requested
-	bare       string // the first flag without a value that needs one
+	bare       string // the first flag that needs a value and has none
 	unknown    string // the first flag that no command has
-	foundFirst bool   // the first positional argument came before unknown
+	foundFirst bool   // a positional argument precedes unknown
 }
 
-// arrange separates flags from other arguments, so that flags may be anywhere, even
+// arrange separates flags from the other arguments, so that flags may be anywhere, even
 // before the command.
 func arrange(root *kong.Node, args []string) *arranged {
 	takesValue := make(map[string]bool) // for all flags
@@ -66,8 +66,8 @@ func arrange(root *kong.Node, args []string) *arranged {
 	return a
 }
 
-// args returns the arguments in the order that the parser needs: the command, flags,
-// positional arguments.
+// args returns the arguments in the parser's order: the command, flags, positional
+// arguments.
 func (a *arranged) args() []string {
 	args := append(a.command, a.flags...)
 	if len(a.positional) > 0 {
@@ -87,7 +87,7 @@ func (a *arranged) check() error {
 	case a.unknown != "":
 		return a.unknownFlag(a.unknown)
 	case a.bare != "":
-		return &hintedError{usagef("%s needs a value; one that begins with - is written %[1]s=VALUE", a.bare), usageHint(a.node)}
+		return &hintedError{usagef("%s needs a value; write %[1]s=VALUE if it begins with -", a.bare), usageHint(a.node)}
 	case len(a.node.Children) > 0:
 		return a.missingCommand()
 	}
@@ -100,7 +100,7 @@ func (a *arranged) check() error {
 	return nil
 }
 
-// has reports whether a command has the flag of that name.
+// has reports whether a command or one of its parents has a flag of that name.
 func has(n *kong.Node, name string) bool {
 	for ; n != nil; n = n.Parent {
 		for _, f := range n.Flags {

@@ -12,24 +12,24 @@ import (
 	"pubsub/internal/config"
 )
 
-// cli is the command line. Flags that are settings are not here: internal/config
-// declares them.
+// cli is the grammar of the command line, without the flags for settings, which
+// internal/config declares.
 type cli struct {
 	Help   helpFlag `short:"h" help:"Show help."`
-	Config string   `placeholder:"FILE" help:"YAML file with a line \"name: value\" for each flag to set."`
+	Config string   `placeholder:"FILE" help:"YAML file that sets flags by lines \"name: value\"."`
 
 	Serve      serveCmd      `cmd:"" help:"Run the broker."`
 	Key        keyCmd        `cmd:"" help:"Create, list and delete signing keys."`
-	Token      tokenCmd      `cmd:"" help:"Sign a token with a key."`
+	Token      tokenCmd      `cmd:"" help:"Create a token for publishing and subscribing."`
 	Pub        pubCmd        `cmd:"" help:"Publish a message."`
-	Sub        subCmd        `cmd:"" help:"Subscribe, and print each message."`
-	Store      storeCmd      `cmd:"" help:"Take what a store keeps to another."`
-	Cluster    clusterCmd    `cmd:"" help:"Look after a cluster: many nodes over NATS."`
+	Sub        subCmd        `cmd:"" help:"Subscribe to topics and print each message."`
+	Store      storeCmd      `cmd:"" help:"Export and import retained messages and signing keys."`
+	Cluster    clusterCmd    `cmd:"" help:"Check and repair a cluster of nodes over NATS."`
 	Version    versionCmd    `cmd:"" help:"Show the version."`
-	Completion completionCmd `cmd:"" help:"Print completions for a shell."`
+	Completion completionCmd `cmd:"" help:"Print a completion script for a shell."`
 }
 
-// command does what the command line says.
+// command runs the command line.
 func command(p *process) error {
 	c := new(cli)
 	parser, err := newParser(c, p)
@@ -41,7 +41,7 @@ func command(p *process) error {
 		return &usageError{errShown}
 	}
 	args := p.args
-	switch args[0] { // what people try
+	switch args[0] { // forms that users of other programs expect
 	case "help":
 		args = append(args[1:len(args):len(args)], "--help")
 	case "--version":
@@ -79,13 +79,13 @@ func newParser(c *cli, p *process) (*kong.Kong, error) {
 	if err != nil {
 		return nil, err
 	}
-	parser.Model.Name = "pubsub" // not what the file is called
+	parser.Model.Name = "pubsub" // not the name of the file
 	r.names = flagNames(parser.Model.Node)
 	return parser, nil
 }
 
-// flagNames returns the names of all flags that a configuration file can set
-// and that are no settings.
+// flagNames returns the names of all flags that a configuration file can set, except the
+// settings.
 func flagNames(root *kong.Node) []string {
 	var names []string
 	for _, n := range append([]*kong.Node{root}, nodes(root)...) {
@@ -98,7 +98,7 @@ func flagNames(root *kong.Node) []string {
 	return names
 }
 
-// nodes returns the commands below n, each before its own.
+// nodes returns all commands below n, each before its subcommands.
 func nodes(n *kong.Node) []*kong.Node {
 	var all []*kong.Node
 	for _, child := range n.Children {
@@ -107,12 +107,11 @@ func nodes(n *kong.Node) []*kong.Node {
 	return all
 }
 
-// resolver finds the values of flags that are not on the command line: in the
-// environment, else in the configuration file. The settings of serve are not its
-// business, but those of [config.Load].
+// resolver finds the values of flags that are not on the command line: in the environment,
+// or else in the configuration file. It skips settings, which [config.Load] resolves.
 type resolver struct {
 	environ []string
-	names   []string         // of all flags that are no settings
+	names   []string         // of all flags except settings
 	file    *config.Document // nil until it is needed
 }
 
@@ -142,12 +141,13 @@ func (r *resolver) Resolve(ctx *kong.Context, _ *kong.Path, flag *kong.Flag) (an
 		return list, nil
 	}
 	if len(values) != 1 {
-		return nil, errors.New("takes one value, not a list, in the configuration file")
+		return nil, errors.New("is a list in the configuration file, but takes one value")
 	}
 	return values[0], nil
 }
 
-// lookUp finds a key in the configuration file, if there is one.
+// lookUp returns the values of a key in the configuration file, or nil if there is no such
+// key or no file.
 func (r *resolver) lookUp(ctx *kong.Context, name string) ([]string, error) {
 	if r.file == nil {
 		path, _ := variable(r.environ, "config")
@@ -183,8 +183,7 @@ func variable(environ []string, flag string) (value string, ok bool) {
 	return "", false
 }
 
-// settingMapper takes the value of a setting as it stands: [config.Load] reads
-// it.
+// settingMapper stores the value of a setting unchanged, for [config.Load] to parse.
 type settingMapper struct{ isBool bool }
 
 // IsBool implements [kong.BoolMapper].

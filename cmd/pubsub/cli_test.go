@@ -20,7 +20,7 @@ import (
 	"pubsub/internal/config"
 )
 
-// call runs a command line within the test.
+// call runs a command line in the process of the test.
 func call(stdin string, environ []string, args ...string) (status int, stdout, stderr string) {
 	var out, errs bytes.Buffer
 	status = run(&process{args: args, environ: environ, stdin: strings.NewReader(stdin), stdout: &out, stderr: &errs})
@@ -62,9 +62,9 @@ func TestArrange(t *testing.T) {
 	}
 }
 
-// TestEverySettingIsAFlag checks that serve has a flag for every setting and
-// that no flag of another command takes a value where the setting of that name
-// takes none: flags may stand before the command.
+// TestEverySettingIsAFlag checks that serve has a flag for every setting. It also checks
+// that flags of the same name in several commands all take a value or all take none, because
+// flags may precede the command.
 func TestEverySettingIsAFlag(t *testing.T) {
 	parser, err := newParser(new(cli), &process{})
 	if err != nil {
@@ -93,7 +93,7 @@ func TestEverySettingIsAFlag(t *testing.T) {
 	}
 }
 
-// TestHelpFits checks the width of all help texts but for URLs.
+// TestHelpFits checks the width of all help texts.
 func TestHelpFits(t *testing.T) {
 	parser, err := newParser(new(cli), &process{})
 	if err != nil {
@@ -102,7 +102,7 @@ func TestHelpFits(t *testing.T) {
 	for _, n := range nodes(parser.Model.Node) {
 		for line := range strings.Lines(helpText(n)) {
 			if len(line) > helpWidth+1 {
-				t.Errorf("%s: a line of %d columns: %s", n.FullPath(), len(line)-1, line)
+				t.Errorf("%s: line with %d columns: %s", n.FullPath(), len(line)-1, line)
 			}
 		}
 	}
@@ -119,11 +119,11 @@ func TestToken(t *testing.T) {
 	key := []string{"PUBSUB_KEY=id:va:lue"}
 	for _, tt := range []struct {
 		args string
-		want claims // Exp is the life
+		want claims // with Exp relative to Iat, and without Iat
 		warn string
 	}{
 		{"--read a,b --read c", claims{Read: []string{"a,b", "c"}, Write: []string{}, Exp: 3600},
-			"pubsub: warning: \"a,b\" is one topic, whose name has a comma; topics are repeated, not listed: --read a --read b\n"},
+			"pubsub: warning: \"a,b\" is one topic that contains a comma; for several topics write --read a --read b\n"},
 		{"--write a, --write ,", claims{Read: []string{}, Write: []string{"a,", ","}, Exp: 3600}, ""},
 		{"--write a --expires 24h --subject me", claims{Read: []string{}, Write: []string{"a"}, Sub: "me", Exp: 86400}, ""},
 		{"--write a --expires 7d", claims{Read: []string{}, Write: []string{"a"}, Exp: 7 * 86400}, ""},
@@ -158,18 +158,18 @@ func TestToken(t *testing.T) {
 		args    string
 		want    string
 	}{
-		{key, "", "pubsub: a topic is missing\nhint: Give --read or --write, or both.\n"},
-		{nil, "--read a", "pubsub: a key is missing\nhint: Give --key, or set PUBSUB_KEY; \"pubsub key create\" makes one.\n"},
-		{[]string{"PUBSUB_KEY=s3cret"}, "--read a", "pubsub: the key is not allowed; it takes ID:VALUE, as pubsub key create prints it\n"},
-		{[]string{"PUBSUB_KEY=:s3cret"}, "--read a", "pubsub: the key is not allowed; it takes ID:VALUE, as pubsub key create prints it\n"},
-		{key, "--read a+", "pubsub: topic \"a+\" is not allowed; a topic holds no + and no #\n"},
-		{key, "--write $a", "pubsub: topic \"$a\" is not allowed; nobody publishes to topics that begin with $\n"},
+		{key, "", "pubsub: missing topic\nhint: Give --read or --write, or both.\n"},
+		{nil, "--read a", "pubsub: missing key\nhint: Give --key, or set PUBSUB_KEY; \"pubsub key create\" creates one.\n"},
+		{[]string{"PUBSUB_KEY=s3cret"}, "--read a", "pubsub: the key is not allowed; it takes ID:VALUE, as printed by pubsub key create\n"},
+		{[]string{"PUBSUB_KEY=:s3cret"}, "--read a", "pubsub: the key is not allowed; it takes ID:VALUE, as printed by pubsub key create\n"},
+		{key, "--read a+", "pubsub: topic \"a+\" is not allowed; it must not contain + or #\n"},
+		{key, "--write $a", "pubsub: topic \"$a\" is not allowed; topics that begin with $ are read-only\n"},
 		{key, "--read a --expires 1500ms", "pubsub: expires \"1500ms\" is not allowed; it takes whole seconds, like 3600, or with a unit, like 90s, 30m, 24h, 7d or 2w\n"},
 		{key, "--read a --expires=-1s", "pubsub: expires \"-1s\" is not allowed; it takes whole seconds, like 3600, or with a unit, like 90s, 30m, 24h, 7d or 2w\n"},
 	} {
 		status, stdout, stderr := call("", tt.environ, append([]string{"token"}, strings.Fields(tt.args)...)...)
 		if status != 2 || stdout != "" || stderr != tt.want {
-			t.Errorf("%s: status %d, %q, %q; want 2, nothing, %q", tt.args, status, stdout, stderr, tt.want)
+			t.Errorf("%s: status %d, %q, %q; want 2, no output, %q", tt.args, status, stdout, stderr, tt.want)
 		}
 	}
 }
@@ -220,19 +220,18 @@ func TestSubLines(t *testing.T) {
 	}
 }
 
-// TestPubReadsNoMoreThanAMessage checks that standard input without end is
-// refused.
+// TestPubReadsNoMoreThanAMessage checks that pub stops reading endless standard input.
 func TestPubReadsNoMoreThanAMessage(t *testing.T) {
 	var stderr bytes.Buffer
 	endless := &countingReader{}
 	status := run(&process{
 		args: []string{"pub", "a", "-"}, environ: []string{"PUBSUB_TOKEN=t"}, stdin: endless, stdout: io.Discard, stderr: &stderr,
 	})
-	if want := "pubsub: standard input is longer than 16 MiB, and no server takes a longer message\n"; status != 1 || stderr.String() != want {
+	if want := "pubsub: standard input is longer than the maximum of 16 MiB for a message\n"; status != 1 || stderr.String() != want {
 		t.Errorf("status %d, %q; want 1, %q", status, &stderr, want)
 	}
 	if endless.n > client.MaxMessageBytes+1 {
-		t.Errorf("%d bytes were read", endless.n)
+		t.Errorf("pub read %d bytes", endless.n)
 	}
 }
 
@@ -243,11 +242,11 @@ func (r *countingReader) Read(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// TestBrokenPipe checks that a reader that went away is no failure and that a
-// full disk is one.
+// TestBrokenPipe checks the exit status after failed writes to standard output. A closed
+// pipe is not a failure, but a full disk or a closed network connection is.
 func TestBrokenPipe(t *testing.T) {
-	hungUp := &client.Unreachable{Err: &net.OpError{Op: "write", Net: "tcp", Err: syscall.EPIPE}}
-	for err, want := range map[error]int{syscall.EPIPE: 0, syscall.ENOSPC: 1, hungUp: 1} {
+	network := &client.Unreachable{Err: &net.OpError{Op: "write", Net: "tcp", Err: syscall.EPIPE}}
+	for err, want := range map[error]int{syscall.EPIPE: 0, syscall.ENOSPC: 1, network: 1} {
 		var stderr bytes.Buffer
 		status := run(&process{args: []string{"version"}, stdout: failingWriter{err}, stderr: &stderr})
 		if status != want || (stderr.Len() > 0) != (want != 0) {
@@ -283,9 +282,9 @@ func TestVersion(t *testing.T) {
 	}
 }
 
-// TestCompletionsKnowEverything checks that each command and each flag is in the
-// completions of each shell.
-func TestCompletionsKnowEverything(t *testing.T) {
+// TestCompletionsAreComplete checks that the completions of each shell have all commands and
+// flags.
+func TestCompletionsAreComplete(t *testing.T) {
 	parser, err := newParser(new(cli), &process{})
 	if err != nil {
 		t.Fatal(err)
@@ -297,11 +296,11 @@ func TestCompletionsKnowEverything(t *testing.T) {
 		}
 		for _, n := range nodes(parser.Model.Node) {
 			if !strings.Contains(stdout, n.FullPath()) {
-				t.Errorf("%s does not know %s", shell, n.FullPath())
+				t.Errorf("%s: no completion for %s", shell, n.FullPath())
 			}
 			for _, f := range slices.Concat(n.AllFlags(true)...) {
 				if !strings.Contains(stdout, "--"+f.Name) && !strings.Contains(stdout, "-l "+f.Name+" ") {
-					t.Errorf("%s does not know --%s", shell, f.Name)
+					t.Errorf("%s: no completion for --%s", shell, f.Name)
 				}
 			}
 		}

@@ -18,13 +18,14 @@ import (
 
 type clusterCmd struct {
 	Check         clusterCheckCmd         `cmd:"" help:"Compare the streams in NATS with those that a broker needs."`
-	MakeKeyBucket clusterMakeKeyBucketCmd `cmd:"" help:"Make an empty bucket in place of a lost bucket of signing keys."`
+	MakeKeyBucket clusterMakeKeyBucketCmd `cmd:"" help:"Replace a lost bucket of signing keys by an empty one."`
 }
 
 // Help implements [kong.HelpProvider].
 func (*clusterCmd) Help() string {
 	return `
-Any number of nodes on the same NATS are one broker: "pubsub serve --nats URL".
+All nodes on the same NATS form one broker. To start a node, run "pubsub serve"
+with --nats.
 
 Example:
   pubsub cluster check --nats nats://a:4222`
@@ -42,19 +43,19 @@ type natsSettings struct {
 // Help implements [kong.HelpProvider].
 func (*clusterCheckCmd) Help() string {
 	return `
-Prints a table of the settings in NATS that a broker cannot work with, and of
-what is missing there. Before the first start nothing is there yet, which is
-right: the first node makes it. Nothing is changed here. Exit status 0 means
-that there is nothing to do.
+Prints a table of streams that are missing in NATS and of settings that a broker
+cannot work with. It changes nothing. The exit status is 0 if nothing needs
+repair. That includes a broker that was never started: its first node creates
+the streams.
 
-Variables and the file of --config count, as for pubsub serve.
+The flags can also be set by variables and a file, as for "pubsub serve".
 
 Examples:
   pubsub cluster check --nats nats://a:4222 --nats-creds node.creds
   pubsub cluster check --config pubsub.yaml`
 }
 
-// addSettings adds a flag for every setting of NATS.
+// addSettings adds a flag for each setting of NATS.
 func (c *clusterCheckCmd) addSettings(k *kong.Kong) error { return c.add(k, "check") }
 
 func (c *natsSettings) add(k *kong.Kong, command string) error {
@@ -65,14 +66,15 @@ func (c *natsSettings) add(k *kong.Kong, command string) error {
 	return nil
 }
 
-// with calls f with the options of the settings. The error says why the work failed.
+// with calls f with the options that the settings result in. The error says that work, a
+// verb, has failed.
 func (c *natsSettings) with(p *process, all *cli, ctx *kong.Context, work string, f func(context.Context, nats.Options) error) error {
 	cfg, err := load(p, inputs(p, all, ctx, c.settings))
 	if err != nil {
 		return err
 	}
 	if len(cfg.NATS) == 0 {
-		return &hintedError{usagef("the addresses of the NATS servers are missing"), "Give --nats, or set " + config.Variable("nats") + "."}
+		return &hintedError{usagef("missing addresses of NATS servers"), "Give --nats, or set " + config.Variable("nats") + "."}
 	}
 	o := app.NATSOptions(cfg)
 	var last atomic.Pointer[error] // why there is no connection
@@ -102,10 +104,10 @@ func (c *clusterCheckCmd) Run(p *process, all *cli, ctx *kong.Context) error {
 	case err != nil:
 		return err
 	case none:
-		fmt.Fprintln(p.stderr, "This broker has nothing in NATS yet; the first node creates it.")
+		fmt.Fprintln(p.stderr, "This broker has no streams in NATS yet; its first node creates them.")
 		return nil
 	case len(found) == 0:
-		fmt.Fprintln(p.stderr, "All that is in NATS is as a broker needs it.")
+		fmt.Fprintln(p.stderr, "All streams in NATS are as a broker needs them.")
 		return nil
 	}
 	w := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
@@ -116,7 +118,7 @@ func (c *clusterCheckCmd) Run(p *process, all *cli, ctx *kong.Context) error {
 	if err := w.Flush(); err != nil {
 		return err
 	}
-	return fmt.Errorf("NATS is not set up as a broker needs it: %s", plural(len(found), "setting"))
+	return fmt.Errorf("a broker cannot work with %s in NATS; see the table", plural(len(found), "setting"))
 }
 
 type clusterMakeKeyBucketCmd struct {
@@ -126,26 +128,26 @@ type clusterMakeKeyBucketCmd struct {
 // Help implements [kong.HelpProvider].
 func (*clusterMakeKeyBucketCmd) Help() string {
 	return `
-No node recreates a lost bucket of signing keys, because that would hide the
-loss. If there is a backup, restore it instead, with "nats stream restore".
-With an empty bucket every token of a lost key is invalid, and running nodes
-end the streams and sessions that it admitted. Then make new keys, or import
-the old ones with "pubsub store import".
+Nodes never recreate a lost bucket of signing keys, because that would hide the
+loss. If you have a backup, restore it with "nats stream restore" instead. With
+an empty bucket all tokens of lost keys are invalid, and running nodes end the
+streams and sessions that were opened with them. Afterwards create new keys, or
+import the old ones with "pubsub store import".
 
-An existing bucket is left alone, with exit status 1.
+An existing bucket is not changed; the exit status is then 1.
 
 Example:
   pubsub cluster make-key-bucket --nats nats://a:4222`
 }
 
-// addSettings adds a flag for every setting of NATS.
+// addSettings adds a flag for each setting of NATS.
 func (c *clusterMakeKeyBucketCmd) addSettings(k *kong.Kong) error { return c.add(k, "make-key-bucket") }
 
 // Run makes the bucket.
 func (c *clusterMakeKeyBucketCmd) Run(p *process, all *cli, ctx *kong.Context) error {
-	err := c.with(p, all, ctx, "make the bucket of signing keys in", nats.MakeKeyBucket)
+	err := c.with(p, all, ctx, "create the bucket of signing keys in", nats.MakeKeyBucket)
 	if err == nil {
-		fmt.Fprintln(p.stderr, "Made an empty bucket of signing keys.")
+		fmt.Fprintln(p.stderr, "Created an empty bucket of signing keys.")
 	}
 	return err
 }

@@ -24,17 +24,17 @@ Examples:
   pubsub completion fish > ~/.config/fish/completions/pubsub.fish`
 }
 
-// Run prints the completions.
+// Run prints the completion script.
 func (c *completionCmd) Run(p *process, ctx *kong.Context) error {
 	write := map[string]func(*kong.Node) string{"bash": bashCompletion, "zsh": zshCompletion, "fish": fishCompletion}[c.Shell]
 	_, err := io.WriteString(p.stdout, write(ctx.Model.Node))
 	return err
 }
 
-// word is something that can stand on the command line.
+// word is a command, a flag or a value that completes a command line.
 type word struct{ text, help string }
 
-// words returns what can follow a command: its own commands, or its flags.
+// words returns the subcommands and the flags that can follow a command.
 func words(n *kong.Node) (commands, flags []word) {
 	for _, child := range n.Children {
 		commands = append(commands, word{child.Name, child.Help})
@@ -47,8 +47,8 @@ func words(n *kong.Node) (commands, flags []word) {
 	return commands, flags
 }
 
-// choices returns the fixed values that arguments and flags of n take, each list
-// by the flag; that of the argument has no name.
+// choices returns the fixed values of the flags of n, by flag, and those of its argument
+// under "".
 func choices(n *kong.Node) map[string][]string {
 	all := make(map[string][]string)
 	for _, arg := range n.Positional {
@@ -64,8 +64,8 @@ func choices(n *kong.Node) map[string][]string {
 	return all
 }
 
-// shellCases returns, for scripts of bash and zsh alike, the lines of a case
-// statement that follows the words of the command line from command to command.
+// shellCases returns the pattern of a case statement, for bash and zsh, that matches the
+// path of every command.
 func shellCases(root *kong.Node) string {
 	var paths []string
 	for _, n := range nodes(root) {
@@ -213,8 +213,7 @@ func fishCompletion(root *kong.Node) string {
 	return b.String()
 }
 
-// singleQuoted quotes s for a shell in which a quote within quotes is written as
-// given.
+// singleQuoted quotes s for a shell that writes a quote within quotes as given.
 func singleQuoted(s, quote string) string {
 	return "'" + strings.ReplaceAll(s, "'", quote) + "'"
 }

@@ -39,7 +39,8 @@ func parseDuration(s string) (d time.Duration, ok bool) {
 	return d, length > 0 && length == len(s)
 }
 
-// seconds returns the value of the flag of that name in whole seconds, at most most.
+// seconds parses the value of the flag of that name: a duration in whole seconds, up to
+// most.
 func seconds(name, value string, most time.Duration) (time.Duration, error) {
 	d, ok := parseDuration(value)
 	if !ok || d%time.Second != 0 || d > most {

@@ -10,14 +10,14 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-// errShown reports that the help, or the error, was already shown.
+// errShown means that the help, or the error, has already been printed.
 var errShown = errors.New("shown already")
 
 // helpFlag is the flag --help.
 type helpFlag bool
 
-// BeforeReset shows the help of the command before anything about the rest of
-// the command line is checked.
+// BeforeReset prints the help of the command before the rest of the command line is
+// checked.
 func (helpFlag) BeforeReset(ctx *kong.Context) error {
 	if err := ctx.PrintUsage(false); err != nil {
 		return err
@@ -25,7 +25,7 @@ func (helpFlag) BeforeReset(ctx *kong.Context) error {
 	return errShown
 }
 
-// printHelp is the printer of help texts.
+// printHelp is the [kong.HelpPrinter].
 func printHelp(_ kong.HelpOptions, ctx *kong.Context) error {
 	node := ctx.Selected()
 	if node == nil {
@@ -35,7 +35,7 @@ func printHelp(_ kong.HelpOptions, ctx *kong.Context) error {
 	return err
 }
 
-// usage returns how a command is called, in a line.
+// usage returns the synopsis of a command.
 func usage(n *kong.Node) string {
 	s := n.FullPath()
 	for _, arg := range n.Positional {
@@ -54,10 +54,10 @@ func usage(n *kong.Node) string {
 	return s + " [flags]"
 }
 
-// helpWidth is the number of columns that help texts take.
+// helpWidth is the width of help texts in columns.
 const helpWidth = 80
 
-// helpText returns the help of a command, or of the program.
+// helpText returns the help of a command, or of the program for the root node.
 func helpText(n *kong.Node) string {
 	var b strings.Builder
 	if n.Type == kong.ApplicationNode {
@@ -75,7 +75,7 @@ func helpText(n *kong.Node) string {
 		writeRows(&b, rows)
 	}
 	if n.Type == kong.ApplicationNode {
-		b.WriteString("\nTry it: pubsub serve --dev\nMore:   pubsub COMMAND --help\n")
+		b.WriteString("\nTo try it out, run \"pubsub serve --dev\".\nFor help on a command, run \"pubsub COMMAND --help\".\n")
 		return b.String()
 	}
 	if n.Detail != "" {
@@ -93,7 +93,7 @@ func helpText(n *kong.Node) string {
 	return b.String()
 }
 
-// writeFlags writes the flags of a command, its own first, in their groups.
+// writeFlags writes the flags of a command in their groups, its own flags first.
 func writeFlags(b *strings.Builder, n *kong.Node) {
 	levels := n.AllFlags(true)
 	slices.Reverse(levels)
@@ -104,7 +104,7 @@ func writeFlags(b *strings.Builder, n *kong.Node) {
 		if f.Group != nil {
 			title = f.Group.Title
 		} else if f.Name == "config" || f.Name == "help" {
-			title = "Everywhere"
+			title = "Global flags"
 		}
 		if groups[title] == nil {
 			titles = append(titles, title)
@@ -130,7 +130,7 @@ func writeFlags(b *strings.Builder, n *kong.Node) {
 	}
 }
 
-// writeRows writes two columns, the right one wrapped.
+// writeRows writes two columns. It wraps the right one.
 func writeRows(b *strings.Builder, rows [][2]string) {
 	const indent, gap, widest = 2, 2, 26
 	width := 0

@@ -16,20 +16,20 @@ type keyCmd struct {
 	adminAccess
 
 	Create keyCreateCmd `cmd:"" help:"Create a signing key and print it as ID:VALUE."`
-	List   keyListCmd   `cmd:"" help:"List the signing keys: id and time of creation."`
-	Delete keyDeleteCmd `cmd:"" help:"Delete a signing key. What its tokens admitted ends within 5 seconds."`
+	List   keyListCmd   `cmd:"" help:"List the ids and creation times of the signing keys."`
+	Delete keyDeleteCmd `cmd:"" help:"Delete a signing key and revoke its tokens."`
 }
 
 // Help implements [kong.HelpProvider].
 func (*keyCmd) Help() string {
 	return `
-Tokens are signed with a key, and the server takes those of the keys it has.
+A server accepts the tokens that are signed with one of its keys.
 
 Example:
   pubsub key create --admin-token-file pubsub-data/admin-token`
 }
 
-// admin passes a client and the admin token to do.
+// admin calls do with a client and the admin token.
 func (c *keyCmd) admin(do func(ctx context.Context, server *client.Client, token string) error) error {
 	token, err := c.token()
 	if err != nil {
@@ -44,13 +44,13 @@ func (c *keyCmd) admin(do func(ctx context.Context, server *client.Client, token
 }
 
 type keyCreateCmd struct {
-	JSON bool `help:"Print {\"id\":...,\"value\":...}."`
+	JSON bool `help:"Print the key as {\"id\":...,\"value\":...}."`
 }
 
 // Help implements [kong.HelpProvider].
 func (*keyCreateCmd) Help() string {
 	return `
-The value is shown now and never again.
+The value is shown only once: the server never returns it again.
 
 Examples:
   export PUBSUB_ADMIN_TOKEN=...
@@ -77,7 +77,7 @@ func (c *keyCreateCmd) Run(p *process, parent *keyCmd) error {
 }
 
 type keyListCmd struct {
-	JSON bool `help:"Print a line {\"id\":...,\"created\":...} for each key."`
+	JSON bool `help:"Print each key as a line {\"id\":...,\"created\":...}."`
 }
 
 // Help implements [kong.HelpProvider].
@@ -119,6 +119,9 @@ type keyDeleteCmd struct {
 // Help implements [kong.HelpProvider].
 func (*keyDeleteCmd) Help() string {
 	return `
+Streams and sessions that were opened with tokens of the key end within 5
+seconds.
+
 Example:
   pubsub key delete 0123456789abcdef`
 }
@@ -126,13 +129,13 @@ Example:
 // Run deletes a key.
 func (c *keyDeleteCmd) Run(parent *keyCmd) error {
 	if strings.Contains(c.ID, ":") {
-		return usagef("the ID is not allowed; it takes the part of ID:VALUE before the colon") // it may hold the value
+		return usagef("the ID is not allowed; it takes the part of ID:VALUE before the colon") // do not show the value
 	}
 	return parent.admin(func(ctx context.Context, server *client.Client, token string) error {
 		err := server.DeleteKey(ctx, token, c.ID)
 		var e *client.Error
 		if errors.As(err, &e) && e.Status == 404 && e.Condition == "" {
-			return &hintedError{fmt.Errorf("no key %q", pubsub.Printable(c.ID)), `"pubsub key list" shows the keys that there are.`}
+			return &hintedError{fmt.Errorf("there is no key %q", pubsub.Printable(c.ID)), `"pubsub key list" lists the keys.`}
 		}
 		return err
 	})

@@ -18,12 +18,12 @@ import (
 // lineCount is the progress of publishing lines.
 type lineCount struct {
 	published, failed int
-	bytes             int64 // read, with the ends of the lines
+	bytes             int64 // read so far, with line ends
 }
 
-// publishLines publishes each line from lines until the channel is closed, or until ctx
-// is done, at most rate a second; 0 means no limit. It calls progress after each line,
-// with the error of that line. Its own error is that of reading, or of ctx.
+// publishLines publishes each line from lines until the channel is closed or ctx is done.
+// It publishes at most rate lines a second; 0 means no limit. After each line it calls
+// progress with the error of that line. It returns an error of reading, or that of ctx.
 func publishLines(ctx context.Context, lines <-chan line, rate float64, publish func([]byte) error, progress func(lineCount, error)) (n lineCount, err error) {
 	var next time.Time
 	for {
@@ -57,7 +57,7 @@ func publishLines(ctx context.Context, lines <-chan line, rate float64, publish 
 	}
 }
 
-// pause waits for d and reports whether ctx is still not done.
+// pause waits for d, or until ctx is done. It reports whether ctx is not done.
 func pause(ctx context.Context, d time.Duration) bool {
 	if d <= 0 {
 		return ctx.Err() == nil
@@ -72,17 +72,18 @@ func pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// line is a line of a file without its end, which is LF or CR LF.
+// line is a line of a file.
 type line struct {
-	data    []byte
-	size    int64 // in the file
-	tooLong bool  // for a message; data is then empty
-	readErr error // the file cannot be read further; nothing else is set
+	data    []byte // without the line end, which is LF or CR LF
+	size    int64  // in the file, with the line end
+	tooLong bool   // for a message; data is then empty
+	readErr error  // the file cannot be read further; no other field is set
 }
 
-var errLineTooLong = fmt.Errorf("the line is longer than %d MiB, and no server takes a longer message", client.MaxMessageBytes>>20)
+var errLineTooLong = fmt.Errorf("the line is longer than the maximum of %d MiB for a message", client.MaxMessageBytes>>20)
 
-// readLines sends the lines of r until r ends or ctx is done, and then closes lines.
+// readLines sends the lines of r to lines until r ends or ctx is done, and then closes
+// lines.
 func readLines(ctx context.Context, r io.Reader, lines chan<- line) {
 	defer close(lines)
 	b := bufio.NewReaderSize(r, 64<<10)
@@ -102,7 +103,7 @@ func readLines(ctx context.Context, r io.Reader, lines chan<- line) {
 	}
 }
 
-// readLine reads a line, and keeps no more of it in memory than a message can have. ok
+// readLine reads a line. It keeps no more of it in memory than the largest message. ok
 // reports whether there was a line.
 func readLine(b *bufio.Reader) (l line, ok bool) {
 	for {
@@ -118,7 +119,7 @@ func readLine(b *bufio.Reader) (l line, ok bool) {
 				l.data = l.data[:n-1]
 			}
 		}
-		// The byte beyond the longest message may be the CR before the LF.
+		// One byte more than the longest message may be the CR before a LF.
 		if limit := client.MaxMessageBytes; len(l.data) > limit+1 || len(l.data) > limit && ended {
 			l.data, l.tooLong = nil, true
 		}
@@ -137,7 +138,7 @@ func readLine(b *bufio.Reader) (l line, ok bool) {
 	}
 }
 
-// runLines runs the command with --lines.
+// runLines runs the command for --lines.
 func (c *pubCmd) runLines(p *process, publish func([]byte) error) error {
 	in, size := p.stdin, int64(0) // 0 if unknown
 	name := "standard input"
@@ -161,18 +162,18 @@ func (c *pubCmd) runLines(p *process, publish func([]byte) error) error {
 	}
 	typed := c.Lines == "-" && p.typed()
 	if typed {
-		fmt.Fprintln(p.stderr, "pubsub: each line is a message; Ctrl-D ends")
+		fmt.Fprintln(p.stderr, "pubsub: each line is published as a message; press Ctrl-D to end")
 	}
 	bar := newGauge(p.stderr, "publishing")
-	bar.terminal = bar.terminal && !typed // the bar would overwrite the typed text
+	bar.terminal = bar.terminal && !typed // a bar would overwrite the typed text
 
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	context.AfterFunc(ctx, stop) // a second signal kills
+	context.AfterFunc(ctx, stop) // a second signal kills the process
 	lines := make(chan line)
 	go readLines(ctx, in, lines) // a read that waits for input ends with the process
 	n, err := publishLines(ctx, lines, c.Rate, publish, func(n lineCount, err error) {
-		if err != nil && n.failed == 1 { // at once: the end may be far
+		if err != nil && n.failed == 1 { // report the first failure at once
 			bar.clear()
 			p.report(c.advise(fmt.Errorf("line %d failed: %w", n.published+n.failed, err)))
 		}
@@ -189,7 +190,7 @@ func (c *pubCmd) runLines(p *process, publish func([]byte) error) error {
 			failed = true
 			p.report(fmt.Errorf("cannot read %s: %w", name, err))
 		}
-	case size > 0: // an endless input is ended by a signal
+	case size > 0: // a signal is the normal end of an endless input
 		failed = true
 		p.report(fmt.Errorf("interrupted after line %d of %s", n.published+n.failed, name))
 	}

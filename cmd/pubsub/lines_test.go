@@ -60,12 +60,12 @@ func TestReadLines(t *testing.T) {
 	lost := errors.New("lost")
 	got := readAll(t, io.MultiReader(strings.NewReader("a\nhalf"), iotest.ErrReader(lost)))
 	if len(got) != 2 || string(got[0].data) != "a" || got[1].readErr != lost || got[1].data != nil {
-		t.Errorf("a file that cannot be read further: %v", got)
+		t.Errorf("lines of a file with a read error: %v", got)
 	}
 }
 
-// TestLongLines checks that the longest message is accepted as a line, with every line
-// end, and that a line with one byte more is refused without ending the reading.
+// TestLongLines checks that a line may have the length of the longest message, with any line
+// end, and that reading continues after a longer line.
 func TestLongLines(t *testing.T) {
 	full := strings.Repeat("x", client.MaxMessageBytes)
 	for _, tt := range []struct {
@@ -86,12 +86,11 @@ func TestLongLines(t *testing.T) {
 	}
 }
 
-// TestPublishLinesRate checks that the rate holds however long publishing takes, that
-// lost time is not made up for, and that a failure is counted and does not end the
-// publishing.
+// TestPublishLinesRate checks that the rate is never exceeded, even after publishing took
+// long, and that a failure is counted and does not end the publishing.
 func TestPublishLinesRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		begun := time.Now()
+		began := time.Now()
 		takes := []time.Duration{0, 50 * time.Millisecond, time.Second, 0, 0}
 		wantAt := []time.Duration{0, 100 * time.Millisecond, 200 * time.Millisecond, 1200 * time.Millisecond, 1300 * time.Millisecond}
 		lines := make(chan line)
@@ -99,7 +98,7 @@ func TestPublishLinesRate(t *testing.T) {
 		i := 0
 		var counts []lineCount
 		n, err := publishLines(t.Context(), lines, 10, func(data []byte) error {
-			if at := time.Since(begun); at != wantAt[i] || string(data) != string('0'+byte(i)) {
+			if at := time.Since(began); at != wantAt[i] || string(data) != string('0'+byte(i)) {
 				t.Errorf("%q at %v, want line %d at %v", data, at, i, wantAt[i])
 			}
 			time.Sleep(takes[i])
@@ -122,8 +121,8 @@ func TestPublishLinesRate(t *testing.T) {
 	})
 }
 
-// TestPublishLinesEnds checks that publishing ends with the context, both while it waits
-// for input and while it waits for the rate.
+// TestPublishLinesEnds checks that publishing ends when the context is done, both while it
+// waits for input and while it waits because of the rate.
 func TestPublishLinesEnds(t *testing.T) {
 	for _, rate := range []float64{0, 1e-9} {
 		synctest.Test(t, func(t *testing.T) {
@@ -133,10 +132,10 @@ func TestPublishLinesEnds(t *testing.T) {
 			if rate > 0 {
 				go readLines(ctx, bytes.NewReader([]byte("a\nb\n")), lines)
 			}
-			begun := time.Now()
+			began := time.Now()
 			n, err := publishLines(ctx, lines, rate, func([]byte) error { return nil }, func(lineCount, error) {})
-			if err != context.Canceled || time.Since(begun) != time.Minute || rate > 0 != (n.published == 1) {
-				t.Errorf("rate %v: %+v, %v after %v", rate, n, err, time.Since(begun))
+			if err != context.Canceled || time.Since(began) != time.Minute || rate > 0 != (n.published == 1) {
+				t.Errorf("rate %v: %+v, %v after %v", rate, n, err, time.Since(began))
 			}
 			cancel()
 			synctest.Wait()

@@ -1,8 +1,7 @@
-// Command pubsub is a publish/subscribe broker and the tools to go with it:
-// "pubsub --help" lists them.
+// Command pubsub is a publish/subscribe broker and its tools: "pubsub --help" lists them.
 //
-// Exit status: 0 it is done, 1 it failed, 2 it was called wrongly. What a program
-// reads goes to standard output, what a person reads to standard error.
+// The exit status is 0 after success, 1 after a failure, and 2 after wrong usage. Output for
+// programs goes to standard output, messages for people go to standard error.
 package main
 
 import (
@@ -17,7 +16,7 @@ import (
 )
 
 func main() {
-	// A reader that went away is an error of the write, and no reason to die.
+	// Without a reader a write must return an error instead of killing the process.
 	signal.Ignore(syscall.SIGPIPE)
 	os.Exit(run(&process{
 		args:    os.Args[1:],
@@ -28,13 +27,13 @@ func main() {
 	}))
 }
 
-// process is what a command sees of the process that it runs in.
+// process is the process that a command runs in. Tests replace it.
 type process struct {
 	args           []string // without the name of the program
 	environ        []string
 	stdin          io.Reader
 	stdout, stderr io.Writer // each a *screen if it is a terminal
-	flush          func()    // waits for a moment until stderr has been written; nil if writing to it waits
+	flush          func()    // waits a moment for buffered writes to stderr; may be nil
 }
 
 const (
@@ -43,7 +42,7 @@ const (
 	statusUsage  = 2
 )
 
-// run does what the command line says and returns the exit status.
+// run runs the command line and returns the exit status.
 func run(p *process) int {
 	status := execute(p)
 	if p.flush != nil {
@@ -59,7 +58,7 @@ func execute(p *process) int {
 	case err == nil:
 		return statusDone
 	case errors.Is(err, syscall.EPIPE) && !overNetwork(err):
-		return statusDone // whoever read the output has seen enough
+		return statusDone // the reader of the output has seen enough
 	case !errors.Is(err, errShown):
 		p.report(err)
 	}
@@ -70,14 +69,14 @@ func execute(p *process) int {
 	return statusFailed
 }
 
-// overNetwork reports whether err is that of a connection: a server that hangs up in the
-// middle of a request has not done what it was asked for.
+// overNetwork reports whether err is that of a network connection. EPIPE is then a failure,
+// because the server has closed the connection during a request.
 func overNetwork(err error) bool {
 	var op *net.OpError
 	return errors.As(err, &op)
 }
 
-// report shows an error, and its hint if it has one.
+// report prints an error, and its hint if it has one.
 func (p *process) report(err error) {
 	for line := range strings.Lines(err.Error()) {
 		fmt.Fprintf(p.stderr, "pubsub: %s\n", strings.TrimSuffix(line, "\n"))
@@ -96,15 +95,15 @@ type hintedError struct {
 
 func (e *hintedError) Unwrap() error { return e.error }
 
-// usageError is a wrong use of the command line.
+// usageError is an error in the command line or the configuration.
 type usageError struct{ error }
 
 func (e *usageError) Unwrap() error { return e.error }
 
-// ExitCode is the exit status.
+// ExitCode returns the exit status.
 func (e *usageError) ExitCode() int { return statusUsage }
 
-// usagef makes a [usageError].
+// usagef returns a [usageError] with the text of fmt.Errorf.
 func usagef(format string, args ...any) error {
 	return &usageError{fmt.Errorf(format, args...)}
 }

@@ -34,7 +34,7 @@ var commandNames = map[string]map[string]string{
 	},
 }
 
-// flagMeanings maps other names of flags to the real ones, the most likely first.
+// flagMeanings maps other names of flags to the real ones, the most likely one first.
 var flagMeanings = map[string][]string{
 	"url": {"server"}, "uri": {"server"}, "host": {"server", "listen"}, "address": {"server", "listen"}, "addr": {"server", "listen"}, "broker": {"server"},
 	"port": {"listen"}, "bind": {"listen"}, "p": {"listen"},
@@ -48,14 +48,15 @@ var flagMeanings = map[string][]string{
 	"sub": {"subject"}, "user": {"subject"},
 }
 
-// unknownCommand returns the error of an unknown command.
+// unknownCommand returns the error for an unknown command.
 func (a *arranged) unknownCommand() error {
 	name := a.positional[0]
-	return &hintedError{usagef("unknown command %s%s", pubsub.Printable(name), didYouMean(a.commandMeant(name))), usageHint(a.node)}
+	return &hintedError{usagef("unknown command %s%s", pubsub.Printable(name), didYouMean(a.similarCommand(name))), usageHint(a.node)}
 }
 
-// commandMeant returns the command that is probably meant, relative to a.node.
-func (a *arranged) commandMeant(name string) string {
+// similarCommand returns the command that the user probably meant, relative to a.node, or
+// "".
+func (a *arranged) similarCommand(name string) string {
 	name = strings.ToLower(name)
 	if known, ok := commandNames[a.node.FullPath()][name]; ok {
 		return known
@@ -63,7 +64,7 @@ func (a *arranged) commandMeant(name string) string {
 	var children []string
 	for _, child := range a.node.Children {
 		children = append(children, child.Name)
-		if childNamed(child, name) != nil { // "create" for "key create"
+		if childNamed(child, name) != nil { // "create" means "key create"
 			return child.Name + " " + name
 		}
 	}
@@ -75,7 +76,7 @@ func (a *arranged) commandMeant(name string) string {
 	return config.Nearest(name, children)
 }
 
-// missingCommand returns the error of a command line without a command.
+// missingCommand returns the error for a command line without a command.
 func (a *arranged) missingCommand() error {
 	hint := usageHint(a.node)
 	if len(a.flags) > 0 {
@@ -83,41 +84,42 @@ func (a *arranged) missingCommand() error {
 			hint = owners
 		}
 	}
-	return &hintedError{usagef("a command is missing"), hint}
+	return &hintedError{usagef("missing command"), hint}
 }
 
+// flagName returns the name of a flag without its dashes and its value.
 func flagName(flag string) string {
 	name, _, _ := strings.Cut(strings.TrimLeft(flag, "-"), "=")
 	return name
 }
 
-// unknownFlag returns the error of a flag that a.node does not have.
+// unknownFlag returns the error for a flag that a.node does not have.
 func (a *arranged) unknownFlag(flag string) error {
 	shown, _, _ := strings.Cut(flag, "=")
 	name := strings.ToLower(flagName(flag))
-	meant := a.flagsMeant(name)
-	err := usagef("unknown flag %s%s", pubsub.Printable(shown), didYouMean(meant...))
+	similar := a.similarFlags(name)
+	err := usagef("unknown flag %s%s", pubsub.Printable(shown), didYouMean(similar...))
 	hint := usageHint(a.node)
-	if meant == nil {
+	if similar == nil {
 		hint = a.flagHint(shown, name)
 	}
 	return &hintedError{err, hint}
 }
 
-// flagHint says what to use in place of an unknown flag.
+// flagHint returns a hint about an unknown flag without a similar one.
 func (a *arranged) flagHint(shown, name string) string {
 	topics := slices.Contains([]string{"t", "topic", "topics"}, name)
 	message := slices.Contains([]string{"m", "message", "msg", "d", "data", "body", "payload"}, name)
 	owners := ownersOf(a.root(), name)
 	switch path := a.node.FullPath(); {
 	case topics && path == "pubsub sub":
-		return "A topic stands without a flag: pubsub sub TOPIC..."
+		return "Topics need no flag: pubsub sub TOPIC..."
 	case (topics || message) && path == "pubsub pub":
-		return "Topic and message stand without flags: pubsub pub TOPIC MESSAGE"
+		return "Topic and message need no flags: pubsub pub TOPIC MESSAGE"
 	case topics:
-		return "A topic stands without a flag, after a command: pubsub sub TOPIC..."
+		return "Topics need no flag and follow a command: pubsub sub TOPIC..."
 	case numeric.MatchString(shown) && path == "pubsub pub":
-		return "A message that begins with a dash comes after two: pubsub pub TOPIC -- " + shown
+		return "Write -- before a message that begins with a dash: pubsub pub TOPIC -- " + shown
 	case (name == "v" || name == "version") && path != "pubsub version":
 		return `"pubsub version" shows the version.`
 	case owners != "":
@@ -136,8 +138,8 @@ func (a *arranged) root() *kong.Node {
 	return n
 }
 
-// ownersOf returns a sentence with the commands below n that have the flag of that name,
-// or "" if none has.
+// ownersOf returns a sentence that names the commands below n with a flag of that name, or
+// "" if there are none.
 func ownersOf(n *kong.Node, name string) string {
 	var owners []string
 	for _, below := range nodes(n) {
@@ -151,21 +153,22 @@ func ownersOf(n *kong.Node, name string) string {
 	return fmt.Sprintf("--%s is a flag of %s.", name, strings.Join(owners, " and "))
 }
 
-// flagsMeant returns the flags of a.node that may be meant, with their dashes, or nil.
-func (a *arranged) flagsMeant(name string) []string {
-	var all, meant []string
-	for n := a.node; n != nil; n = n.Parent { // its own first
+// similarFlags returns up to three flags of a.node that the user may have meant, with their
+// dashes, or nil.
+func (a *arranged) similarFlags(name string) []string {
+	var all, similar []string
+	for n := a.node; n != nil; n = n.Parent { // the command's own flags first
 		for _, f := range n.Flags {
 			all = append(all, f.Name)
 		}
 	}
 	find := func(like func(flag string) bool) {
-		if meant != nil {
+		if similar != nil {
 			return
 		}
 		for _, flag := range all {
-			if like(flag) && len(meant) < 3 {
-				meant = append(meant, "--"+flag)
+			if like(flag) && len(similar) < 3 {
+				similar = append(similar, "--"+flag)
 			}
 		}
 	}
@@ -176,19 +179,19 @@ func (a *arranged) flagsMeant(name string) []string {
 	find(func(flag string) bool {
 		return len(name) > 1 && strings.HasPrefix(flag, name) || len(flag) > 2 && strings.HasPrefix(name, flag)
 	})
-	if meant == nil && len(name) > 2 {
+	if similar == nil && len(name) > 2 {
 		if near := config.Nearest(name, all); near != "" {
-			meant = []string{"--" + near}
+			similar = []string{"--" + near}
 		}
 	}
-	if !slices.Contains([]string{"t", "m", "d", "v"}, name) { // these have other meanings: see flagHint
+	if !slices.Contains([]string{"t", "m", "d", "v"}, name) { // flagHint has hints for these
 		find(func(flag string) bool { return len(name) == 1 && strings.HasPrefix(flag, name) })
 	}
-	return meant
+	return similar
 }
 
-// didYouMean returns a question to append to an error about an unknown name. It is empty
-// if nothing is likely.
+// didYouMean returns a question that suggests the given names, to be appended to an error,
+// or "" if all are empty.
 func didYouMean(all ...string) string {
 	var quoted []string
 	for _, s := range all {
@@ -202,7 +205,7 @@ func didYouMean(all ...string) string {
 	return ", did you mean " + strings.Join(quoted, " or ") + "?"
 }
 
-// plainWords translates the parser's messages into the words of the other errors.
+// plainWords rewords the parser's messages like the other errors.
 var plainWords = []struct {
 	from *regexp.Regexp
 	to   string
@@ -215,11 +218,11 @@ var plainWords = []struct {
 	{regexp.MustCompile(`bool value must be true, 1, yes, false, 0 or no but got (".*")$`), "takes true or false, not $1"},
 }
 
-// fileError is an error of the configuration file. The parser reports it as an error of
-// the first flag that the file could contain.
+// fileError is an error of the configuration file. The parser would attribute it to the
+// first flag that the file may contain.
 type fileError struct{ error }
 
-// explain turns an error of the parser into a usage error.
+// explain converts an error of the parser to a usage error.
 func explain(err error) error {
 	var file *fileError
 	if errors.As(err, &file) {
@@ -241,17 +244,17 @@ func explain(err error) error {
 	if strings.HasPrefix(text, "unexpected argument ") {
 		switch argument := strings.TrimPrefix(text, "unexpected argument "); {
 		case node.Name == "pub":
-			hint = "A message of several words takes quotes: pubsub pub TOPIC 'SEVERAL WORDS'"
+			hint = "Quote a message of several words: pubsub pub TOPIC 'SEVERAL WORDS'"
 		case node.Name == "token":
-			hint = "Topics come with --read or --write: pubsub token --read TOPIC"
+			hint = "Topics need --read or --write: pubsub token --read TOPIC"
 		case argument == "true" || argument == "false":
-			hint = "A flag is switched with a sign: --sse=" + argument
+			hint = "Write the value of such a flag after =, for example --sse=" + argument + "."
 		}
 	}
 	return &hintedError{usagef("%s", text), hint}
 }
 
-// usageHint returns the usage of a command, and the command that shows its help.
+// usageHint returns the synopsis of a command and the command line that shows its help.
 func usageHint(n *kong.Node) string {
 	return fmt.Sprintf("Usage: %s; see %q.", usage(n), n.FullPath()+" --help")
 }

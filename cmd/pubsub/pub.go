@@ -15,22 +15,22 @@ import (
 
 type pubCmd struct {
 	access
-	Retain  bool    `help:"Keep the message as the topic's last one, and print its version (not with --lines)."`
-	TTL     string  `name:"ttl" placeholder:"DURATION" help:"Life of the message, like 30m or 7d, or a number of seconds. With 0 it reaches live subscribers, and nothing is kept."`
+	Retain  bool    `help:"Retain the message as the last one of its topic, and print its version (not with --lines)."`
+	TTL     string  `name:"ttl" placeholder:"DURATION" help:"Time until the message expires, like 30m or 7d, or a number of seconds. With 0 it only reaches live subscribers; with --retain it also clears the topic."`
 	Lines   string  `placeholder:"FILE" help:"Publish each line of a file as a message of its own, as it arrives; - is standard input."`
-	Rate    float64 `placeholder:"N" help:"With --lines: at most so many messages a second, such as 100 or 0.5. 0 means no limit."`
+	Rate    float64 `placeholder:"N" help:"Maximum number of messages a second with --lines, such as 100 or 0.5. 0 means no limit."`
 	Topic   string  `arg:"" name:"TOPIC" help:"Topic to publish to."`
-	Message *string `arg:"" optional:"" name:"MESSAGE" help:"The message; - reads it from standard input to its end, byte for byte."`
+	Message *string `arg:"" optional:"" name:"MESSAGE" help:"Message to publish; - reads it from standard input, byte for byte."`
 }
 
 // Help implements [kong.HelpProvider].
 func (*pubCmd) Help() string {
 	return `
-A message that begins with a dash comes after two: pubsub pub news -- -5
-An empty message with --retain clears what the topic has kept.
+Write -- before a message that begins with a dash: pubsub pub news -- -5
+An empty message with --retain clears the topic's retained message.
 
-With --lines there is no MESSAGE. Every line is tried, one after the other; the
-first that fails is named, and the exit status is then 1.
+With --lines there is no MESSAGE. The lines are published one after the other.
+If some fail, the first one is reported, and the exit status is 1.
 
 Examples:
   export PUBSUB_TOKEN=$(pubsub token --write news)
@@ -39,18 +39,18 @@ Examples:
   tail -f log | pubsub pub news --lines -`
 }
 
-// Run publishes a message, or many.
+// Run publishes a message, or each line of a file.
 func (c *pubCmd) Run(p *process, kctx *kong.Context) error {
-	t, err := published(c.Topic)
+	t, err := publishable(c.Topic)
 	switch {
 	case err != nil:
 		return err
 	case c.Message == nil && c.Lines == "":
 		return &hintedError{usagef("missing MESSAGE"), usageHint(kctx.Selected())}
 	case c.Message != nil && c.Lines != "":
-		return usagef("MESSAGE is not allowed with lines (--lines) set; give one of them")
+		return usagef("MESSAGE is not allowed with --lines; give only one of them")
 	case c.Rate != 0 && c.Lines == "":
-		return usagef("rate (--rate) is not allowed without lines (--lines) set")
+		return usagef("rate (--rate) is not allowed without --lines")
 	case !(c.Rate >= 0 && c.Rate <= 1e9): // NaN is neither
 		return usagef("rate \"%v\" is not allowed; it takes a number of messages a second, such as 100 or 0.5, up to 1000000000; 0 means no limit", c.Rate)
 	}
@@ -63,11 +63,7 @@ func (c *pubCmd) Run(p *process, kctx *kong.Context) error {
 		n := uint32(d / time.Second)
 		ttl = &n
 	}
-	token, err := c.token()
-	if err != nil {
-		return err
-	}
-	server, err := c.client()
+	server, token, err := c.connect()
 	if err != nil {
 		return err
 	}
@@ -97,8 +93,8 @@ func (c *pubCmd) Run(p *process, kctx *kong.Context) error {
 	return err
 }
 
-// readMessage reads standard input to its end. It says so on a terminal, because the user
-// may expect each line to be published.
+// readMessage reads standard input to its end. On a terminal it says so, because the user
+// may expect that each line is published.
 func (p *process) readMessage() ([]byte, error) {
 	if p.typed() {
 		fmt.Fprintln(p.stderr, "pubsub: reading one message up to the end of standard input (Ctrl-D); --lines - publishes each line as it arrives")
@@ -119,7 +115,7 @@ func (p *process) readMessage() ([]byte, error) {
 		return nil, fmt.Errorf("cannot read standard input: %w", err)
 	}
 	if len(data) > client.MaxMessageBytes {
-		return nil, fmt.Errorf("standard input is longer than %d MiB, and no server takes a longer message", client.MaxMessageBytes>>20)
+		return nil, fmt.Errorf("standard input is longer than the maximum of %d MiB for a message", client.MaxMessageBytes>>20)
 	}
 	return data, nil
 }

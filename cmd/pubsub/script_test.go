@@ -2,16 +2,10 @@ package main
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"flag"
 	"fmt"
-	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -26,6 +20,8 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"pubsub/internal/testkit"
 )
 
 var update = flag.Bool("update", false, "write what the commands print into the scripts")
@@ -34,33 +30,31 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"pubsub": main, "terminal": terminalMain})
 }
 
-// TestScript runs the scripts in testdata/script, each against the real program
-// in processes of its own. Beside the commands of testscript, and the program
-// "terminal", they have:
+// TestScript runs the scripts in testdata/script with the real program. In addition to the
+// commands of testscript and the program "terminal" they have these commands:
 //
 //   - status N program [args...] runs a program and checks its exit status;
-//   - freeport NAME sets the variable NAME to a port that is free;
-//   - ready ADDRESS waits until a server answers there;
-//   - draining ADDRESS waits until the server there refuses messages;
-//   - await FILE TEXT waits until the file holds the text;
-//   - subscribers ADDRESS TOPIC N waits until the topic has N subscribers, as
-//     the admin token "admin" is told;
+//   - freeport NAME sets the variable NAME to a free port;
+//   - ready ADDRESS waits until a server answers at the address;
+//   - draining ADDRESS waits until the server at the address refuses messages;
+//   - await FILE TEXT waits until the file contains the text;
+//   - subscribers ADDRESS TOPIC N waits until the topic has N subscribers. It uses the
+//     admin token "admin";
 //   - nats NAME starts a NATS server and sets the variable NAME to its URL;
-//   - lose URL STREAM deletes a stream there;
-//   - website NAME starts a server that is no Pub/Sub server and sets the variable
+//   - lose URL STREAM deletes a stream in NATS;
+//   - website NAME starts an HTTP server that is not a Pub/Sub server and sets the variable
 //     NAME to its URL;
-//   - certificate CERT KEY writes a certificate for 127.0.0.1 that signs itself,
-//     and its key;
-//   - spoil URL STREAM changes a stream there so that a broker cannot use it, and
-//     mend URL STREAM changes it back.
+//   - certificate CERT KEY writes a self-signed certificate for 127.0.0.1 and its key;
+//   - spoil URL STREAM changes a stream in NATS so that a broker cannot use it, and mend URL
+//     STREAM changes it back.
 func TestScript(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:           "testdata/script",
 		UpdateScripts: *update,
-		// What hangs is ended, and the script says where.
+		// A script that hangs fails at the command that hangs.
 		Deadline: time.Now().Add(2 * time.Minute),
 		Setup: func(env *testscript.Env) error {
-			// Under -race a process would sleep a second before it ends.
+			// Without this a process with the race detector sleeps a second before it exits.
 			env.Setenv("GORACE", "atexit_sleep_ms=0")
 			return nil
 		},
@@ -114,7 +108,14 @@ func cmdReady(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
 		ts.Fatalf("usage: ready ADDRESS")
 	}
-	poll(ts, "a server at "+args[0], func() bool { return answers(args[0]) })
+	poll(ts, "a server at "+args[0], func() bool {
+		resp, err := http.Get("http://" + args[0] + "/")
+		if err != nil {
+			return false
+		}
+		resp.Body.Close()
+		return resp.StatusCode == http.StatusOK || resp.StatusCode == http.StatusBadRequest // on a port for TLS
+	})
 }
 
 func cmdDraining(ts *testscript.TestScript, neg bool, args []string) {
@@ -141,15 +142,6 @@ func cmdAwait(ts *testscript.TestScript, neg bool, args []string) {
 	})
 }
 
-func answers(address string) bool {
-	resp, err := http.Get("http://" + address + "/")
-	if err != nil {
-		return false
-	}
-	resp.Body.Close()
-	return resp.StatusCode == http.StatusOK || resp.StatusCode == http.StatusBadRequest // on a port for TLS
-}
-
 func cmdSubscribers(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 3 {
 		ts.Fatalf("usage: subscribers ADDRESS TOPIC N")
@@ -165,17 +157,17 @@ func cmdSubscribers(ts *testscript.TestScript, neg bool, args []string) {
 			return false
 		}
 		defer resp.Body.Close()
-		var answer struct {
+		var body struct {
 			Topics []struct {
 				Topic       string
 				Subscribers int
 			}
 		}
-		if resp.StatusCode != http.StatusOK || json.NewDecoder(resp.Body).Decode(&answer) != nil {
+		if resp.StatusCode != http.StatusOK || json.NewDecoder(resp.Body).Decode(&body) != nil {
 			return false
 		}
 		got := 0
-		for _, t := range answer.Topics {
+		for _, t := range body.Topics {
 			if t.Topic == args[1] {
 				got = t.Subscribers
 			}
@@ -222,19 +214,12 @@ func cmdCertificate(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 2 {
 		ts.Fatalf("usage: certificate CERT KEY")
 	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	ts.Check(err)
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}
-	cert, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	ts.Check(err)
-	private, err := x509.MarshalPKCS8PrivateKey(key)
-	ts.Check(err)
-	for i, block := range []*pem.Block{{Type: "CERTIFICATE", Bytes: cert}, {Type: "PRIVATE KEY", Bytes: private}} {
-		ts.Check(os.WriteFile(ts.MkAbs(args[i]), pem.EncodeToMemory(block), 0o600))
-	}
+	cert, key := testkit.SelfSigned().PEM()
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), cert, 0o600))
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), key, 0o600))
 }
 
-// editStream sets what a broker depends on.
+// editStream changes settings of a stream that a broker depends on.
 func editStream(ts *testscript.TestScript, neg bool, args []string, perSubject int64, direct bool) {
 	if neg || len(args) != 2 {
 		ts.Fatalf("usage: spoil or mend URL STREAM")
@@ -276,11 +261,11 @@ func withJetStream(url string, f func(context.Context, jetstream.JetStream) erro
 	return f(ctx, js)
 }
 
-// poll waits for something that another process does.
+// poll waits until done returns true. what names the condition in the failure message.
 func poll(ts *testscript.TestScript, what string, done func() bool) {
 	for deadline := time.Now().Add(20 * time.Second); !done(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			ts.Fatalf("waited in vain for %s", what)
+			ts.Fatalf("timed out waiting for %s", what)
 		}
 	}
 }

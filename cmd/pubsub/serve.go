@@ -30,13 +30,14 @@ type setting struct {
 // Help implements [kong.HelpProvider].
 func (*serveCmd) Help() string {
 	return `
-Every flag --some-name can also be the variable PUBSUB_SOME_NAME, or the line
-"some-name: value" in the file that --config names. The flag wins, then the
-environment, then the file. Durations are written like 30s or 1m30s, sizes in
-bytes or like 256KiB, lists with commas or by repeating the flag.
+Each flag --some-name can also be set by the variable PUBSUB_SOME_NAME, or by a
+line "some-name: value" in the file of --config. A flag overrides the variable,
+and the variable overrides the file. Durations are written like 30s or 1m30s,
+sizes in bytes or like 256KiB. For a list, separate the values with commas or
+repeat the flag.
 
-SIGTERM or SIGINT: close all streams, then exit; twice: exit at once.
-SIGHUP: take up changed certificates, log level, allowed origins and limits.
+SIGTERM or SIGINT closes all streams and exits; a second one exits at once.
+SIGHUP reloads certificates, the log level, allowed origins and limits.
 
 Examples:
   pubsub serve --dev

@@ -23,70 +23,71 @@ import (
 type storeCmd struct {
 	settings []setting `kong:"-"`
 
-	Keys   bool           `default:"true" help:"With the signing keys, which are secrets."`
-	Export storeExportCmd `cmd:"" help:"Write retained messages and signing keys to a file."`
-	Import storeImportCmd `cmd:"" help:"Put retained messages and signing keys from a file into a store."`
+	Keys   bool           `default:"true" help:"Include the signing keys, which are secrets."`
+	Export storeExportCmd `cmd:"" help:"Export retained messages and signing keys to a file."`
+	Import storeImportCmd `cmd:"" help:"Import retained messages and signing keys from a file."`
 }
 
 // Help implements [kong.HelpProvider].
 func (*storeCmd) Help() string {
 	return `
-From one broker to another, or from a broker alone to a cluster. The store is
-the data directory that --data-dir names, or that of the cluster that --nats
-names; the flags can also be variables and lines of a file, as those of serve.
+Use it for backups, and to move from one broker to another, or from a single
+broker to a cluster. The store is the data directory of --data-dir, or that of
+the cluster of --nats. The flags can also be set by variables and a file, as for
+"pubsub serve".
 
 Example:
   pubsub store export --data-dir /var/lib/pubsub moving.jsonl
   pubsub store import --nats nats://10.0.0.1:4222 moving.jsonl`
 }
 
-// addSettings makes a flag of every setting that says where the store is.
+// addSettings adds a flag for each setting of the store.
 func (c *storeCmd) addSettings(k *kong.Kong) error {
-	where := slices.DeleteFunc(config.Settings(), func(s config.Setting) bool {
+	some := slices.DeleteFunc(config.Settings(), func(s config.Setting) bool {
 		switch s.Name {
 		case "data-dir", "disk-reserve":
 			return false
-		case "nats-sync-interval": // nobody listens here
+		case "nats-sync-interval": // not used without subscribers
 			return true
 		}
 		return s.Group != "Cluster"
 	})
-	c.settings = settingFlags(childNamed(k.Model.Node, "store"), where)
+	c.settings = settingFlags(childNamed(k.Model.Node, "store"), some)
 	return nil
 }
 
-// config returns the settings that say where the store is.
+// config returns the settings of the store.
 func (c *storeCmd) config(p *process, all *cli, ctx *kong.Context) (*config.Config, error) {
 	in := inputs(p, all, ctx, c.settings)
-	// No client comes here, so no token is needed.
+	// No server runs, so no admin token is needed.
 	in.Flags = append(in.Flags, config.Flag{Name: "admin", Value: "false"})
 	cfg, err := load(p, in)
 	if err != nil {
 		return nil, err
 	}
 	if cfg.InMemory {
-		return nil, usagef("in-memory (%v) is not allowed here: what is in memory nobody else can read; give --data-dir or --nats", cfg.Origin("in-memory"))
+		return nil, usagef("in-memory (%v) is not allowed here: no other process can read a store in memory; give --data-dir or --nats", cfg.Origin("in-memory"))
 	}
 	if len(cfg.NATS) > 0 && cfg.Given("data-dir") {
-		return nil, usagef("data-dir (%v) is not allowed here with nats (%v) set: each is a store; give one of them", cfg.Origin("data-dir"), cfg.Origin("nats"))
+		return nil, usagef("data-dir (%v) is not allowed here with nats (%v): each is a store; give only one of them", cfg.Origin("data-dir"), cfg.Origin("nats"))
 	}
 	return cfg, nil
 }
 
-// with opens the store and passes it to do, with a context that a signal ends.
+// with opens the store, calls do with it, and closes it. A signal cancels the context.
 func (c *storeCmd) with(p *process, cfg *config.Config, do func(ctx context.Context, b pubsub.Backplane) error) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	context.AfterFunc(ctx, stop) // a second signal kills
+	context.AfterFunc(ctx, stop) // a second signal kills the process
 	var mu sync.Mutex
-	told := "" // guarded by mu
+	last := "" // the last error reported; guarded by mu
 	restrictUmask()
 	b, err := app.OpenStore(ctx, cfg, func(err error) {
 		mu.Lock()
 		defer mu.Unlock()
-		if told != err.Error() { // once is enough
-			told = err.Error()
-			fmt.Fprintln(p.stderr, "pubsub:", told)
+		if last != err.Error() {
+			last = err.Error()
+			fmt.Fprintln(p.stderr, "pubsub:", last)
 		}
 	})
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
@@ -100,7 +101,7 @@ func (c *storeCmd) with(p *process, cfg *config.Config, do func(ctx context.Cont
 		err = errInterrupted
 	}
 	if errors.Is(err, pubsub.ErrUnavailable) {
-		err = &hintedError{err, "See to NATS, and run it again."}
+		err = &hintedError{err, "Check the store, and run the command again."}
 	}
 	return adviseServe(errors.Join(err, b.Close()))
 }
@@ -108,19 +109,19 @@ func (c *storeCmd) with(p *process, cfg *config.Config, do func(ctx context.Cont
 var errInterrupted = errors.New("interrupted")
 
 type storeExportCmd struct {
-	File string `arg:"" name:"FILE" help:"File to write, which only its owner can read; - writes to standard output."`
+	File string `arg:"" name:"FILE" help:"File to write, with mode 0600; - writes to standard output."`
 }
 
 // Help implements [kong.HelpProvider].
 func (*storeExportCmd) Help() string {
 	return `
-The file has its name once it is whole, and then replaces what had it. It is
-text, one JSON object a line. Each message keeps its time of publication and of
-expiry: the time that it spends in the file is a part of its life.
+The file is text with one JSON object on each line. It replaces an older file
+only when it is complete. Each message keeps its times of publication and
+expiry, so the time that it spends in the file counts towards its TTL.
 
-Left out are what has expired, that topics were cleared, versions, and the admin
-token, which is a setting. A data directory is for one: stop its broker before.
-A cluster may go on; each topic is then as it was at some time of the export.
+Expired messages, clears, versions and the admin token are not exported. Stop
+the broker before you export its data directory. A cluster may keep running: the
+export then has, for each topic, the message of some time during the export.
 
 Examples:
   pubsub store export --data-dir /var/lib/pubsub backup.jsonl
@@ -134,9 +135,9 @@ func (c *storeExportCmd) Run(p *process, all *cli, parent *storeCmd, kctx *kong.
 		return err
 	}
 	if len(cfg.NATS) == 0 {
-		// It would be made.
+		// Opening the store would create it.
 		if _, err := os.Stat(filepath.Join(string(cfg.DataDir), "FORMAT")); errors.Is(err, os.ErrNotExist) {
-			return &hintedError{fmt.Errorf("there is no store in %s", cfg.DataDir), "Name the data directory of a broker with --data-dir, or a cluster with --nats."}
+			return &hintedError{fmt.Errorf("there is no store in %s", cfg.DataDir), "Give the data directory of a broker with --data-dir, or a cluster with --nats."}
 		}
 	}
 	var done transfer.Summary
@@ -161,8 +162,8 @@ func (c *storeExportCmd) Run(p *process, all *cli, parent *storeCmd, kctx *kong.
 			return transfer.WriteFile(c.File, write)
 		}
 		err := write(p.stdout)
-		if errors.Is(err, syscall.EPIPE) { // which is a failure here: it is not whole
-			return errors.New("whoever read standard output went away before the end")
+		if errors.Is(err, syscall.EPIPE) { // a failure here, because the export is incomplete
+			return errors.New("the reader of standard output closed it before the end of the export")
 		}
 		return err
 	})
@@ -174,22 +175,23 @@ func (c *storeExportCmd) Run(p *process, all *cli, parent *storeCmd, kctx *kong.
 }
 
 type storeImportCmd struct {
-	File string `arg:"" name:"FILE" help:"File that store export has written; - reads standard input."`
+	File string `arg:"" name:"FILE" help:"File that was written by store export; - reads standard input."`
 }
 
 // Help implements [kong.HelpProvider].
 func (*storeImportCmd) Help() string {
 	return `
-A file is read to its end, and checked, before anything is done with it; what
-comes from a pipe is imported as it comes. Each message is read back.
+A file is checked completely before anything is imported; a pipe is imported as
+it is read. Each imported message is read back.
 
-An import that was cut off can be run again. It goes by the time of publication:
-a topic that has something as new as the file, or was cleared as late within the
-last 24 hours, is left alone. So the clocks of the brokers must agree. In a
-cluster whose nodes run, what is published to a topic in the very moment that it
-is imported can be lost: to rule that out, import before the nodes start.
+An interrupted import can be repeated. The time of publication decides: a topic
+is not changed if it has a message at least as new as that of the file, or if it
+was cleared that recently within the last 24 hours. So the clocks of the brokers
+must agree. If nodes of the cluster are running, a message that is published to
+a topic at the moment of its import can be lost; import before they start to
+avoid that.
 
-A key that was deleted since the export comes back, but for --keys=false.
+A key that was deleted since the export is added again, unless --keys=false.
 
 Examples:
   pubsub store import --nats nats://10.0.0.1:4222 moving.jsonl
@@ -203,7 +205,7 @@ func (c *storeImportCmd) Run(p *process, all *cli, parent *storeCmd, kctx *kong.
 		return err
 	}
 	in, name := p.stdin, "standard input"
-	var size int64 // 0 if it is not known
+	var size int64 // 0 if unknown
 	if c.File != "-" {
 		name = c.File
 		f, err := os.Open(c.File)
@@ -233,34 +235,34 @@ func (c *storeImportCmd) Run(p *process, all *cli, parent *storeCmd, kctx *kong.
 		if done.Imported+done.KeysImported == 0 {
 			return err
 		}
-		return &hintedError{err, fmt.Sprintf("%s had been imported. Run it again to go on from there.",
+		return &hintedError{err, fmt.Sprintf("%s had been imported. Run the command again to continue.",
 			counts(done.Imported, done.KeysImported))}
 	}
 	fmt.Fprintf(p.stderr, "pubsub: imported %s of %s, SHA-256 %s\n", counts(done.Imported, done.KeysImported), contents(&done.Summary), done.SHA256)
-	for _, left := range []struct {
-		n    int
-		what string
+	for _, skipped := range []struct {
+		n      int
+		reason string
 	}{
-		{done.Present, "there already"},
-		{done.Newer, "not newer than what the store has"},
+		{done.Present, "already in the store"},
+		{done.Newer, "not newer than the store's"},
 		{done.Expired, "expired"},
 	} {
-		if left.n > 0 {
-			fmt.Fprintf(p.stderr, "pubsub: not imported, since %s: %s\n", left.what, plural(left.n, "message"))
+		if skipped.n > 0 {
+			fmt.Fprintf(p.stderr, "pubsub: skipped %s: %s\n", plural(skipped.n, "message"), skipped.reason)
 		}
 	}
 	return nil
 }
 
-// check reads a file to its end, and then goes back to the beginning. A pipe that
-// has a name is left alone; its size is 0.
+// check checks a file and seeks back to its beginning. It does not read a named pipe, and
+// returns size 0 for it.
 func (c *storeImportCmd) check(p *process, f *os.File) (size int64, err error) {
 	fi, err := f.Stat()
 	if err != nil {
 		return 0, err
 	}
 	if fi.IsDir() {
-		return 0, errors.New("is a directory; name a file that store export has written")
+		return 0, errors.New("is a directory; give a file that was written by store export")
 	}
 	if !fi.Mode().IsRegular() {
 		return 0, nil
@@ -277,7 +279,7 @@ func (c *storeImportCmd) check(p *process, f *os.File) (size int64, err error) {
 	return fi.Size(), err
 }
 
-// contents says in words what a file holds.
+// contents describes the contents of a file.
 func contents(s *transfer.Summary) string {
 	return fmt.Sprintf("%s in %d bytes", counts(s.Messages, s.Keys), s.Bytes)
 }
@@ -286,9 +288,10 @@ func counts(messages, keys int) string {
 	return plural(messages, "message") + " and " + plural(keys, "signing key")
 }
 
-func plural(n int, what string) string {
+// plural returns n with a noun in the singular or plural.
+func plural(n int, noun string) string {
 	if n == 1 {
-		return "1 " + what
+		return "1 " + noun
 	}
-	return fmt.Sprintf("%d %ss", n, what)
+	return fmt.Sprintf("%d %ss", n, noun)
 }

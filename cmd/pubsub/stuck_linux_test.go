@@ -12,9 +12,11 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"pubsub/internal/testkit"
 )
 
-// fullPipe returns a full pipe: writes block until somebody reads.
+// fullPipe returns a full pipe, to which writes block, and the number of bytes in it.
 func fullPipe(t *testing.T) (r, w *os.File, filled int) {
 	t.Helper()
 	r, w, err := os.Pipe()
@@ -22,8 +24,7 @@ func fullPipe(t *testing.T) (r, w *os.File, filled int) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { r.Close(); w.Close() })
-	// Under the test's own, non-blocking description: Fd makes it blocking, as a shell
-	// hands it on.
+	// Fill it while it is non-blocking. Later Fd makes it blocking, like a pipe of a shell.
 	if err := w.SetWriteDeadline(time.Now().Add(100 * time.Millisecond)); err != nil {
 		t.Fatal(err)
 	}
@@ -35,16 +36,17 @@ func fullPipe(t *testing.T) (r, w *os.File, filled int) {
 	return r, w, filled
 }
 
-// broker is the real program with an ops listener.
+// broker is a process of the real program.
 type broker struct {
 	*exec.Cmd
-	addr, ops string
-	ended     chan error
+	addr, ops string     // of its two listeners
+	ended     chan error // receives the result of Wait
 }
 
+// startBroker starts a broker, which is killed at the end of the test.
 func startBroker(t *testing.T, stdout, stderr *os.File, args ...string) *broker {
 	t.Helper()
-	b := &broker{addr: freeAddress(t), ops: freeAddress(t), ended: make(chan error, 1)}
+	b := &broker{addr: testkit.FreeAddress(t), ops: testkit.FreeAddress(t), ended: make(chan error, 1)}
 	b.Cmd = exec.Command("pubsub", append([]string{"serve", "--listen", b.addr, "--ops-listen", b.ops}, args...)...)
 	b.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0", "PUBSUB_ADMIN_TOKEN=admin")
 	b.Stdout, b.Stderr = stdout, stderr
@@ -56,17 +58,7 @@ func startBroker(t *testing.T, stdout, stderr *os.File, args ...string) *broker 
 	return b
 }
 
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
-// get returns the body of a page of the broker, once it answers.
+// get waits until the broker answers and returns the body of a page.
 func (b *broker) get(t *testing.T, address, path string) string {
 	t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
@@ -82,18 +74,18 @@ func (b *broker) get(t *testing.T, address, path string) string {
 	}
 }
 
-// status returns the exit status, which must come soon.
+// status waits until the broker has exited and returns its exit status.
 func (b *broker) status(t *testing.T) int {
 	t.Helper()
 	select {
 	case <-b.ended:
 	case <-time.After(20 * time.Second):
-		t.Fatal("the broker does not end")
+		t.Fatal("the broker does not exit")
 	}
 	return b.ProcessState.ExitCode()
 }
 
-// createKeys makes signing keys, each of which writes a line to the log.
+// createKeys creates n signing keys. The broker logs a line for each.
 func (b *broker) createKeys(t *testing.T, n int) {
 	t.Helper()
 	client := http.Client{Timeout: 20 * time.Second}
@@ -114,9 +106,9 @@ func (b *broker) createKeys(t *testing.T, n int) {
 	}
 }
 
-// A broker never waits for the reader of its standard error and standard output: not when
-// it starts, serves, logs, reloads or drains.
-func TestNobodyReads(t *testing.T) {
+// TestOutputIsNotRead checks that a broker never waits for the reader of its standard error
+// and standard output, whether it starts, serves, logs, reloads or drains.
+func TestOutputIsNotRead(t *testing.T) {
 	for _, tt := range []struct {
 		name string
 		args []string
@@ -137,7 +129,7 @@ func TestNobodyReads(t *testing.T) {
 			}
 			b.createKeys(t, 3)
 			if m := b.get(t, b.ops, "/metrics"); !strings.Contains(m, "\npubsub_log_lines_dropped_total 0\n") {
-				t.Error("something was dropped, or no metric says so")
+				t.Error("pubsub_log_lines_dropped_total is not 0")
 			}
 			for _, s := range tt.end {
 				if err := b.Process.Signal(s); err != nil {
@@ -155,9 +147,9 @@ func TestNobodyReads(t *testing.T) {
 	}
 }
 
-// Once somebody reads again, the queued lines are written in order, all of them before
-// the process ends.
-func TestSomebodyReadsAgain(t *testing.T) {
+// TestOutputIsReadAgain checks that queued lines are written in order when the output is
+// read again, and all of them before the process exits.
+func TestOutputIsReadAgain(t *testing.T) {
 	r, w, filled := fullPipe(t)
 	b := startBroker(t, nil, w, "--in-memory")
 	b.get(t, b.addr, "/")
@@ -177,19 +169,19 @@ func TestSomebodyReadsAgain(t *testing.T) {
 	}
 	log := <-read
 	if n := strings.Count(log, `msg="key created"`); n != 101 {
-		t.Errorf("of 101 keys the log has %d", n)
+		t.Errorf("the log has %d of 101 keys", n)
 	}
 	last := -1
 	for _, text := range []string{"msg=listening", `msg="key created"`, "msg=draining", "msg=stopped\n"} {
 		at := strings.Index(log, text)
 		if at <= last {
-			t.Errorf("%q stands at %d, what comes before it at %d", text, at, last)
+			t.Errorf("%q is at %d, but its predecessor at %d", text, at, last)
 		}
 		last = at
 	}
 }
 
-// A start that fails ends in time, whether or not somebody reads the error.
+// TestFailedStart checks that a start that fails exits soon, even if the error is not read.
 func TestFailedStart(t *testing.T) {
 	used, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -208,7 +200,7 @@ func TestFailedStart(t *testing.T) {
 			t.Parallel()
 			_, w, _ := fullPipe(t)
 			if got := startBroker(t, w, w, tt.args...).status(t); got != tt.want {
-				t.Errorf("nobody reads: status %d, want %d", got, tt.want)
+				t.Errorf("output not read: status %d, want %d", got, tt.want)
 			}
 			r, w, err := os.Pipe()
 			if err != nil {
@@ -219,7 +211,7 @@ func TestFailedStart(t *testing.T) {
 			w.Close()
 			text, err := io.ReadAll(r)
 			if err != nil || !strings.Contains(string(text), tt.text) {
-				t.Errorf("%q does not say %q; %v", text, tt.text, err)
+				t.Errorf("%q does not contain %q; %v", text, tt.text, err)
 			}
 			if got := b.status(t); got != tt.want {
 				t.Errorf("status %d, want %d", got, tt.want)

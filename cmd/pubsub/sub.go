@@ -16,18 +16,18 @@ import (
 
 type subCmd struct {
 	access
-	Durable bool     `help:"Start with the retained messages, and miss no newer ones after an interruption. By MQTT they always come first."`
-	MQTT    bool     `name:"mqtt" help:"Subscribe by MQTT 5 over WebSocket, in place of server-sent events."`
-	JSON    bool     `help:"Print a line {\"topic\":...,\"data\":...,\"id\":...} for each message; \"base64\" in place of \"data\" if it is no text, \"id\" only with --durable."`
+	Durable bool     `help:"Begin with the retained messages, and resume with the newer ones after an interruption. With --mqtt, retained messages always come first."`
+	MQTT    bool     `name:"mqtt" help:"Subscribe by MQTT 5 over WebSocket instead of server-sent events."`
+	JSON    bool     `help:"Print each message as a line {\"topic\":...,\"data\":...,\"id\":...}. Data that is not text is in \"base64\" instead of \"data\". Only --durable has \"id\"."`
 	Count   int      `placeholder:"N" help:"Exit after N messages."`
-	Topics  []string `arg:"" name:"TOPIC" help:"Topic to subscribe to; at most 10 by server-sent events."`
+	Topics  []string `arg:"" name:"TOPIC" help:"Topic to subscribe to: at most 10 with server-sent events."`
 }
 
 // Help implements [kong.HelpProvider].
 func (*subCmd) Help() string {
 	return `
-Connects again whenever the connection is lost, until the server says that there
-is no point in it. Ctrl-C ends it.
+Reconnects when the connection is lost, unless the server's error is permanent.
+Ctrl-C ends the subscription.
 
 Examples:
   export PUBSUB_TOKEN=$(pubsub token --read news --read weather)
@@ -36,10 +36,10 @@ Examples:
   pubsub sub news --mqtt --count 1`
 }
 
-// errCounted says that as many messages have come as were wanted.
+// errCounted means that --count messages have been received.
 var errCounted = errors.New("enough messages")
 
-// Run prints messages until a signal comes.
+// Run prints messages until a signal ends it.
 func (c *subCmd) Run(p *process) error {
 	for _, s := range c.Topics {
 		if _, err := topic(s); err != nil {
@@ -50,18 +50,14 @@ func (c *subCmd) Run(p *process) error {
 		return usagef("count \"%d\" is not allowed; it takes a whole number; 0 means no limit", c.Count)
 	}
 	warnOfLists(p, c.Topics, "")
-	token, err := c.token()
-	if err != nil {
-		return err
-	}
-	server, err := c.client()
+	server, token, err := c.connect()
 	if err != nil {
 		return err
 	}
 	defer server.Close()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	context.AfterFunc(ctx, stop) // a second signal kills
+	context.AfterFunc(ctx, stop) // a second signal kills the process
 
 	interrupted := false
 	got := 0
@@ -78,12 +74,12 @@ func (c *subCmd) Run(p *process) error {
 		},
 		Open: func() {
 			if interrupted {
-				fmt.Fprintln(p.stderr, "pubsub: connected again")
+				fmt.Fprintln(p.stderr, "pubsub: reconnected")
 			}
 			interrupted = false
 		},
 		Dropped: func(n uint64) {
-			fmt.Fprintf(p.stderr, "pubsub: %d messages were lost: they were not read fast enough\n", n)
+			fmt.Fprintf(p.stderr, "pubsub: %s lost because the connection was too slow\n", plural(int(n), "message"))
 		},
 		Interrupted: func(err error, wait time.Duration) {
 			interrupted = true
@@ -100,7 +96,7 @@ func (c *subCmd) Run(p *process) error {
 	return nil
 }
 
-// line returns what is printed of a message.
+// line returns the output for a message.
 func (c *subCmd) line(m client.Message) []byte {
 	if !c.JSON {
 		return append(bytes.Clone(m.Data), '\n')
@@ -121,7 +117,7 @@ func (c *subCmd) line(m client.Message) []byte {
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
 	if err := e.Encode(line); err != nil {
-		panic(err) // there is nothing in it that JSON could not say
+		panic(err) // all values can be encoded
 	}
 	return b.Bytes()
 }

@@ -9,12 +9,12 @@ import (
 	"unicode/utf8"
 )
 
-// screen writes text to a terminal. Nothing in the text can control the terminal: a
-// control character other than LF and TAB, or one that changes the direction of text, is
-// escaped, such as \u001b. An invalid byte of UTF-8, which an 8-bit terminal may take for
-// a control character, is shown as, for example, \x9b.
+// screen writes text to a terminal and prevents it from controlling the terminal. It escapes
+// control characters other than LF and TAB, and characters that change the direction of
+// text, such as \u001b. It also escapes invalid bytes of UTF-8, such as \x9b, because an
+// 8-bit terminal may treat them as control characters.
 type screen struct {
-	raw io.Writer // for output that must control the terminal, such as a progress bar
+	raw io.Writer // the terminal itself, for output such as a progress bar
 
 	mu   sync.Mutex
 	rest []byte // guarded by mu: the beginning of an incomplete character
@@ -57,8 +57,8 @@ func (s *screen) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// controls reports whether r may make a terminal do more than go to the next line or the
-// next tab stop.
+// controls reports whether r may control a terminal, other than to go to the next line or
+// tab stop.
 func controls(r rune) bool {
 	return unicode.IsControl(r) && r != '\n' && r != '\t' || unicode.Is(unicode.Bidi_Control, r)
 }

@@ -15,10 +15,9 @@ import (
 //
 //	terminal INPUT OUTPUT program [args...]
 //
-// runs a program on a terminal of its own, types the content of the file INPUT
-// there, and writes what the terminal was sent to the file OUTPUT as it comes. It
-// ends with the exit status of the program, once all output has been read: the
-// ttyin of testscript may lose the last of it.
+// runs a program on a new terminal, types the content of the file INPUT there, and copies
+// the terminal's output to the file OUTPUT. It waits for all of the output, of which the
+// command ttyin of testscript may lose the end, and exits with the status of the program.
 func terminalMain() {
 	status, err := onTerminal(os.Args[1], os.Args[2], os.Args[3:])
 	if err != nil {
@@ -54,13 +53,13 @@ func onTerminal(input, output string, args []string) (status int, err error) {
 	if _, err := ctrl.Write(typed); err != nil {
 		return 0, err
 	}
-	_, _ = io.Copy(out, ctrl) // up to EIO, which is the end of a terminal
+	_, _ = io.Copy(out, ctrl) // until EIO, which is the end of file of a terminal
 	_ = cmd.Wait()
 	return cmd.ProcessState.ExitCode(), nil
 }
 
-// openTerminal returns both ends of a new terminal, which neither echoes nor
-// changes what is written to it.
+// openTerminal returns both ends of a new terminal, which neither echoes input nor changes
+// output.
 func openTerminal() (ctrl, tty *os.File, err error) {
 	ctrl, err = os.OpenFile("/dev/ptmx", os.O_RDWR|syscall.O_NOCTTY, 0)
 	if err != nil {

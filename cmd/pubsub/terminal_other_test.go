@@ -4,5 +4,5 @@ package main
 
 import "os"
 
-// terminalMain is for Linux.
+// terminalMain exits: it exists only on Linux.
 func terminalMain() { os.Exit(99) }

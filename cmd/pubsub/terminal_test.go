@@ -38,9 +38,8 @@ func TestScreen(t *testing.T) {
 	}
 }
 
-// TestNoTerminal checks that neither a file nor a device such as /dev/null is treated as
-// a terminal: there is no progress bar, and a store is not counted to draw one. The
-// script "terminal" tests a real terminal.
+// TestNoTerminal checks that a file, or a device such as /dev/null, is not treated as a
+// terminal: the gauge draws no bar on it. The script "terminal" tests a real terminal.
 func TestNoTerminal(t *testing.T) {
 	file, err := os.Create(t.TempDir() + "/file")
 	if err != nil {
@@ -53,13 +52,13 @@ func TestNoTerminal(t *testing.T) {
 	closed := os.NewFile(1000, "closed")
 	for _, f := range []*os.File{file, null, closed} {
 		if isTerminal(f) {
-			t.Errorf("%s is taken for a terminal", f.Name())
+			t.Errorf("isTerminal(%s) = true", f.Name())
 		}
 		if w := screenFor(f); w != f {
-			t.Errorf("%s is written to through a %T", f.Name(), w)
+			t.Errorf("screenFor(%s) = %T, want the file", f.Name(), w)
 		}
 		if g := newGauge(f, "exporting"); g.terminal {
-			t.Errorf("a bar is drawn on %s", f.Name())
+			t.Errorf("the gauge draws a bar on %s", f.Name())
 		}
 	}
 	file.Close()

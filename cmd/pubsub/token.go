@@ -11,18 +11,18 @@ import (
 )
 
 type tokenCmd struct {
-	Read    []string `sep:"none" placeholder:"TOPIC" help:"Topic that may be subscribed to. Repeat for more."`
-	Write   []string `sep:"none" placeholder:"TOPIC" help:"Topic that may be published to. Repeat for more."`
-	Expires string   `placeholder:"DURATION" default:"1h" help:"Life of the token, like 30m, 24h or 7d, or a number of seconds; 0 is for ever."`
-	Subject string   `placeholder:"NAME" help:"Bearer of the token; limits and MQTT client identifiers are separate for each subject."`
-	Key     string   `placeholder:"ID:VALUE" help:"The key, as pubsub key create prints it. Prefer the variable PUBSUB_KEY: other users of the machine can see flags."`
+	Read    []string `sep:"none" placeholder:"TOPIC" help:"Topic that the token may subscribe to. Repeat for more."`
+	Write   []string `sep:"none" placeholder:"TOPIC" help:"Topic that the token may publish to. Repeat for more."`
+	Expires string   `placeholder:"DURATION" default:"1h" help:"Time until the token expires, like 30m, 24h or 7d, or a number of seconds. 0 means never."`
+	Subject string   `placeholder:"NAME" help:"Subject of the token. Each subject has its own limits and MQTT client identifiers."`
+	Key     string   `placeholder:"ID:VALUE" help:"Signing key, as printed by pubsub key create. Other users of the machine can see command lines: prefer the variable PUBSUB_KEY."`
 }
 
 // Help implements [kong.HelpProvider].
 func (*tokenCmd) Help() string {
 	return `
-No server is needed: the token is made here, and holds for every server that has
-the key.
+The token is created without a server, and is valid on every server that has the
+key.
 
 Examples:
   export PUBSUB_KEY=$(pubsub key create)
@@ -34,7 +34,7 @@ Examples:
 func (c *tokenCmd) Run(p *process) error {
 	claims := token.Claims{Read: c.Read, Write: c.Write, Subject: c.Subject}
 	if len(c.Read)+len(c.Write) == 0 {
-		return &hintedError{usagef("a topic is missing"), "Give --read or --write, or both."}
+		return &hintedError{usagef("missing topic"), "Give --read or --write, or both."}
 	}
 	for _, s := range c.Read {
 		if _, err := topic(s); err != nil {
@@ -42,7 +42,7 @@ func (c *tokenCmd) Run(p *process) error {
 		}
 	}
 	for _, s := range c.Write {
-		if _, err := published(s); err != nil {
+		if _, err := publishable(s); err != nil {
 			return err
 		}
 	}
@@ -59,9 +59,9 @@ func (c *tokenCmd) Run(p *process) error {
 	id, value, _ := strings.Cut(key, ":")
 	switch {
 	case key == "":
-		return &hintedError{usagef("a key is missing"), `Give --key, or set PUBSUB_KEY; "pubsub key create" makes one.`}
+		return &hintedError{usagef("missing key"), `Give --key, or set PUBSUB_KEY; "pubsub key create" creates one.`}
 	case id == "" || value == "":
-		return usagef("the key is not allowed; it takes ID:VALUE, as pubsub key create prints it")
+		return usagef("the key is not allowed; it takes ID:VALUE, as printed by pubsub key create")
 	}
 	claims.Issued = time.Now()
 	if life > 0 {

@@ -4,7 +4,6 @@ package main
 
 import "syscall"
 
-// restrictUmask makes all files that this process creates from now on readable by their
-// owner only, whatever the original umask, because the data directory contains signing
-// keys.
+// restrictUmask sets the umask so that only the owner can read files that this process
+// creates from now on, because the data directory contains signing keys.
 func restrictUmask() { syscall.Umask(0o077) }

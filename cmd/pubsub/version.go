@@ -23,7 +23,7 @@ func (*versionCmd) Run(p *process) error {
 	return err
 }
 
-// buildVersion returns the version of the module that the program was built of.
+// buildVersion returns the version of the program's main module.
 func buildVersion() string {
 	info, _ := debug.ReadBuildInfo()
 	return moduleVersion(info)
@@ -36,7 +36,7 @@ func moduleVersion(info *debug.BuildInfo) string {
 	return info.Main.Version
 }
 
-// describe returns version, commit, Go version and platform of a build.
+// describe returns the version, commit, Go version and platform of a build.
 func describe(info *debug.BuildInfo) string {
 	parts := []string{moduleVersion(info)}
 	if info != nil {

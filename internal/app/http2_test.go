@@ -10,7 +10,6 @@ import (
 	"io"
 	"log/slog"
 	"math/big"
-	"net"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -18,6 +17,7 @@ import (
 
 	"pubsub/internal/config"
 	"pubsub/internal/server"
+	"pubsub/internal/testkit"
 )
 
 // The frame types and flags of RFC 9113 section 6.
@@ -69,7 +69,7 @@ func TestHTTP2HeadMustBeWhole(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			cert := selfSigned(t)
 			synctest.Test(t, func(t *testing.T) {
-				ln := &pipes{make(chan net.Conn), make(chan struct{})}
+				ln := testkit.NewPipeListener()
 				n := &node{cfg: config.Default(), log: slog.New(slog.DiscardHandler), certs: &certificates{}, public: ln,
 					server: server.New(server.Options{AdminToken: "admin"})}
 				n.certs.current.Store(cert)
@@ -77,7 +77,7 @@ func TestHTTP2HeadMustBeWhole(t *testing.T) {
 				var running sync.WaitGroup
 				running.Go(func() { n.serveHTTP(s) })
 
-				c := tls.Client(ln.dial(), &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}})
+				c := tls.Client(ln.Dial(), &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}})
 				// The client reads all frames, and closes its side at the end.
 				ended := make(chan time.Duration, 1)
 				answered := false
@@ -130,28 +130,4 @@ func TestHTTP2HeadMustBeWhole(t *testing.T) {
 			})
 		})
 	}
-}
-
-// pipes is a listener of connections without a network.
-type pipes struct {
-	conns  chan net.Conn
-	closed chan struct{}
-}
-
-func (p *pipes) Accept() (net.Conn, error) {
-	select {
-	case c := <-p.conns:
-		return c, nil
-	case <-p.closed:
-		return nil, net.ErrClosed
-	}
-}
-
-func (p *pipes) Close() error   { close(p.closed); return nil }
-func (p *pipes) Addr() net.Addr { return &net.TCPAddr{} }
-
-func (p *pipes) dial() net.Conn {
-	client, server := net.Pipe()
-	p.conns <- server
-	return client
 }

@@ -18,7 +18,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// quiet is the log of servers in tests that make them fail.
+// quiet discards the errors of test servers that are expected to fail.
 var quiet = log.New(io.Discard, "", 0)
 
 // serve starts a server and returns a client of it.
@@ -34,7 +34,7 @@ func serve(t *testing.T, h http.HandlerFunc) *Client {
 	return c
 }
 
-// refuse answers in the way of CONTRACT.md section 1.
+// refuse sends an error response like those of a Pub/Sub server.
 func refuse(w http.ResponseWriter, status int, text string) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.WriteHeader(status)
@@ -61,7 +61,7 @@ func TestNew(t *testing.T) {
 	}
 	for _, s := range []string{"", "ws://a", "http://", "http://:7676", ":7676", "http://a?b", "http://a#b", "http://a b", "a b:1", "/x"} {
 		_, err := New(s, nil)
-		if want := fmt.Sprintf("server %q is no address of a server; it takes http://HOST:PORT or https://HOST", s); err == nil || err.Error() != want {
+		if want := fmt.Sprintf("server %q is not allowed; it takes an address, like http://HOST:PORT or https://HOST", s); err == nil || err.Error() != want {
 			t.Errorf("New(%q): %v, want %s", s, err, want)
 		}
 	}
@@ -72,7 +72,7 @@ func TestNew(t *testing.T) {
 	}
 }
 
-// TestAdmin goes through the admin API of CONTRACT.md section 6.
+// TestAdmin makes every request of the admin API.
 func TestAdmin(t *testing.T) {
 	created := time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC)
 	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
@@ -115,11 +115,11 @@ func wantError(t *testing.T, err error, want Error) {
 	}
 }
 
-func TestAdminOfSomethingElse(t *testing.T) {
+func TestAdminOfAnotherServer(t *testing.T) {
 	for body, want := range map[string]string{
-		"<html>":                              " is no Pub/Sub server: it answers 200 OK (text/html)",
-		"{}":                                  " holds no key",
-		strings.Repeat(" ", maxAnswerBytes+1): " is no Pub/Sub server: it answers 200 OK (text/plain)",
+		"<html>":                              " is not a Pub/Sub server: it answers 200 OK (text/html)",
+		"{}":                                  " contains no key",
+		strings.Repeat(" ", maxAnswerBytes+1): " is not a Pub/Sub server: it answers 200 OK (text/plain)",
 	} {
 		c := serve(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, body) })
 		var e *Error
@@ -127,7 +127,7 @@ func TestAdminOfSomethingElse(t *testing.T) {
 			t.Errorf("got %#v, want an error that ends in %q", err, want)
 		}
 		if err := c.DeleteKey(t.Context(), "admin", "x"); !errors.As(err, &e) || e.Condition != Foreign {
-			t.Errorf("200 in place of 204: %v", err)
+			t.Errorf("status 200 instead of 204: %v", err)
 		}
 	}
 }
@@ -153,12 +153,12 @@ func TestPublish(t *testing.T) {
 	} {
 		version, err := c.Publish(t.Context(), "tok", tt.p)
 		if err != nil || version != tt.version || got != tt.want {
-			t.Errorf("Publish(%v) = %q, %v; the server got %s, want %s", tt.p, version, err, got, tt.want)
+			t.Errorf("Publish(%v) = %q, %v; the server received %s, want %s", tt.p, version, err, got, tt.want)
 		}
 	}
 }
 
-// TestRefusals checks what is made of answers that are not 200.
+// TestRefusals checks the errors for responses that are not those of a successful publish.
 func TestRefusals(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
@@ -177,16 +177,16 @@ func TestRefusals(t *testing.T) {
 		}, Error{400, "", "\ufffd[31m" + strings.Repeat("x", 295) + "…"}},
 		{"bidi", func(w http.ResponseWriter, r *http.Request) { refuse(w, 400, "a\u202eb") }, Error{400, "", "a\ufffdb"}},
 		{"switched off", func(w http.ResponseWriter, r *http.Request) { refuse(w, 404, "Not Found") }, Error{404, "", "Not Found"}},
-		{"a page of something else", func(w http.ResponseWriter, r *http.Request) {
+		{"a page of another server", func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Type", "text/html; charset=utf-8")
 			w.WriteHeader(404)
 			io.WriteString(w, "<h1>Not Found</h1>")
-		}, Error{404, Foreign, "SERVER is no Pub/Sub server: it answers 404 Not Found (text/html)"}},
-		{"a text of something else", http.NotFound, Error{404, Foreign, "SERVER is no Pub/Sub server: it answers 404 Not Found (text/plain)"}},
+		}, Error{404, Foreign, "SERVER is not a Pub/Sub server: it answers 404 Not Found (text/html)"}},
+		{"a text of another server", http.NotFound, Error{404, Foreign, "SERVER is not a Pub/Sub server: it answers 404 Not Found (text/plain)"}},
 		{"no POST", func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(405) },
-			Error{405, Foreign, "SERVER is no Pub/Sub server: it answers 405 Method Not Allowed"}},
-		{"it likes everything", func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "<html>Welcome") },
-			Error{200, Foreign, "SERVER is no Pub/Sub server: it answers 200 OK (text/html)"}},
+			Error{405, Foreign, "SERVER is not a Pub/Sub server: it answers 405 Method Not Allowed"}},
+		{"always a welcome page", func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "<html>Welcome") },
+			Error{200, Foreign, "SERVER is not a Pub/Sub server: it answers 200 OK (text/html)"}},
 		{"a redirect", func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, "https://elsewhere/", http.StatusTemporaryRedirect)
 		},
@@ -201,7 +201,7 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// TestBasePath checks that a server may be below a path.
+// TestBasePath publishes to a server whose address has a path.
 func TestBasePath(t *testing.T) {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/pub/sub/events" {

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// maxEventBytes bounds a line of an event stream, and the data of an event. In
-// JSON a message can be six times its size.
+// maxEventBytes bounds a line of an event stream, and the data of an event. JSON can
+// enlarge a message to six times its size.
 const maxEventBytes = 6*MaxMessageBytes + 1<<20
 
 var errEventTooLong = fmt.Errorf("the server sent an event of over %d MiB", maxEventBytes>>20)
@@ -20,8 +20,8 @@ var errEventTooLong = fmt.Errorf("the server sent an event of over %d MiB", maxE
 type event struct {
 	name  string // empty stands for "message"
 	data  []byte
-	id    string // counts if hasID
-	hasID bool   // this very event has an id
+	id    string // valid if hasID
+	hasID bool   // the event itself has an id
 }
 
 // eventReader parses an event stream (WHATWG HTML section 9.2.6).
@@ -29,18 +29,18 @@ type eventReader struct {
 	r     *bufio.Reader
 	limit int
 
-	retry time.Duration // of the last retry field; 0 if there was none
+	retry time.Duration // the value of the last retry field, or 0
 
 	begun  bool // the first line has been read
-	skipLF bool // the last line ended in CR: a LF that follows belongs to it
+	skipLF bool // the last line ended in CR, so a LF that follows belongs to it
 }
 
 func newEventReader(r io.Reader, limit int) *eventReader {
 	return &eventReader{r: bufio.NewReaderSize(r, 16<<10), limit: limit}
 }
 
-// next returns the next event that has data. What is incomplete at the end of
-// the stream is discarded. The error is that of the stream, [io.EOF] at its end.
+// next returns the next event that has data. It discards an incomplete event at the end of
+// the stream. The error is that of the stream, or [io.EOF] at its end.
 func (p *eventReader) next() (event, error) {
 	var e event
 	hasData := false
@@ -78,7 +78,7 @@ func (p *eventReader) next() (event, error) {
 	}
 }
 
-// setRetry takes a number of milliseconds, digits only.
+// setRetry sets the retry time from the value of a retry field: milliseconds, digits only.
 func (p *eventReader) setRetry(s string) {
 	for i := range len(s) {
 		if s[i] < '0' || s[i] > '9' {
@@ -90,8 +90,8 @@ func (p *eventReader) setRetry(s string) {
 	}
 }
 
-// line returns the next line without its end, which is CR LF, LF or CR. The
-// slice is good until the next call.
+// line returns the next line without its end, which is CR LF, LF or CR. The slice is valid
+// until the next call.
 func (p *eventReader) line() ([]byte, error) {
 	var long []byte // the line so far, if it is longer than the buffer
 	for {
@@ -129,9 +129,9 @@ func (p *eventReader) line() ([]byte, error) {
 	}
 }
 
-// discard takes n bytes that are known to be buffered.
+// discard skips n buffered bytes.
 func (p *eventReader) discard(n int) {
 	if _, err := p.r.Discard(n); err != nil {
-		panic(errors.Join(errors.New("client: buffered bytes are gone"), err))
+		panic(errors.Join(errors.New("client: discarding buffered bytes failed"), err))
 	}
 }

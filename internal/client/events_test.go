@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// parse reads a whole stream.
+// parse reads a stream to its end.
 func parse(r io.Reader, limit int) (events []event, retry time.Duration, err error) {
 	p := newEventReader(r, limit)
 	for {
@@ -79,16 +79,16 @@ func TestEventsAreBounded(t *testing.T) {
 	for name, piece := range endless {
 		read := &countingReader{r: strings.NewReader(strings.Repeat(piece, 1<<20/len(piece)))}
 		if _, _, err := parse(read, limit); !errors.Is(err, errEventTooLong) {
-			t.Errorf("%s without end: %v", name, err)
+			t.Errorf("%s, endless: %v", name, err)
 		}
 		if most := limit*len(piece) + 32<<10; read.n > most {
-			t.Errorf("%s without end: %d bytes were read, want at most %d", name, read.n, most)
+			t.Errorf("%s, endless: read %d bytes, want at most %d", name, read.n, most)
 		}
 	}
-	// What is within the limit is taken.
+	// A line of exactly the limit is accepted.
 	line := strings.Repeat("x", limit-6)
 	if got, _, err := parse(strings.NewReader("data: "+line+"\n\n"), limit); len(got) != 1 || string(got[0].data) != line || err != io.EOF {
-		t.Errorf("a line of the limit: %d events, %v", len(got), err)
+		t.Errorf("a line of exactly the limit: %d events, %v", len(got), err)
 	}
 }
 
@@ -103,8 +103,8 @@ func (c *countingReader) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// FuzzEvents checks that how a stream is cut up makes no difference, and that
-// what was read, written again, reads the same.
+// FuzzEvents checks that the result does not depend on the sizes of reads, and that the
+// events are the same after they were written and read again.
 func FuzzEvents(f *testing.F) {
 	for _, s := range []string{
 		"", "data: x\n\n", "\ufeffid: 1\rdata\r\revent: a\r\ndata: b\r\n\r\n", "retry: 10\nid:\x00\n\n", ":\n\n\n", "data:\xff\n\n", "data: x\r", "\r\n\r\ndata: a\n\r", "event\ndata\n\n",

@@ -15,25 +15,24 @@ import (
 )
 
 const (
-	// mqttKeepAlive is the keep-alive that is asked for, in seconds.
+	// mqttKeepAlive is the requested keep-alive, in seconds.
 	mqttKeepAlive = 60
-	// maxPacketBytes is the longest packet that is taken: a message, its topic
-	// and its properties.
+	// maxPacketBytes bounds a packet: a message with its topic and properties.
 	maxPacketBytes = MaxMessageBytes + 1<<20
 	// subscribePacketID is the packet identifier of the only SUBSCRIBE.
 	subscribePacketID = 1
 )
 
-// SubscribeMQTT subscribes by MQTT 5 over WebSocket, and again after
-// interruptions, until ctx is done; it then returns nil. An error says why it is
-// given up. Retained messages come first, each time.
+// SubscribeMQTT subscribes by MQTT 5 over WebSocket and reconnects after interruptions. It
+// returns nil when ctx is done, and an error if the subscription fails for good. After each
+// connection the retained messages come first.
 func (c *Client) SubscribeMQTT(ctx context.Context, s Subscription) error {
 	return s.subscribe(ctx, func(ctx context.Context) attempt {
 		return c.session(ctx, &s)
 	})
 }
 
-// session is one MQTT connection.
+// session runs one MQTT connection.
 func (c *Client) session(ctx context.Context, s *Subscription) attempt {
 	dialing, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
@@ -45,26 +44,26 @@ func (c *Client) session(ctx context.Context, s *Subscription) attempt {
 		case resp == nil || resp.StatusCode == http.StatusSwitchingProtocols:
 			return attempt{err: c.unreachable(err)}
 		case resp.StatusCode/100 == 2:
-			return attempt{err: c.foreign(resp)}
+			return attempt{err: c.foreignError(resp)}
 		}
-		return attempt{err: c.refusal(resp)}
+		return attempt{err: c.responseError(resp)}
 	}
-	// The connection outlives ctx by a farewell.
+	// The connection outlives ctx by the DISCONNECT that is sent at the end.
 	conn := websocket.NetConn(context.Background(), ws, websocket.MessageBinary)
 	m := &mqttConn{conn: conn, sub: s, keepAlive: mqttKeepAlive * time.Second}
 	ended := make(chan struct{})
-	farewell := func() {
+	disconnect := func() {
 		defer close(ended)
-		_ = m.send(&mqtt.Disconnect{}) // it is over, whether that is heard or not
+		_ = m.send(&mqtt.Disconnect{}) // best effort: the connection ends in any case
 		conn.Close()
 	}
-	stop := context.AfterFunc(ctx, farewell)
+	stop := context.AfterFunc(ctx, disconnect)
 	m.run()
-	if !m.attempt.opened && errors.Is(m.attempt.err, errSilent) {
+	if !m.attempt.opened && errors.Is(m.attempt.err, errNoAnswer) {
 		m.attempt.err = c.unreachable(context.DeadlineExceeded)
 	}
 	if stop() {
-		farewell()
+		disconnect()
 	}
 	<-ended
 	if m.pinging != nil {
@@ -73,17 +72,18 @@ func (c *Client) session(ctx context.Context, s *Subscription) attempt {
 	return m.attempt
 }
 
-// mqttConn is a connection that run reads to its end.
+// mqttConn is the client's end of an MQTT connection.
 type mqttConn struct {
 	conn net.Conn
 	sub  *Subscription
 
 	// Owned by run.
 	keepAlive time.Duration
-	pinging   chan struct{} // closed when the goroutine that pings has ended
+	pinging   chan struct{} // closed when the goroutine that pings has returned
 	attempt   attempt
 }
 
+// run connects, subscribes, and handles packets until the connection ends.
 func (m *mqttConn) run() {
 	done := make(chan struct{})
 	defer close(done)
@@ -100,8 +100,8 @@ func (m *mqttConn) run() {
 	}
 }
 
-// read returns the next packet, which shares memory with buf, and what has been
-// read beyond it.
+// read returns the next packet, which shares memory with buf, and the bytes that were read
+// after it.
 func (m *mqttConn) read(buf []byte) (mqtt.Packet, []byte, error) {
 	for {
 		n, err := mqtt.PacketLen(buf, maxPacketBytes)
@@ -112,7 +112,7 @@ func (m *mqttConn) read(buf []byte) (mqtt.Packet, []byte, error) {
 			p, n, err := mqtt.Parse(buf)
 			return p, buf[n:], err
 		}
-		// The server answers a ping of ours in every half of a keep-alive.
+		// The client pings twice in each keep-alive, and the server answers each ping.
 		var deadline time.Time
 		switch {
 		case !m.attempt.opened:
@@ -123,19 +123,19 @@ func (m *mqttConn) read(buf []byte) (mqtt.Packet, []byte, error) {
 		if err := m.conn.SetReadDeadline(deadline); err != nil {
 			return nil, nil, err
 		}
-		// A fresh array: packets that were returned keep theirs.
+		// A new array, because packets that were returned share the old one.
 		if len(buf) == cap(buf) {
 			buf = append(make([]byte, 0, max(4<<10, 2*len(buf))), buf...)
 		}
 		got, err := m.conn.Read(buf[len(buf):cap(buf)])
 		buf = buf[:len(buf)+got]
 		if got == 0 && err != nil {
-			return nil, nil, closeReason(err)
+			return nil, nil, webSocketError(err)
 		}
 	}
 }
 
-// handle does what a packet asks for.
+// handle handles a packet from the server.
 func (m *mqttConn) handle(p mqtt.Packet, done <-chan struct{}) error {
 	switch p := p.(type) {
 	case *mqtt.Connack:
@@ -169,12 +169,13 @@ func (m *mqttConn) handle(p mqtt.Packet, done <-chan struct{}) error {
 		return disconnectError(p.Reason)
 	case *mqtt.Pingresp:
 	default:
-		return fmt.Errorf("the server sent a packet that is not for clients: %s", p.Type())
+		return fmt.Errorf("the server sent an unexpected packet: %s", p.Type())
 	}
 	return nil
 }
 
-// ping starts to ping, twice in each keep-alive, until done is closed.
+// ping starts a goroutine that pings the server twice in each keep-alive, until done is
+// closed.
 func (m *mqttConn) ping(done <-chan struct{}) {
 	if m.pinging != nil || m.keepAlive == 0 {
 		return
@@ -190,14 +191,14 @@ func (m *mqttConn) ping(done <-chan struct{}) {
 				return
 			case <-tick.C:
 				if err := m.send(&mqtt.Pingreq{}); err != nil {
-					return // read fails too, and says why
+					return // read fails too, and returns the reason
 				}
 			}
 		}
 	}()
 }
 
-// send may be called from any goroutine: one write is one WebSocket message.
+// send sends a packet as one WebSocket message. It is safe for concurrent use.
 func (m *mqttConn) send(p mqtt.Packet) error {
 	_, err := m.conn.Write(p.Append(nil))
 	return err
@@ -210,9 +211,9 @@ func connectError(r mqtt.ReasonCode) error {
 	case mqtt.QuotaExceeded:
 		return &Error{Condition: "too-many-connections", Text: "Too many connections"}
 	case mqtt.ServerUnavailable, mqtt.ServerBusy, mqtt.ServerShuttingDown, mqtt.ConnectionRateExceeded, mqtt.UnspecifiedError:
-		return &Error{Text: "the server refuses the connection: " + r.String()}
+		return &Error{Text: "the server refused the connection: " + r.String()}
 	}
-	return &Error{Condition: BadRequest, Text: "the server refuses the connection: " + r.String()}
+	return &Error{Condition: BadRequest, Text: "the server refused the connection: " + r.String()}
 }
 
 func subscribeError(r mqtt.ReasonCode, topic string) error {
@@ -222,7 +223,7 @@ func subscribeError(r mqtt.ReasonCode, topic string) error {
 	case mqtt.TopicFilterInvalid, mqtt.WildcardSubscriptionsNotSupported, mqtt.SharedSubscriptionsNotSupported:
 		return &Error{Condition: BadRequest, Text: "Invalid topic: " + oneLine(topic)}
 	}
-	return &Error{Text: "the server refuses the subscription: " + r.String()}
+	return &Error{Text: "the server refused the subscription: " + r.String()}
 }
 
 func disconnectError(r mqtt.ReasonCode) error {
@@ -235,10 +236,10 @@ func disconnectError(r mqtt.ReasonCode) error {
 	return &Error{Text: "the server ended the session: " + r.String()}
 }
 
-// closeReason says why reading failed.
-func closeReason(err error) error {
+// webSocketError returns a readable error for a failed read from a WebSocket.
+func webSocketError(err error) error {
 	if ce := (websocket.CloseError{}); errors.As(err, &ce) {
 		return fmt.Errorf("the server closed the connection: WebSocket close %d", ce.Code)
 	}
-	return lost(err)
+	return readError(err)
 }

@@ -16,7 +16,7 @@ import (
 	"pubsub/internal/mqtt"
 )
 
-// serveMQTT starts a server that accepts WebSockets and hands each to h.
+// serveMQTT starts a server that accepts WebSockets and calls h for each.
 func serveMQTT(t *testing.T, h func(conn *peer)) *Client {
 	return serve(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/mqtt" {
@@ -43,7 +43,7 @@ type peer struct {
 	buf  []byte
 }
 
-// next returns the next packet; nil at the end of the connection.
+// next returns the next packet, or nil at the end of the connection.
 func (p *peer) next() mqtt.Packet {
 	for {
 		packet, n, err := mqtt.Parse(p.buf)
@@ -70,11 +70,11 @@ func (p *peer) send(packets ...mqtt.Packet) {
 		b = packet.Append(b)
 	}
 	if _, err := p.conn.Write(b); err != nil {
-		p.t.Logf("the client is gone: %v", err)
+		p.t.Logf("the client has disconnected: %v", err)
 	}
 }
 
-// accept reads CONNECT and SUBSCRIBE and grants both; it returns what was asked.
+// accept reads CONNECT and SUBSCRIBE and grants both. It returns a description of them.
 func (p *peer) accept() string {
 	connect, ok := p.next().(*mqtt.Connect)
 	if !ok {
@@ -92,14 +92,14 @@ func (p *peer) accept() string {
 
 func TestSubscribeMQTT(t *testing.T) {
 	connections := 0
-	var asked []string
+	var accepted []string
 	c := serveMQTT(t, func(p *peer) {
 		connections++
-		asked = append(asked, p.accept())
+		accepted = append(accepted, p.accept())
 		big := make([]byte, 100_000)
 		switch connections {
 		case 1:
-			// Packets may start and end anywhere in frames.
+			// A packet may begin and end anywhere in a frame.
 			b := (&mqtt.Publish{Topic: "a", Payload: []byte("x"), Retain: true}).Append(nil)
 			b = (&mqtt.Publish{Topic: "b", Payload: []byte{0, 0xff}}).Append(b)
 			for i := range b {
@@ -142,7 +142,7 @@ func TestSubscribeMQTT(t *testing.T) {
 		`message b "y"`,
 	)
 	want := `clean true, password tok, client "", filters [{a 0 false false 0} {b 0 false false 0}]`
-	wantLines(t, asked, want, want)
+	wantLines(t, accepted, want, want)
 }
 
 func TestSubscribeMQTTRefused(t *testing.T) {
@@ -164,11 +164,11 @@ func TestSubscribeMQTTRefused(t *testing.T) {
 	}{
 		{"token", connack(mqtt.NotAuthorized), Error{0, Forbidden, "Invalid token"}},
 		{"too many", connack(mqtt.QuotaExceeded), Error{0, "too-many-connections", "Too many connections"}},
-		{"busy", connack(mqtt.ServerBusy), Error{0, "", "the server refuses the connection: 0x89 server busy"}},
-		{"our fault", connack(mqtt.ProtocolError), Error{0, BadRequest, "the server refuses the connection: 0x82 protocol error"}},
+		{"busy", connack(mqtt.ServerBusy), Error{0, "", "the server refused the connection: 0x89 server busy"}},
+		{"our fault", connack(mqtt.ProtocolError), Error{0, BadRequest, "the server refused the connection: 0x82 protocol error"}},
 		{"topic", suback(mqtt.NotAuthorized), Error{0, Forbidden, "Cannot subscribe to topic: b"}},
 		{"no topic", suback(mqtt.WildcardSubscriptionsNotSupported), Error{0, BadRequest, "Invalid topic: b"}},
-		{"something else", suback(mqtt.UnspecifiedError), Error{0, "", "the server refuses the subscription: 0x80 unspecified error"}},
+		{"unspecified", suback(mqtt.UnspecifiedError), Error{0, "", "the server refused the subscription: 0x80 unspecified error"}},
 		{"taken over", func(p *peer) { p.accept(); p.send(&mqtt.Disconnect{Reason: mqtt.SessionTakenOver}) }, Error{0, TakenOver, "another client has taken over"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -187,36 +187,36 @@ func TestSubscribeMQTTRefused(t *testing.T) {
 	wantError(t, c.SubscribeMQTT(t.Context(), Subscription{Topics: []string{"a"}}), Error{404, "", "Not Found"})
 	c = serve(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "<html>Welcome") })
 	wantError(t, c.SubscribeMQTT(t.Context(), Subscription{Topics: []string{"a"}}),
-		Error{200, Foreign, c.base.String() + " is no Pub/Sub server: it answers 200 OK (text/html)"})
+		Error{200, Foreign, c.base.String() + " is not a Pub/Sub server: it answers 200 OK (text/html)"})
 }
 
-// TestMQTTSilence checks how long a server may leave a client without an answer:
-// first for the time of a request, then for one and a half keep-alives.
+// TestMQTTSilence checks how long a client waits for the next packet: for the time of a
+// request before it has subscribed, and then for one and a half keep-alives.
 func TestMQTTSilence(t *testing.T) {
 	for opened, want := range map[bool]time.Duration{false: requestTimeout, true: 90 * time.Second} {
 		synctest.Test(t, func(t *testing.T) {
 			ours, theirs := net.Pipe()
 			defer theirs.Close()
 			m := &mqttConn{conn: ours, keepAlive: mqttKeepAlive * time.Second, attempt: attempt{opened: opened}}
-			begun := time.Now()
-			if _, _, err := m.read(nil); err != errSilent || time.Since(begun) != want {
-				t.Errorf("opened %t: %v after %v, want %v after %v", opened, err, time.Since(begun), errSilent, want)
+			began := time.Now()
+			if _, _, err := m.read(nil); err != errNoAnswer || time.Since(began) != want {
+				t.Errorf("opened %t: %v after %v, want %v after %v", opened, err, time.Since(began), errNoAnswer, want)
 			}
 		})
 	}
 }
 
-// TestSubscribeMQTTEnds checks that the server hears of an end, and that
-// nonsense is one.
+// TestSubscribeMQTTEnds checks that the client sends DISCONNECT when its subscription ends,
+// and that invalid packets end it.
 func TestSubscribeMQTTEnds(t *testing.T) {
-	farewell := make(chan mqtt.Packet, 1)
+	last := make(chan mqtt.Packet, 1)
 	publish := func(p *peer) {
 		p.accept()
 		p.send(&mqtt.Publish{Topic: "a"})
 		for {
 			packet := p.next()
 			if _, ok := packet.(*mqtt.Pingreq); !ok {
-				farewell <- packet
+				last <- packet
 				return
 			}
 		}
@@ -235,16 +235,16 @@ func TestSubscribeMQTTEnds(t *testing.T) {
 		if err := c.SubscribeMQTT(ctx, Subscription{Topics: []string{"a"}, Message: tt.message}); err != tt.want {
 			t.Errorf("got %v, want %v", err, tt.want)
 		}
-		if p, ok := (<-farewell).(*mqtt.Disconnect); !ok || p.Reason != mqtt.Success {
-			t.Errorf("the server got %v, want DISCONNECT", p)
+		if p, ok := (<-last).(*mqtt.Disconnect); !ok || p.Reason != mqtt.Success {
+			t.Errorf("the server received %v, want DISCONNECT", p)
 		}
 	}
 	for name, bytes := range map[string]string{
-		"a length without end": "\x30\xff\xff\xff\xff\xff",
-		"256 MiB":              "\x30\xff\xff\xff\x7f",
-		"malformed":            "\x20\x01\x00",
-		"a client's packet":    "\xc0\x00",
-		"the end":              "",
+		"an endless length": "\x30\xff\xff\xff\xff\xff",
+		"256 MiB":           "\x30\xff\xff\xff\x7f",
+		"malformed":         "\x20\x01\x00",
+		"a client's packet": "\xc0\x00",
+		"an early end":      "",
 	} {
 		c := serveMQTT(t, func(p *peer) { p.next(); p.conn.Write([]byte(bytes)) })
 		err := c.SubscribeMQTT(t.Context(), Subscription{Topics: []string{"a"}, Message: func(Message) error { return nil }})

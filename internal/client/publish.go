@@ -12,14 +12,14 @@ import (
 type Publication struct {
 	Topic string
 	Data  []byte
-	// Retain keeps the message as its topic's last one.
+	// Retain retains the message as its topic's last one.
 	Retain bool
-	// TTL is the message's life in seconds; nil is for ever.
+	// TTL is the time to live in seconds; nil means that the message never expires.
 	TTL *uint32
 }
 
-// Publish publishes p with a token that may write its topic. It returns the
-// version that a retained message was given, else "".
+// Publish publishes p with a token that permits writing its topic. It returns the version of
+// a retained message, or "".
 func (c *Client) Publish(ctx context.Context, token string, p Publication) (version string, err error) {
 	query := url.Values{"topic": {p.Topic}}
 	if p.Retain {
@@ -39,7 +39,7 @@ func (c *Client) Publish(ctx context.Context, token string, p Publication) (vers
 		return "", err
 	}
 	if string(bytes.TrimSpace(body)) != "Published" {
-		return "", c.foreign(resp)
+		return "", c.foreignError(resp)
 	}
 	return oneLine(resp.Header.Get("Pubsub-Version")), nil
 }

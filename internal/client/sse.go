@@ -8,8 +8,8 @@ import (
 	"net/url"
 )
 
-// SubscribeSSE subscribes by server-sent events, and again after interruptions,
-// until ctx is done; it then returns nil. An error says why it is given up.
+// SubscribeSSE subscribes by server-sent events and reconnects after interruptions. It
+// returns nil when ctx is done, and an error if the subscription fails for good.
 func (c *Client) SubscribeSSE(ctx context.Context, s Subscription) error {
 	lastID := ""
 	return s.subscribe(ctx, func(ctx context.Context) attempt {
@@ -17,9 +17,9 @@ func (c *Client) SubscribeSSE(ctx context.Context, s Subscription) error {
 	})
 }
 
-// stream is one event stream. lastID is where the last one ended.
+// stream runs one event stream. It resumes after lastID, and updates it.
 func (c *Client) stream(ctx context.Context, s *Subscription, lastID *string) attempt {
-	// With the envelope an event names its topic, and content is exact.
+	// In an envelope an event has its topic, and its data byte for byte.
 	query := url.Values{"topic": s.Topics, "envelope": {"true"}}
 	if s.Durable {
 		query.Set("durable", "true")
@@ -39,10 +39,10 @@ func (c *Client) stream(ctx context.Context, s *Subscription, lastID *string) at
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return attempt{err: c.refusal(resp)}
+		return attempt{err: c.responseError(resp)}
 	}
 	if mediaType(resp) != "text/event-stream" {
-		return attempt{err: c.foreign(resp)}
+		return attempt{err: c.foreignError(resp)}
 	}
 	return s.events(newEventReader(resp.Body, maxEventBytes), lastID)
 }
@@ -53,7 +53,7 @@ func (s *Subscription) events(r *eventReader, lastID *string) (a attempt) {
 	for {
 		e, err := r.next()
 		if err != nil {
-			a.err = lost(err)
+			a.err = readError(err)
 			return a
 		}
 		if e.hasID {
@@ -81,7 +81,7 @@ func (s *Subscription) events(r *eventReader, lastID *string) (a attempt) {
 	}
 }
 
-// message passes on what an event with an envelope holds.
+// message passes the message in the envelope of e to s.Message.
 func (s *Subscription) message(e event) error {
 	var envelope struct {
 		Topic  *string
@@ -89,7 +89,7 @@ func (s *Subscription) message(e event) error {
 		Base64 []byte
 	}
 	if err := json.Unmarshal(e.data, &envelope); err != nil || envelope.Topic == nil {
-		return &Error{Condition: Foreign, Text: "the server does not know the parameter envelope: is it an older one?"}
+		return &Error{Condition: Foreign, Text: "the server does not support the parameter envelope: it may be an older version"}
 	}
 	m := Message{Topic: *envelope.Topic, Data: envelope.Base64}
 	if envelope.Data != nil {
@@ -104,11 +104,11 @@ func (s *Subscription) message(e event) error {
 	return nil
 }
 
-// streamError reads the data of a stream-error event.
+// streamError returns the error for the data of a stream-error event.
 func streamError(data []byte) error {
 	var e struct{ Condition, Text string }
 	if err := json.Unmarshal(data, &e); err != nil || e.Condition == "" {
-		return errors.New("the server ended the stream for a reason that cannot be read")
+		return errors.New("the server ended the stream with an error that cannot be parsed")
 	}
 	return &Error{Status: http.StatusOK, Condition: e.Condition, Text: oneLine(e.Text)}
 }

@@ -11,8 +11,7 @@ import (
 	"time"
 )
 
-// stream begins an answer as CONTRACT.md section 4 describes it and returns a
-// function that writes and flushes.
+// stream begins an event stream and returns a function that writes to it and flushes.
 func stream(w http.ResponseWriter) func(format string, args ...any) {
 	w.Header().Set("Content-Type", "text/event-stream")
 	return func(format string, args ...any) {
@@ -23,8 +22,8 @@ func stream(w http.ResponseWriter) func(format string, args ...any) {
 
 const open = "event: stream-open\ndata: \n\n"
 
-// TestSubscribeSSE has a server that ends each stream after what it has to say,
-// and checks what reaches the subscriber over all of them.
+// TestSubscribeSSE subscribes to a server that ends each stream, and checks the callbacks
+// and the requests over all streams.
 func TestSubscribeSSE(t *testing.T) {
 	var requests []string
 	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
@@ -98,12 +97,12 @@ func TestSubscribeSSERefused(t *testing.T) {
 		{"first 503", func(w http.ResponseWriter, r *http.Request) { refuse(w, 503, "Shutting down") }, Error{503, "", "Shutting down"}},
 		{"no stream", func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "<html>hello") }, Error{200, Foreign, ""}},
 		{"no envelope", func(w http.ResponseWriter, r *http.Request) { stream(w)(open + "event: message\ndata: hello\n\n") },
-			Error{0, Foreign, "the server does not know the parameter envelope: is it an older one?"}},
+			Error{0, Foreign, "the server does not support the parameter envelope: it may be an older version"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			c := serve(t, tt.answer)
 			if tt.want.Text == "" {
-				tt.want.Text = c.base.String() + " is no Pub/Sub server: it answers 200 OK (text/html)"
+				tt.want.Text = c.base.String() + " is not a Pub/Sub server: it answers 200 OK (text/html)"
 			}
 			err := c.SubscribeSSE(t.Context(), Subscription{Topics: []string{"a"}, Message: func(Message) error { t.Error("a message"); return nil }})
 			wantError(t, err, tt.want)
@@ -128,16 +127,15 @@ func TestSubscribeSSEEnds(t *testing.T) {
 	}
 }
 
-// TestSubscribeSSEBroken kills the server within a chunk, between chunks, and within an
-// event. The subscriber reconnects each time, with the id of the last whole event that it
-// has read.
+// TestSubscribeSSEBroken breaks the connection within a chunk, between chunks, and within
+// an event. The subscriber reconnects each time with the id of the last complete event.
 func TestSubscribeSSEBroken(t *testing.T) {
 	const head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 	chunk := func(s string) string { return fmt.Sprintf("%x\r\n%s\r\n", len(s), s) }
 	message := func(n int) string {
 		return fmt.Sprintf("event: message\nid: a:0-%d\ndata: {\"topic\":\"a\",\"data\":\"%[1]d\"}\n\n", n)
 	}
-	const soon = "event: keep-alive\nretry: 1\ndata: \n\n" // the test is to be quick
+	const soon = "event: keep-alive\nretry: 1\ndata: \n\n" // keeps the test quick
 	answers := []string{
 		head + chunk(open+soon) + chunk(message(1)) + "50\r\nevent: mess",
 		head + chunk(open+soon) + chunk(message(2)),
@@ -162,11 +160,11 @@ func TestSubscribeSSEBroken(t *testing.T) {
 		Interrupted: func(err error, wait time.Duration) {
 			got = append(got, err.Error())
 			if wait > 100*time.Millisecond {
-				t.Errorf("waits for %v, and was asked for 1 ms", wait)
+				t.Errorf("waits for %v, but the server asked for 1 ms", wait)
 			}
 		},
 	})
 	wantError(t, err, Error{200, TokenExpired, "Token expired"})
-	wantLines(t, got, "1", errBroken.Error(), "2", errBroken.Error(), "3", errEnded.Error())
+	wantLines(t, got, "1", errConnectionLost.Error(), "2", errConnectionLost.Error(), "3", errConnectionClosed.Error())
 	wantLines(t, resumed, "", "a:0-1", "a:0-2", "a:0-3")
 }

@@ -10,42 +10,41 @@ import (
 	"time"
 )
 
-// Message is a message as a subscriber gets it.
+// Message is a message that a subscription has received.
 type Message struct {
 	Topic string
 	Data  []byte
-	// ID is that of the event, empty if it has none.
+	// ID is the id of the event, or empty.
 	ID string
 }
 
-// Subscription says what to subscribe to, and what to do with what comes. All
-// functions are called from one goroutine, and all but Message may be nil.
+// Subscription describes a subscription and its callbacks. All callbacks are called from
+// one goroutine, and all but Message may be nil.
 type Subscription struct {
 	// Topics has at least one element.
 	Topics []string
-	// Token is one that may read them.
+	// Token must permit reading all topics.
 	Token string
-	// Durable starts with the retained messages, and after an interruption with
-	// those that are newer. By MQTT they always come.
+	// Durable requests the retained messages first, and after an interruption those that
+	// are newer than the last one received. MQTT always sends retained messages first.
 	Durable bool
 
-	// Message takes a message; its error ends the subscription.
+	// Message receives a message. An error ends the subscription.
 	Message func(Message) error
-	// Open is told whenever the subscription has become live.
+	// Open reports that the subscription is live, after each connection.
 	Open func()
-	// Dropped is told how many messages were lost because they were not read
-	// fast enough.
+	// Dropped reports how many messages were lost because they were not read fast enough.
 	Dropped func(count uint64)
-	// Interrupted is told why the connection was lost, and for how long is
-	// waited before the next.
+	// Interrupted reports why the connection was lost, and the time until the next
+	// attempt.
 	Interrupted func(err error, wait time.Duration)
 }
 
-// attempt is one connection of a subscription, from its begin to its end.
+// attempt is the outcome of one connection of a subscription.
 type attempt struct {
 	opened bool          // the subscription was live
-	retry  time.Duration // after which the server wants to be called again; 0 if it said nothing
-	err    error         // why it ended; never nil
+	retry  time.Duration // the wait that the server asked for, or 0
+	err    error         // why the connection ended; never nil
 }
 
 // consumerError is an error of the Message function.
@@ -54,31 +53,31 @@ type consumerError struct{ err error }
 func (e *consumerError) Error() string { return e.err.Error() }
 
 var (
-	// errEnded is the end of a connection without a reason from the server.
-	errEnded = errors.New("the server closed the connection")
-	// errBroken is the premature end of a connection or a chunked body: the server, or a
+	// errConnectionClosed is the end of a connection without a reason from the server.
+	errConnectionClosed = errors.New("the server closed the connection")
+	// errConnectionLost is the premature end of a connection or a chunked body: the server, or a
 	// proxy, was killed.
-	errBroken = errors.New("the connection broke off")
-	// errSilent reports a server that has not answered a ping.
-	errSilent = errors.New("the server has stopped answering")
+	errConnectionLost = errors.New("the connection was lost")
+	// errNoAnswer means that the server has not answered a ping.
+	errNoAnswer = errors.New("the server has stopped answering")
 )
 
-// lost returns an error that says for people why reading from a server failed.
-func lost(err error) error {
+// readError returns a readable error for a failed read from a server.
+func readError(err error) error {
 	switch {
 	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):
-		return errBroken
+		return errConnectionLost
 	case errors.Is(err, io.EOF):
-		return errEnded
+		return errConnectionClosed
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
-		return errSilent
+		return errNoAnswer
 	}
 	return err
 }
 
-// subscribe calls connect again and again. It returns nil once ctx is done, and
-// an error when coming back makes no sense: the server said so, or it has never
-// been reached and did not say when to come back.
+// subscribe calls connect until ctx is done, and then returns nil. It returns an error if a
+// retry is pointless: the server's error is final, or the first connection failed and the
+// server asked for no retry.
 func (s *Subscription) subscribe(ctx context.Context, connect func(context.Context) attempt) error {
 	reached, failures := false, 0
 	for {
@@ -121,29 +120,29 @@ func final(err error) bool {
 	case BadRequest, Forbidden, TokenExpired, TokenRevoked, TakenOver, Foreign:
 		return true
 	}
-	// What a client did wrong stays wrong, but for too many requests.
+	// A client error is permanent, except 429 (too many requests).
 	return e.Status >= 300 && e.Status < 500 && e.Status != 429
 }
 
 const (
-	firstWait = 500 * time.Millisecond
-	longWait  = 30 * time.Second
-	maxRetry  = 5 * time.Minute // the longest wait that a server can ask for
+	minBackoff = 500 * time.Millisecond
+	maxBackoff = 30 * time.Second
+	maxRetry   = 5 * time.Minute // the longest wait that a server can ask for
 )
 
-// backoff returns how long to wait after so many failures in a row: twice as
-// long each time up to 30 s, never less than the server asked for, and up to
-// half as long again, so that clients come back spread out.
+// backoff returns the wait after the given number of consecutive failures. It doubles with
+// each failure up to 30 s and is never less than retry, the wait that the server asked for.
+// Up to half of it is added at random, so that clients do not reconnect all at once.
 func backoff(failures int, retry time.Duration) time.Duration {
-	wait := firstWait
+	wait := minBackoff
 	if retry > 0 {
 		wait = min(retry, maxRetry)
 	}
 	for range failures {
-		if wait >= longWait {
+		if wait >= maxBackoff {
 			break
 		}
-		wait = min(2*wait, longWait)
+		wait = min(2*wait, maxBackoff)
 	}
 	return wait + rand.N(wait/2+1)
 }

@@ -8,39 +8,39 @@ import (
 	"time"
 )
 
-func TestSubscribeComesBack(t *testing.T) {
+func TestSubscribeReconnects(t *testing.T) {
 	errLost, errFull := errors.New("lost"), errors.New("full")
 	refused := &Error{Status: 200, Condition: Forbidden, Text: "no"}
 	for _, tt := range []struct {
 		name     string
 		attempts []attempt
-		least    []time.Duration // between them; at most half as long again
+		least    []time.Duration // minimal waits between attempts; at most half as much is added
 		want     error
 	}{
 		{"never reached", []attempt{{err: errLost}}, nil, errLost},
 		{"refused", []attempt{{err: refused}}, nil, refused},
-		{"refused later", []attempt{{opened: true, err: errLost}, {err: refused}}, []time.Duration{firstWait}, refused},
-		{"told to come back", []attempt{{retry: 7 * time.Second, err: errLost}, {err: refused}}, []time.Duration{7 * time.Second}, refused},
-		{"not for ever", []attempt{{retry: time.Hour, err: errLost}, {err: refused}}, []time.Duration{maxRetry}, refused},
-		{"longer each time", []attempt{{opened: true, err: errLost}, {err: errLost}, {err: errLost}, {err: errLost}, {err: errLost}, {err: errLost}, {err: errLost}, {err: errLost}, {err: refused}},
-			[]time.Duration{500 * time.Millisecond, time.Second, 2 * time.Second, 4 * time.Second, 8 * time.Second, 16 * time.Second, longWait, longWait}, refused},
-		{"but not after a success", []attempt{{opened: true, err: errLost}, {err: errLost}, {opened: true, err: errLost}, {err: refused}},
-			[]time.Duration{firstWait, 2 * firstWait, firstWait}, refused},
-		{"the consumer has enough", []attempt{{opened: true, err: errLost}, {opened: true, err: &consumerError{errFull}}}, []time.Duration{firstWait}, errFull},
+		{"refused later", []attempt{{opened: true, err: errLost}, {err: refused}}, []time.Duration{minBackoff}, refused},
+		{"retry requested", []attempt{{retry: 7 * time.Second, err: errLost}, {err: refused}}, []time.Duration{7 * time.Second}, refused},
+		{"long retry requested", []attempt{{retry: time.Hour, err: errLost}, {err: refused}}, []time.Duration{maxRetry}, refused},
+		{"consecutive failures", []attempt{{opened: true, err: errLost}, {err: errLost}, {err: errLost}, {err: errLost}, {err: errLost}, {err: errLost}, {err: errLost}, {err: errLost}, {err: refused}},
+			[]time.Duration{500 * time.Millisecond, time.Second, 2 * time.Second, 4 * time.Second, 8 * time.Second, 16 * time.Second, maxBackoff, maxBackoff}, refused},
+		{"failures after a success", []attempt{{opened: true, err: errLost}, {err: errLost}, {opened: true, err: errLost}, {err: refused}},
+			[]time.Duration{minBackoff, 2 * minBackoff, minBackoff}, refused},
+		{"the consumer returns an error", []attempt{{opened: true, err: errLost}, {opened: true, err: &consumerError{errFull}}}, []time.Duration{minBackoff}, errFull},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				var told []time.Duration
+				var waits []time.Duration // as reported
 				s := Subscription{Interrupted: func(err error, wait time.Duration) {
 					if !errors.Is(err, errLost) {
 						t.Errorf("interrupted by %v", err)
 					}
-					told = append(told, wait)
+					waits = append(waits, wait)
 				}}
 				i, last := 0, time.Now()
 				err := s.subscribe(t.Context(), func(context.Context) attempt {
-					if waited := time.Since(last); i > 0 && (waited != told[i-1] || waited < tt.least[i-1] || waited > tt.least[i-1]*3/2) {
-						t.Errorf("before attempt %d: waited %v, said %v, want %v and up to half as long again", i, waited, told[i-1], tt.least[i-1])
+					if waited := time.Since(last); i > 0 && (waited != waits[i-1] || waited < tt.least[i-1] || waited > tt.least[i-1]*3/2) {
+						t.Errorf("before attempt %d: waited %v, reported %v, want %v and up to half as much again", i, waited, waits[i-1], tt.least[i-1])
 					}
 					last = time.Now()
 					i++
@@ -62,12 +62,12 @@ func TestSubscribeEndsWithItsContext(t *testing.T) {
 		s := Subscription{}
 		err := s.subscribe(ctx, func(context.Context) attempt {
 			attempts++
-			return attempt{opened: attempts == 1, err: errEnded}
+			return attempt{opened: attempts == 1, err: errConnectionClosed}
 		})
 		if err != nil || time.Since(start) != time.Minute {
 			t.Errorf("returned %v after %v, want nil after a minute", err, time.Since(start))
 		}
-		// While connected, too.
+		// The context ends during a connection.
 		ctx, cancel = context.WithCancel(t.Context())
 		err = s.subscribe(ctx, func(ctx context.Context) attempt {
 			cancel()

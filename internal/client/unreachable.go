@@ -15,22 +15,22 @@ import (
 	"time"
 )
 
-// Cause is the reason why a server cannot be reached, if it is known.
+// Cause is the reason why a server cannot be reached.
 type Cause int
 
 const (
 	Unknown          Cause = iota
-	Refused                // nothing listens on the port
+	Refused                // no process listens on the port
 	NoRoute                // there is no route to the host
-	NoSuchHost             // the name of the host is unknown
-	TimedOut               // no answer came in time
-	Cut                    // the connection was closed without an answer
+	NoSuchHost             // the host name is unknown
+	TimedOut               // no answer arrived in time
+	Disconnected           // the connection was closed without an answer
 	ProxyFailed            // the proxy of the environment cannot be reached
-	UnknownAuthority       // the certificate is signed by an authority that is not known
-	OtherName              // the certificate is for another host
+	UnknownAuthority       // the certificate is signed by an unknown authority
+	WrongName              // the certificate is for another host
 	OutOfDate              // the certificate has expired, or is not valid yet
-	NoTLS                  // https was tried on a port that does not speak TLS
-	NeedsTLS               // http was tried on a port that speaks TLS
+	NoTLS                  // https was tried on a port without TLS
+	NeedsTLS               // http was tried on a port with TLS
 	NoHTTP                 // the port answers, but not in HTTP
 )
 
@@ -45,7 +45,7 @@ func (e *Unreachable) Error() string { return "cannot reach " + e.Server + ": " 
 
 func (e *Unreachable) Unwrap() error { return e.Err }
 
-// unreachable wraps an error of net/http, but drops the URL that the error repeats.
+// unreachable wraps an error of net/http without the URL that the error repeats.
 func (c *Client) unreachable(err error) error {
 	if ue := (*url.Error)(nil); errors.As(err, &ue) {
 		err = ue.Err
@@ -53,23 +53,23 @@ func (c *Client) unreachable(err error) error {
 	e := &Unreachable{Server: c.base.String(), Err: err}
 	var text string
 	if e.Cause, text = cause(err, c.base.Hostname()); text != "" {
-		e.Err = &explained{text, err}
+		e.Err = &textError{text, err}
 	}
 	return e
 }
 
-// explained is an error with a text for people.
-type explained struct {
+// textError is an error with a more readable text.
+type textError struct {
 	text string
 	err  error
 }
 
-func (e *explained) Error() string { return e.text }
+func (e *textError) Error() string { return e.text }
 
-func (e *explained) Unwrap() error { return e.err }
+func (e *textError) Unwrap() error { return e.err }
 
-// cause classifies an error of a connection to host and returns a text for people. The
-// text is empty if the error's own is good enough.
+// cause returns the cause of an error of a connection to host, and a readable text. The
+// text is empty if the error's own text is good enough.
 func cause(err error, host string) (Cause, string) {
 	if c, text := tlsCause(err, host); c != Unknown {
 		return c, text
@@ -79,11 +79,11 @@ func cause(err error, host string) (Cause, string) {
 	var timeout net.Error
 	switch {
 	case errors.As(err, &op) && op.Op == "proxyconnect":
-		return ProxyFailed, "the proxy of the environment: " + op.Err.Error()
+		return ProxyFailed, "the proxy set in the environment failed: " + op.Err.Error()
 	case errors.As(err, &name) && name.IsNotFound:
-		return NoSuchHost, fmt.Sprintf("there is no host %q", oneLine(name.Name))
+		return NoSuchHost, fmt.Sprintf("the host %q does not exist", oneLine(name.Name))
 	case errors.As(err, &name):
-		return NoSuchHost, fmt.Sprintf("the host %q cannot be looked up: %s", oneLine(name.Name), oneLine(name.Err))
+		return NoSuchHost, fmt.Sprintf("cannot look up the host %q: %s", oneLine(name.Name), oneLine(name.Err))
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return Refused, ""
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
@@ -91,18 +91,18 @@ func cause(err error, host string) (Cause, string) {
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
 		return TimedOut, fmt.Sprintf("timed out: no answer within %s", requestTimeout)
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):
-		return Cut, "the connection was closed before an answer"
+		return Disconnected, "the connection was closed before an answer"
 	}
 	// net/http has no types for these.
 	if text := err.Error(); strings.Contains(text, `malformed HTTP response "\x15\x03`) { // a TLS alert
 		return NeedsTLS, "the port speaks TLS (https), not http"
 	} else if strings.Contains(text, "malformed HTTP") {
-		return NoHTTP, "the server there does not speak HTTP"
+		return NoHTTP, "the port does not speak HTTP"
 	}
 	return Unknown, ""
 }
 
-// tlsCause is [cause] for TLS.
+// tlsCause is [cause] for errors of TLS.
 func tlsCause(err error, host string) (Cause, string) {
 	var authority x509.UnknownAuthorityError
 	var name x509.HostnameError
@@ -112,7 +112,7 @@ func tlsCause(err error, host string) (Cause, string) {
 	case errors.As(err, &authority):
 		return UnknownAuthority, "its certificate is signed by an unknown authority"
 	case errors.As(err, &name):
-		return OtherName, fmt.Sprintf("its certificate is for another name: %s, not %s", names(name.Certificate), host)
+		return WrongName, fmt.Sprintf("its certificate is for another name: %s, not %s", names(name.Certificate), host)
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
 		if from := invalid.Cert.NotBefore; time.Now().Before(from) {
 			return OutOfDate, "its certificate is not valid before " + from.UTC().Format(time.RFC3339)
@@ -136,14 +136,14 @@ func names(cert *x509.Certificate) string {
 		all, more = all[:most], ", …"
 	}
 	if len(all) == 0 {
-		return "none at all"
+		return "no name"
 	}
 	return oneLine(strings.Join(all, ", ")) + more
 }
 
-// tellsOfTLS reports whether the answer to a plain request is that of net/http, nginx or
-// Apache on a port for TLS.
-func tellsOfTLS(status int, body string) bool {
+// mentionsTLS reports whether the response to a plain request is the one that net/http,
+// nginx or Apache sends on a port for TLS.
+func mentionsTLS(status int, body string) bool {
 	body = strings.ToLower(body)
 	return status == http.StatusBadRequest && (strings.Contains(body, "http request to an https server") ||
 		strings.Contains(body, "plain http request was sent to https port") ||

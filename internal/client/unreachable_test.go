@@ -2,15 +2,11 @@ package client
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
-	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -18,10 +14,12 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"pubsub/internal/testkit"
 )
 
-// everyWay calls do with each of the ways to use a server.
-func everyWay(t *testing.T, c *Client, do func(way string, err error)) {
+// everyCall uses a server in each way and calls do with the error.
+func everyCall(t *testing.T, c *Client, do func(call string, err error)) {
 	t.Helper()
 	s := Subscription{Topics: []string{"secret-topic"}, Message: func(Message) error { t.Error("a message"); return nil }}
 	_, err := c.Publish(t.Context(), "tok", Publication{Topic: "secret-topic"})
@@ -32,7 +30,7 @@ func everyWay(t *testing.T, c *Client, do func(way string, err error)) {
 	do("admin", err)
 }
 
-// TestUnreachable checks that each way to use a server says why it cannot be
+// TestUnreachable checks the cause and the text of the error for servers that cannot be
 // reached.
 func TestUnreachable(t *testing.T) {
 	welcome := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "welcome") })
@@ -41,8 +39,8 @@ func TestUnreachable(t *testing.T) {
 	secure := newTLSServer(t, welcome, time.Now().Add(-time.Hour), time.Now().Add(time.Hour))
 	expired := newTLSServer(t, welcome, time.Now().Add(-2*time.Hour), time.Now().Add(-time.Hour))
 	early := newTLSServer(t, welcome, time.Now().Add(time.Hour), time.Now().Add(2*time.Hour))
-	gone := httptest.NewServer(welcome)
-	gone.Close()
+	closed := httptest.NewServer(welcome)
+	closed.Close()
 	swap := strings.NewReplacer("https://", "http://", "http://", "https://").Replace
 	text := func(status int, body string) string {
 		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -60,21 +58,21 @@ func TestUnreachable(t *testing.T) {
 		cause     Cause
 		text      string
 	}{
-		{"refused", gone.URL, nil, Refused, "connection refused"},
+		{"refused", closed.URL, nil, Refused, "connection refused"},
 		{"unknown authority", secure.URL, nil, UnknownAuthority, "its certificate is signed by an unknown authority"},
 		{"another authority", secure.URL, expired, UnknownAuthority, "its certificate is signed by an unknown authority"},
-		{"another name", strings.Replace(secure.URL, "127.0.0.1", "localhost", 1), secure, OtherName,
+		{"another name", strings.Replace(secure.URL, "127.0.0.1", "localhost", 1), secure, WrongName,
 			"its certificate is for another name: broker.example, 127.0.0.1, not localhost"},
 		{"expired", expired.URL, expired, OutOfDate, "its certificate expired at "},
 		{"not yet valid", early.URL, early, OutOfDate, "its certificate is not valid before "},
 		{"https to http", swap(plain.URL), nil, NoTLS, "the port does not speak TLS (https)"},
-		{"https to something else", "https://" + saying(t, "INFO {}\r\n"), nil, NoTLS, "the port does not speak TLS (https)"},
+		{"https to another protocol", "https://" + answerWith(t, "INFO {}\r\n"), nil, NoTLS, "the port does not speak TLS (https)"},
 		{"http to https", swap(secure.URL), nil, NeedsTLS, needsTLS},
-		{"http to https, by an alert", "http://" + saying(t, "\x15\x03\x01\x00\x02\x02\x46"), nil, NeedsTLS, needsTLS},
+		{"http to https, by an alert", "http://" + answerWith(t, "\x15\x03\x01\x00\x02\x02\x46"), nil, NeedsTLS, needsTLS},
 		{"http to https, nginx", text(400, "<h1>400 Bad Request</h1>The plain HTTP request was sent to HTTPS port"), nil, NeedsTLS, needsTLS},
 		{"http to https, Apache", text(400, "Reason: You're speaking plain HTTP to an SSL-enabled server port.<br />"), nil, NeedsTLS, needsTLS},
-		{"no HTTP", "http://" + saying(t, "INFO {}\r\n"), nil, NoHTTP, "the server there does not speak HTTP"},
-		{"no answer", "http://" + saying(t, ""), nil, Cut, "the connection was closed before an answer"},
+		{"no HTTP", "http://" + answerWith(t, "INFO {}\r\n"), nil, NoHTTP, "the port does not speak HTTP"},
+		{"no answer", "http://" + answerWith(t, ""), nil, Disconnected, "the connection was closed before an answer"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var roots *x509.CertPool
@@ -87,18 +85,18 @@ func TestUnreachable(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer c.Close()
-			everyWay(t, c, func(way string, err error) {
+			everyCall(t, c, func(call string, err error) {
 				var u *Unreachable
 				if !errors.As(err, &u) || u.Cause != tt.cause || !strings.HasPrefix(err.Error(), "cannot reach "+tt.url+": ") ||
 					!strings.Contains(err.Error(), tt.text) || strings.Contains(err.Error(), "secret-topic") {
-					t.Errorf("%s: %v, cause %d; want %q, %d", way, err, u.Cause, tt.text, tt.cause)
+					t.Errorf("%s: %v, cause %d; want %q, %d", call, err, u.Cause, tt.text, tt.cause)
 				}
 			})
 		})
 	}
 }
 
-// TestCauses tests the causes that cannot be produced on a loopback interface.
+// TestCauses checks errors that do not occur on a loopback interface.
 func TestCauses(t *testing.T) {
 	dial := func(err error) error { return &net.OpError{Op: "dial", Net: "tcp", Err: err} }
 	for _, tt := range []struct {
@@ -106,15 +104,15 @@ func TestCauses(t *testing.T) {
 		want Cause
 		text string
 	}{
-		{dial(&net.DNSError{Err: "no such host", Name: "a.example", IsNotFound: true}), NoSuchHost, `there is no host "a.example"`},
-		{dial(&net.DNSError{Err: "server misbehaving", Name: "a.example"}), NoSuchHost, `the host "a.example" cannot be looked up: server misbehaving`},
-		{dial(&net.DNSError{Err: "i/o timeout", Name: "a.example", IsTimeout: true}), NoSuchHost, `the host "a.example" cannot be looked up: i/o timeout`},
+		{dial(&net.DNSError{Err: "no such host", Name: "a.example", IsNotFound: true}), NoSuchHost, `the host "a.example" does not exist`},
+		{dial(&net.DNSError{Err: "server misbehaving", Name: "a.example"}), NoSuchHost, `cannot look up the host "a.example": server misbehaving`},
+		{dial(&net.DNSError{Err: "i/o timeout", Name: "a.example", IsTimeout: true}), NoSuchHost, `cannot look up the host "a.example": i/o timeout`},
 		{dial(syscall.EHOSTUNREACH), NoRoute, ""},
 		{dial(syscall.ETIMEDOUT), TimedOut, "timed out: no answer within 30s"},
 		{context.DeadlineExceeded, TimedOut, "timed out: no answer within 30s"},
-		{&net.OpError{Op: "proxyconnect", Err: dial(syscall.ECONNREFUSED)}, ProxyFailed, "the proxy of the environment: dial tcp: connection refused"},
-		{&net.OpError{Op: "read", Err: syscall.ECONNRESET}, Cut, "the connection was closed before an answer"},
-		{errors.New("something else"), Unknown, ""},
+		{&net.OpError{Op: "proxyconnect", Err: dial(syscall.ECONNREFUSED)}, ProxyFailed, "the proxy set in the environment failed: dial tcp: connection refused"},
+		{&net.OpError{Op: "read", Err: syscall.ECONNRESET}, Disconnected, "the connection was closed before an answer"},
+		{errors.New("another error"), Unknown, ""},
 	} {
 		if got, text := cause(fmt.Errorf("wrapped: %w", tt.err), "h"); got != tt.want || text != tt.text {
 			t.Errorf("%v: %d, %q; want %d, %q", tt.err, got, text, tt.want, tt.text)
@@ -122,20 +120,20 @@ func TestCauses(t *testing.T) {
 	}
 }
 
-// TestTimedOut checks the error for a server that accepts and never answers.
+// TestTimedOut checks the error for a server that accepts connections but never answers.
 func TestTimedOut(t *testing.T) {
 	c := serve(t, func(w http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 	c.http.Transport.(*http.Transport).ResponseHeaderTimeout = 10 * time.Millisecond
-	everyWay(t, c, func(way string, err error) {
+	everyCall(t, c, func(call string, err error) {
 		var u *Unreachable
 		if !errors.As(err, &u) || u.Cause != TimedOut || !strings.HasSuffix(err.Error(), ": timed out: no answer within 30s") {
-			t.Errorf("%s: %v", way, err)
+			t.Errorf("%s: %v", call, err)
 		}
 	})
 }
 
-// TestRoots checks that a client accepts a self-signed certificate that it names as an
-// authority, by SSE and WebSocket, too.
+// TestRoots checks that a client accepts a self-signed certificate in its roots, also by
+// SSE and WebSocket.
 func TestRoots(t *testing.T) {
 	s := newTLSServer(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { refuse(w, 404, "Not Found") }),
 		time.Now().Add(-time.Hour), time.Now().Add(time.Hour))
@@ -146,36 +144,28 @@ func TestRoots(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	everyWay(t, c, func(way string, err error) { wantError(t, err, Error{404, "", "Not Found"}) })
+	everyCall(t, c, func(call string, err error) { wantError(t, err, Error{404, "", "Not Found"}) })
 }
 
 // newTLSServer starts a server with a self-signed certificate for broker.example and
 // 127.0.0.1 that is valid from one time to another.
 func newTLSServer(t *testing.T, h http.Handler, from, to time.Time) *httptest.Server {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), NotBefore: from, NotAfter: to,
-		DNSNames: []string{"broker.example"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		t.Fatal(err)
-	}
+	cert := testkit.SelfSigned(func(c *x509.Certificate) {
+		c.NotBefore, c.NotAfter, c.DNSNames = from, to, []string{"broker.example"}
+		c.IsCA, c.BasicConstraintsValid = false, false
+	})
 	s := httptest.NewUnstartedServer(h)
-	s.TLS = &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}
+	s.TLS = &tls.Config{Certificates: []tls.Certificate{cert.TLS()}}
 	s.Config.ErrorLog = quiet
 	s.StartTLS()
 	t.Cleanup(s.Close)
 	return s
 }
 
-// saying starts a server that waits for a client to speak, says something and
-// closes the connection. It returns its address.
-func saying(t *testing.T, what string) string {
+// answerWith starts a server that reads from each connection once, writes answer and closes
+// the connection. It returns the server's address.
+func answerWith(t *testing.T, answer string) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -190,7 +180,7 @@ func saying(t *testing.T, what string) string {
 				return
 			}
 			conn.Read(make([]byte, 4096))
-			io.WriteString(conn, what)
+			io.WriteString(conn, answer)
 			conn.Close()
 		}
 	}()

@@ -103,7 +103,7 @@ func varint(b []byte) (v uint32, n int, err *Error) {
 			return v, i + 1, nil
 		}
 		if i == 3 {
-			return 0, 0, &Error{MalformedPacket, "variable byte integer of over 4 bytes"}
+			return 0, 0, &Error{MalformedPacket, "variable byte integer longer than 4 bytes"}
 		}
 	}
 	return 0, 0, nil

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"pubsub/internal/testkit"
 	"reflect"
 	"regexp"
 	"slices"
@@ -40,7 +41,7 @@ func TestKeysOverHTTP(t *testing.T) {
 		t.Fatalf("created: %d %q", status, body)
 	}
 	k := pubsub.Key{ID: made.ID, Value: made.Value}
-	raw := sign(k, map[string]any{"x-fastly-write": []string{"t"}})
+	raw := testkit.Sign(k, map[string]any{"x-fastly-write": []string{"t"}})
 	n.mustPublish(t, n.h1, exchange{target: "/events?topic=t", auth: "Bearer " + raw, body: "x"})
 	if _, again := n.ask(t, "POST", "/admin/keys", &made); again == body {
 		t.Error("the second key is the same as the first")

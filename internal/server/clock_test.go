@@ -9,6 +9,7 @@ import (
 
 	"pubsub"
 	"pubsub/internal/mqtt"
+	"pubsub/internal/testkit"
 )
 
 // wallClock is a clock for a synctest bubble whose wall clock can jump.
@@ -71,7 +72,7 @@ func atJump(t *testing.T, f func(t *testing.T, s *Server, c *wallClock, key pubs
 // clock c.
 func expiringConns(t *testing.T, s *Server, c *wallClock, key pubsub.Key, life time.Duration) map[string]*peer {
 	t.Helper()
-	token := sign(key, map[string]any{"exp": c.now().Add(life - 30*time.Second).Unix(), "x-fastly-read": []string{"t", "busy"}})
+	token := testkit.Sign(key, map[string]any{"exp": c.now().Add(life - 30*time.Second).Unix(), "x-fastly-read": []string{"t", "busy"}})
 	login := func(id string, keepAlive uint16) *mqtt.Connect {
 		c := connect(id+life.String(), keepAlive) // distinct, so that no session takes over another
 		c.Password = []byte(token)

@@ -2,6 +2,7 @@ package server
 
 import (
 	"errors"
+	"pubsub/internal/testkit"
 	"strings"
 	"testing"
 	"time"
@@ -12,8 +13,8 @@ import (
 func TestAuthenticate(t *testing.T) {
 	n := newNode(t, nil)
 	jwt := n.token(map[string]any{"sub": "alice", "x-fastly-read": []string{"r"}, "x-fastly-write": []string{"w"}})
-	forged := sign(pubsub.Key{ID: n.key.ID, Value: "another value"}, map[string]any{"x-fastly-read": []string{"r"}})
-	unknown := sign(pubsub.Key{ID: "ffffffffffffffff", Value: "x"}, map[string]any{})
+	forged := testkit.Sign(pubsub.Key{ID: n.key.ID, Value: "another value"}, map[string]any{"x-fastly-read": []string{"r"}})
+	unknown := testkit.Sign(pubsub.Key{ID: "ffffffffffffffff", Value: "x"}, map[string]any{})
 	for _, c := range []struct {
 		name              string
 		fastlyKey, header string // several headers: separated by \n
@@ -117,7 +118,7 @@ func TestPublisherIdentity(t *testing.T) {
 	all := []publisher{
 		alice1,
 		publisherOf(n.token(map[string]any{"sub": "bob"})),
-		publisherOf(sign(other, map[string]any{"sub": "alice"})),
+		publisherOf(testkit.Sign(other, map[string]any{"sub": "alice"})),
 		publisherOf(n.token(map[string]any{"x-fastly-write": []string{"a"}})),
 		publisherOf(n.token(map[string]any{"x-fastly-write": []string{"b"}})),
 	}
@@ -145,7 +146,7 @@ func TestTokenRefusedReason(t *testing.T) {
 func TestKeyLookupFailure(t *testing.T) {
 	n := newNode(t, nil)
 	n.backplane.fail("Key", pubsub.ErrUnavailable)
-	unknown := sign(pubsub.Key{ID: "ffffffffffffffff", Value: "secret-value"}, map[string]any{})
+	unknown := testkit.Sign(pubsub.Key{ID: "ffffffffffffffff", Value: "secret-value"}, map[string]any{})
 	_, err := n.authenticateToken(t.Context(), unknown)
 	if err == nil || err.kind != authFailed || err.Error() != "Auth process failed" || !errors.Is(err.cause, pubsub.ErrUnavailable) {
 		t.Fatalf("got %+v", err)

@@ -14,6 +14,7 @@ import (
 
 	"pubsub"
 	"pubsub/internal/mqtt"
+	"pubsub/internal/testkit"
 
 	"github.com/coder/websocket"
 )
@@ -46,7 +47,7 @@ func TestStreamFailures(t *testing.T) {
 	refused := regexp.MustCompile(`^event: stream-error\nretry: (\d+)\ndata: {"condition":"internal-server-error","text":"(.*)"}\n\n$`)
 	for _, srv := range []*httptest.Server{n.h1, n.h2} {
 		for _, c := range []struct{ method, token, text string }{
-			{"Key", sign(pubsub.Key{ID: "another", Value: "v"}, map[string]any{"x-fastly-read": []string{"t"}}), "Auth process failed"},
+			{"Key", testkit.Sign(pubsub.Key{ID: "another", Value: "v"}, map[string]any{"x-fastly-read": []string{"t"}}), "Auth process failed"},
 			{"Last", n.token(map[string]any{"x-fastly-read": []string{"t"}}), "Failed to read message from storage"},
 		} {
 			n.backplane.fail(c.method, errBroken)

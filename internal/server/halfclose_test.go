@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"pubsub/internal/testkit"
 	"strings"
 	"testing"
 
@@ -37,11 +38,11 @@ func TestHalfClosedClient(t *testing.T) {
 		{"stream", "GET /events?topic=t", n.token(read), "", ""},
 		{"durable stream", "GET /events?topic=t&durable=1", n.token(read), "", ""},
 		{"refused stream", "GET /events?topic=u", n.token(read), "200 OK", "Cannot subscribe to topic: u"},
-		{"stream with an unknown key", "GET /events?topic=t", sign(pubsub.Key{ID: "another", Value: "v"}, read), "200 OK", "Invalid token"},
+		{"stream with an unknown key", "GET /events?topic=t", testkit.Sign(pubsub.Key{ID: "another", Value: "v"}, read), "200 OK", "Invalid token"},
 		{"list of topics", "GET /admin/topics", adminToken, "200 OK", `{"topics":[{"topic":"t"`},
 		{"publication", "POST /events?topic=t", n.writer("t"), "200 OK", "Published\n"},
 		{"retained publication", "POST /events?topic=t&retain=1", n.writer("t"), "200 OK", "Published\n"},
-		{"publication with an unknown key", "POST /events?topic=t", sign(pubsub.Key{ID: "third", Value: "v"}, read), "403 Forbidden", "Invalid token\n"},
+		{"publication with an unknown key", "POST /events?topic=t", testkit.Sign(pubsub.Key{ID: "third", Value: "v"}, read), "403 Forbidden", "Invalid token\n"},
 		{"list of keys", "GET /admin/keys", adminToken, "200 OK", `{"keys":[{`},
 	} {
 		t.Run(c.name, func(t *testing.T) {

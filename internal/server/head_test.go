@@ -52,7 +52,7 @@ func TestBodyOfPipelinedRequestIsNoHead(t *testing.T) {
 			b, err := io.ReadAll(r.Body)
 			fmt.Fprintln(w, r.Method, len(b), err)
 		})
-		c := p.dial()
+		c := p.Dial()
 		defer c.Close()
 		body := strings.Repeat("line\n", 2*maxFields)
 		r := bufio.NewReader(c)

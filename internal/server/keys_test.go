@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"pubsub/internal/testkit"
 	"runtime"
 	"slices"
 	"strings"
@@ -294,7 +295,7 @@ func TestKeyWatchRestarts(t *testing.T) {
 func TestKeyLifetime(t *testing.T) {
 	n := newNode(t, nil)
 	k := pubsub.Key{ID: "0123456789abcdef", Value: "v"}
-	raw := sign(k, map[string]any{"sub": "x"})
+	raw := testkit.Sign(k, map[string]any{"sub": "x"})
 	if err := n.backplane.PutKey(t.Context(), k); err != nil {
 		t.Fatal(err)
 	}

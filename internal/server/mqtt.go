@@ -85,14 +85,20 @@ func (s *Server) upgradeMQTT(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// outputs has the outputs of steps, so that a connection does not keep one.
-var outputs = sync.Pool{New: func() any { return new(session.Output) }}
+// stepOutput is the memory of a step.
+type stepOutput struct {
+	session.Output
+	framed []byte // of transmit
+}
+
+// outputs has the memory of steps, so that a connection does not keep any.
+var outputs = sync.Pool{New: func() any { return &stepOutput{framed: make([]byte, 0, 128)} }}
 
 // step passes e to the session, then carries out the effects and passes their answers. It
 // reports whether the session is open. Only the goroutine that reads passes an event whose
 // effects have answers.
 func (m *mqttConn) step(e session.Event) (open bool) {
-	out := outputs.Get().(*session.Output)
+	out := outputs.Get().(*stepOutput)
 	defer func() {
 		out.Reset()
 		outputs.Put(out)
@@ -102,7 +108,7 @@ func (m *mqttConn) step(e session.Event) (open bool) {
 		out.Reset()
 		m.sessionMu.Lock()
 		now := m.s.o.Now()
-		m.session.Step(e, now, out)
+		m.session.Step(e, now, &out.Output)
 		deadline := m.session.Deadline(now)
 		m.transmit(out)
 		m.sessionMu.Unlock()
@@ -126,16 +132,18 @@ func (m *mqttConn) step(e session.Event) (open bool) {
 }
 
 // transmit sends the output of a step; sessionMu is held, which keeps the order.
-func (m *mqttConn) transmit(out *session.Output) {
-	f := m.framing()
-	var short [64]byte // enough for most answers
-	b := short[:0]
-	if n := len(out.Packets); n > 0 {
+func (m *mqttConn) transmit(out *stepOutput) {
+	n := len(out.Packets)
+	if n == 0 && out.Close == 0 {
+		return
+	}
+	f, b := m.framing(), out.framed[:0]
+	if n > 0 {
 		b = append(f.appendHeader(b, n), out.Packets...)
 	}
 	if out.Close != 0 {
 		m.SendLast(f.appendClose(b, out.Close))
-	} else if len(b) > 0 {
+	} else {
 		m.Send(b)
 	}
 }

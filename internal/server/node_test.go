@@ -2,10 +2,6 @@ package server
 
 import (
 	"context"
-	"crypto/hmac"
-	"crypto/sha256"
-	"encoding/base64"
-	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
@@ -20,6 +16,7 @@ import (
 	"pubsub"
 	"pubsub/internal/backplane/local"
 	"pubsub/internal/hub"
+	"pubsub/internal/testkit"
 )
 
 const adminToken = "the-admin-token"
@@ -109,26 +106,11 @@ func newNode(t *testing.T, change func(*Options)) *node {
 }
 
 // token returns a JWT with the claims given, signed with n's key.
-func (n *node) token(claims map[string]any) string { return sign(n.key, claims) }
+func (n *node) token(claims map[string]any) string { return testkit.Sign(n.key, claims) }
 
 // writer returns a token to publish to topics.
 func (n *node) writer(topics ...string) string {
 	return n.token(map[string]any{"x-fastly-write": topics, "exp": time.Now().Add(time.Hour).Unix()})
-}
-
-// sign makes a JWT without the library that the server reads it with.
-func sign(k pubsub.Key, claims map[string]any) string {
-	part := func(v any) string {
-		b, err := json.Marshal(v)
-		if err != nil {
-			panic(err)
-		}
-		return base64.RawURLEncoding.EncodeToString(b)
-	}
-	s := part(map[string]any{"alg": "HS256", "typ": "JWT", "kid": k.ID}) + "." + part(claims)
-	mac := hmac.New(sha256.New, []byte(k.Value))
-	mac.Write([]byte(s))
-	return s + "." + base64.RawURLEncoding.EncodeToString(mac.Sum(nil))
 }
 
 // exchange is a request and the expected response.

@@ -6,56 +6,23 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"pubsub/internal/testkit"
 	"testing"
 	"testing/synctest"
 	"time"
 )
 
-// pipes is a listener of connections in memory.
-type pipes struct {
-	conns  chan net.Conn
-	errs   chan error // for Accept to return
-	closed chan struct{}
-}
-
-func newPipes() *pipes {
-	return &pipes{conns: make(chan net.Conn), errs: make(chan error, 10), closed: make(chan struct{})}
-}
-
-func (p *pipes) Accept() (net.Conn, error) {
-	select {
-	case err := <-p.errs:
-		return nil, &net.OpError{Op: "accept", Net: "tcp", Err: err}
-	default:
-	}
-	select {
-	case c := <-p.conns:
-		return c, nil
-	case <-p.closed:
-		return nil, net.ErrClosed
-	}
-}
-
-func (p *pipes) Close() error   { close(p.closed); return nil }
-func (p *pipes) Addr() net.Addr { return &net.TCPAddr{} }
-
-func (p *pipes) dial() net.Conn {
-	client, server := net.Pipe()
-	p.conns <- server
-	return client
-}
-
 // pipeServer is an http.Server whose connections sockets counts.
 type pipeServer struct {
 	*http.Server
-	*pipes
+	*testkit.PipeListener
 	sockets *Sockets
 }
 
 func serveOverPipes(t *testing.T, o SocketOptions, h http.HandlerFunc) *pipeServer {
 	s := NewSockets(o)
-	p := &pipeServer{&http.Server{Handler: h, ConnState: s.ConnState, ConnContext: s.ConnContext}, newPipes(), s}
-	go p.Serve(s.Listener(p.pipes, nil))
+	p := &pipeServer{&http.Server{Handler: h, ConnState: s.ConnState, ConnContext: s.ConnContext}, testkit.NewPipeListener(), s}
+	go p.Serve(s.Listener(p.PipeListener, nil))
 	t.Cleanup(func() { p.Server.Close(); synctest.Wait() })
 	return p
 }

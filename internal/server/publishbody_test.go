@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"pubsub/internal/testkit"
 	"regexp"
 	"strings"
 	"sync"
@@ -262,7 +263,7 @@ func TestTruncatedBody(t *testing.T) {
 func TestSlowBody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := New(Options{Backplane: &faulty{}, AdminToken: adminToken, HTTPPublish: true, SSE: true})
-		l := newPipes()
+		l := testkit.NewPipeListener()
 		srv := &http.Server{Handler: s.Handler()}
 		var serving sync.WaitGroup
 		serving.Go(func() { srv.Serve(l) })
@@ -276,7 +277,7 @@ func TestSlowBody(t *testing.T) {
 			{"GET /events HTTP/1.1", `data: {"condition":"bad-request","text":"Missing 'topic' parameter"}` + "\n\n", 200},
 		} {
 			ours, theirs := net.Pipe()
-			l.conns <- theirs
+			l.Connect(theirs)
 			c := &wire{ours, bufio.NewReader(ours)}
 			began := time.Now()
 			c.send(t, x.request+"\r\nHost: x\r\nContent-Length: 5\r\n\r\nhe")

@@ -49,7 +49,7 @@ type publishing struct {
 	message  pubsub.Message // without data once it has started
 	size     int
 	held     int // bytes of memory while the message waits
-	came     time.Time
+	arrived  time.Time
 	ctx      context.Context
 	cancel   context.CancelFunc             // nil if there is none
 	finish   func() (pubsub.Version, error) // nil until the message has started
@@ -68,7 +68,7 @@ func (q *publishQueue) add(m *mqttConn, e session.Publish) (answer session.Event
 	s, msg := m.s, e.Message
 	p := publishing{
 		message: msg, size: len(msg.Data), held: len(msg.Topic) + len(msg.Data) + len(msg.Properties),
-		packetID: e.PacketID, came: s.o.Now(), ctx: context.Background(),
+		packetID: e.PacketID, arrived: s.o.Now(), ctx: context.Background(),
 	}
 	if s.o.BackplaneMayWait {
 		p.ctx, p.cancel = context.WithTimeout(p.ctx, backplaneWait)
@@ -274,7 +274,7 @@ func (p *publishing) complete(s *Server) mqtt.ReasonCode {
 		s.o.Events.Failed("publish failed", err)
 		return mqtt.ImplementationSpecificError // the client may try again
 	}
-	s.o.Events.Published(transportMQTT, p.size, p.message.Retain, s.o.Now().Sub(p.came))
+	s.o.Events.Published(transportMQTT, p.size, p.message.Retain, s.o.Now().Sub(p.arrived))
 	return mqtt.Success
 }
 

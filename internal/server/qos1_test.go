@@ -11,6 +11,7 @@ import (
 
 	"pubsub"
 	"pubsub/internal/mqtt"
+	"pubsub/internal/testkit"
 )
 
 // packets returns the packets in the binary frames received so far.
@@ -262,7 +263,7 @@ func TestPublishRateIsAcknowledged(t *testing.T) {
 			t.Fatal(err)
 		}
 		c := connect("c", 0)
-		c.Password = []byte(sign(key, map[string]any{"x-fastly-write": []string{"t"}}))
+		c.Password = []byte(testkit.Sign(key, map[string]any{"x-fastly-write": []string{"t"}}))
 		p := openSocket(t, s, c, qos1(1, "t", true), qos1(2, "t", false), qos1(3, "t", false), qos1(4, "u", false))
 		synctest.Wait()
 		if got := p.answers(t); len(got) != 0 {

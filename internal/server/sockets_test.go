@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"pubsub/internal/conn"
+	"pubsub/internal/testkit"
 )
 
 // The connection that has idled longest is closed for a new one, while connections arrive,
@@ -37,7 +38,7 @@ func TestLongestIdleIsClosed(t *testing.T) {
 		for range 1000 {
 			switch {
 			case len(idle) == 0 || rng.IntN(2) == 0:
-				c := s.dial()
+				c := s.Dial()
 				synctest.Wait()
 				if len(idle) == limit {
 					if !isClosed(idle[0]) {
@@ -81,19 +82,19 @@ func TestLongestIdleIsClosed(t *testing.T) {
 func TestAcceptErrors(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var failures []error
-		p := newPipes()
+		p := testkit.NewPipeListener()
 		s := NewSockets(SocketOptions{Events: SocketEvents{AcceptFailed: func(err error) { failures = append(failures, err) }}})
 		ln := s.Listener(p, nil)
 		idle, side := net.Pipe()
-		go func() { p.conns <- side }()
+		go p.Connect(side)
 		if _, err := ln.Accept(); err != nil {
 			t.Fatal(err)
 		}
 		for _, err := range []error{syscall.ECONNABORTED, syscall.ENOBUFS, syscall.EMFILE, syscall.EMFILE} {
-			p.errs <- err
+			p.Errs <- err
 		}
 		began := time.Now()
-		go p.dial()
+		go p.Dial()
 		c, err := ln.Accept()
 		if err != nil {
 			t.Fatal(err)
@@ -108,11 +109,11 @@ func TestAcceptErrors(t *testing.T) {
 			t.Error("no descriptor was freed")
 		}
 		c.Close()
-		p.errs <- syscall.EINVAL
+		p.Errs <- syscall.EINVAL
 		if _, err := ln.Accept(); !errors.Is(err, syscall.EINVAL) {
 			t.Errorf("invalid listener: %v", err)
 		}
-		p.errs <- syscall.EMFILE
+		p.Errs <- syscall.EMFILE
 		go func() { time.Sleep(time.Millisecond); ln.Close() }()
 		began = time.Now()
 		if _, err := ln.Accept(); !errors.Is(err, net.ErrClosed) || time.Since(began) != time.Millisecond {
@@ -126,7 +127,7 @@ func TestAcceptErrors(t *testing.T) {
 func TestAcceptWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		limited := 0
-		p := newPipes()
+		p := testkit.NewPipeListener()
 		s := NewSockets(SocketOptions{Max: 1, Events: SocketEvents{Limited: func(limit string) {
 			if limit == "max-sockets" {
 				limited++
@@ -145,13 +146,18 @@ func TestAcceptWaits(t *testing.T) {
 		})
 		time.Sleep(time.Hour)
 		client, server := net.Pipe()
+		connected := make(chan struct{})
+		go func() {
+			p.Connect(server)
+			close(connected)
+		}()
+		synctest.Wait()
 		select {
-		case p.conns <- server:
+		case <-connected:
 			t.Fatal("accepted")
 		default:
 		}
 		s.Unparked()
-		p.conns <- server
 		wg.Wait()
 		defer client.Close()
 		wg.Go(func() {
@@ -177,7 +183,7 @@ func TestShutdownDoesNotWaitForNewConnections(t *testing.T) {
 			time.Sleep(work)
 			io.WriteString(w, "answer")
 		})
-		silent, half, second, busy := s.dial(), s.dial(), s.dial(), s.dial()
+		silent, half, second, busy := s.Dial(), s.Dial(), s.Dial(), s.Dial()
 		go io.WriteString(half, "GET / HTTP/1.1\r\nHost: bro")
 		go func() {
 			io.WriteString(second, "OPTIONS * HTTP/1.1\r\nHost: broker\r\n\r\n")
@@ -196,7 +202,7 @@ func TestShutdownDoesNotWaitForNewConnections(t *testing.T) {
 
 		began := time.Now()
 		s.sockets.Drain()
-		for _, c := range []net.Conn{silent, half, s.dial()} {
+		for _, c := range []net.Conn{silent, half, s.Dial()} {
 			if _, err := c.Read(make([]byte, 1)); err != io.EOF || time.Since(began) != 0 {
 				t.Errorf("without a request: %v, after %v", err, time.Since(began))
 			}

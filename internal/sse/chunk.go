@@ -8,20 +8,20 @@ import (
 	"pubsub"
 )
 
-// LastChunk ends a chunked body (RFC 9112 section 7.1).
+// LastChunk is the end of a chunked body (RFC 9112 section 7.1).
 const LastChunk = "0" + crlf + crlf
 
 const crlf = "\r\n"
 
-// AppendChunk appends data, which must not be empty, as one chunk of HTTP/1.1
-// (RFC 9112 section 7.1).
+// AppendChunk appends data as one chunk of a body in HTTP/1.1 (RFC 9112 section 7.1). data
+// must not be empty.
 func AppendChunk(dst, data []byte) []byte {
 	dst = appendSizeLine(dst, len(data))
 	dst = append(dst, data...)
 	return append(dst, crlf...)
 }
 
-// Chunked returns an encoder that appends the output of encode as one chunk.
+// Chunked returns an encoder that appends the result of encode as one chunk.
 func Chunked(encode func(dst []byte, m *pubsub.Message) []byte) func(dst []byte, m *pubsub.Message) []byte {
 	return func(dst []byte, m *pubsub.Message) []byte {
 		at := len(dst)
@@ -30,15 +30,15 @@ func Chunked(encode func(dst []byte, m *pubsub.Message) []byte) func(dst []byte,
 	}
 }
 
-// InsertSizeLine turns dst[at:], which must not be empty, into the head of a chunk by
-// inserting its size line. The caller sends the rest of the chunk's data, which has more
-// bytes, and the CR LF after it.
+// InsertSizeLine inserts the size line of a chunk in front of dst[at:], which is the
+// beginning of the chunk's data and must not be empty. The caller must send the other more
+// bytes of the data and the final CR LF.
 func InsertSizeLine(dst []byte, at, more int) []byte {
 	var line [18]byte
 	return slices.Insert(dst, at, appendSizeLine(line[:0], len(dst)-at+more)...)
 }
 
-// Unchunk returns the data of a chunk made by [AppendChunk], as a part of chunk.
+// Unchunk returns the data of a chunk made by [AppendChunk] as a slice of chunk.
 func Unchunk(chunk []byte) []byte {
 	return chunk[bytes.IndexByte(chunk, '\n')+1 : len(chunk)-len(crlf)]
 }

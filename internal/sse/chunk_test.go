@@ -10,7 +10,7 @@ import (
 	"pubsub/internal/sse"
 )
 
-// dechunk reads a chunked body to its end.
+// dechunk decodes a chunked body.
 func dechunk(t testing.TB, body []byte) string {
 	t.Helper()
 	got, err := io.ReadAll(httputil.NewChunkedReader(strings.NewReader(string(body))))
@@ -32,12 +32,12 @@ func TestChunk(t *testing.T) {
 			t.Errorf("%.20q: %.40q", tt.data, got)
 		}
 		if data := sse.Unchunk([]byte(tt.want)); string(data) != tt.data {
-			t.Errorf("%.20q comes back as %.40q", tt.data, data)
+			t.Errorf("Unchunk of %.20q = %.40q", tt.data, data)
 		}
 	}
 }
 
-// A chunk may be made of a head of its own and a rest that is shared.
+// A chunk consists of a head for one subscriber and a rest that all share.
 func TestInsertSizeLine(t *testing.T) {
 	shared := sse.AppendChunk(nil, []byte("event: x\ndata: 1\n\n"))
 	line, rest := sse.Split(sse.Unchunk(shared))
@@ -51,7 +51,7 @@ func TestInsertSizeLine(t *testing.T) {
 	}
 }
 
-// Every shape of every message is a chunk of just that event.
+// Every encoding of every message is one chunk with exactly that event.
 func FuzzChunked(f *testing.F) {
 	for _, data := range []string{"", "a\nb", "\r\n0\r\n\r\n", "\xff", strings.Repeat("\n", 9000)} {
 		f.Add([]byte(data), uint64(7))
@@ -64,10 +64,10 @@ func FuzzChunked(f *testing.F) {
 			want := string(encode(nil, &m))
 			chunk := sse.Chunked(encode)(nil, &m)
 			if got := string(sse.Unchunk(chunk)); got != want {
-				t.Errorf("shape %d: %q, not %q", i, got, want)
+				t.Errorf("encoding %d: %q, want %q", i, got, want)
 			}
 			if got := dechunk(t, append(chunk, sse.LastChunk...)); got != want {
-				t.Errorf("shape %d: read back as %q, not %q", i, got, want)
+				t.Errorf("encoding %d: decoded as %q, want %q", i, got, want)
 			}
 		}
 	})

@@ -7,21 +7,20 @@ import (
 	"unicode/utf8"
 )
 
-// event is what an EventSource hands to a page.
+// event is an event that an EventSource dispatches.
 type event struct {
 	kind, data, lastID string
 }
 
-// eventSource reads an event stream by the algorithm of the WHATWG HTML Standard,
-// sections 9.2.5 and 9.2.6, from bytes that arrive in any pieces. It shares
-// nothing with the code under test.
+// eventSource parses an event stream by the algorithm of the WHATWG HTML Standard, sections
+// 9.2.5 and 9.2.6. The stream may arrive in pieces. It shares no code with package sse.
 type eventSource struct {
 	events []event
-	retry  int // milliseconds; -1 until a stream has said one
+	retry  int // in milliseconds; -1 before the first retry field
 
-	raw     []byte // not decoded yet: a part of a line
-	begun   bool   // the place for a byte order mark is past
-	afterCR bool   // a line feed would belong to the line end before
+	raw     []byte // the incomplete last line
+	begun   bool   // a byte order mark is not possible any more
+	afterCR bool   // a line feed would be part of the previous line end
 	data    []byte
 	kind    string
 	idBuf   string
@@ -30,7 +29,7 @@ type eventSource struct {
 
 func newEventSource() *eventSource { return &eventSource{retry: -1} }
 
-// feed takes the next bytes of the stream.
+// feed parses the next bytes of the stream.
 func (s *eventSource) feed(b []byte) {
 	for _, c := range b {
 		switch {
@@ -53,8 +52,8 @@ func (s *eventSource) line() {
 		s.begun = true
 		line = bytes.TrimPrefix(line, []byte("\xef\xbb\xbf"))
 	}
-	// The decoder puts U+FFFD in place of what is not UTF-8; a line end is never
-	// part of such a place.
+	// The decoder replaces invalid UTF-8 by U+FFFD. A line end is never part of an
+	// invalid sequence.
 	text := string(line)
 	if !utf8.Valid(line) {
 		text = strings.ToValidUTF8(text, "\uFFFD")
@@ -98,8 +97,8 @@ func (s *eventSource) dispatch() {
 	s.data, s.kind = nil, ""
 }
 
-// readAll returns the events of one whole stream. Bytes that belong to no
-// finished event are reported too.
+// readAll returns the events of a whole stream, and the bytes that are not part of a
+// complete event.
 func readAll(b []byte) (events []event, rest string) {
 	s := newEventSource()
 	s.feed(b)

@@ -6,17 +6,16 @@ import (
 	"pubsub"
 )
 
-// Position says how far a subscriber has come in one topic.
+// Position is the version of a topic's message that a subscriber has received last.
 type Position struct {
 	Topic   pubsub.Topic
-	Version pubsub.Version // zero: no version yet
+	Version pubsub.Version // zero if there is none yet
 }
 
-// AppendID appends the field line `id: TOPIC:VERSION,…` for the positions that
-// have a version, in the order given, which is to be the byte order of topics.
-// In a topic '%', ',', ':', space and every byte above 0x7E are percent-encoded:
-// clients send the id back in a header, which cannot carry text beyond Latin-1. If
-// no position has a version, nothing is appended.
+// AppendID appends the line `id: TOPIC:VERSION,…` with all positions that have a version.
+// If none has, it appends nothing. ps should be in byte order of topics. In a topic, '%',
+// ',', ':', space and every byte above 0x7E are percent-encoded, because clients return the
+// id in a header, which cannot have characters beyond Latin-1.
 func AppendID(dst []byte, ps []Position) []byte {
 	const digits = "0123456789ABCDEF"
 	sep := "id: "
@@ -44,13 +43,13 @@ func AppendID(dst []byte, ps []Position) []byte {
 	return dst
 }
 
-// ParseLastEventID reads the value of an id that [AppendID] has made, and returns
-// the versions that it names, one for each of topics, in their order. What does
-// not parse, and a topic that is not named, has the zero Version; topics that
-// were not asked for are ignored. Topics are read encoded and raw. Of several readable parts for one topic the
-// first counts. A version may be padded as [pubsub.ParseVersion] allows.
+// ParseLastEventID parses the value of an id made by [AppendID] and returns the version of
+// each of topics, in their order. The version of a topic is zero if the id does not have it
+// or if that part cannot be parsed. Other topics in the id are ignored. Topics may be
+// encoded or not. If a topic has several valid parts, the first counts. A version may have
+// any form that [pubsub.ParseVersion] accepts.
 //
-// The work is bounded by the length of s times the number of topics.
+// The time is bounded by the length of s times the number of topics.
 func ParseLastEventID(s string, topics []pubsub.Topic) []pubsub.Version {
 	versions := make([]pubsub.Version, len(topics))
 	for part := range strings.SplitSeq(s, ",") {
@@ -70,8 +69,8 @@ func ParseLastEventID(s string, topics []pubsub.Topic) []pubsub.Version {
 	return versions
 }
 
-// encodes reports whether s is t with any of its bytes percent-encoded, in either
-// case of hex.
+// encodes reports whether s is t with any of its bytes percent-encoded. The hex digits may
+// be in upper or lower case.
 func encodes(s string, t pubsub.Topic) bool {
 	for i := range len(t) {
 		if s == "" {

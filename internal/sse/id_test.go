@@ -31,7 +31,7 @@ func TestAppendID(t *testing.T) {
 			"id: %25%2C%3A%20%C3%A9/?&=;:0123456789abcdef-42\n",
 		},
 		{
-			"all of printable ASCII else stays",
+			"other printable ASCII is not encoded",
 			[]sse.Position{{Topic: "!\"$&'()*-./09;<=>?@AZ[\\]^_`az{|}~", Version: version}},
 			"id: !\"$&'()*-./09;<=>?@AZ[\\]^_`az{|}~:0123456789abcdef-42\n",
 		},
@@ -53,26 +53,26 @@ func TestParseLastEventID(t *testing.T) {
 	other := pubsub.Version{Generation: 1, Seq: 7}
 	for _, tt := range []struct {
 		name, id string
-		want     []pubsub.Version // of the topics "a", "b,c", "d:e" and "é"
+		want     []pubsub.Version // for the topics "a", "b,c", "d:e" and "é"
 	}{
 		{"empty", "", []pubsub.Version{{}, {}, {}, {}}},
 		{"one", "a:0123456789abcdef-42", []pubsub.Version{version, {}, {}, {}}},
 		{"all, any order", "d%3Ae:0000000000000001-7,b%2Cc:0123456789abcdef-42,a:0000000000000001-7", []pubsub.Version{other, version, other, {}}},
-		{"lower-case hex, more encoded than must be", "b%2c%63:0000000000000001-7,%61:0000000000000001-7", []pubsub.Version{other, other, {}, {}}},
+		{"lower-case hex, more encoded than necessary", "b%2c%63:0000000000000001-7,%61:0000000000000001-7", []pubsub.Version{other, other, {}, {}}},
 		{"beyond ASCII, encoded", "%C3%A9:0000000000000001-7", []pubsub.Version{{}, {}, {}, other}},
 		{"beyond ASCII, raw", "é:0000000000000001-7", []pubsub.Version{{}, {}, {}, other}},
 		{"beyond ASCII, as Latin-1", "\xe9:0000000000000001-7", []pubsub.Version{{}, {}, {}, {}}},
 		{"padded with spaces", "a:               1-7", []pubsub.Version{other, {}, {}, {}}},
 		{"not subscribed", "z:0000000000000001-7,a:0000000000000001-7", []pubsub.Version{other, {}, {}, {}}},
 		{"prefix of a topic", "b:0000000000000001-7,aa:0000000000000001-7", []pubsub.Version{{}, {}, {}, {}}},
-		{"a bad part spoils no other", "a,b%2Cc:x-y,:,,%:%,a:0000000000000001-7,d%3:1-7", []pubsub.Version{other, {}, {}, {}}},
+		{"bad parts do not affect others", "a,b%2Cc:x-y,:,,%:%,a:0000000000000001-7,d%3:1-7", []pubsub.Version{other, {}, {}, {}}},
 		{"raw colon", "d:e:0000000000000001-7", []pubsub.Version{{}, {}, {}, {}}},
 		{"bad versions", "a:0000000000000001-,b%2Cc:-7,d%3Ae:00000000000000001-7", []pubsub.Version{{}, {}, {}, {}}},
-		{"too great a number", "a:0000000000000001-18446744073709551616", []pubsub.Version{{}, {}, {}, {}}},
+		{"number too large", "a:0000000000000001-18446744073709551616", []pubsub.Version{{}, {}, {}, {}}},
 		{"signs", "a:+1-7,b%2Cc:1-+7,d%3Ae:1--7", []pubsub.Version{{}, {}, {}, {}}},
-		{"twice: the first", "a:0000000000000001-7,a:0123456789abcdef-42", []pubsub.Version{other, {}, {}, {}}},
-		{"twice: the first that is readable", "a:oops,a:0000000000000001-7", []pubsub.Version{other, {}, {}, {}}},
-		{"zero is none", "a:0000000000000000-0", []pubsub.Version{{}, {}, {}, {}}},
+		{"repeated: the first counts", "a:0000000000000001-7,a:0123456789abcdef-42", []pubsub.Version{other, {}, {}, {}}},
+		{"repeated: the first valid one counts", "a:oops,a:0000000000000001-7", []pubsub.Version{other, {}, {}, {}}},
+		{"zero version", "a:0000000000000000-0", []pubsub.Version{{}, {}, {}, {}}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			got := sse.ParseLastEventID(tt.id, []pubsub.Topic{"a", "b,c", "d:e", "é"})
@@ -106,7 +106,7 @@ func TestLongestIDFitsInAHeader(t *testing.T) {
 	}
 }
 
-// A hostile id costs one slice: what is in it is not copied.
+// A hostile id allocates only the result, because its parts are not copied.
 func TestParseLastEventIDAllocatesOnlyItsResult(t *testing.T) {
 	topics := make([]pubsub.Topic, 10)
 	for i := range topics {
@@ -125,7 +125,7 @@ func TestParseLastEventIDAllocatesOnlyItsResult(t *testing.T) {
 	}
 }
 
-// idValue is the value of the id field that an EventSource keeps.
+// idValue returns the value of an id line, as parsed by an EventSource.
 func idValue(line []byte) string {
 	es := newEventSource()
 	es.feed(line)
@@ -156,7 +156,7 @@ func FuzzLastEventIDRoundTrip(f *testing.F) {
 		line := sse.AppendID(nil, ps)
 		for _, c := range bytes.TrimSuffix(bytes.TrimPrefix(line, []byte("id: ")), []byte("\n")) {
 			if c <= ' ' || c > 0x7e {
-				t.Fatalf("%q is no header's value", line)
+				t.Fatalf("%q is not a valid header value", line)
 			}
 		}
 		if got := sse.ParseLastEventID(idValue(line), topics); !slices.Equal(got, want) {
@@ -175,7 +175,7 @@ func FuzzParseLastEventID(f *testing.F) {
 		if len(got) != len(topics) {
 			t.Fatalf("%d versions for %d topics", len(got), len(topics))
 		}
-		// What was understood is written and understood again.
+		// Encoding the result and parsing it again returns the same.
 		ps := make([]sse.Position, len(topics))
 		for i := range topics {
 			ps[i] = sse.Position{Topic: topics[i], Version: got[i]}

@@ -2,13 +2,13 @@ package sse
 
 import "unicode/utf8"
 
-// appendQuoted appends s as a JSON string (RFC 8259 section 7) on one line. Only
-// what must be is escaped, and those line ends that are none to JSON or to
-// server-sent events but to some clients' string functions: U+0085, U+2028 and
-// U+2029. Invalid UTF-8 becomes U+FFFD.
+// appendQuoted appends s as a JSON string (RFC 8259 section 7) on one line. Besides the
+// characters that must be escaped, it escapes U+0085, U+2028 and U+2029. They do not end a
+// line in JSON or in server-sent events, but they do in the string functions of some
+// clients. Invalid UTF-8 becomes U+FFFD.
 func appendQuoted[S ~string | ~[]byte](dst []byte, s S) []byte {
 	dst = append(dst, '"')
-	done := 0 // s[:done] is appended
+	done := 0 // s[:done] has been appended
 	for i := 0; i < len(s); {
 		r, n := rune(s[i]), 1
 		if r >= utf8.RuneSelf {
@@ -27,7 +27,7 @@ func appendQuoted[S ~string | ~[]byte](dst []byte, s S) []byte {
 	return append(dst, '"')
 }
 
-// mustEscape reports whether the rune r, read from n bytes, cannot stand as it is.
+// mustEscape reports whether the rune r, decoded from n bytes, must be escaped.
 func mustEscape(r rune, n int) bool {
 	switch r {
 	case '"', '\\', '\u0085', '\u2028', '\u2029':

@@ -1,9 +1,8 @@
-// Package sse turns messages into the bytes of server-sent events (WHATWG HTML
-// Standard, section 9.2) and a Last-Event-ID back into versions. It is pure: it
-// knows no connection and no clock.
+// Package sse encodes messages as server-sent events (WHATWG HTML Standard, section 9.2)
+// and parses a Last-Event-ID. It uses no connection and no clock.
 //
-// What ends up on a line is escaped, split or encoded, so that no content can
-// forge a field or an event.
+// Content is escaped, split into lines or encoded, so that it cannot forge a field or an
+// event.
 package sse
 
 import (
@@ -20,23 +19,22 @@ const (
 	base64Line  = "event: message-base64\n"
 )
 
-// AppendMessage appends m as an event without id: `message` with one data line
-// for each line of the content, or `message-base64` for content that is not
-// valid UTF-8. CR LF, CR and LF each end a line, and an EventSource gives all of
-// them back as LF.
+// AppendMessage appends m as an event without id. The event is `message`, with a data line
+// for each line of the content, or `message-base64` if the content is not valid UTF-8. CR
+// LF, CR and LF each end a line; an EventSource returns all of them as LF.
 func AppendMessage(dst []byte, m *pubsub.Message) []byte {
 	return appendMessage(dst, m, false)
 }
 
-// AppendMessageWithID appends m like [AppendMessage], with an id that names m's version
-// alone. A message without a version has no id.
+// AppendMessageWithID appends m like [AppendMessage], with an id that has only the version
+// of m. A message without a version has no id.
 func AppendMessageWithID(dst []byte, m *pubsub.Message) []byte {
 	return appendMessage(dst, m, true)
 }
 
-// AppendEnvelope appends m as an event `message` without id whose data is one
-// line of JSON: the keys topic, then data (or base64 for content that is not
-// valid UTF-8), then version if m has one. The content in it is exact.
+// AppendEnvelope appends m as an event `message` without id. The data is one line of JSON
+// with the keys topic, data (or base64 if the content is not valid UTF-8) and, if m has a
+// version, version. It preserves the content exactly.
 func AppendEnvelope(dst []byte, m *pubsub.Message) []byte {
 	return appendEnvelope(dst, m, false)
 }
@@ -47,32 +45,32 @@ func AppendEnvelopeWithID(dst []byte, m *pubsub.Message) []byte {
 	return appendEnvelope(dst, m, true)
 }
 
-// Split cuts an event that has no id after its event line. A stream over several
-// topics sends line, an id of its own made by [AppendID], then rest, which all
-// subscribers share. Both results are parts of event.
+// Split splits an event without id after its event line. A stream with several topics sends
+// line, then its own id made by [AppendID], then rest, which all subscribers share. Both
+// results are slices of event.
 func Split(event []byte) (line, rest []byte) {
 	n := bytes.IndexByte(event, '\n') + 1
 	return event[:n:n], event[n:]
 }
 
-func appendMessage(dst []byte, m *pubsub.Message, id bool) []byte {
+func appendMessage(dst []byte, m *pubsub.Message, hasID bool) []byte {
 	dst = grow(dst, m)
 	if !utf8.Valid(m.Data) {
 		dst = append(dst, base64Line...)
-		dst = appendOwnID(dst, m, id)
+		dst = appendOwnID(dst, m, hasID)
 		dst = append(dst, "data: "...)
 		dst = base64.StdEncoding.AppendEncode(dst, m.Data)
 		return append(dst, "\n\n"...)
 	}
 	dst = append(dst, messageLine...)
-	dst = appendOwnID(dst, m, id)
+	dst = appendOwnID(dst, m, hasID)
 	dst = appendDataLines(dst, m.Data)
 	return append(dst, '\n')
 }
 
-// appendDataLines appends one data field for each line of text, an empty text
-// and an empty last line included. The space after the colon is not part of the
-// value, so it protects a space that the line itself begins with.
+// appendDataLines appends a data field for each line of text, an empty last line included.
+// The space after the colon is not part of the value, so a line that begins with a space
+// keeps it.
 func appendDataLines(dst, text []byte) []byte {
 	for {
 		dst = append(dst, "data: "...)
@@ -90,10 +88,10 @@ func appendDataLines(dst, text []byte) []byte {
 	}
 }
 
-func appendEnvelope(dst []byte, m *pubsub.Message, id bool) []byte {
+func appendEnvelope(dst []byte, m *pubsub.Message, hasID bool) []byte {
 	dst = grow(dst, m)
 	dst = append(dst, messageLine...)
-	dst = appendOwnID(dst, m, id)
+	dst = appendOwnID(dst, m, hasID)
 	dst = append(dst, `data: {"topic":`...)
 	dst = appendQuoted(dst, m.Topic)
 	if utf8.Valid(m.Data) {
@@ -112,16 +110,16 @@ func appendEnvelope(dst []byte, m *pubsub.Message, id bool) []byte {
 	return append(dst, "}\n\n"...)
 }
 
-// appendOwnID appends the id line of a stream over m's topic alone, if wanted.
-func appendOwnID(dst []byte, m *pubsub.Message, want bool) []byte {
-	if !want {
+// appendOwnID appends the id of a stream with only the topic of m, if hasID is set.
+func appendOwnID(dst []byte, m *pubsub.Message, hasID bool) []byte {
+	if !hasID {
 		return dst
 	}
 	p := [1]Position{{Topic: m.Topic, Version: m.Version}}
 	return AppendID(dst, p[:])
 }
 
-// grow makes room for what most messages need, so that a frame is allocated once.
+// grow grows dst so that encoding most messages needs only one allocation.
 func grow(dst []byte, m *pubsub.Message) []byte {
 	const framing = 96 // field names, line ends, a version, a chunk's size line
 	return slices.Grow(dst, framing+len(m.Topic)+len(m.Data))

@@ -20,17 +20,17 @@ func TestAppendMessage(t *testing.T) {
 		{"LF", "a\nb", "event: message\ndata: a\ndata: b\n\n"},
 		{"CR LF", "a\r\nb", "event: message\ndata: a\ndata: b\n\n"},
 		{"CR", "a\rb", "event: message\ndata: a\ndata: b\n\n"},
-		{"LF CR is two", "a\n\rb", "event: message\ndata: a\ndata: \ndata: b\n\n"},
-		{"CR CR LF is two", "a\r\r\nb", "event: message\ndata: a\ndata: \ndata: b\n\n"},
+		{"LF CR is two line ends", "a\n\rb", "event: message\ndata: a\ndata: \ndata: b\n\n"},
+		{"CR CR LF is two line ends", "a\r\r\nb", "event: message\ndata: a\ndata: \ndata: b\n\n"},
 		{"LF at the end", "a\n", "event: message\ndata: a\ndata: \n\n"},
 		{"CR at the end", "a\r", "event: message\ndata: a\ndata: \n\n"},
 		{"only LF", "\n", "event: message\ndata: \ndata: \n\n"},
-		{"space in front", "  a", "event: message\ndata:   a\n\n"},
+		{"leading space", "  a", "event: message\ndata:   a\n\n"},
 		{"forged fields", "x\rid: 1\revent: y\r\rdata: z", "event: message\ndata: x\ndata: id: 1\ndata: event: y\ndata: \ndata: data: z\n\n"},
 		{"NUL and BOM", "\ufeffa\x00b", "event: message\ndata: \ufeffa\x00b\n\n"},
 		{"Unicode line ends are content", "a\u0085b\u2028c\u2029d\ve", "event: message\ndata: a\u0085b\u2028c\u2029d\ve\n\n"},
 		{"not UTF-8", "\xff\x00\r\n", "event: message-base64\ndata: /wANCg==\n\n"},
-		{"cut UTF-8", "\xe2\x82", "event: message-base64\ndata: 4oI=\n\n"},
+		{"truncated UTF-8", "\xe2\x82", "event: message-base64\ndata: 4oI=\n\n"},
 		{"surrogate", "\xed\xa0\x80", "event: message-base64\ndata: 7aCA\n\n"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -79,10 +79,10 @@ func TestAppendMessageWithID(t *testing.T) {
 
 func TestAppendEnvelope(t *testing.T) {
 	for _, tt := range []struct {
-		name    string
-		m       pubsub.Message
-		durable bool
-		want    string
+		name   string
+		m      pubsub.Message
+		withID bool
+		want   string
 	}{
 		{"text", pubsub.Message{Topic: "t", Data: []byte("text")}, false,
 			"event: message\ndata: {\"topic\":\"t\",\"data\":\"text\"}\n\n"},
@@ -90,9 +90,9 @@ func TestAppendEnvelope(t *testing.T) {
 			"event: message\ndata: {\"topic\":\"t\",\"base64\":\"/wo=\"}\n\n"},
 		{"version", pubsub.Message{Topic: "t", Data: []byte("x"), Version: version}, false,
 			"event: message\ndata: {\"topic\":\"t\",\"data\":\"x\",\"version\":\"0123456789abcdef-42\"}\n\n"},
-		{"durable", pubsub.Message{Topic: "t:1", Data: []byte("x"), Version: version}, true,
+		{"with id", pubsub.Message{Topic: "t:1", Data: []byte("x"), Version: version}, true,
 			"event: message\nid: t%3A1:0123456789abcdef-42\ndata: {\"topic\":\"t:1\",\"data\":\"x\",\"version\":\"0123456789abcdef-42\"}\n\n"},
-		{"durable, not retained", pubsub.Message{Topic: "t", Data: []byte("x")}, true,
+		{"with id, not retained", pubsub.Message{Topic: "t", Data: []byte("x")}, true,
 			"event: message\ndata: {\"topic\":\"t\",\"data\":\"x\"}\n\n"},
 		{"escapes", pubsub.Message{Topic: `"\`, Data: []byte("\"\\/\b\t\r\n\x00\x1f\x7f<&>\u0085\u2028\u2029\ufeff\ufffd")}, false,
 			"event: message\ndata: {\"topic\":\"\\\"\\\\\",\"data\":\"\\\"\\\\/\\u0008\\t\\r\\n\\u0000\\u001f\x7f<&>\\u0085\\u2028\\u2029\ufeff\ufffd\"}\n\n"},
@@ -101,7 +101,7 @@ func TestAppendEnvelope(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			encode := sse.AppendEnvelope
-			if tt.durable {
+			if tt.withID {
 				encode = sse.AppendEnvelopeWithID
 			}
 			if got := string(encode(nil, &tt.m)); got != tt.want {
@@ -111,7 +111,7 @@ func TestAppendEnvelope(t *testing.T) {
 	}
 }
 
-func TestSplitTakesAnIDOfSeveralTopics(t *testing.T) {
+func TestSplitWithIDOfSeveralTopics(t *testing.T) {
 	ps := []sse.Position{{Topic: "a", Version: version}, {Topic: "b"}, {Topic: "c", Version: version}}
 	for _, tt := range []struct {
 		name  string
@@ -134,16 +134,16 @@ func TestSplitTakesAnIDOfSeveralTopics(t *testing.T) {
 			if !strings.HasPrefix(fields[0], "event: ") || !strings.HasPrefix(fields[1], "id: ") || !strings.HasPrefix(fields[2], "data: ") {
 				t.Errorf("fields not in the order event, id, data: %q", whole)
 			}
-			// Growing line must not write over the shared rest.
+			// Appending to line must not overwrite the shared rest.
 			_ = append(line, "garbage"...)
 			if after, _ := readAll(tt.event); len(after) != 1 || after[0].data != tt.want.data {
-				t.Error("appending to the event line changed the event")
+				t.Error("appending to line has changed the event")
 			}
 		})
 	}
 }
 
-// asEventSource is what an EventSource makes of content: every line end is LF.
+// asEventSource returns content as received by an EventSource: every line end is LF.
 func asEventSource(content []byte) string {
 	return strings.NewReplacer("\r\n", "\n", "\r", "\n").Replace(string(content))
 }
@@ -164,17 +164,17 @@ func FuzzMessageReadsBack(f *testing.F) {
 		m := &pubsub.Message{Topic: tp, Data: content, Version: pubsub.Version{Generation: gen, Seq: seq}}
 		original := string(content)
 		for _, s := range []struct {
-			name              string
-			encode            func([]byte, *pubsub.Message) []byte
-			durable, envelope bool
+			name             string
+			encode           func([]byte, *pubsub.Message) []byte
+			withID, envelope bool
 		}{
 			{"message", sse.AppendMessage, false, false},
-			{"durable", sse.AppendMessageWithID, true, false},
+			{"message with id", sse.AppendMessageWithID, true, false},
 			{"envelope", sse.AppendEnvelope, false, true},
-			{"envelope durable", sse.AppendEnvelopeWithID, true, true},
+			{"envelope with id", sse.AppendEnvelopeWithID, true, true},
 		} {
-			// Between two other events: nothing leaks into them or out of them. The
-			// bytes arrive in two pieces, so that a line end can be cut.
+			// Put the event between two others, which it must not affect. The bytes
+			// arrive in two pieces, which may split a line end.
 			stream := sse.AppendStreamOpen(nil)
 			stream = s.encode(stream, m)
 			stream = sse.AppendKeepAlive(stream, 0)
@@ -185,10 +185,10 @@ func FuzzMessageReadsBack(f *testing.F) {
 				t.Fatalf("%s: read %+v from %q", s.name, es.events, stream)
 			}
 			if es.retry != -1 {
-				t.Fatalf("%s: content set a retry time: %q", s.name, stream)
+				t.Fatalf("%s: the content sets a retry time: %q", s.name, stream)
 			}
 			got := es.events[1]
-			wantID := s.durable && !m.Version.IsZero()
+			wantID := s.withID && !m.Version.IsZero()
 			if v := sse.ParseLastEventID(got.lastID, []pubsub.Topic{tp})[0]; wantID && v != m.Version || !wantID && got.lastID != "" {
 				t.Fatalf("%s: id %q, version %v, want %v", s.name, got.lastID, v, m.Version)
 			}
@@ -208,7 +208,7 @@ func FuzzMessageReadsBack(f *testing.F) {
 			}
 		}
 		if string(content) != original {
-			t.Fatal("the content was changed")
+			t.Fatal("the content has changed")
 		}
 	})
 }
@@ -253,11 +253,11 @@ func TestEncodingAllocatesNothing(t *testing.T) {
 	for name, f := range map[string]func(){
 		"message":          func() { sse.AppendMessage(dst, text) },
 		"message base64":   func() { sse.AppendMessage(dst, binary) },
-		"durable":          func() { sse.AppendMessageWithID(dst, text) },
-		"durable base64":   func() { sse.AppendMessageWithID(dst, binary) },
+		"with id":          func() { sse.AppendMessageWithID(dst, text) },
+		"with id base64":   func() { sse.AppendMessageWithID(dst, binary) },
 		"envelope":         func() { sse.AppendEnvelope(dst, text) },
 		"envelope base64":  func() { sse.AppendEnvelope(dst, binary) },
-		"envelope durable": func() { sse.AppendEnvelopeWithID(dst, text) },
+		"envelope with id": func() { sse.AppendEnvelopeWithID(dst, text) },
 		"id":               func() { sse.AppendID(dst, positions) },
 		"error":            func() { sse.AppendError(dst, "forbidden", "Cannot subscribe to topic: \"t\"", 1e9) },
 		"dropped":          func() { sse.AppendDropped(dst, 17) },

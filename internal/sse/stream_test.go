@@ -15,13 +15,13 @@ func TestStreamEvents(t *testing.T) {
 		name  string
 		got   []byte
 		want  string
-		event event // no kind: nothing is dispatched
+		event event // empty if none is dispatched
 		retry int
 	}{
 		{"open", sse.AppendStreamOpen(nil), "event: stream-open\ndata: \n\n", event{kind: "stream-open"}, -1},
 		{"keep-alive", sse.AppendKeepAlive(nil, 0), "event: keep-alive\ndata: \n\n", event{kind: "keep-alive"}, -1},
 		{"keep-alive with retry", sse.AppendKeepAlive(nil, 1500*time.Millisecond), "event: keep-alive\nretry: 1500\ndata: \n\n", event{kind: "keep-alive"}, 1500},
-		{"no negative retry", sse.AppendKeepAlive(nil, -time.Second), "event: keep-alive\ndata: \n\n", event{kind: "keep-alive"}, -1},
+		{"keep-alive with negative retry", sse.AppendKeepAlive(nil, -time.Second), "event: keep-alive\ndata: \n\n", event{kind: "keep-alive"}, -1},
 		{"dropped", sse.AppendDropped(nil, 1<<64-1), "event: messages-dropped\ndata: {\"count\":18446744073709551615}\n\n",
 			event{kind: "messages-dropped", data: `{"count":18446744073709551615}`}, -1},
 		{"error", sse.AppendError(nil, "forbidden", "Cannot subscribe to topic: topic1", 0),
@@ -41,7 +41,7 @@ func TestStreamEvents(t *testing.T) {
 			es := newEventSource()
 			es.feed(tt.got)
 			if len(es.raw) != 0 || len(es.data) != 0 {
-				t.Errorf("the event is not finished: %q", tt.got)
+				t.Errorf("the event is not complete: %q", tt.got)
 			}
 			var got event
 			if len(es.events) > 0 {

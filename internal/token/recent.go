@@ -5,29 +5,28 @@ import (
 	"sync"
 )
 
-// maxRecent is how many tokens are remembered.
+// maxRecent is the maximum number of cached tokens.
 const maxRecent = 256
 
-// recent remembers tokens whose signature was good. A public stream has one token
-// for all its clients: they come back without it being read again, and share its
-// grant.
+// recent caches tokens with a valid signature. The clients of a public stream often use the
+// same token: then it is parsed only once, and they share its grant.
 type recent struct {
 	mu     sync.RWMutex
-	tokens map[[sha256.Size]byte]*signed // guarded by mu; by the hash of the whole token
+	tokens map[[sha256.Size]byte]*verified // guarded by mu; the key is the hash of the token
 }
 
-func (r *recent) find(id [sha256.Size]byte) *signed {
+func (r *recent) find(id [sha256.Size]byte) *verified {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	return r.tokens[id]
 }
 
-// add remembers t, in place of any other if there is no room.
-func (r *recent) add(id [sha256.Size]byte, t *signed) {
+// add adds t. If the cache is full, t replaces an arbitrary other token.
+func (r *recent) add(id [sha256.Size]byte, t *verified) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.tokens == nil {
-		r.tokens = make(map[[sha256.Size]byte]*signed)
+		r.tokens = make(map[[sha256.Size]byte]*verified)
 	}
 	for old := range r.tokens {
 		if len(r.tokens) < maxRecent {

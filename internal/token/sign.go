@@ -10,18 +10,19 @@ import (
 	"pubsub"
 )
 
-// Claims is what a token is to say.
+// Claims are the claims of a new token.
 type Claims struct {
-	// Read and Write are the topics to subscribe to and to publish to.
+	// Read and Write are the topics that the token allows subscribing to and publishing
+	// to.
 	Read, Write []string
-	// Subject names whom the token is for; empty for nobody in particular.
+	// Subject is the subject of the token, or empty.
 	Subject string
-	// Issued and Expires are cut to whole seconds; a zero time leaves the claim out.
+	// Issued and Expires are truncated to seconds. The zero time omits the claim.
 	Issued, Expires time.Time
 }
 
-// Sign returns a token with claims c, signed with key. It fails if the key is
-// empty, or if the token would be longer than [MaxBytes].
+// Sign returns a token with the claims c, signed with key. It fails if the key has no id or
+// no value, or if the token would be longer than [MaxBytes].
 func Sign(key pubsub.Key, c Claims) (string, error) {
 	if key.ID == "" || key.Value == "" {
 		return "", errors.New("token: a signing key needs an id and a value")
@@ -46,7 +47,7 @@ func Sign(key pubsub.Key, c Claims) (string, error) {
 		return "", fmt.Errorf("token: sign: %w", err)
 	}
 	if len(raw) > MaxBytes {
-		return "", fmt.Errorf("token: %d bytes, and brokers refuse more than %d: name fewer topics", len(raw), MaxBytes)
+		return "", fmt.Errorf("token: %d bytes are more than the maximum of %d: use fewer topics", len(raw), MaxBytes)
 	}
 	return raw, nil
 }

@@ -7,15 +7,14 @@ import (
 	"unicode/utf16"
 )
 
-// loneSurrogateIn reports whether, in the JSON object b, the value of one of the names
-// contains an escape of half a surrogate pair. Such a string is not Unicode. Package json
-// reads each such escape as U+FFFD, so that different names, one of them perhaps granted,
-// would become the same.
-func loneSurrogateIn(b []byte, names ...string) bool {
+// valueHasLoneSurrogate reports whether the value of one of names in the JSON object b has an
+// escape of half a surrogate pair. Such a string is not Unicode. Package json decodes each
+// such escape as U+FFFD, so that different topics would become the same.
+func valueHasLoneSurrogate(b []byte, names ...string) bool {
 	if !hasLoneSurrogate(b) {
 		return false
 	}
-	var values map[string]json.RawMessage // the last one of a repeated name counts, as elsewhere
+	var values map[string]json.RawMessage // of a repeated name the last value counts, as in claims
 	if err := json.Unmarshal(b, &values); err != nil {
 		return true
 	}
@@ -27,8 +26,8 @@ func loneSurrogateIn(b []byte, names ...string) bool {
 	return false
 }
 
-// hasLoneSurrogate reports whether the valid JSON b contains an escape \uXXXX of half a
-// surrogate pair without the other half beside it (RFC 8259 section 7).
+// hasLoneSurrogate reports whether the valid JSON b has an escape \uXXXX of half a surrogate
+// pair without the other half next to it (RFC 8259 section 7).
 func hasLoneSurrogate(b []byte) bool {
 	for {
 		i := bytes.IndexByte(b, '\\')

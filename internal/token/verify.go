@@ -1,5 +1,5 @@
-// Package token turns signed tokens (JWT, RFC 7519, with HMAC SHA-256) into
-// grants, and makes them.
+// Package token verifies and makes signed tokens: JWT (RFC 7519) with HMAC SHA-256. A
+// verified token becomes a [pubsub.Grant].
 package token
 
 import (
@@ -20,79 +20,77 @@ import (
 )
 
 const (
-	// Leeway is how far the clocks of a signer and a broker may be apart: a token
-	// counts from that long before its nbf until that long after its exp.
+	// Leeway is the tolerance for the clocks of signer and broker. A token is valid from
+	// Leeway before its nbf until Leeway after its exp.
 	Leeway = 30 * time.Second
-	// MaxBytes is the length of the longest token that is looked at.
+	// MaxBytes is the maximum length of a token, in bytes.
 	MaxBytes = 8 << 10
 )
 
-// The claims that say what a token allows: arrays of topics.
+// The claims that grant permissions. Their values are arrays of topics.
 const (
 	claimRead  = "x-fastly-read"
 	claimWrite = "x-fastly-write"
 )
 
-// ErrInvalid says that a token is refused. The errors that wrap it say why, to
-// the operator; a client is to learn nothing but that.
+// ErrInvalid means that a token is refused. Errors that wrap it have the reason for the
+// operator. A client must not learn the reason.
 var ErrInvalid = errors.New("token: invalid")
 
-// errUnsigned is one error for two cases: who tries kids must not learn which
-// exist.
+// errUnsigned is the error for both an unknown kid and a wrong signature, so that clients
+// cannot find out which kids exist.
 var errUnsigned = fmt.Errorf("%w: not signed by a known key", ErrInvalid)
 
-// Verifier checks tokens. Its methods may be called at the same time. It must not
-// be copied or changed once it has been used.
+// Verifier verifies tokens. Its methods may be called concurrently. It must not be copied or
+// changed after first use.
 type Verifier struct {
-	// Key returns the value of the signing key that kid names, and
-	// [pubsub.ErrKeyNotFound] if there is none. Any other error means that it
-	// could not be looked up. kid is any string that a stranger has sent, of 1 to
-	// [MaxBytes] bytes.
+	// Key returns the value of the signing key with the id kid, or
+	// [pubsub.ErrKeyNotFound]. Any other error means that the key could not be looked
+	// up. kid comes from an untrusted client and has 1 to [MaxBytes] bytes.
 	Key func(ctx context.Context, kid string) (value string, err error)
 	// RequireExp refuses tokens without exp.
 	RequireExp bool
-	// EnforceExpiry has grants expire with their tokens.
+	// EnforceExpiry sets the Expires of grants.
 	EnforceExpiry bool
 
 	recent recent
 }
 
-// parser checks alg before it asks for the key. The times are checked here
-// instead: its own arithmetic overflows on huge numbers.
+// parser checks alg before it looks up the key. It does not check the times, because its
+// arithmetic overflows for huge numbers; checkTimes does.
 var parser = jwt.NewParser(
 	jwt.WithValidMethods([]string{jwt.SigningMethodHS256.Alg()}),
 	jwt.WithStrictDecoding(),
 	jwt.WithoutClaimsValidation(),
 )
 
-// Verify returns what the token raw allows at now; the grant may be shared and must
-// not be changed. An error that is [ErrInvalid] refuses the token; any other says
-// that its key could not be looked up.
+// Verify verifies the token raw at the time now and returns its grant. The grant may be
+// shared and must not be changed. The error is [ErrInvalid] if the token is refused. Any
+// other error means that its key could not be looked up.
 //
-// The secret is the bytes of the key's value as they stand. Expires of the grant
-// is exp and [Leeway], or zero if the token has no exp, one too far away to be a
-// time, or if expiry is not enforced. Claims that are not named here are the
-// business of others: iat, too, is only information (RFC 7519 section 4.1.6), and
-// a token from a clock that is ahead works.
+// The secret is the value of the key, byte for byte. The Expires of the grant is exp plus
+// [Leeway]. It is zero if the token has no exp or one beyond the range of time.Time, or if
+// EnforceExpiry is not set. Other claims are ignored, iat included (RFC 7519 section 4.1.6),
+// so a token from a clock that is ahead is valid.
 func (v *Verifier) Verify(ctx context.Context, raw string, now time.Time) (*pubsub.Grant, error) {
 	if len(raw) > MaxBytes {
 		return nil, invalid("longer than %d bytes", MaxBytes)
 	}
-	if strings.ContainsAny(raw, "\r\n") { // encoding/base64 would skip them
+	if strings.ContainsAny(raw, "\r\n") { // encoding/base64 would ignore them
 		return nil, invalid("malformed")
 	}
 	id := sha256.Sum256([]byte(raw))
 	if t := v.recent.find(id); t != nil {
-		// The signature is good as long as the key is the same.
+		// The signature is valid if the key has not changed.
 		if secret, err := v.Key(ctx, t.grant.KeyID); err == nil && secret == t.secret {
-			return v.admit(t, now)
+			return v.checkTimes(t, now)
 		}
 	}
 	var kid, secret string
 	var keyErr error
 	var c claims
 	_, err := parser.ParseWithClaims(raw, &c, func(t *jwt.Token) (any, error) {
-		kid, secret, keyErr = v.secret(ctx, t)
+		kid, secret, keyErr = v.lookUp(ctx, t)
 		return []byte(secret), keyErr
 	})
 	switch {
@@ -101,24 +99,24 @@ func (v *Verifier) Verify(ctx context.Context, raw string, now time.Time) (*pubs
 	case errors.Is(err, jwt.ErrSignatureInvalid):
 		return nil, errUnsigned
 	case err != nil:
-		return nil, invalid("malformed, or its alg is not HS256")
+		return nil, invalid("malformed, or alg is not HS256")
 	}
-	t, err := v.read(kid, c.MapClaims)
+	t, err := v.checkClaims(kid, c.MapClaims)
 	if err != nil {
 		return nil, err
 	}
 	t.secret = secret
-	g, err := v.admit(t, now)
+	g, err := v.checkTimes(t, now)
 	if err == nil {
 		v.recent.add(id, t)
 	}
 	return g, err
 }
 
-// secret returns the kid of t's header and its key. Its error is Verify's.
-func (v *Verifier) secret(ctx context.Context, t *jwt.Token) (kid, secret string, err error) {
+// lookUp returns the kid in the header of t, and the value of that key.
+func (v *Verifier) lookUp(ctx context.Context, t *jwt.Token) (kid, secret string, err error) {
 	if _, ok := t.Header["crit"]; ok {
-		return "", "", invalid("the crit header asks for extensions, and none is known")
+		return "", "", invalid("the crit header requires extensions, and none is supported")
 	}
 	kid, _ = t.Header["kid"].(string)
 	if kid == "" {
@@ -126,7 +124,7 @@ func (v *Verifier) secret(ctx context.Context, t *jwt.Token) (kid, secret string
 	}
 	if strings.ContainsRune(kid, utf8.RuneError) {
 		head, _, _ := strings.Cut(t.Raw, ".")
-		if b, err := base64.RawURLEncoding.DecodeString(head); err != nil || !utf8.Valid(b) || loneSurrogateIn(b, "kid") {
+		if b, err := base64.RawURLEncoding.DecodeString(head); err != nil || !utf8.Valid(b) || valueHasLoneSurrogate(b, "kid") {
 			return "", "", invalid("the kid header is not valid Unicode")
 		}
 	}
@@ -137,44 +135,44 @@ func (v *Verifier) secret(ctx context.Context, t *jwt.Token) (kid, secret string
 	case err != nil:
 		return "", "", fmt.Errorf("token: look up the signing key: %w", err)
 	case secret == "":
-		return "", "", errUnsigned // anybody can sign with an empty secret
+		return "", "", errUnsigned // every client could sign with an empty secret
 	}
 	return kid, secret, nil
 }
 
-// signed is a token whose signature is good.
-type signed struct {
+// verified is a token with a valid signature.
+type verified struct {
 	grant    *pubsub.Grant
-	secret   string // it was signed with
+	secret   string // the value of the key
 	nbf, exp time.Time
 	hasExp   bool
 }
 
-// read checks the claims of a token whose signature is good.
-func (v *Verifier) read(kid string, c jwt.MapClaims) (*signed, error) {
+// checkClaims checks the claims c of a token with a valid signature.
+func (v *Verifier) checkClaims(kid string, c jwt.MapClaims) (*verified, error) {
 	if c == nil {
-		return nil, invalid("the claims are no JSON object")
+		return nil, invalid("the claims are not a JSON object")
 	}
-	read, err := topics(c, claimRead)
+	read, err := topicClaim(c, claimRead)
 	if err != nil {
 		return nil, err
 	}
-	write, err := topics(c, claimWrite)
+	write, err := topicClaim(c, claimWrite)
 	if err != nil {
 		return nil, err
 	}
 	g := pubsub.NewGrant(read, write)
-	g.KeyID = unique.Make(kid).Value() // not one for each client
-	t := &signed{grant: &g}
+	g.KeyID = unique.Make(kid).Value() // share one string between all clients
+	t := &verified{grant: &g}
 	if sub, ok := c["sub"]; ok {
 		if g.Subject, ok = sub.(string); !ok {
 			return nil, invalid("sub must be a string")
 		}
 	}
-	if t.nbf, _, err = date(c, "nbf"); err != nil {
+	if t.nbf, _, err = dateClaim(c, "nbf"); err != nil {
 		return nil, err
 	}
-	if t.exp, t.hasExp, err = date(c, "exp"); err != nil {
+	if t.exp, t.hasExp, err = dateClaim(c, "exp"); err != nil {
 		return nil, err
 	}
 	if t.hasExp && v.EnforceExpiry && t.exp.Before(farFuture) {
@@ -183,8 +181,8 @@ func (v *Verifier) read(kid string, c jwt.MapClaims) (*signed, error) {
 	return t, nil
 }
 
-// admit checks the times of t.
-func (v *Verifier) admit(t *signed, now time.Time) (*pubsub.Grant, error) {
+// checkTimes returns the grant of t if t is valid at the time now.
+func (v *Verifier) checkTimes(t *verified, now time.Time) (*pubsub.Grant, error) {
 	switch {
 	case now.Before(t.nbf.Add(-Leeway)):
 		return nil, invalid("not valid yet (nbf)")
@@ -196,8 +194,8 @@ func (v *Verifier) admit(t *signed, now time.Time) (*pubsub.Grant, error) {
 	return t.grant, nil
 }
 
-// topics returns the array of topics that a claim holds, none if it is missing.
-func topics(c jwt.MapClaims, name string) ([]string, error) {
+// topicClaim returns the topics in a claim. There are none if the claim is missing.
+func topicClaim(c jwt.MapClaims, name string) ([]string, error) {
 	claim, ok := c[name]
 	if !ok {
 		return nil, nil
@@ -215,7 +213,7 @@ func topics(c jwt.MapClaims, name string) ([]string, error) {
 	return list, nil
 }
 
-// Dates outside of these are cut to them: time.Time overflows far outside.
+// The range of dates. Dates outside are moved to its ends, because time.Time would overflow.
 const (
 	minSeconds = -1 << 53
 	maxSeconds = 1 << 53
@@ -223,8 +221,8 @@ const (
 
 var farFuture = time.Unix(maxSeconds, 0)
 
-// date returns the time that a claim holds (NumericDate, RFC 7519 section 2).
-func date(c jwt.MapClaims, name string) (at time.Time, ok bool, err error) {
+// dateClaim returns the time in a claim (NumericDate, RFC 7519 section 2), if there is one.
+func dateClaim(c jwt.MapClaims, name string) (at time.Time, ok bool, err error) {
 	claim, ok := c[name]
 	if !ok {
 		return time.Time{}, false, nil
@@ -242,22 +240,22 @@ func invalid(format string, args ...any) error {
 	return fmt.Errorf("%w: "+format, append([]any{ErrInvalid}, args...)...)
 }
 
-// claims keeps a claims set as it was sent. Other than a struct, a map compares
-// names exactly, case included.
+// claims is a claims set. It is a map because package json would ignore the case of the
+// names if it were a struct.
 type claims struct {
-	jwt.MapClaims // nil if the token has something other than an object
+	jwt.MapClaims // nil if the claims are JSON null
 }
 
-// UnmarshalJSON is called by the parser. Of several claims of one name the last
-// counts (RFC 7519 section 4).
+// UnmarshalJSON is called by the parser. If a name is repeated, the last claim counts (RFC
+// 7519 section 4).
 func (c *claims) UnmarshalJSON(b []byte) error {
 	if !utf8.Valid(b) {
-		return errors.New("not UTF-8") // else a topic would turn into another one
+		return errors.New("not UTF-8") // otherwise a topic would change into another one
 	}
 	if err := json.Unmarshal(b, &c.MapClaims); err != nil {
 		return err
 	}
-	if loneSurrogateIn(b, claimRead, claimWrite, "sub") {
+	if valueHasLoneSurrogate(b, claimRead, claimWrite, "sub") {
 		return errors.New("not Unicode") // for the same reason
 	}
 	return nil

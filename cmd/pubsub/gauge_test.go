@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// On a terminal the gauge is one line that is drawn again and again and goes away;
-// elsewhere it is a line now and then.
+// TestGauge checks the bar on a terminal, which is redrawn and removed at the end, and the
+// lines elsewhere.
 func TestGauge(t *testing.T) {
 	for _, tt := range []struct {
 		terminal bool
@@ -24,7 +24,7 @@ func TestGauge(t *testing.T) {
 		now := time.Now()
 		g := newGauge(&b, "importing")
 		if g.terminal {
-			t.Error("a buffer is no terminal")
+			t.Error("newGauge treats a buffer as a terminal")
 		}
 		g.terminal, g.last, g.now = tt.terminal, now, func() time.Time { return now }
 		g.show(0, 0, 5000) // too early
@@ -36,7 +36,7 @@ func TestGauge(t *testing.T) {
 			{gaugeRedraw, 1, 1, 5000},
 			{gaugeRedraw - 1, 2, 2, 5000},
 			{gaugeLine - gaugeRedraw, 25, 2500, 5000},
-			{gaugeRedraw, 50, 5100, 5000}, // more came since it was counted
+			{gaugeRedraw, 50, 5100, 5000}, // more than were counted at the beginning
 			{gaugeLine, 60, 6000, 0},
 		} {
 			now = now.Add(s.after)
