@@ -269,12 +269,12 @@ func TestStreamUnavailable(t *testing.T) {
 	keys := n.client.names.KeyStream()
 	testkit.Eventually(t, "a bucket without a leader", func() bool { return !c.servers[0].s.JetStreamIsStreamLeader("$G", keys) })
 	g := newGuard(n.stream)
-	testkit.Eventually(t, "a silent bucket", func() bool { return g.check(&g.keys) == nil && !g.keys.silent.IsZero() })
+	testkit.Eventually(t, "a silent bucket", func() bool { return g.check(&g.keys, adoptAny) == nil && !g.keys.silent.IsZero() })
 	if len(j.all()) != 2 { // the creation of both streams
 		t.Errorf("reported at once: %q", j.all())
 	}
 	g.keys.silent = g.keys.silent.Add(-silentAfter)
-	g.check(&g.keys)
+	g.check(&g.keys, adoptAny)
 	j.want("stream unavailable in NATS "+keys, 1)
 	if _, err := n.Keys(testContext(t)); !errors.Is(err, pubsub.ErrUnavailable) || !strings.Contains(err.Error(), "no answer for") {
 		t.Errorf("Keys = %v", err)
@@ -282,7 +282,7 @@ func TestStreamUnavailable(t *testing.T) {
 	for _, s := range c.servers[1:] {
 		s.start()
 	}
-	testkit.Eventually(t, "an answer", func() bool { return g.check(&g.keys) != nil })
+	testkit.Eventually(t, "an answer", func() bool { return g.check(&g.keys, adoptAny) != nil })
 	j.want("recovered "+keys, 1)
 	if err := n.client.faults.of(keys); err != nil {
 		t.Errorf("the fault remains: %v", err)
