@@ -41,7 +41,14 @@ var layout = map[string]struct {
 	"internal/testkit":                 {level: 1},
 	"internal/transfer":                {level: 1},
 	"internal/session":                 {level: 2, ours: []string{"internal/mqtt"}},
+	"internal/testkit/process":         {level: 2, ours: []string{"internal/testkit"}, foreign: []string{"golang.org/x/sys"}},
 	"internal/testkit/wire":            {level: 2, ours: []string{"internal/mqtt", "internal/testkit"}},
+	"internal/testkit/history":         {level: 1},
+	"internal/testkit/natsserver": {
+		level:   3,
+		ours:    []string{"internal/testkit", "internal/testkit/process"},
+		foreign: []string{"github.com/nats-io/nats-server/v2"},
+	},
 	"internal/backplane/nats": {
 		level: 2, ours: []string{"internal/backplane/nats/layout"}, foreign: []string{"github.com/nats-io/nats.go"},
 	},
@@ -70,24 +77,25 @@ var layout = map[string]struct {
 	},
 
 	"deploy":                {level: 6},
-	"bench/process":         {level: 1, foreign: []string{"golang.org/x/sys"}},
 	"bench/internal/load":   {level: 1, foreign: []string{"golang.org/x/sys"}},
 	"bench/internal/report": {level: 1, foreign: []string{"golang.org/x/sys"}},
 	"bench/cluster": {
-		level:   6,
-		ours:    []string{"bench/internal/load", "bench/internal/report", "bench/process", "internal/token"},
+		level: 6,
+		ours: []string{"bench/internal/load", "bench/internal/report", "internal/testkit/natsserver",
+			"internal/testkit/process", "internal/token"},
 		foreign: []string{"github.com/nats-io/nats-server/v2"},
 	},
 	"bench/fanout": {
 		level: 6,
-		ours:  []string{"bench/internal/load", "bench/internal/report", "bench/process", "internal/mqtt", "internal/token"},
+		ours:  []string{"bench/internal/load", "bench/internal/report", "internal/testkit/process", "internal/mqtt", "internal/token"},
 	},
 	"test/attack": {level: 6},
 	"test/e2e":    {level: 6},
 	"test/fault":  {level: 6},
 	"test/scenario": {
-		level:   6,
-		ours:    []string{"internal/app", "internal/config", "internal/mqtt", "internal/testkit", "internal/testkit/wire"},
+		level: 6,
+		ours: []string{"internal/app", "internal/config", "internal/mqtt", "internal/testkit", "internal/testkit/natsserver",
+			"internal/testkit/wire"},
 		foreign: []string{"github.com/nats-io/nats-server/v2", "github.com/nats-io/nats.go", "go.uber.org/goleak"},
 	},
 	"test/scenario/cluster":  {level: 7},
@@ -95,8 +103,12 @@ var layout = map[string]struct {
 	"test/scenario/parked":   {level: 7},
 	"test/scenario/portable": {level: 7},
 	"test/scenario/uring":    {level: 7},
-	"test/soak":              {level: 6, ours: []string{"bench/process", "internal/mqtt", "internal/token"}},
-	"test/summary":           {level: 6},
+	"test/soak": {
+		level: 6,
+		ours: []string{"internal/mqtt", "internal/testkit/history", "internal/testkit/process", "internal/testkit/wire",
+			"internal/token"},
+	},
+	"test/summary": {level: 6},
 }
 
 // pkg describes the package of a directory.

@@ -17,6 +17,7 @@ import (
 
 	"pubsub/internal/app"
 	"pubsub/internal/config"
+	"pubsub/internal/testkit"
 
 	"github.com/nats-io/nats-server/v2/server"
 	"go.yaml.in/yaml/v3"
@@ -249,7 +250,7 @@ func checkGrace(t *testing.T, what string, grace time.Duration, cfg *config.Conf
 // publish publishes a retained message, and repeats that until the cluster is ready.
 func publish(t *testing.T, u, body string) (status int) {
 	t.Helper()
-	eventually(t, "an answer other than 503", func() bool {
+	testkit.Eventually(t, "an answer other than 503", func() bool {
 		status = post(t, u, body)
 		return status != http.StatusServiceUnavailable
 	})

@@ -1,14 +1,7 @@
 package deploy
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
-	"math/big"
-	"net"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -17,9 +10,9 @@ import (
 	"time"
 
 	"pubsub"
-	"pubsub/internal/config"
-
 	backplane "pubsub/internal/backplane/nats"
+	"pubsub/internal/config"
+	"pubsub/internal/testkit"
 )
 
 func clusterPage(t *testing.T) string { return read(t, "../docs/cluster.md") }
@@ -111,34 +104,14 @@ func TestTLS(t *testing.T) {
 // and clients.
 func writeCertificates(t *testing.T, dir string) {
 	t.Helper()
-	must := func(err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	authority, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	must(err)
-	ca := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "authority"}, NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, ca, ca, &authority.PublicKey, authority)
-	must(err)
-	write(t, dir, "ca.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})))
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	must(err)
-	host := &x509.Certificate{
-		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "server"}, NotAfter: time.Now().Add(time.Hour),
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}
-	der, err = x509.CreateCertificate(rand.Reader, host, ca, &key.PublicKey, authority)
-	must(err)
-	write(t, dir, "server.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})))
-	der, err = x509.MarshalPKCS8PrivateKey(key)
-	must(err)
-	write(t, dir, "server.key", string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})))
+	authority := testkit.SelfSigned(func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageCertSign })
+	ca, _ := authority.PEM()
+	write(t, dir, "ca.pem", string(ca))
+	cert, key := authority.Issue(func(c *x509.Certificate) {
+		c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
+	}).PEM()
+	write(t, dir, "server.pem", string(cert))
+	write(t, dir, "server.key", string(key))
 }
 
 // write creates a file in dir and returns its path.

@@ -1,13 +1,13 @@
 package deploy
 
 import (
-	"context"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"pubsub"
+	"pubsub/internal/testkit"
 
 	"github.com/nats-io/nats-server/v2/server"
 	natsgo "github.com/nats-io/nats.go"
@@ -26,13 +26,7 @@ func TestOthersCannotForge(t *testing.T) {
 			&server.User{Username: "other", Password: "x", Account: node.Account, Permissions: may},
 			&server.User{Username: "stranger", Password: "x", Account: elsewhere})
 	})
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	n, err := newNode(ctx, nodeOptions(t, s))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer n.stop()
+	n, ctx := startNode(t, s)
 	if err := n.Subscribe(ctx, "t"); err != nil {
 		t.Fatal(err)
 	}
@@ -79,7 +73,7 @@ func TestOthersCannotForge(t *testing.T) {
 	if err := n.Send(ctx, pubsub.Message{Topic: "t", Data: []byte("last"), Published: time.Now()}); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the last message", func() bool { return n.has("last", pubsub.Version{}) })
+	testkit.Eventually(t, "the last message", func() bool { return n.has("last", pubsub.Version{}) })
 	if n.has("forged!", pubsub.Version{}) {
 		t.Error("a message was forged without permission")
 	}
@@ -98,7 +92,7 @@ func TestOthersCannotForge(t *testing.T) {
 	if err := admin.Publish(message.Subject, forged); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "a message forged by the operator", func() bool { return n.has("forged!", pubsub.Version{}) })
+	testkit.Eventually(t, "a message forged by the operator", func() bool { return n.has("forged!", pubsub.Version{}) })
 }
 
 // TestNeighbourHearsNoReplies checks that a second broker in the same account, with its own
@@ -118,13 +112,7 @@ func TestNeighbourHearsNoReplies(t *testing.T) {
 			Subscribe: &server.SubjectPermission{Allow: renamed(node.Permissions.Subscribe.Allow)},
 		}})
 	})
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	n, err := newNode(ctx, nodeOptions(t, s))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer n.stop()
+	n, ctx := startNode(t, s)
 	o := nodeOptions(t, s)
 	o.Prefix, o.User, o.Password = "neighbour", "neighbour", "x"
 	if err := exercise(ctx, t, s, o); err != nil {

@@ -5,10 +5,13 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"testing"
 	"time"
 
 	"pubsub"
 	backplane "pubsub/internal/backplane/nats"
+
+	"github.com/nats-io/nats-server/v2/server"
 )
 
 // runningNode is a running backplane with the messages that it has delivered.
@@ -48,6 +51,19 @@ func newNode(ctx context.Context, o backplane.Options) (*runningNode, error) {
 	}
 	n.stop()
 	return nil, fmt.Errorf("the node is not ready: %w", err)
+}
+
+// startNode runs a node on s until the end of the test. The context limits the test.
+func startNode(t *testing.T, s *server.Server) (*runningNode, context.Context) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	t.Cleanup(cancel)
+	n, err := newNode(ctx, nodeOptions(t, s))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(n.stop)
+	return n, ctx
 }
 
 func (n *runningNode) stop() {

@@ -21,6 +21,7 @@ var streams = []string{"pubsub_retained", "KV_pubsub_keys"}
 // TestConformance runs the conformance tests of a backplane with the permissions of
 // accounts.conf on a cluster with nats.conf.
 func TestConformance(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, "nats/nats.conf", nil)
 	for _, s := range c.servers {
 		if o := s.JetStreamConfig(); o == nil || !o.SyncAlways {
@@ -93,6 +94,7 @@ func permissions(t testing.TB) (all []permission) {
 // TestEveryPermissionIsNeeded checks that a node violates no permission with all lines of
 // accounts.conf, and violates one without any of them.
 func TestEveryPermissionIsNeeded(t *testing.T) {
+	t.Parallel()
 	all := permissions(t)
 	if len(all) < 10 {
 		t.Fatalf("accounts.conf has only %d permissions", len(all))

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	backplane "pubsub/internal/backplane/nats"
+	"pubsub/internal/testkit"
 
 	"github.com/nats-io/nats-server/v2/server"
 	natsgo "github.com/nats-io/nats.go"
@@ -24,7 +25,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // patience is how long a test waits for an event that must occur.
-const patience = 60 * time.Second
+const patience = testkit.Patience
 
 // The passwords of the tests contain characters that configuration files misread without
 // quotes.
@@ -70,12 +71,12 @@ func load(t testing.TB, file string, vars map[string]string) *server.Options {
 // freePort returns an unused port.
 func freePort(t testing.TB) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	_, port, _ := net.SplitHostPort(testkit.FreeAddress(t))
+	n, err := strconv.Atoi(port)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	return n
 }
 
 // cluster is three NATS servers with the configuration in file.
@@ -104,7 +105,7 @@ func newCluster(t testing.TB, file string, change func(*server.Options)) *cluste
 		}
 		c.servers = append(c.servers, start(t, o, c.violations))
 	}
-	eventually(t, "a leader of the cluster", func() bool {
+	testkit.Eventually(t, "a leader of the cluster", func() bool {
 		for _, s := range c.servers {
 			if s.JetStreamIsLeader() && len(s.JetStreamClusterPeers()) == 3 {
 				return true
@@ -221,16 +222,6 @@ func (*violations) Warnf(string, ...any)   {}
 func (*violations) Fatalf(string, ...any)  {}
 func (*violations) Debugf(string, ...any)  {}
 func (*violations) Tracef(string, ...any)  {}
-
-// eventually waits until ok is true.
-func eventually(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	if err := await(ctx, what, ok); err != nil {
-		t.Fatal(err)
-	}
-}
 
 // await waits until ok is true, or ctx is done.
 func await(ctx context.Context, what string, ok func() bool) error {

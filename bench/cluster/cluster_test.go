@@ -17,11 +17,12 @@ import (
 	"syscall"
 	"testing"
 
-	"pubsub/bench/process"
+	"pubsub/internal/testkit"
+	"pubsub/internal/testkit/process"
 )
 
-// asCommand is the variable that makes the test's binary the command, and with it
-// the processes that the command starts.
+// asCommand is the environment variable that makes the test's binary the command, and the processes
+// that the command starts.
 const asCommand = "CLUSTER_TEST_COMMAND"
 
 func TestMain(m *testing.M) {
@@ -32,7 +33,7 @@ func TestMain(m *testing.M) {
 	os.Exit(withBroker(m))
 }
 
-// binary is that of our broker.
+// binary is the path of our broker's binary.
 var binary string
 
 // withBroker runs the tests with a broker built from this tree.
@@ -49,8 +50,7 @@ func withBroker(m *testing.M) int {
 	return m.Run()
 }
 
-// command returns the command with these flags, in a directory for its files, and
-// what it prints.
+// command returns the command with these flags, the directory of its files, and its output.
 func command(t *testing.T, args ...string) (cmd *exec.Cmd, dir string, stdout, stderr *bytes.Buffer) {
 	t.Helper()
 	self, err := os.Executable()
@@ -64,7 +64,7 @@ func command(t *testing.T, args ...string) (cmd *exec.Cmd, dir string, stdout, s
 	return cmd, dir, stdout, stderr
 }
 
-// children returns the processes that pid has started.
+// children returns the child processes of pid.
 func children(t *testing.T, pid int) (pids []int) {
 	t.Helper()
 	tasks, err := filepath.Glob("/proc/" + strconv.Itoa(pid) + "/task/*/children")
@@ -87,7 +87,8 @@ func children(t *testing.T, pid int) (pids []int) {
 	return pids
 }
 
-func emptied(t *testing.T, dir string) {
+// checkEmpty checks that dir is empty.
+func checkEmpty(t *testing.T, dir string) {
 	t.Helper()
 	files, err := os.ReadDir(dir)
 	if err != nil {
@@ -98,7 +99,7 @@ func emptied(t *testing.T, dir string) {
 	}
 }
 
-// A small run measures everything, loses nothing, and leaves nothing behind.
+// A small run measures everything, loses no message, and leaves no files.
 func TestSmallRun(t *testing.T) {
 	cmd, dir, stdout, stderr := command(t,
 		"-nodes", "3", "-subscribers", "500", "-messages", "4", "-audience", "50", "-rounds", "1", "-phase", "200ms")
@@ -121,17 +122,19 @@ func TestSmallRun(t *testing.T) {
 			t.Errorf("nothing matches %q in\n%s", want, stdout)
 		}
 	}
-	emptied(t, dir)
+	checkEmpty(t, dir)
 }
 
-// Whatever ends it, and wherever it was, all that it has started ends with it.
+// When the command ends, for any reason and at any time, all processes that it has started end,
+// too.
 func TestEnds(t *testing.T) {
+	testkit.SkipUnlessLong(t)
 	interrupt := func(command *os.Process, _ []int) { command.Signal(syscall.SIGTERM) }
 	for name, tt := range map[string]struct {
-		at   string // what it says when it is to end
+		at   string // progress at which the test ends it
 		args []string
 		end  func(command *os.Process, children []int)
-		says string
+		want string // in its output
 	}{
 		"interrupt/connecting": {"scale: connecting", []string{"-subscribers", "5000"}, interrupt, "cluster: terminated"},
 		"interrupt/publishing": {"scale: publishing", []string{"-subscribers", "100", "-messages", "1000000"}, interrupt, "cluster: terminated"},
@@ -141,7 +144,7 @@ func TestEnds(t *testing.T) {
 		}, "cluster: scale: "},
 	} {
 		t.Run(name, func(t *testing.T) {
-			cmd, dir, stdout, said := command(t, append([]string{"-nodes", "2"}, tt.args...)...)
+			cmd, dir, stdout, output := command(t, append([]string{"-nodes", "2"}, tt.args...)...)
 			cmd.Stderr = nil
 			stderr, err := cmd.StderrPipe()
 			if err != nil {
@@ -152,7 +155,7 @@ func TestEnds(t *testing.T) {
 			}
 			var started []int
 			for lines := bufio.NewScanner(stderr); lines.Scan(); {
-				said.WriteString(lines.Text() + "\n")
+				output.WriteString(lines.Text() + "\n")
 				if strings.Contains(lines.Text(), tt.at) {
 					started = children(t, cmd.Process.Pid)
 					tt.end(cmd.Process, started)
@@ -160,23 +163,24 @@ func TestEnds(t *testing.T) {
 			}
 			err = cmd.Wait()
 			var exit *exec.ExitError
-			if !errors.As(err, &exit) || exit.ExitCode() != 1 || !strings.Contains(said.String(), tt.says) {
-				t.Errorf("it has ended with %v, and not with 1 and %q:\n%s%s", err, tt.says, stdout, said)
+			if !errors.As(err, &exit) || exit.ExitCode() != 1 || !strings.Contains(output.String(), tt.want) {
+				t.Errorf("it has ended with %v, not with 1 and %q:\n%s%s", err, tt.want, stdout, output)
 			}
 			if strings.HasPrefix(tt.at, "scale") && len(started) < 5 {
-				t.Errorf("NATS, two nodes and their subscribers expected, there are %d processes:\n%s", len(started), said)
+				t.Errorf("%d processes, want NATS, two nodes and their subscribers:\n%s", len(started), output)
 			}
 			for _, pid := range started {
 				if syscall.Kill(pid, 0) == nil {
-					t.Errorf("process %d of those that it had started is left", pid)
+					t.Errorf("the child process %d is still running", pid)
 				}
 			}
-			emptied(t, dir)
+			checkEmpty(t, dir)
 		})
 	}
 }
 
-// What a machine has no descriptors or no memory for is left out, and said.
+// On a machine with too few descriptors or too little memory there are fewer subscribers, for a
+// reason.
 func TestFits(t *testing.T) {
 	const gib = 1 << 30
 	for _, tt := range []struct {

@@ -14,25 +14,24 @@ import (
 
 	"pubsub"
 	"pubsub/bench/internal/load"
-	"pubsub/bench/process"
+	"pubsub/internal/testkit/process"
 	"pubsub/internal/token"
 )
 
-// crowdRole is the argument that makes this program the subscribers of a node, in
-// a process of their own: one may not have the descriptors for those of all.
+// crowdRole is the argument that makes this program the subscribers of a node. They are a
+// process of their own, because one process may not have enough descriptors for all
+// subscribers.
 const crowdRole = "crowd"
 
-// crowd is such a process, as the one sees it that measures. It is asked one thing
-// at a time, by values in JSON on its standard input, and answers each by one on
-// its standard output.
+// crowd is a process of subscribers. It reads requests in JSON from its standard input, and answers
+// each on its standard output.
 type crowd struct {
 	*process.Process
 	in  *json.Encoder
 	out *json.Decoder
 }
 
-// join is the first thing that a crowd is asked: to subscribe. It answers when all
-// have.
+// join is the first request: to subscribe. The answer comes when all have subscribed.
 type join struct {
 	Addr        string
 	Topic       string
@@ -40,18 +39,20 @@ type join struct {
 	Key         pubsub.Key // signs a token for each
 }
 
-// await is each further thing that it is asked: to wait until all have received so
-// many messages, or until nothing comes any more.
+// await is each further request: to wait until all subscribers have received so many messages,
+// or no more messages come.
 type await struct{ Messages int }
 
-// answer is what a crowd answers.
+// answer is the answer to a join or an await.
 type answer struct {
-	Received int           // messages, by all
-	LastAt   time.Duration // when the last received the last of the messages waited for, as load.Now counts; 0 if that has not happened
-	Err      string
+	Received int // messages, by all subscribers
+	// LastAt is when the last subscriber received the last message, as load.Now counts. It is 0
+	// if a message is missing.
+	LastAt time.Duration
+	Err    string
 }
 
-// startCrowd starts the process of subscribers, which ends when ctx is done.
+// startCrowd starts a process of subscribers, which ends when ctx is done.
 func startCrowd(ctx context.Context) (*crowd, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -73,13 +74,13 @@ func startCrowd(ctx context.Context) (*crowd, error) {
 	return &crowd{Process: p, in: json.NewEncoder(in), out: json.NewDecoder(out)}, nil
 }
 
-// ask returns the crowd's answer to a join or an await.
-func (c *crowd) ask(question any) (a answer, err error) {
-	if err := c.in.Encode(question); err != nil {
+// ask sends a join or an await and returns the answer.
+func (c *crowd) ask(request any) (a answer, err error) {
+	if err := c.in.Encode(request); err != nil {
 		return a, err
 	}
 	if err := c.out.Decode(&a); err != nil {
-		return a, fmt.Errorf("no answer of a process of subscribers: %w", err)
+		return a, fmt.Errorf("no answer from a process of subscribers: %w", err)
 	}
 	if a.Err != "" {
 		return a, errors.New(a.Err)
@@ -87,7 +88,7 @@ func (c *crowd) ask(question any) (a answer, err error) {
 	return a, nil
 }
 
-// serveCrowd is the process of a crowd. It ends when its standard input does.
+// serveCrowd is the process of a crowd. It returns when its standard input ends.
 func serveCrowd(args []string) error {
 	if len(args) != 0 {
 		return errors.New("no arguments expected")
@@ -100,7 +101,7 @@ func serveCrowd(args []string) error {
 	subs, err := j.subscribe()
 	if err != nil {
 		out.Encode(answer{Err: err.Error()})
-		io.Copy(io.Discard, os.Stdin) // an answer may be lost with its process
+		io.Copy(io.Discard, os.Stdin) // the answer may be lost if the process ends at once
 		return nil
 	}
 	defer subs.Close()
@@ -131,8 +132,7 @@ func (j *join) subscribe() (*load.Pool, error) {
 	return subs, err
 }
 
-// handshakes returns those of n subscribers of a topic, each with a token of its
-// own.
+// handshakes returns the handshakes of n subscribers of a topic, each with a token of its own.
 func handshakes(key pubsub.Key, topic string, n int) ([][]load.Step, error) {
 	expires := time.Now().Add(time.Hour)
 	var failed error

@@ -11,17 +11,17 @@ import (
 	"pubsub/bench/internal/report"
 )
 
-// What the machine needs for a cluster, in bytes, with something to spare.
+// Memory that a cluster needs, in bytes, with some to spare.
 const (
 	perNode       = 128 << 20 // the processes of a node and of its subscribers
-	perSubscriber = 16 << 10  // both ends of a connection in the kernel, the node's state, the subscriber's
+	perSubscriber = 16 << 10  // both ends of a connection in the kernel, in the node, and in the load
 )
 
-// spareDescriptors is how many file descriptors a process has for other things.
+// spareDescriptors is how many file descriptors a process has for other purposes.
 const spareDescriptors = 500
 
-// fit returns how many of the subscribers a node may have on this machine, and why
-// not all, if so.
+// fit returns how many subscribers a node may have on this machine, and the reason if they are
+// fewer than requested.
 func (o *options) fit() (subscribers int, why string, err error) {
 	descriptors, err := report.Descriptors()
 	if err != nil {
@@ -33,13 +33,13 @@ func (o *options) fit() (subscribers int, why string, err error) {
 	}
 	subscribers, why = fits(o.nodes, o.subscribers, descriptors, available)
 	if subscribers < 1 {
-		return 0, "", fmt.Errorf("no subscriber fits on this machine: %s", why)
+		return 0, "", fmt.Errorf("this machine cannot hold a single subscriber: %s", why)
 	}
 	return subscribers, why, nil
 }
 
-// fits is fit, on a machine that has so many descriptors for a process and so many
-// bytes of memory left, of which a fifth stays free.
+// fits is fit for a machine with so many descriptors for a process and so many bytes of
+// available memory, of which a fifth stays free.
 func fits(nodes, subscribers, descriptors int, available float64) (n int, why string) {
 	n = subscribers
 	if most := descriptors - spareDescriptors; n > most {

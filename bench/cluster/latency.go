@@ -13,17 +13,17 @@ import (
 	"pubsub/bench/internal/report"
 )
 
-// backplanes are what the part latency compares, by how many nodes are on NATS.
+// backplanes are the backplanes that the part latency compares.
 var backplanes = []struct {
 	name  string
-	nodes int
+	nodes int // on NATS
 }{{"embedded", 0}, {"NATS", 2}}
 
 // latencies are the quantiles of each round, in milliseconds.
 type latencies struct{ p50, p99 []float64 }
 
-// latency compares how long messages take with the embedded store, and by way of
-// NATS to another node.
+// latency compares the latency of messages with the embedded store and through NATS to another
+// node.
 func (o *options) latency(ctx context.Context, dir string) error {
 	audiences := []int{1, o.audience}
 	// By backplane, kind and audience.
@@ -82,7 +82,7 @@ func (o *options) latency(ctx context.Context, dir string) error {
 	return nil
 }
 
-// deliver publishes at the first node to n subscribers of the last one.
+// deliver publishes through the first node to n subscribers of the last one.
 func (o *options) deliver(c *cluster, n int, retain bool) (got load.Ages, err error) {
 	const topic = "latency"
 	hs, err := handshakes(c.key, topic, n)
@@ -102,7 +102,7 @@ func (o *options) deliver(c *cluster, n int, retain bool) (got load.Ages, err er
 	enough := make(chan struct{})
 	time.AfterFunc(o.phase, func() { close(enough) })
 	if got, err = load.Paced(subs, p, o.pace, enough); err == nil && len(got.Ages) == 0 {
-		err = errors.New("nothing has come")
+		err = errors.New("no message has arrived")
 	}
 	return got, err
 }

@@ -1,10 +1,10 @@
 //go:build linux
 
-// Cluster measures a cluster from outside, on one machine: nodes of ours on a real
-// NATS server. It starts them, connects very many subscribers of one topic to all
-// of them, publishes, and prints how long a message takes to the last of all, and
-// what that costs; and how much longer a message takes by way of NATS than with
-// the embedded store. It exits with 1 if a delivery is lost.
+// Cluster measures a cluster on one machine from outside: nodes of ours on a real NATS server.
+// It starts them, connects very many subscribers of one topic to all of them, and publishes. It
+// prints how long a message takes to the last subscriber, and at what cost, and how much longer
+// a message takes through NATS than with the embedded store. It exits with 1 if a delivery is
+// lost.
 //
 //	go run ./bench/cluster -nodes 3 -subscribers 500
 package main
@@ -27,10 +27,11 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 
 	"pubsub/bench/internal/report"
-	"pubsub/bench/process"
+	"pubsub/internal/testkit/natsserver"
+	"pubsub/internal/testkit/process"
 )
 
-// options are what a run measures.
+// options are the flags of a run.
 type options struct {
 	binary      string
 	serve       string
@@ -48,15 +49,16 @@ type options struct {
 
 const parts = "scale,latency"
 
-// adminToken is of brokers that live as long as a measurement, on loopback.
+// adminToken is the token of brokers that live as long as a measurement, on loopback.
 const adminToken = "bench"
 
 func main() {
 	log.SetFlags(0)
-	// The processes of a run are this program again.
-	if role := roleOf(os.Args); role != nil {
-		if err := role(os.Args[2:]); err != nil {
-			log.Fatalf("cluster: %s: %v", os.Args[1], err)
+	// The other processes of a run are this program, too.
+	natsserver.Main()
+	if len(os.Args) > 1 && os.Args[1] == crowdRole {
+		if err := serveCrowd(os.Args[2:]); err != nil {
+			log.Fatalf("cluster: %s: %v", crowdRole, err)
 		}
 		return
 	}
@@ -68,42 +70,27 @@ func main() {
 		os.Exit(2)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second signal ends this at once, and the others with it
+	context.AfterFunc(ctx, stop) // a second signal ends this process at once, and the others with it
 	if err := o.run(ctx); err != nil {
 		log.Fatal("cluster: ", err)
 	}
 }
 
-// roleOf returns what this process is started by another of this program for; nil
-// for the one that measures.
-func roleOf(args []string) func([]string) error {
-	if len(args) < 2 {
-		return nil
-	}
-	switch args[1] {
-	case natsRole:
-		return serveNATS
-	case crowdRole:
-		return serveCrowd
-	}
-	return nil
-}
-
-// parse reads the flags; it has said what is wrong with them.
+// parse parses the flags, and prints an error in them.
 func parse(args []string) (*options, error) {
 	var o options
 	fs := flag.NewFlagSet("cluster", flag.ContinueOnError)
 	fs.StringVar(&o.binary, "binary", "", "our broker's binary; built from this tree if empty")
 	fs.StringVar(&o.serve, "serve", "", "further flags of pubsub serve, separated by spaces")
-	fs.StringVar(&o.parts, "parts", parts, "what is measured")
+	fs.StringVar(&o.parts, "parts", parts, "parts to measure")
 	fs.IntVar(&o.nodes, "nodes", 10, "scale: nodes")
-	fs.IntVar(&o.subscribers, "subscribers", 15000, "scale: subscribers of each node; both its process and that of its subscribers need as many file descriptors")
+	fs.IntVar(&o.subscribers, "subscribers", 15000, "scale: subscribers of each node; its process and that of its subscribers need as many file descriptors")
 	fs.IntVar(&o.messages, "messages", 30, "scale: messages of each kind, plain and retained")
-	fs.IntVar(&o.rate, "rate", 5, "scale: messages a second at most; none is published before all have the last one")
+	fs.IntVar(&o.rate, "rate", 5, "scale: messages a second at most; each is published after all subscribers have received the one before")
 	fs.IntVar(&o.size, "size", 128, "bytes of a message, 32 at least")
 	fs.IntVar(&o.audience, "audience", 1000, "latency: subscribers, besides a run with one")
 	fs.IntVar(&o.pace, "pace", 100, "latency: messages a second")
-	fs.IntVar(&o.rounds, "rounds", 5, "latency: how often everything is run, in turn; medians are printed")
+	fs.IntVar(&o.rounds, "rounds", 5, "latency: rounds, whose medians are printed")
 	fs.DurationVar(&o.phase, "phase", 2*time.Second, "latency: how long each kind of message is published")
 	if err := fs.Parse(args); err != nil {
 		return nil, err
@@ -115,18 +102,18 @@ func parse(args []string) (*options, error) {
 	return &o, nil
 }
 
-// run measures, and returns when all that it has started has ended: soon, when ctx
-// is done.
+// run measures, and returns when all processes that it has started have ended. When ctx is
+// done, that is soon.
 func (o *options) run(ctx context.Context) (err error) {
-	// Readers and publishers take turns as the kernel says, not as this program's
-	// scheduler does: it would keep one waiting for milliseconds.
+	// Let the kernel schedule readers and publishers. Go's scheduler would make some wait for
+	// milliseconds.
 	runtime.GOMAXPROCS(max(8, runtime.NumCPU()))
 	dir, err := os.MkdirTemp("", "pubsub-bench")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	// What an interrupt has ended fails in many ways; it is the interrupt that counts.
+	// After an interrupt, calls fail in many ways. Report the interrupt.
 	defer func() {
 		if err != nil && ctx.Err() != nil {
 			err = context.Cause(ctx)
@@ -152,7 +139,7 @@ func (o *options) run(ctx context.Context) (err error) {
 	return nil
 }
 
-// prepare builds the broker and prints what is measured, and where.
+// prepare builds the broker and prints the versions and the machine.
 func (o *options) prepare(ctx context.Context, dir string) (err error) {
 	if o.binary == "" {
 		if o.binary, err = process.Build(ctx, dir); err != nil {
@@ -169,5 +156,5 @@ func (o *options) prepare(ctx context.Context, dir string) (err error) {
 	return nil
 }
 
-// progress tells whoever waits; it is no part of the result.
+// progress reports progress on standard error. It is not part of the result.
 func progress(format string, args ...any) { log.Printf("… "+format, args...) }

@@ -13,19 +13,18 @@ import (
 
 	"pubsub"
 	"pubsub/bench/internal/load"
-	"pubsub/bench/process"
+	"pubsub/internal/testkit/process"
 )
 
-// cluster is a NATS server and nodes on it; or one node without.
+// cluster is a NATS server and nodes on it, or one node without NATS.
 type cluster struct {
-	nats  *process.Process // nil without
+	nats  *process.Process // nil without NATS
 	nodes []*process.Broker
 	key   pubsub.Key // signs the subscribers' tokens
 }
 
-// startCluster starts n nodes on a NATS server, or, if n is 0, one with the embedded
-// store; in either case their files are in dir, which is made. All end when ctx is
-// done.
+// startCluster starts n nodes on a NATS server, or, if n is 0, one node with the embedded
+// store. It makes dir for their files. All processes end when ctx is done.
 func (o *options) startCluster(ctx context.Context, dir string, n int) (*cluster, error) {
 	c := &cluster{}
 	if err := c.start(ctx, o, dir, n); err != nil {
@@ -67,8 +66,8 @@ func (c *cluster) stop() {
 	}
 }
 
-// warm has each node do everything once, so that what it takes for the first time
-// does not count as a subscriber's.
+// warm makes each node do everything once, so that memory for first uses is not counted as a
+// subscriber's.
 func (c *cluster) warm(size int) error {
 	for _, b := range c.nodes {
 		if err := c.warmNode(b, size); err != nil {
@@ -99,18 +98,18 @@ func (c *cluster) warmNode(b *process.Broker, size int) error {
 			return err
 		}
 		if !subs.WaitAll(i+1, load.LossTimeout) {
-			return errors.Join(fmt.Errorf("not all of %d subscribers get messages", few), subs.Failed())
+			return errors.Join(fmt.Errorf("some of %d subscribers do not receive messages", few), subs.Failed())
 		}
 	}
 	return nil
 }
 
-// publisher returns one that publishes at a node.
+// publisher returns a publisher through a node.
 func publisher(b *process.Broker, topic string, retain bool, size int) (*load.Publisher, error) {
 	return load.Post(b.Addr, fmt.Sprintf("/events?topic=%s&retain=%t", topic, retain), adminToken, size)
 }
 
-// together calls f for 0 to n-1 at the same time and returns when all have returned.
+// together calls f for 0 to n-1 concurrently and waits for all calls.
 func together(n int, f func(i int) error) error {
 	errs := make([]error, n)
 	var wg sync.WaitGroup

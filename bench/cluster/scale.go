@@ -11,7 +11,7 @@ import (
 
 	"pubsub/bench/internal/load"
 	"pubsub/bench/internal/report"
-	"pubsub/bench/process"
+	"pubsub/internal/testkit/process"
 )
 
 // kinds of messages, in turn.
@@ -20,17 +20,17 @@ var kinds = []struct {
 	retain bool
 }{{"plain", false}, {"retained", true}}
 
-// usage is what the parts of a cluster take at a time.
+// usage is the memory or CPU time of a cluster's processes.
 type usage struct {
 	nodes, nats, load []float64 // by process
 }
 
-// scaled is what the part scale measures.
+// scaled is the result of the part scale.
 type scaled struct {
 	subscribers            int               // of each node
-	connecting             time.Duration     // all of them
-	before, idle, after    usage             // memory, bytes: nobody connected, all, and when all has been published
-	slabBefore, slabIdle   float64           // the kernel's, bytes
+	connecting             time.Duration     // of all subscribers
+	before, idle, after    usage             // memory, bytes: before connecting, when all are connected, after publishing
+	slabBefore, slabIdle   float64           // of the kernel, bytes
 	cpuBefore, cpuAfter    usage             // seconds
 	last                   [][]time.Duration // by kind: from each publish to its last delivery
 	sent, received, missed int
@@ -113,8 +113,8 @@ func (o *options) measureScale(ctx context.Context, dir string, r *scaled) error
 	return err
 }
 
-// publish publishes messages of each kind, at the nodes in turn, each when all have
-// the one before; and ends early if one of them is lost.
+// publish publishes messages of each kind, through the nodes in turn, each after all
+// subscribers have received the one before. It ends early if a message is lost.
 func (o *options) publish(ctx context.Context, c *cluster, crowds []*crowd, topic string, r *scaled) error {
 	answers := make([]answer, len(crowds))
 	began := time.Now()
@@ -150,10 +150,10 @@ func (o *options) publish(ctx context.Context, c *cluster, crowds []*crowd, topi
 	return context.Cause(ctx)
 }
 
-// publishOne publishes a message and returns when it began to, as load.Now counts.
+// publishOne publishes a message and returns when it started, as load.Now counts.
 func (o *options) publishOne(b *process.Broker, topic string, retain bool) (at time.Duration, err error) {
-	// One a message: nodes close connections that are silent for as long as the next
-	// may take.
+	// Each message has its own connection, because nodes close idle connections, and the next
+	// message may take long.
 	p, err := publisher(b, topic, retain, o.size)
 	if err != nil {
 		return 0, err
@@ -168,7 +168,7 @@ func (c *cluster) memory(crowds []*crowd) (usage, error) {
 	return c.usage(crowds, (*process.Process).Resident)
 }
 
-// cpu returns the time that all processes have run, in seconds.
+// cpu returns the CPU time of all processes, in seconds.
 func (c *cluster) cpu(crowds []*crowd) (usage, error) {
 	return c.usage(crowds, func(p *process.Process) (float64, error) {
 		d, err := p.CPU()
@@ -208,8 +208,8 @@ func (o *options) printScale(r *scaled) {
 		}
 		return row
 	}
-	report.Table("resident memory, MiB (of a median process); bytes for each subscriber more",
-		[]string{"nobody connected", "all connected", "after messages", "bytes/subscriber", "after messages"}, [][]string{
+	report.Table("resident memory, MiB (of a median process); bytes for each further subscriber",
+		[]string{"none connected", "all connected", "after messages", "bytes/subscriber", "after messages"}, [][]string{
 			memory("a node", func(u usage) []float64 { return u.nodes }, float64(all)),
 			memory("NATS", func(u usage) []float64 { return u.nats }, float64(all)),
 			memory("a process of subscribers", func(u usage) []float64 { return u.load }, float64(all)),

@@ -11,15 +11,15 @@ import (
 	"pubsub/bench/internal/report"
 )
 
-// besideSubscribers and besideRate are of the topic beside the large one.
+// The subscribers of the small topic, and its messages a second.
 const (
 	besideSubscribers = 10
 	besideRate        = 50
 )
 
-// beside measures how long messages to a small topic take while a large one has
-// all that the machine can do. With a broker of its own for the small topic, it
-// is only the machine that they share: what is left then is no broker's doing.
+// beside measures how long messages to a small topic take while the machine is busy with a
+// large one. It does so once with a separate broker for the small topic, which shows the delay
+// that is due to the machine and not to the broker.
 func (o *options) beside(ts []named, _ string) error {
 	var rows [][]string
 	for _, t := range own(ts) {
@@ -30,7 +30,7 @@ func (o *options) beside(ts []named, _ string) error {
 			progress("beside: round %d of %d, %s", round+1, o.rounds, t.transport)
 			for _, alone := range []bool{false, true} {
 				if alone && round > 0 {
-					break // once shows what it is for
+					break // one round suffices
 				}
 				q, l, r, err := o.besideLarge(t, alone)
 				if err != nil {

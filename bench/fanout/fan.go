@@ -14,7 +14,7 @@ import (
 	"pubsub/bench/internal/report"
 )
 
-// phase is a way of publishing: at a rate, or, with a window, as soon as the
+// phase is a way of publishing: at a rate in messages a second, or, with a window, as soon as the
 // slowest subscriber is less than window messages behind.
 type phase struct{ rate, window int }
 
@@ -25,22 +25,22 @@ func (ph phase) String() string {
 	return fmt.Sprintf("%d messages/s", ph.rate)
 }
 
-// result is what one run of a phase gave.
+// result is the result of one run of a phase.
 type result struct {
 	delivered, lost int
 	took, cpu       time.Duration
 	last            []time.Duration // from each publish to its last delivery
 }
 
-// row is what one target gave, round by round.
+// row is the results of one target, by round.
 type row struct {
 	name                             string
-	err                              error // why there are no figures; only others' targets may have one
+	err                              error // why there are no results; never of ours
 	bytes, bytesAfter, connects, cpu []float64
 	phases                           [][]result // by phase
 }
 
-// fan compares the targets: many subscribers of one topic.
+// fan compares the targets with many subscribers of one topic.
 func (o *options) fan(ts []named, dir string) error {
 	phases := []phase{{rate: 5}, {rate: o.rate}, {window: 1}, {window: o.window}}
 	rows := make([]row, len(ts))
@@ -62,16 +62,16 @@ func (o *options) fan(ts []named, dir string) error {
 	}
 	o.printFan(phases, slices.DeleteFunc(rows, func(r row) bool {
 		if r.err != nil {
-			fmt.Printf("\n%s failed and is left out: %v\n", r.name, r.err)
+			fmt.Printf("\n%s failed, and is left out: %v\n", r.name, r.err)
 		}
 		return r.err != nil
 	}))
 	return nil
 }
 
-// fanOut starts a target and adds what it gives to r.
+// fanOut starts a target, measures it, and adds the results to r.
 func (o *options) fanOut(t named, dir string, phases []phase, r *row) error {
-	if err := os.Mkdir(dir, 0o755); err != nil { // where a worker may be another user
+	if err := os.Mkdir(dir, 0o755); err != nil { // a worker may run as another user
 		return err
 	}
 	s, err := t.start(dir)
@@ -122,7 +122,7 @@ func (o *options) fanOut(t named, dir string, phases []phase, r *row) error {
 	if err != nil {
 		return err
 	}
-	// Now, because some are busy for a while when many have connected.
+	// Last, because some targets are busy for a while after many clients have connected.
 	idle, err := s.idle(2 * time.Second)
 	r.cpu = append(r.cpu, idle)
 	return err
@@ -132,8 +132,8 @@ const topic = "fan"
 
 func oneTopic(int) string { return topic }
 
-// warm has a target do everything once, so that what it takes for the first time
-// does not count as a subscriber's.
+// warm makes a target do everything once, so that memory for first uses is not counted as a
+// subscriber's.
 func (o *options) warm(s *server) error {
 	const few = 100
 	hs, err := s.handshakes(few, func(i int) string { return fmt.Sprint("warm", i%2) })
@@ -154,8 +154,7 @@ func (o *options) warm(s *server) error {
 		defer p.Close()
 		ps = append(ps, p)
 	}
-	// Not every broker means it when it says that a subscription is there: the first
-	// message may be lost.
+	// Some brokers acknowledge a subscription before it is live, so the first message may be lost.
 	for range 25 {
 		for _, p := range ps {
 			if err := p.Publish(); err != nil {
@@ -166,10 +165,10 @@ func (o *options) warm(s *server) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("not all of %d subscribers get messages; %d in all have arrived", few, subs.Received())
+	return fmt.Errorf("some of %d subscribers do not receive messages; %d messages have arrived", few, subs.Received())
 }
 
-// idle returns the share of a core that the server takes.
+// idle returns the share of a core that the server uses during span.
 func (s *server) idle(span time.Duration) (float64, error) {
 	before, err := s.CPU()
 	if err != nil {
@@ -193,7 +192,7 @@ func (o *options) phase(s *server, subs *load.Pool, p *load.Publisher, ph phase)
 		if ph.window == 0 {
 			time.Sleep(time.Until(began.Add(time.Duration(len(sent)) * time.Second / time.Duration(ph.rate))))
 		} else if !subs.WaitAll(len(sent)-ph.window+1, load.LossTimeout) {
-			break // something is lost
+			break // a message is lost
 		}
 		sent = append(sent, time.Now())
 		if err := p.Publish(); err != nil {
@@ -217,7 +216,7 @@ func (o *options) printFan(phases []phase, rows []row) {
 			base = &rows[i]
 		}
 	}
-	// cell is the median of the rounds, and the ratio to the baseline's.
+	// cell formats a value of a row and its ratio to the baseline's.
 	cell := func(format string, r row, of func(row) float64) string {
 		if base == nil {
 			return report.Ratio(format, of(r), 0)

@@ -11,7 +11,7 @@ import (
 	"pubsub/internal/mqtt"
 )
 
-// mqttConnect is MQTT 5.0 over TCP; an empty password is none.
+// mqttConnect returns a CONNECT of MQTT 5.0. An empty password is left out.
 func mqttConnect(id, password string) load.Step {
 	c := mqtt.Connect{CleanStart: true, ClientID: id, HasPassword: password != "", Password: []byte(password)}
 	return load.Step{Send: c.Append(nil), Answer: connacked}
@@ -22,8 +22,8 @@ func mqttSubscribe(id, password, topic string) []load.Step {
 	return []load.Step{mqttConnect(id, password), {Send: s.Append(nil), Answer: subacked}}
 }
 
-// clientID names subscriber i of a topic, and no other: MQTT allows a client
-// identifier one connection.
+// clientID returns the client identifier of subscriber i of a topic. It is unique, because MQTT
+// allows one connection for each.
 func clientID(topic string, i int) string { return fmt.Sprintf("%s-%d", topic, i) }
 
 var (
@@ -31,8 +31,8 @@ var (
 	subacked  = packet(mqtt.TypeSuback, -1)
 )
 
-// packet waits for a packet of the type want whose reason code is success: at
-// the offset reason, counted from the end if it is negative.
+// packet returns an answer that is a packet of the type want with the reason code Success.
+// reason is the offset of the reason code, from the end if it is negative.
 func packet(want mqtt.Type, reason int) func([]byte) (int, error) {
 	return func(b []byte) (int, error) {
 		n, err := mqtt.PacketLen(b, 1<<16)
@@ -50,8 +50,7 @@ func packet(want mqtt.Type, reason int) func([]byte) (int, error) {
 	}
 }
 
-// overWebSocket returns the steps as they are over a WebSocket, each packet in a
-// frame of its own.
+// overWebSocket returns the steps over a WebSocket, each packet in a frame of its own.
 func overWebSocket(path string, steps []load.Step) []load.Step {
 	framed := []load.Step{{
 		Send:   fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: bench\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n", path),
@@ -59,7 +58,7 @@ func overWebSocket(path string, steps []load.Step) []load.Step {
 	}}
 	for _, s := range steps {
 		framed = append(framed, load.Step{Send: clientFrame(s.Send), Answer: func(b []byte) (int, error) {
-			if len(b) < 2 || len(b) < 2+int(b[1]) { // short, and servers do not mask
+			if len(b) < 2 || len(b) < 2+int(b[1]) { // answers are short, and servers do not mask
 				return 0, nil
 			}
 			n, err := s.Answer(b[2 : 2+int(b[1])])
@@ -74,8 +73,8 @@ func overWebSocket(path string, steps []load.Step) []load.Step {
 
 var upgraded = load.Until("\r\n\r\n")
 
-// clientFrame returns a WebSocket frame with a mask of zeros, which RFC 6455
-// allows and which costs nothing to apply.
+// clientFrame returns a WebSocket frame with a mask of zeros, which RFC 6455 allows, and which is
+// free to apply.
 func clientFrame(payload []byte) []byte {
 	b := []byte{0x82, 0x80 | byte(min(len(payload), 126))}
 	if len(payload) > 125 {
@@ -85,7 +84,7 @@ func clientFrame(payload []byte) []byte {
 	return append(b, payload...)
 }
 
-// mqttPublisher publishes by MQTT 5.0 at QoS 0, over TCP or over WebSocket.
+// mqttPublisher returns a publisher over MQTT 5.0 at QoS 0, over TCP or a WebSocket.
 func mqttPublisher(addr, password, topic string, size int, webSocket bool) (*load.Publisher, error) {
 	nc, err := net.Dial("tcp", addr)
 	if err != nil {

@@ -8,8 +8,7 @@ import (
 	"pubsub/bench/internal/load"
 )
 
-// What comes right behind a handshake is counted, and what is cut up is put
-// together.
+// Answers may arrive in pieces, and other bytes may follow them.
 func TestAnswersOfHandshakes(t *testing.T) {
 	for name, tt := range map[string]struct {
 		steps  []load.Step

@@ -9,7 +9,7 @@ import (
 	"pubsub/bench/internal/report"
 )
 
-// silence measures what subscribers cost that get nothing but keep-alives.
+// silence measures the CPU time of subscribers that receive only keep-alives.
 func (o *options) silence(ts []named, _ string) error {
 	var rows [][]string
 	for _, t := range own(ts) {
@@ -20,7 +20,7 @@ func (o *options) silence(ts []named, _ string) error {
 		}
 		rows = append(rows, []string{t.transport, fmt.Sprintf("%.2f %%", share*100)})
 	}
-	report.Table(fmt.Sprintf("%d subscribers that get nothing for %v, keep-alives included", o.subscribers, o.idle), []string{"CPU of a core"}, rows)
+	report.Table(fmt.Sprintf("%d subscribers that receive only keep-alives, for %v", o.subscribers, o.idle), []string{"CPU of a core"}, rows)
 	return nil
 }
 

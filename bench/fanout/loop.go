@@ -11,7 +11,7 @@ import (
 	"strings"
 
 	"pubsub/bench/internal/load"
-	"pubsub/bench/process"
+	"pubsub/internal/testkit/process"
 )
 
 //go:embed loop/loop.c

@@ -1,9 +1,8 @@
 //go:build linux
 
-// Fanout measures brokers from outside: ours, others that are installed, and a
-// loop that does no more than write to sockets. It starts each, connects many
-// subscribers, publishes, and prints what that cost the processes. All share the
-// machine with the load, so that only figures of one run compare.
+// Fanout measures brokers from outside: ours, other installed brokers, and a loop that only
+// writes to sockets. It starts each of them, connects many subscribers, publishes, and prints
+// the cost. The load runs on the same machine, so only results of one run can be compared.
 //
 //	go run ./bench/fanout -targets baseline,sse -parts fan
 package main
@@ -23,7 +22,7 @@ import (
 	"pubsub/bench/internal/report"
 )
 
-// options are what a run measures.
+// options are the flags of a run.
 type options struct {
 	binary      string
 	holder      string
@@ -44,7 +43,7 @@ type options struct {
 	profiles    string
 }
 
-// named is a target under the name that tables and the flag -targets give it.
+// named is a target with its name in tables and in the flag -targets.
 type named struct {
 	name string
 	target
@@ -75,22 +74,22 @@ func main() {
 	}
 	var o options
 	flag.StringVar(&o.binary, "binary", "", "our broker's binary; built from this tree if empty")
-	flag.StringVar(&o.holder, "holder", "auto", "who holds our connections: auto or portable")
+	flag.StringVar(&o.holder, "holder", "auto", "holder of our connections: auto or portable")
 	flag.StringVar(&o.serve, "serve", "", "further flags of pubsub serve, separated by spaces")
-	flag.StringVar(&o.tokens, "tokens", "own", "what our subscribers present: own, a JWT each, or admin, the admin token")
-	flag.StringVar(&o.publish, "publish", "", "transport of what is published to our subscribers: http or mqtt; theirs if empty")
-	flag.StringVar(&o.targets, "targets", strings.Join(names, ","), "what fan measures; the other parts are of ours, sse and mqtt")
-	flag.StringVar(&o.parts, "parts", parts, "what is measured")
-	flag.IntVar(&o.subscribers, "subscribers", 10000, "subscribers; a process may need that many file descriptors")
+	flag.StringVar(&o.tokens, "tokens", "own", "tokens of our subscribers: own, a JWT each, or admin, the admin token")
+	flag.StringVar(&o.publish, "publish", "", "transport of our publishers: http or mqtt; that of the subscribers if empty")
+	flag.StringVar(&o.targets, "targets", strings.Join(names, ","), "targets of the part fan; the other parts measure only ours, sse and mqtt")
+	flag.StringVar(&o.parts, "parts", parts, "parts to measure")
+	flag.IntVar(&o.subscribers, "subscribers", 10000, "subscribers; a process may need as many file descriptors")
 	flag.IntVar(&o.size, "size", 128, "bytes of a message, 32 at least")
 	flag.IntVar(&o.rate, "rate", 20, "messages a second of the faster paced phase")
 	flag.IntVar(&o.seconds, "seconds", 2, "how long a phase of deliveries lasts")
-	flag.DurationVar(&o.idle, "idle", 30*time.Second, "how long nothing happens in the part idle")
-	flag.IntVar(&o.rounds, "rounds", 3, "how often everything is run, the targets in turn; medians are printed")
+	flag.DurationVar(&o.idle, "idle", 30*time.Second, "how long the part idle lasts")
+	flag.IntVar(&o.rounds, "rounds", 3, "rounds, with the targets in turn; medians are printed")
 	flag.IntVar(&o.window, "window", 32, "messages that the slowest subscriber may be behind in the unpaced phase")
-	flag.IntVar(&o.publishers, "publishers", 64, "connections that publish")
+	flag.IntVar(&o.publishers, "publishers", 64, "connections of publishers")
 	flag.DurationVar(&o.publishing, "publishing", 500*time.Millisecond, "how long a phase of publishing lasts")
-	flag.StringVar(&o.profiles, "profiles", "", "directory for CPU profiles of our broker while it is published to")
+	flag.StringVar(&o.profiles, "profiles", "", "directory for CPU profiles of our broker in the part publish")
 	flag.Parse()
 	if err := o.run(); err != nil {
 		log.Fatal("fanout: ", err)
@@ -98,8 +97,8 @@ func main() {
 }
 
 func (o *options) run() error {
-	// Readers and publishers take turns as the kernel says, not as this program's
-	// scheduler does: it would keep one waiting for milliseconds.
+	// Let the kernel schedule readers and publishers. Go's scheduler would make some wait for
+	// milliseconds.
 	runtime.GOMAXPROCS(max(8, runtime.NumCPU()))
 	dir, err := os.MkdirTemp("", "pubsub-bench")
 	if err != nil {
@@ -139,8 +138,8 @@ func (o *options) run() error {
 	return nil
 }
 
-// prepare returns the targets that are wanted and installed, and prints what
-// they are and where they run.
+// prepare returns the selected targets that are installed, and prints their versions and the
+// machine.
 func (o *options) prepare(dir string) (ts []named, err error) {
 	report.Heading("./bench/fanout")
 	wanted := strings.Split(o.targets, ",")
@@ -162,7 +161,7 @@ func (o *options) prepare(dir string) (ts []named, err error) {
 	return ts, nil
 }
 
-// own returns those of the targets that are ours.
+// own returns our own targets.
 func own(ts []named) (os []*ours) {
 	for _, t := range ts {
 		if o, ok := t.target.(*ours); ok {
@@ -172,5 +171,5 @@ func own(ts []named) (os []*ours) {
 	return os
 }
 
-// progress tells whoever waits; it is no part of the result.
+// progress reports progress on standard error. It is not part of the result.
 func progress(format string, args ...any) { log.Printf("… "+format, args...) }

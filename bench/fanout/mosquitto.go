@@ -10,13 +10,12 @@ import (
 	"strings"
 
 	"pubsub/bench/internal/load"
-	"pubsub/bench/process"
+	"pubsub/internal/testkit/process"
 )
 
-// mosquitto is Debian's package of that name, spoken to in MQTT 5.0; the
-// publisher uses TCP.
+// mosquitto is Debian's package mosquitto, with MQTT 5.0. Its publisher uses TCP.
 type mosquitto struct {
-	overWebSocket bool // the subscribers
+	overWebSocket bool // subscribers use WebSockets
 	binary        string
 }
 

@@ -13,10 +13,10 @@ import (
 	"time"
 
 	"pubsub/bench/internal/load"
-	"pubsub/bench/process"
+	"pubsub/internal/testkit/process"
 )
 
-// nats is nats-server, built from the module registry; its own protocol over TCP.
+// nats is nats-server, installed as a module, with its own protocol over TCP.
 type nats struct{ binary string }
 
 const natsModule = "github.com/nats-io/nats-server/v2@v2.15.2"
@@ -34,7 +34,7 @@ func (t *nats) prepare(_ *options, dir string) (version string, err error) {
 	return strings.TrimSpace(string(out)), err
 }
 
-// Pings would have to be answered; there are none while a measurement lasts.
+// No pings are sent during a measurement, because nothing would answer them.
 const natsConf = `
 listen: %q
 prof_port: %s
@@ -76,7 +76,7 @@ func (t *nats) start(dir string) (*server, error) {
 	return s, nil
 }
 
-// natsConnect says hello, and then what else there is to say.
+// natsConnect connects, and then sends more.
 func natsConnect(more string) []load.Step {
 	return []load.Step{
 		{Answer: load.Until("\r\n")}, // INFO

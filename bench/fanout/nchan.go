@@ -10,11 +10,11 @@ import (
 	"strings"
 
 	"pubsub/bench/internal/load"
-	"pubsub/bench/process"
+	"pubsub/internal/testkit/process"
 )
 
-// nchan is nginx with the module Nchan, from Debian's packages nginx and
-// libnginx-mod-nchan: subscribers use EventSource, the publisher HTTP.
+// nchan is nginx with the module Nchan, from Debian's packages nginx and libnginx-mod-nchan.
+// Subscribers use server-sent events, the publisher HTTP.
 type nchan struct{ nginx string }
 
 const nchanModule = "/usr/lib/nginx/modules/ngx_nchan_module.so"
@@ -34,8 +34,8 @@ func (t *nchan) prepare(*options, string) (version string, err error) {
 	return fmt.Sprintf("Nchan %s, %s, 2 workers", module, strings.TrimSpace(string(nginx))), err
 }
 
-// The buffer is longer than a publisher is ever ahead of a subscriber, so that
-// none loses a message.
+// The message buffer is longer than a publisher is ever ahead of a subscriber, so that no
+// message is lost.
 const nchanConf = `
 load_module ` + nchanModule + `;
 daemon off;

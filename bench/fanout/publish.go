@@ -15,12 +15,12 @@ import (
 
 	"pubsub/bench/internal/load"
 	"pubsub/bench/internal/report"
-	"pubsub/bench/process"
 	"pubsub/internal/mqtt"
+	"pubsub/internal/testkit/process"
 )
 
-// publishes measures how many messages a second are accepted that nobody
-// subscribes to: retained ones are on disk when they are.
+// publishes measures how many messages a second the broker accepts without subscribers. Retained
+// messages are on disk when they are accepted.
 func (o *options) publishes(ts []named, dir string) error {
 	if len(own(ts)) == 0 {
 		return nil
@@ -67,8 +67,8 @@ func (o *options) publishes(ts []named, dir string) error {
 	return nil
 }
 
-// profile begins a CPU profile of b, which ends with the rounds of a phase and goes
-// to the directory that was asked for.
+// profile starts a CPU profile of b for the rounds of a phase, and writes it to the directory
+// of the flag -profiles.
 func (o *options) profile(b *broker, name string) <-chan error {
 	done := make(chan error, 1)
 	if o.profiles == "" {
@@ -137,7 +137,7 @@ func (o *options) publishPhase(b *broker, transport string, conns int, retain bo
 	return accepted / took.Seconds(), (now - cpu).Seconds() / accepted * 1e6, err
 }
 
-// post publishes by POST until end, one message after another.
+// post publishes by POST until end, one message after the other.
 func (o *options) post(b *broker, i int, retain bool, end time.Time) (n int, err error) {
 	p, err := load.Post(b.Addr, "/events?topic=bench/"+strconv.Itoa(i)+"&retain="+strconv.FormatBool(retain), adminToken, o.size)
 	if err != nil {
@@ -152,7 +152,7 @@ func (o *options) post(b *broker, i int, retain bool, end time.Time) (n int, err
 	return n, nil
 }
 
-// stream publishes by MQTT until end, without waiting for anything.
+// stream publishes over MQTT until end, without waiting for answers.
 func (o *options) stream(b *broker, i int, retain bool, end time.Time) (n int, err error) {
 	nc, err := net.Dial("tcp", b.Addr)
 	if err != nil {
@@ -174,7 +174,7 @@ func (o *options) stream(b *broker, i int, retain bool, end time.Time) (n int, e
 		}
 		n += batch
 	}
-	// DISCONNECT, and the broker's close, so that nothing is cut off.
+	// Send a DISCONNECT and wait for the broker's close, so that no message is lost.
 	nc.Write(clientFrame((&mqtt.Disconnect{}).Append(nil)))
 	nc.SetReadDeadline(time.Now().Add(10 * time.Second))
 	for buf := make([]byte, 512); ; {

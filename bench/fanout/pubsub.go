@@ -11,11 +11,11 @@ import (
 
 	"pubsub"
 	"pubsub/bench/internal/load"
-	"pubsub/bench/process"
+	"pubsub/internal/testkit/process"
 	"pubsub/internal/token"
 )
 
-// adminToken is of brokers that live as long as a measurement, on loopback.
+// adminToken is the token of brokers that live as long as a measurement, on loopback.
 const adminToken = "bench"
 
 // ours is the broker of this tree, with subscribers of one transport.
@@ -44,7 +44,7 @@ func (t *ours) start(string) (*server, error) {
 	return &b.server, nil
 }
 
-// broker is a broker of ours.
+// broker is a process of our broker.
 type broker struct {
 	server
 	ops string
@@ -53,8 +53,8 @@ type broker struct {
 
 func (o *options) settings() string { return strings.TrimSpace("--holder=" + o.holder + " " + o.serve) }
 
-// startBroker starts a broker whose subscribers use transport; store is a flag
-// that says where it keeps what is retained.
+// startBroker starts a broker whose subscribers use transport. store is the flag that selects its
+// store.
 func startBroker(o *options, transport, store string) (*broker, error) {
 	node, err := process.StartBroker(context.Background(), o.binary, adminToken, append([]string{store}, strings.Fields(o.settings())...)...)
 	if err != nil {
@@ -77,8 +77,8 @@ func startBroker(o *options, transport, store string) (*broker, error) {
 	return b, nil
 }
 
-// subscribe returns handshakes of n subscribers, each with a token of its own, or
-// all with the admin token.
+// subscribe returns the handshakes of n subscribers, each with a token of its own, or all with the
+// admin token.
 func (b *broker) subscribe(transport, tokens string, n int, topic func(int) string) ([][]load.Step, error) {
 	expires := time.Now().Add(time.Hour)
 	var failed error
@@ -99,15 +99,13 @@ func (b *broker) subscribe(transport, tokens string, n int, topic func(int) stri
 	return hs, failed
 }
 
-// metric returns the sum of the samples of a metric whose labels contain all of
-// with.
+// metric returns the sum of the samples of a metric whose labels contain all of with.
 func (b *broker) metric(name string, with ...string) (float64, error) {
 	m, err := process.ReadMetrics(context.Background(), b.ops)
 	return m.Sum(name, with...), err
 }
 
-// inUse returns the bytes of the heap and of stacks that are in use, after the
-// last garbage collection.
+// inUse returns the bytes of heap and stacks in use after the last garbage collection.
 func (b *broker) inUse() (float64, error) {
 	m, err := process.ReadMetrics(context.Background(), b.ops)
 	return m.Sum("go_memstats_heap_inuse_bytes") + m.Sum("go_memstats_stack_inuse_bytes"), err

@@ -10,16 +10,17 @@ import (
 	"pubsub/bench/internal/report"
 )
 
-// stormConnected are connected before the storm and get stormRate messages a
-// second in it; stormClients are all, as far as a process may have descriptors.
+// stormConnected clients are connected before the storm, and receive stormRate messages a
+// second during it. stormClients is the number of all clients, if a process may have as many
+// descriptors.
 const (
 	stormConnected = 1000
 	stormRate      = 10
 	stormClients   = 19000
 )
 
-// storm measures what those who are connected notice of many who connect at
-// once, with ours and with the baseline.
+// storm measures how many clients that connect at once delay messages to connected clients,
+// with our broker and with the baseline.
 func (o *options) storm(ts []named, _ string) error {
 	limit, err := report.Descriptors()
 	if err != nil {
@@ -50,7 +51,7 @@ func (o *options) storm(ts []named, _ string) error {
 			append(ageCells(t.name+", calm", calm), "", ""),
 			append(ageCells(t.name+", storm", stormy), fmt.Sprintf("%.0f", report.Median(connects)), fmt.Sprint(missing)))
 	}
-	report.Table(fmt.Sprintf("%d clients that get %d messages/s while %d connect at once: publish to receipt, ms; %d rounds", stormConnected, stormRate, n, o.rounds),
+	report.Table(fmt.Sprintf("%d clients that receive %d messages/s while %d connect at once: publish to receipt, ms; %d rounds", stormConnected, stormRate, n, o.rounds),
 		[]string{"median", "p99", "max", "connects/s", "lost"}, rows)
 	return nil
 }

@@ -10,7 +10,7 @@ import (
 	"pubsub/bench/internal/report"
 )
 
-// topics measures subscribers that have a topic each.
+// topics measures subscribers that have a topic of their own.
 func (o *options) topics(ts []named, _ string) error {
 	var rows [][]string
 	for _, t := range own(ts) {
@@ -28,12 +28,12 @@ func (o *options) topics(ts []named, _ string) error {
 			fmt.Sprintf("%.0f", report.Median(bytes)), fmt.Sprintf("%.0f", report.Median(inUse)), fmt.Sprintf("%.0f", report.Median(connects))})
 	}
 	report.Table(fmt.Sprintf("%d topics of one subscriber each; medians of %d rounds", o.subscribers, o.rounds),
-		[]string{"bytes/subscriber", "of them heap and stacks", "connects/s"}, rows)
+		[]string{"bytes/subscriber", "of which heap and stacks", "connects/s"}, rows)
 	return nil
 }
 
-// topicEach returns by how much resident memory, and the heap and the stacks in
-// it, grow, in bytes.
+// topicEach returns by how many bytes resident memory grows, and how many of them are heap and
+// stacks.
 func (o *options) topicEach(t *ours) (rss, inUse float64, took time.Duration, err error) {
 	b, err := startBroker(t.o, t.transport, "--in-memory")
 	if err != nil {

@@ -82,7 +82,7 @@ func TestEverySettingIsAFlag(t *testing.T) {
 	}
 	for _, n := range nodes(root) {
 		if n.Help == "" || n.Detail == "" || !strings.Contains(n.Detail, "Example") {
-			t.Errorf("%s has no help with an example", n.FullPath())
+			t.Errorf("%s: the help has no example", n.FullPath())
 		}
 		for _, f := range n.Flags {
 			if b, ok := isBool[f.Name]; ok && b != f.IsBool() {
@@ -180,12 +180,12 @@ func TestDuration(t *testing.T) {
 		"1w1d1h": (8*24 + 1) * time.Hour, "1.5d": 36 * time.Hour, "1d 12h": 36 * time.Hour, " 5m\n": 5 * time.Minute, "1500ms": 1500 * time.Millisecond,
 	} {
 		if got, ok := parseDuration(s); !ok || got != want {
-			t.Errorf("%q: %v, %t; want %v", s, got, ok, want)
+			t.Errorf("parseDuration(%q) = %v, %t; want %v", s, got, ok, want)
 		}
 	}
 	for _, s := range []string{"", " ", "d", "-1", "-1s", "1x", "7D", "1 day", "1.d", ".5d", "1,5d", "1d-", "9223372037", "99999999999d", "20000w", "15000w15000w", "1e3s", "+5s"} {
 		if got, ok := parseDuration(s); ok {
-			t.Errorf("%q: %v, want an error", s, got)
+			t.Errorf("parseDuration(%q) = %v, want an error", s, got)
 		}
 	}
 }

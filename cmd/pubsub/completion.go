@@ -64,14 +64,28 @@ func choices(n *kong.Node) map[string][]string {
 	return all
 }
 
-// shellCases returns the pattern of a case statement, for bash and zsh, that matches the
+// pathPattern returns the pattern of a case statement, for bash and zsh, that matches the
 // path of every command.
-func shellCases(root *kong.Node) string {
+func pathPattern(root *kong.Node) string {
 	var paths []string
 	for _, n := range nodes(root) {
 		paths = append(paths, fmt.Sprintf("%q", n.FullPath()))
 	}
 	return strings.Join(paths, "|")
+}
+
+// valueCases returns the cases of a case statement, for bash and zsh, for a command's path
+// followed by a flag with fixed values. complete returns the command that offers the values.
+func valueCases(root *kong.Node, complete func(values string) string) string {
+	var b strings.Builder
+	for _, n := range nodes(root) {
+		for flag, values := range sorted(choices(n)) {
+			if flag != "" {
+				fmt.Fprintf(&b, "    %q)\n        %s\n        return ;;\n", n.FullPath()+" "+flag, complete(strings.Join(values, " ")))
+			}
+		}
+	}
+	return b.String()
 }
 
 func bashCompletion(root *kong.Node) string {
@@ -92,14 +106,8 @@ _pubsub() {
         esac
     done
     case "$path $prev" in
-`, shellCases(root))
-	for _, n := range nodes(root) {
-		for flag, values := range sorted(choices(n)) {
-			if flag != "" {
-				fmt.Fprintf(&b, "    %q)\n        COMPREPLY=($(compgen -W %q -- \"$cur\"))\n        return ;;\n", n.FullPath()+" "+flag, strings.Join(values, " "))
-			}
-		}
-	}
+`, pathPattern(root))
+	b.WriteString(valueCases(root, func(values string) string { return fmt.Sprintf(`COMPREPLY=($(compgen -W %q -- "$cur"))`, values) }))
 	b.WriteString("    esac\n    case \"$path\" in\n")
 	for _, n := range append([]*kong.Node{root}, nodes(root)...) {
 		commands, flags := words(n)
@@ -132,14 +140,8 @@ _pubsub() {
         esac
     done
     case "$path_ ${words[CURRENT-1]}" in
-`, shellCases(root))
-	for _, n := range nodes(root) {
-		for flag, values := range sorted(choices(n)) {
-			if flag != "" {
-				fmt.Fprintf(&b, "    %q) compadd -- %s; return ;;\n", n.FullPath()+" "+flag, strings.Join(values, " "))
-			}
-		}
-	}
+`, pathPattern(root))
+	b.WriteString(valueCases(root, func(values string) string { return "compadd -- " + values }))
 	b.WriteString("    esac\n    case \"$path_\" in\n")
 	for _, n := range append([]*kong.Node{root}, nodes(root)...) {
 		commands, flags := words(n)

@@ -113,7 +113,7 @@ func TestPublishLinesRate(t *testing.T) {
 			}
 		})
 		if want := (lineCount{4, 1, 10}); err != nil || n != want {
-			t.Errorf("%+v, %v; want %+v", n, err, want)
+			t.Errorf("publishLines = %+v, %v; want %+v", n, err, want)
 		}
 		if want := []lineCount{{1, 0, 2}, {1, 1, 4}, {2, 1, 6}, {3, 1, 8}, {4, 1, 10}}; !slices.Equal(counts, want) {
 			t.Errorf("progress %v, want %v", counts, want)

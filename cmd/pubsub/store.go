@@ -36,7 +36,7 @@ broker to a cluster. The store is the data directory of --data-dir, or that of
 the cluster of --nats. The flags can also be set by variables and a file, as for
 "pubsub serve".
 
-Example:
+Examples:
   pubsub store export --data-dir /var/lib/pubsub moving.jsonl
   pubsub store import --nats nats://10.0.0.1:4222 moving.jsonl`
 }

@@ -141,7 +141,7 @@ func TestOutputIsNotRead(t *testing.T) {
 			}
 			w.Close()
 			if text, err := io.ReadAll(r); err != nil || len(text) < filled {
-				t.Errorf("%d of %d bytes, %v", len(text), filled, err)
+				t.Errorf("the pipe has %d bytes, %v, want at least %d", len(text), err, filled)
 			}
 		})
 	}

@@ -57,7 +57,7 @@ func (n *node) adminToken() (string, error) {
 // token. The broker starts anyway, because that may be intended.
 func (n *node) checkTokenMode(path string) {
 	if runtime.GOOS == "windows" {
-		return // there the mode does not tell
+		return // its modes have no permissions of others
 	}
 	if fi, err := os.Stat(path); err == nil && fi.Mode().Perm()&0o077 != 0 {
 		n.log.Warn("admin token file readable by others", "file", path, "mode", fi.Mode().Perm().String(),

@@ -81,9 +81,12 @@ func (n *node) logFailure(event string, err error) {
 	n.log.Error(event, "error", err)
 }
 
-// operation returns the operation that an event names, as the value of a label.
+// operation returns the operation or part that an event names, as the value of a label.
 func operation(event string) string {
-	return strings.ReplaceAll(strings.ToLower(strings.TrimSuffix(event, " failed")), " ", "_")
+	for _, end := range []string{" failed", " error", " unreadable", " unusable", " corrupt"} {
+		event = strings.TrimSuffix(event, end)
+	}
+	return strings.ReplaceAll(strings.ToLower(event), " ", "_")
 }
 
 // natsEvents returns functions that log and count the events of the backplane of a cluster.
@@ -104,7 +107,7 @@ func (n *node) natsEvents() nats.Events {
 		StreamCreated: func(stream string) { n.log.Info("stream created in NATS", "stream", stream) },
 		StreamPurged:  func(stream string) { n.log.Warn("stream purged in NATS", "stream", stream) },
 		Fault: func(f *nats.Fault) {
-			m.errors.WithLabelValues("stream_check").Inc()
+			m.errors.WithLabelValues("stream").Inc()
 			n.log.Error(f.Event, "stream", f.Stream, "error", f.Err, "advice", f.Action)
 		},
 		Recovered: func(stream string, lasted time.Duration) {
@@ -120,7 +123,7 @@ func (n *node) natsEvents() nats.Events {
 
 // unreadable counts and logs a record that this release cannot read.
 func (n *node) unreadable(kind, name string, err error) {
-	n.metrics.errors.WithLabelValues("record_read").Inc()
+	n.metrics.errors.WithLabelValues("record").Inc()
 	n.metrics.unreadable.WithLabelValues(kind).Inc()
 	n.log.Error("record unreadable", "kind", kind, "name", name, "error", err)
 }

@@ -99,7 +99,7 @@ func TestErrorsAreCounted(t *testing.T) {
 		page := httptest.NewRecorder()
 		n.metrics.handler().ServeHTTP(page, httptest.NewRequest("GET", "/metrics", nil))
 		for _, line := range []string{`{op="key_watch"} 4`, `{op="nats_connection"} 3`, `{op="store_expiry"} 1`, `{op="store_write"} 1`,
-			`{op="record_read"} 1`, `{op="stream_check"} 1`} {
+			`{op="record"} 1`, `{op="stream"} 1`} {
 			if !strings.Contains(page.Body.String(), "\npubsub_errors_total"+line+"\n") {
 				t.Errorf("no metric pubsub_errors_total%s", line)
 			}

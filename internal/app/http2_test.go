@@ -1,15 +1,10 @@
 package app
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/binary"
 	"io"
 	"log/slog"
-	"math/big"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -29,21 +24,6 @@ const (
 func appendFrame(dst []byte, kind, flags byte, stream uint32, payload []byte) []byte {
 	dst = append(dst, 0, byte(len(payload)>>8), byte(len(payload)), kind, flags)
 	return append(binary.BigEndian.AppendUint32(dst, stream), payload...)
-}
-
-// selfSigned returns a certificate that no client trusts.
-func selfSigned(t *testing.T) *tls.Certificate {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
 
 // TestHTTP2HeadMustBeWhole checks that request headers must arrive in time. The setting
@@ -67,12 +47,12 @@ func TestHTTP2HeadMustBeWhole(t *testing.T) {
 		{"whole", flagEndStream | flagEndHeaders, 0, true, config.Default().IdleTimeout},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			cert := selfSigned(t)
+			cert := testkit.SelfSigned().TLS()
 			synctest.Test(t, func(t *testing.T) {
 				ln := testkit.NewPipeListener()
 				n := &node{cfg: config.Default(), log: slog.New(slog.DiscardHandler), certs: &certificates{}, public: ln,
 					server: server.New(server.Options{AdminToken: "admin"})}
-				n.certs.current.Store(cert)
+				n.certs.current.Store(&cert)
 				s := n.httpServer()
 				var running sync.WaitGroup
 				running.Go(func() { n.serveHTTP(s) })

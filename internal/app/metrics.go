@@ -50,7 +50,7 @@ func newMetrics(version string) *metrics {
 		}, []string{"retain"}),
 		unaccepted: counterVec("publishes_dropped_total", "Messages from MQTT clients that were not accepted, by reason.", "reason"),
 		dropped:    counterVec("messages_dropped_total", "Messages not delivered to a subscriber, by reason.", "reason"),
-		errors:     counterVec("errors_total", "Errors, by the operation that failed.", "op"),
+		errors:     counterVec("errors_total", "Errors, by the operation or part that failed.", "op"),
 		unreadable: counterVec("unreadable_records_total", "Stored records that this release cannot read, by kind: key, message or generation.", "kind"),
 		generations: prometheus.NewCounter(counterOpts("nats_generation_changes_total",
 			"Changes of the generation of the stream of retained messages, which was recreated or restored, or lost messages.")),
@@ -109,8 +109,8 @@ func (m *metrics) observeHub(h *hub.Hub) {
 	m.registry.MustRegister(&dropped{m.dropped, h})
 }
 
-// dropped collects the messages that a subscriber did not get. The hub counts those that
-// were lost by slow subscribers or had expired, the CounterVec all others.
+// dropped collects the messages that a subscriber did not get. The hub counts the messages
+// that slow subscribers lost or that had expired. The CounterVec counts all others.
 type dropped struct {
 	*prometheus.CounterVec
 	hub *hub.Hub

@@ -14,7 +14,7 @@ import (
 // enlarge a message to six times its size.
 const maxEventBytes = 6*MaxMessageBytes + 1<<20
 
-var errEventTooLong = fmt.Errorf("the server sent an event of over %d MiB", maxEventBytes>>20)
+var errEventTooLong = fmt.Errorf("the server sent an event larger than %d MiB", maxEventBytes>>20)
 
 // event is one event of a stream.
 type event struct {

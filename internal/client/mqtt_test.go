@@ -177,7 +177,7 @@ func TestSubscribeMQTTRefused(t *testing.T) {
 			defer cancel()
 			err := c.SubscribeMQTT(ctx, Subscription{
 				Topics:      []string{"a", "b"},
-				Message:     func(Message) error { t.Error("a message"); return nil },
+				Message:     func(Message) error { t.Error("unexpected message"); return nil },
 				Interrupted: func(err error, _ time.Duration) { t.Errorf("interrupted by %v", err); cancel() },
 			})
 			wantError(t, err, tt.want)

@@ -104,7 +104,7 @@ func TestSubscribeSSERefused(t *testing.T) {
 			if tt.want.Text == "" {
 				tt.want.Text = c.base.String() + " is not a Pub/Sub server: it answers 200 OK (text/html)"
 			}
-			err := c.SubscribeSSE(t.Context(), Subscription{Topics: []string{"a"}, Message: func(Message) error { t.Error("a message"); return nil }})
+			err := c.SubscribeSSE(t.Context(), Subscription{Topics: []string{"a"}, Message: func(Message) error { t.Error("unexpected message"); return nil }})
 			wantError(t, err, tt.want)
 		})
 	}

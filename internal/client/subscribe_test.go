@@ -47,7 +47,7 @@ func TestSubscribeReconnects(t *testing.T) {
 					return tt.attempts[i-1]
 				})
 				if err != tt.want || i != len(tt.attempts) {
-					t.Errorf("%v after %d attempts, want %v after %d", err, i, tt.want, len(tt.attempts))
+					t.Errorf("subscribe = %v after %d attempts, want %v after %d", err, i, tt.want, len(tt.attempts))
 				}
 			})
 		})

@@ -2,7 +2,6 @@ package client
 
 import (
 	"context"
-	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -14,14 +13,12 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"pubsub/internal/testkit"
 )
 
 // everyCall uses a server in each way and calls do with the error.
 func everyCall(t *testing.T, c *Client, do func(call string, err error)) {
 	t.Helper()
-	s := Subscription{Topics: []string{"secret-topic"}, Message: func(Message) error { t.Error("a message"); return nil }}
+	s := Subscription{Topics: []string{"secret-topic"}, Message: func(Message) error { t.Error("unexpected message"); return nil }}
 	_, err := c.Publish(t.Context(), "tok", Publication{Topic: "secret-topic"})
 	do("publish", err)
 	do("SSE", c.SubscribeSSE(t.Context(), s))
@@ -115,7 +112,7 @@ func TestCauses(t *testing.T) {
 		{errors.New("another error"), Unknown, ""},
 	} {
 		if got, text := cause(fmt.Errorf("wrapped: %w", tt.err), "h"); got != tt.want || text != tt.text {
-			t.Errorf("%v: %d, %q; want %d, %q", tt.err, got, text, tt.want, tt.text)
+			t.Errorf("cause(%v) = %d, %q; want %d, %q", tt.err, got, text, tt.want, tt.text)
 		}
 	}
 }
@@ -130,37 +127,6 @@ func TestTimedOut(t *testing.T) {
 			t.Errorf("%s: %v", call, err)
 		}
 	})
-}
-
-// TestRoots checks that a client accepts a self-signed certificate in its roots, also by
-// SSE and WebSocket.
-func TestRoots(t *testing.T) {
-	s := newTLSServer(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { refuse(w, 404, "Not Found") }),
-		time.Now().Add(-time.Hour), time.Now().Add(time.Hour))
-	roots := x509.NewCertPool()
-	roots.AddCert(s.Certificate())
-	c, err := New(s.URL, roots)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	everyCall(t, c, func(call string, err error) { wantError(t, err, Error{404, "", "Not Found"}) })
-}
-
-// newTLSServer starts a server with a self-signed certificate for broker.example and
-// 127.0.0.1 that is valid from one time to another.
-func newTLSServer(t *testing.T, h http.Handler, from, to time.Time) *httptest.Server {
-	t.Helper()
-	cert := testkit.SelfSigned(func(c *x509.Certificate) {
-		c.NotBefore, c.NotAfter, c.DNSNames = from, to, []string{"broker.example"}
-		c.IsCA, c.BasicConstraintsValid = false, false
-	})
-	s := httptest.NewUnstartedServer(h)
-	s.TLS = &tls.Config{Certificates: []tls.Certificate{cert.TLS()}}
-	s.Config.ErrorLog = quiet
-	s.StartTLS()
-	t.Cleanup(s.Close)
-	return s
 }
 
 // answerWith starts a server that reads from each connection once, writes answer and closes

@@ -3,6 +3,8 @@ package config
 import (
 	"slices"
 	"testing"
+
+	"pubsub/internal/testkit"
 )
 
 func TestChanges(t *testing.T) {
@@ -14,9 +16,8 @@ func TestChanges(t *testing.T) {
 		}
 		return c
 	}
-	dir := t.TempDir()
-	cert, key := writeCertificate(t, dir)
-	cert2, key2 := writeCertificate(t, t.TempDir())
+	cert, key := testkit.SelfSigned().WriteFiles(t)
+	cert2, key2 := testkit.SelfSigned().WriteFiles(t)
 	tls, tls2 := []Flag{{"tls-cert", cert}, {"tls-key", key}}, []Flag{{"tls-cert", cert2}, {"tls-key", key2}}
 	for _, tt := range []struct {
 		name          string

@@ -9,7 +9,7 @@ import (
 	"pubsub"
 )
 
-// Setting is what a command line needs to offer a setting as a flag.
+// Setting describes a setting for a command line, which offers it as a flag.
 type Setting struct {
 	// Name is the flag without its dashes and the key in the file.
 	Name string
@@ -180,8 +180,8 @@ func (f *field) allowed() string {
 	return text
 }
 
-// zeroMeans returns what the zero value of f means, after the words for a number or those
-// for a text.
+// zeroMeans returns the meaning of the zero value of f, after one of two phrases: for a number
+// or for a text.
 func (f *field) zeroMeans(number, text string) string {
 	if _, isNumber := f.number(new(Config)); isNumber {
 		return number + f.zero

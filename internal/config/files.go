@@ -25,7 +25,7 @@ func (c *Config) checkRegular() error {
 	return errors.Join(errs...)
 }
 
-// checkRegular returns an error if path is not a regular file. The error is written to
+// checkRegular returns an error if path is not a regular file. The error is worded to
 // follow the path.
 func checkRegular(path string) error {
 	fi, err := os.Stat(path)

@@ -1,21 +1,16 @@
 package config
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"encoding/pem"
 	"fmt"
-	"math/big"
 	"path/filepath"
 	"testing"
-	"time"
+
+	"pubsub/internal/testkit"
 )
 
 func TestCertificateErrors(t *testing.T) {
 	dir := t.TempDir()
-	cert, key := writeCertificate(t, dir)
+	cert, key := testkit.SelfSigned().WriteFiles(t)
 	missing, text := filepath.Join(dir, "missing"), write(t, dir, "text", "hello\n")
 	for _, tt := range []struct{ cert, key, want string }{
 		{missing, key, fmt.Sprintf("tls-cert %q (--tls-cert) cannot be read (no such file or directory); it takes the path of a PEM file", missing)},
@@ -29,23 +24,13 @@ func TestCertificateErrors(t *testing.T) {
 	}
 }
 
-// writeCertificate writes a self-signed certificate and its key to PEM files.
-func writeCertificate(t *testing.T, dir string) (cert, key string) {
-	t.Helper()
-	priv, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
+func TestNATSFileErrors(t *testing.T) {
+	_, key := testkit.SelfSigned().WriteFiles(t)
+	text := write(t, t.TempDir(), "text", "hello\n")
+	_, _, err := Load(Inputs{Flags: []Flag{{"nats", "nats://a"}, {"nats-cert", text}, {"nats-key", key}, {"nats-ca", key}}})
+	want := fmt.Sprintf("nats-cert %q cannot be used with nats-key %q (tls: failed to find any PEM data in certificate input); they take PEM files with a certificate and its private key\n", text, key) +
+		fmt.Sprintf("nats-ca %q (--nats-ca) does not contain a certificate; it takes the path of a PEM file", key)
+	if err == nil || err.Error() != want {
+		t.Errorf("got:\n%v\nwant:\n%s", err, want)
 	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), DNSNames: []string{"localhost"}}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &priv.PublicKey, priv)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pkcs8, err := x509.MarshalPKCS8PrivateKey(priv)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert = write(t, dir, "cert.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})))
-	key = write(t, dir, "key.pem", string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8})))
-	return cert, key
 }

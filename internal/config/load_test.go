@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"pubsub/internal/testkit"
 )
 
 // TestSettings sets every setting by a flag, by a variable and by a key of the file, and
@@ -14,7 +16,7 @@ import (
 func TestSettings(t *testing.T) {
 	dir := t.TempDir()
 	token := write(t, dir, "token", "s3cret\n")
-	cert, key := writeCertificate(t, dir)
+	cert, key := testkit.SelfSigned().WriteFiles(t)
 	natsPair := map[string]Flag{
 		"nats-user": {"nats-password", "s3cret"}, "nats-password": {"nats-user", "me"}, "nats-password-file": {"nats-user", "me"},
 		"nats-cert": {"nats-key", key}, "nats-key": {"nats-cert", cert},

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"pubsub/internal/testkit"
 )
 
 // TestReload checks that a reload refuses a file without settings, which an editor may be
@@ -17,7 +19,7 @@ func TestReload(t *testing.T) {
 		t.Fatal(err)
 	}
 	token := write(t, dir, "token", "s3cret\n")
-	cert, key := writeCertificate(t, dir)
+	cert, key := testkit.SelfSigned().WriteFiles(t)
 	for _, tt := range []struct {
 		name    string
 		config  string // the path of the file, or its contents

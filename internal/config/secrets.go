@@ -41,8 +41,8 @@ func (c *Config) named(f *field) string {
 	return at(fmt.Sprintf("%s %q", f.Name, f.text(c)), c.Origin(f.Name))
 }
 
-// ReadToken reads a file with a token on its only line. The error is written to follow the
-// name of the file: it says what is wrong and what the file must contain.
+// ReadToken reads a file with a token on its only line. The error is worded to follow the name
+// of the file, and describes the required contents.
 func ReadToken(path string) (string, error) {
 	var t Token
 	if err := readSecret(path, &t); err != nil {

@@ -9,8 +9,8 @@ import (
 type Problem struct {
 	// Name is the setting.
 	Name string
-	// Text is one line that begins with the name, and says what is wrong and what is
-	// allowed. It never contains a secret.
+	// Text is one line: the name, the error and the allowed values. It never contains a
+	// secret.
 	Text string
 }
 

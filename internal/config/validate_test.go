@@ -54,6 +54,30 @@ func TestValidate(t *testing.T) {
 	}
 }
 
+// TestValidateAfterChange checks that Validate finds the problems of changes made in code.
+func TestValidateAfterChange(t *testing.T) {
+	c := Default()
+	c.Listen, c.OpsListen, c.OpsHosts = "7676", "", Hosts{"a b"}
+	c.AllowedOrigins, c.AdminToken = Origins{"https://a/"}, " token"
+	c.NATS, c.NATSReplicas = Servers{"nats://a"}, 2
+	c.MaxKeepAlive, c.WriteTimeout, c.MaxMessageSize = 65536, 0, 0
+	c.LogLevel, c.LogFormat = "", "xml"
+	err := c.Validate()
+	if err == nil {
+		t.Fatal("no error")
+	}
+	var got []string
+	for line := range strings.Lines(err.Error()) {
+		name, _, _ := strings.Cut(line, " ")
+		got = append(got, name)
+	}
+	want := []string{"listen", "ops-hosts", "nats-replicas", "admin-token", "allowed-origins", "max-message-size",
+		"max-keep-alive", "write-timeout", "log-level", "log-format"}
+	if !slices.Equal(got, want) {
+		t.Errorf("got problems of %q, want %q", got, want)
+	}
+}
+
 func TestValidateAddress(t *testing.T) {
 	for s, want := range map[string]bool{
 		":7676": true, "127.0.0.1:0": true, "[::1]:80": true, "[fe80::1%eth0]:80": true, "a.example:65535": true,

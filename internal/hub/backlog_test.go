@@ -127,8 +127,7 @@ func TestTrimCutsTheLongest(t *testing.T) {
 	if want := "map[a:11 b:20 c:28 d:28]"; fmt.Sprint(got) != want {
 		t.Errorf("got %v, want %s", got, want)
 	}
-	p.Close()
-	h.checkEmpty(t)
+	closeAll(t, h, p)
 }
 
 func nonZero(m map[pubsub.Topic]uint64) map[pubsub.Topic]uint64 {
@@ -195,10 +194,7 @@ func TestBacklogIsBounded(t *testing.T) {
 	if h.Stats().Dropped == 0 {
 		t.Error("nothing was dropped, so the test has tested nothing")
 	}
-	for _, p := range peers {
-		p.Close()
-	}
-	h.checkEmpty(t)
+	closeAll(t, h, peers...)
 }
 
 // tally counts the plain messages that were delivered or lost, by topic.
@@ -230,9 +226,7 @@ func TestLeavingFreesTheBacklog(t *testing.T) {
 	if n := h.Stats().BacklogBytes; n != 0 {
 		t.Errorf("BacklogBytes = %d after the slow subscriber has left", n)
 	}
-	fast.Close()
-	alone.Close()
-	h.checkEmpty(t)
+	closeAll(t, h, fast, alone)
 }
 
 // All logs are within the limit after concurrent Delivers, although only one of them
@@ -263,10 +257,7 @@ func TestBacklogIsBoundedConcurrently(t *testing.T) {
 			}
 		}
 		h.check(t)
-		for _, p := range peers {
-			p.Close()
-		}
-		h.checkEmpty(t)
+		closeAll(t, h, peers...)
 	}
 }
 
@@ -315,6 +306,5 @@ func TestTrimmingIsRepeated(t *testing.T) {
 		t.Errorf("BacklogBytes = %d, the limit is %d", n, limit)
 	}
 	h.check(t)
-	p.Close()
-	h.checkEmpty(t)
+	closeAll(t, h, p)
 }

@@ -90,3 +90,12 @@ func (h *Hub) checkEmpty(t testing.TB) {
 		}
 	}
 }
+
+// closeAll closes the last subscribers and verifies that the hub is empty.
+func closeAll[S interface{ Close() }](t testing.TB, h *Hub, subscribers ...S) {
+	t.Helper()
+	for _, s := range subscribers {
+		s.Close()
+	}
+	h.checkEmpty(t)
+}

@@ -225,14 +225,9 @@ func testConcurrent(t *testing.T, o Options) {
 		t.Errorf("BacklogBytes = %d after all have read", n)
 	}
 	t.Logf("stats %+v", h.Stats())
-	for _, c := range clients {
-		c.Close()
-	}
-	h.checkEmpty(t)
+	closeAll(t, h, clients...)
 	for _, topic := range topics {
-		if w, d := b.counts(topic); w != 1 || d != 1 {
-			t.Errorf("%s: %d Subscribes, %d Unsubscribes", topic, w, d)
-		}
+		b.expectCalls(t, topic, 1, 1)
 	}
 }
 

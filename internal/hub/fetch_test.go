@@ -106,8 +106,7 @@ func TestFetchKeepsOrder(t *testing.T) {
 			}
 			h.pump()
 			expect(t, drainAll(h, p), c.want)
-			p.Close()
-			h.checkEmpty(t)
+			closeAll(t, h, p)
 		})
 	}
 }
@@ -138,9 +137,7 @@ func TestFetchFails(t *testing.T) {
 	deliver(h, "other", "a")
 	h.pump()
 	expect(t, leaver.drain(), "a")
-	p.Close()
-	leaver.Close()
-	h.checkEmpty(t)
+	closeAll(t, h, p, leaver)
 }
 
 // During a fetch, the subscriber reads nothing, and messages to its other topics do not
@@ -171,8 +168,7 @@ func TestNothingIsReadDuringFetch(t *testing.T) {
 	close(release)
 	h.fetches.goroutines.Wait()
 	expect(t, drainAll(h, p), "*r1 a b")
-	p.Close()
-	h.checkEmpty(t)
+	closeAll(t, h, p)
 }
 
 // Run cancels a pending read of the store instead of waiting for it.

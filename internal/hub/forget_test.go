@@ -76,9 +76,7 @@ func TestForgottenNewestComesFromTheStore(t *testing.T) {
 	}
 	drainAll(h, single)
 	h.check(t)
-	p.Close()
-	single.Close()
-	h.checkEmpty(t)
+	closeAll(t, h, p, single)
 }
 
 // The store is read again if a newer message is forgotten while the store is read for the
@@ -91,10 +89,7 @@ func TestForgottenAgainDuringFetch(t *testing.T) {
 	p.drain()
 	publish := func(seq uint64) {
 		deliver(h, "t", fmt.Sprintf("a r%d b", seq))
-		s.log.mu.Lock()
-		s.log.cutToSize(0, &h.backlog)
-		s.log.forgetNewest(&h.backlog)
-		s.log.mu.Unlock()
+		s.log.forgetAll(&h.backlog)
 	}
 	publish(1)
 	store.retain(retained("t", 1).Message)
@@ -111,8 +106,7 @@ func TestForgottenAgainDuringFetch(t *testing.T) {
 		t.Errorf("the store is read %d times, want 2", n)
 	}
 	h.check(t)
-	p.Close()
-	h.checkEmpty(t)
+	closeAll(t, h, p)
 }
 
 // If the store does not have the forgotten message any more, for example because it has
@@ -124,10 +118,7 @@ func TestForgottenAndNotInStore(t *testing.T) {
 	s := p.resume(t, "t")
 	p.drain()
 	deliver(h, "t", "a r1 b")
-	s.log.mu.Lock()
-	s.log.cutToSize(0, &h.backlog)
-	s.log.forgetNewest(&h.backlog)
-	s.log.mu.Unlock()
+	s.log.forgetAll(&h.backlog)
 	deliver(h, "t", "c")
 	h.pump()
 	expect(t, drainAll(h, p), "-2c")
@@ -135,6 +126,13 @@ func TestForgottenAndNotInStore(t *testing.T) {
 		t.Errorf("the store is read %d times, want 1", n)
 	}
 	h.check(t)
-	p.Close()
-	h.checkEmpty(t)
+	closeAll(t, h, p)
+}
+
+// forgetAll makes l forget all messages, as trimming does if memory is short.
+func (l *topicLog) forgetAll(b *backlog) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.cutToSize(0, b)
+	l.forgetNewest(b)
 }

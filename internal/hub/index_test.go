@@ -37,25 +37,17 @@ func TestBackplaneSubscribeAndUnsubscribe(t *testing.T) {
 			p.resume(t, "u")
 			peers = append(peers, p)
 		}
-		if w, d := b.counts("t"); w != round || d != round-1 {
-			t.Errorf("round %d: %d Subscribes, %d Unsubscribes while there are subscribers", round, w, d)
-		}
+		b.expectCalls(t, "t", round, round-1)
 		for _, p := range peers[1:] {
 			p.Close()
 		}
-		if _, d := b.counts("t"); d != round-1 {
-			t.Error("unsubscribed while there is a subscriber")
-		}
+		b.expectCalls(t, "t", round, round-1)
 		h.Deliver(plain("t", "a"))
 		h.pump()
 		expect(t, peers[0].drain(), "a")
 		peers[0].Unsubscribe("t")
-		if w, d := b.counts("t"); w != round || d != round {
-			t.Errorf("round %d: %d Subscribes, %d Unsubscribes after the last has left", round, w, d)
-		}
-		if w, d := b.counts("u"); w != round || d != round-1 {
-			t.Errorf("round %d: another topic has %d Subscribes, %d Unsubscribes", round, w, d)
-		}
+		b.expectCalls(t, "t", round, round)
+		b.expectCalls(t, "u", round, round-1)
 		peers[0].Close()
 	}
 	h.checkEmpty(t)
@@ -88,8 +80,9 @@ func TestSubscribeFails(t *testing.T) {
 			t.Errorf("Subscribe: %v", err)
 		}
 	}
-	if w, d := b.counts("t"); w != 0 || d != 0 || b.subscribeCalls.Load() != 1 {
-		t.Errorf("%d calls, %d successful Subscribes, %d Unsubscribes", b.subscribeCalls.Load(), w, d)
+	b.expectCalls(t, "t", 0, 0)
+	if n := b.subscribeCalls.Load(); n != 1 {
+		t.Errorf("Subscribe is called %d times, want once", n)
 	}
 	if len(h.Topics("", "", 10)) != 0 {
 		t.Error("the topic still exists")
@@ -99,16 +92,9 @@ func TestSubscribeFails(t *testing.T) {
 	for _, p := range peers {
 		p.resume(t, "t")
 	}
-	if w, _ := b.counts("t"); w != 1 {
-		t.Errorf("%d Subscribes after a failed one, want 1", w)
-	}
-	for _, p := range peers {
-		p.Close()
-	}
-	if w, d := b.counts("t"); w != 1 || d != 1 {
-		t.Errorf("%d Subscribes, %d Unsubscribes", w, d)
-	}
-	h.checkEmpty(t)
+	b.expectCalls(t, "t", 1, 0)
+	closeAll(t, h, peers...)
+	b.expectCalls(t, "t", 1, 1)
 }
 
 // A second attempt may begin before all joins have seen that the first has failed. Each
@@ -140,8 +126,8 @@ func TestSubscribeFailsWhileOthersJoin(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		if w, d := b.counts("t"); w != d {
-			t.Fatalf("%d Subscribes, %d Unsubscribes", w, d)
+		if s, u := b.counts("t"); s != u {
+			t.Fatalf("%d Subscribes, %d Unsubscribes", s, u)
 		}
 	}
 	h.checkEmpty(t)
@@ -183,13 +169,8 @@ func TestSubscribeCancelled(t *testing.T) {
 	if first != nil || second != nil {
 		t.Errorf("the other Subscribes: %v, %v", first, second)
 	}
-	for _, p := range peers {
-		p.Close()
-	}
-	if w, d := b.counts("t"); w != 1 || d != 1 {
-		t.Errorf("%d Subscribes, %d Unsubscribes", w, d)
-	}
-	h.checkEmpty(t)
+	closeAll(t, h, peers...)
+	b.expectCalls(t, "t", 1, 1)
 }
 
 // All joins but the first are cancelled, then the backplane's Subscribe fails.
@@ -215,9 +196,7 @@ func TestSubscribeCancelledAndFails(t *testing.T) {
 	if unavailable != 1 {
 		t.Errorf("%d joins returned ErrUnavailable, want only the first", unavailable)
 	}
-	if w, d := b.counts("t"); w != 0 || d != 0 {
-		t.Errorf("%d Subscribes, %d Unsubscribes", w, d)
-	}
+	b.expectCalls(t, "t", 0, 0)
 	if n := len(h.Topics("", "", 9)); n != 0 {
 		t.Errorf("%d topics are left", n)
 	}
@@ -255,16 +234,16 @@ func TestResubscribe(t *testing.T) {
 			for range 500 {
 				p.resume(t, "t")
 				// While there is a subscriber, there is one Subscribe more than Unsubscribes.
-				if w, d := b.counts("t"); w != d+1 {
-					t.Errorf("%d Subscribes, %d Unsubscribes while there is a subscriber", w, d)
+				if s, u := b.counts("t"); s != u+1 {
+					t.Errorf("%d Subscribes, %d Unsubscribes while there is a subscriber", s, u)
 				}
 				p.Unsubscribe("t")
 			}
 		})
 	}
 	wg.Wait()
-	if w, d := b.counts("t"); w != d {
-		t.Errorf("%d Subscribes, %d Unsubscribes in the end", w, d)
+	if s, u := b.counts("t"); s != u {
+		t.Errorf("%d Subscribes, %d Unsubscribes in the end", s, u)
 	}
 	h.checkEmpty(t)
 }

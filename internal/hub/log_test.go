@@ -59,8 +59,7 @@ func TestCut(t *testing.T) {
 			if s := h.Stats(); s.Delivered != delivered || s.Dropped != dropped || s.BacklogBytes != 0 {
 				t.Errorf("stats %+v, want %d delivered, %d dropped, no backlog", s, delivered, dropped)
 			}
-			p.Close()
-			h.checkEmpty(t)
+			closeAll(t, h, p)
 		})
 	}
 }

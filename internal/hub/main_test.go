@@ -91,6 +91,14 @@ func (p *fakeBackplane) counts(t pubsub.Topic) (subscribes, unsubscribes int) {
 	return p.subscribed[t], p.unsubscribed[t]
 }
 
+// expectCalls checks the number of successful Subscribes and of Unsubscribes of topic.
+func (p *fakeBackplane) expectCalls(t testing.TB, topic pubsub.Topic, subscribes, unsubscribes int) {
+	t.Helper()
+	if s, u := p.counts(topic); s != subscribes || u != unsubscribes {
+		t.Errorf("%s: %d Subscribes and %d Unsubscribes, want %d and %d", topic, s, u, subscribes, unsubscribes)
+	}
+}
+
 // retain makes m the retained message of its topic.
 func (p *fakeBackplane) retain(m pubsub.Message) {
 	p.mu.Lock()

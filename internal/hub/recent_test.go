@@ -64,6 +64,5 @@ func TestRetainedIsShared(t *testing.T) {
 	if n := h.Stats().BacklogBytes; n != 0 || len(h.recent.order) != 0 {
 		t.Errorf("the cache takes %d bytes after the last subscriber has left", n)
 	}
-	p.Close()
-	h.checkEmpty(t)
+	closeAll(t, h, p)
 }

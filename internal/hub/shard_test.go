@@ -129,10 +129,7 @@ func TestShards(t *testing.T) {
 			}
 			h.check(t)
 		}
-		for _, p := range peers {
-			p.Close()
-		}
-		h.checkEmpty(t)
+		closeAll(t, h, peers...)
 	}
 }
 

@@ -52,8 +52,5 @@ func TestStatsAndTopics(t *testing.T) {
 	if st.Subscribers != int64(len(peers)) || st.Subscriptions != int64(len(peers)+1) {
 		t.Errorf("stats %+v, want %d subscribers", st, len(peers))
 	}
-	for _, p := range peers {
-		p.Close()
-	}
-	h.checkEmpty(t)
+	closeAll(t, h, peers...)
 }

@@ -173,8 +173,7 @@ func TestFirstSubscription(t *testing.T) {
 	h.pump()
 	expect(t, p.drain(), "b")
 	h.check(t)
-	p.Close()
-	h.checkEmpty(t)
+	closeAll(t, h, p)
 }
 
 // The first log is a field of the topic. The field is not used again after the log has
@@ -223,9 +222,7 @@ func TestSubscribeAfterCloseLeavesNothing(t *testing.T) {
 		t.Errorf("Subscribe during Close: %v", err)
 	}
 	h.checkEmpty(t)
-	if wants, drops := b.counts("t"); wants != 1 || drops != 1 {
-		t.Errorf("%d Subscribes, %d Unsubscribes", wants, drops)
-	}
+	b.expectCalls(t, "t", 1, 1)
 }
 
 // Concurrent calls of Subscribe for the same topic return the same subscription.
@@ -255,8 +252,7 @@ func TestConcurrentSubscribesMakeOneSubscription(t *testing.T) {
 	if n := h.Stats().Subscriptions; n != 1 {
 		t.Errorf("%d subscriptions, want 1", n)
 	}
-	p.Close()
-	h.checkEmpty(t)
+	closeAll(t, h, p)
 }
 
 // The sizes bound the memory of an idle subscriber of one topic. They are small on

@@ -83,8 +83,8 @@ func (sub *Subscription) Last(ctx context.Context, after pubsub.Version) (*pubsu
 	return h.recent.prepared(h, sub.log.topic, msg), msg.Version, nil
 }
 
-// Resume ends the pause of sub. The subscriber will not receive retained messages of the
-// version seen or an older one.
+// Resume ends the pause of sub. Except for initial, the subscriber will not receive
+// retained messages of the version seen or an older one.
 //
 // A non-nil initial is the topic's retained message. It is delivered at its position
 // among the messages published since Subscribe, unless the subscriber has received a

@@ -72,8 +72,7 @@ func TestResume(t *testing.T) {
 			publish(c.after)
 			expect(t, p.drain(), c.want)
 			h.check(t)
-			p.Close()
-			h.checkEmpty(t)
+			closeAll(t, h, p)
 		})
 	}
 }

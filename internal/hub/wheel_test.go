@@ -119,8 +119,7 @@ func TestDeadlineIsReplaced(t *testing.T) {
 		if len(a.woken) != 1 {
 			t.Errorf("a deadline in the past: woken %d times", len(a.woken))
 		}
-		a.Close()
-		h.checkEmpty(t)
+		closeAll(t, h, a)
 	})
 }
 
@@ -176,8 +175,7 @@ func TestClosedWhileDue(t *testing.T) {
 	if b.wakes.Load() != 2 {
 		t.Error("the new deadline is not reported")
 	}
-	b.Close()
-	h.checkEmpty(t)
+	closeAll(t, h, b)
 }
 
 // After a long pause, for example of a suspended machine, no deadline is missed.

@@ -7,24 +7,9 @@ import (
 	"reflect"
 	"strings"
 	"testing"
-)
 
-// mustHex decodes hex, which may have spaces. Text in single quotes stands for its bytes.
-func mustHex(s string) []byte {
-	var out []byte
-	for i, part := range strings.Split(s, "'") {
-		if i%2 == 1 {
-			out = append(out, part...)
-			continue
-		}
-		b, err := hex.DecodeString(strings.ReplaceAll(part, " ", ""))
-		if err != nil {
-			panic(s + ": " + err.Error())
-		}
-		out = append(out, b...)
-	}
-	return out
-}
+	"pubsub/internal/testkit"
+)
 
 // forwarded has every property that a server forwards, and two user properties.
 const forwarded = "01 01 26 0001'a' 0001'b' 03 0002'ct' 08 0001'r' 09 0002 ff00 26 0000 0000"
@@ -65,7 +50,7 @@ var samples = []struct {
 	{"publish, properties", "30 2f 0001't' 29 02 00000005 23 0003 0b 8001 0b 02 " +
 		forwarded + "'pp'",
 		&Publish{Topic: "t", HasExpiry: true, Expiry: 5, TopicAlias: 3, SubscriptionIDs: []uint32{128, 2},
-			Properties: mustHex(forwarded), Payload: []byte("pp")}},
+			Properties: testkit.Hex(forwarded), Payload: []byte("pp")}},
 	{"puback", "40 02 0001", &Ack{Kind: TypePuback, PacketID: 1}},
 	{"pubrec, reason", "50 04 0001 80 00", &Ack{Kind: TypePubrec, PacketID: 1, Reason: UnspecifiedError}},
 	{"pubrel", "62 02 0001", &Ack{Kind: TypePubrel, PacketID: 1}},
@@ -92,7 +77,7 @@ var samples = []struct {
 func TestSamples(t *testing.T) {
 	for _, c := range samples {
 		t.Run(c.name, func(t *testing.T) {
-			raw := mustHex(c.hex)
+			raw := testkit.Hex(c.hex)
 			p, n, err := Parse(append(bytes.Clone(raw), 0xff))
 			if err != nil || n != len(raw) {
 				t.Fatalf("Parse: n = %d of %d, err = %v", n, len(raw), err)
@@ -117,13 +102,13 @@ func TestSamples(t *testing.T) {
 
 // packet returns a packet with the given first byte and body, with its length in between.
 func packet(first byte, body ...string) []byte {
-	b := mustHex(strings.Join(body, ""))
+	b := testkit.Hex(strings.Join(body, ""))
 	return append(appendVarint([]byte{first}, uint32(len(b))), b...)
 }
 
 // props returns the hex of properties with their length in front.
 func props(s string) string {
-	b := mustHex(s)
+	b := testkit.Hex(s)
 	return hex.EncodeToString(append(appendVarint(nil, uint32(len(b))), b...))
 }
 
@@ -165,7 +150,7 @@ func TestParse(t *testing.T) {
 		{"publish, forwarded properties are not contiguous",
 			packet(0x30, "0001't'", props("26 0001'k' 0001'v' 01 00 02 00000001 03 0001'c' 0b 01 26 0000 0000"), "'x'"),
 			&Publish{Topic: "t", HasExpiry: true, Expiry: 1, SubscriptionIDs: []uint32{1},
-				Properties: mustHex("26 0001'k' 0001'v' 01 00 03 0001'c' 26 0000 0000"), Payload: []byte("x")}},
+				Properties: testkit.Hex("26 0001'k' 0001'v' 01 00 03 0001'c' 26 0000 0000"), Payload: []byte("x")}},
 		{"publish, alias instead of a topic", packet(0x30, "0000", props("23 ffff")),
 			&Publish{TopicAlias: 65535, Payload: []byte{}}},
 		{"publish, expiry 0", packet(0x30, "0001't'", props("02 00000000")),
@@ -193,8 +178,8 @@ func TestParseErrors(t *testing.T) {
 		want ReasonCode
 	}{
 		{"type 0", packet(0x00), MalformedPacket},
-		{"length of five bytes", mustHex("30 ffffffff7f"), MalformedPacket},
-		{"length encoding longer than necessary", mustHex("c0 8000"), MalformedPacket},
+		{"length of five bytes", testkit.Hex("30 ffffffff7f"), MalformedPacket},
+		{"length encoding longer than necessary", testkit.Hex("c0 8000"), MalformedPacket},
 		{"pingreq with a body", packet(0xc0, "00"), MalformedPacket},
 		{"pingreq with flags", packet(0xc1), MalformedPacket},
 		{"subscribe with flags 0", packet(0x80, "0001 00 0001't' 00"), MalformedPacket},
@@ -315,7 +300,7 @@ func TestPacketLen(t *testing.T) {
 		{"30 ff ff ff ff", MaxPacketLen, 0, MalformedPacket},
 		{"30 80 00", 100, 0, MalformedPacket},
 	} {
-		n, err := PacketLen(mustHex(c.hex), c.max)
+		n, err := PacketLen(testkit.Hex(c.hex), c.max)
 		var reason ReasonCode
 		if e := (*Error)(nil); errors.As(err, &e) {
 			reason = e.Reason

@@ -94,36 +94,16 @@ func (c *Connack) appendProperties(dst []byte) []byte {
 	if c.HasSessionExpiry {
 		dst = appendPropUint32(dst, propSessionExpiry, c.SessionExpiry)
 	}
-	if c.ReceiveMaximum != 0 {
-		dst = appendPropUint16(dst, propReceiveMaximum, c.ReceiveMaximum)
-	}
-	if c.HasMaximumQoS {
-		dst = append(dst, byte(propMaximumQoS), c.MaximumQoS)
-	}
-	if c.NoRetain {
-		dst = append(dst, byte(propRetainAvailable), 0)
-	}
-	if c.MaximumPacketSize != 0 {
-		dst = appendPropUint32(dst, propMaximumPacketSize, c.MaximumPacketSize)
-	}
-	if c.AssignedClientID != "" {
-		dst = appendPropText(dst, propAssignedClientID, c.AssignedClientID)
-	}
-	if c.TopicAliasMaximum != 0 {
-		dst = appendPropUint16(dst, propTopicAliasMaximum, c.TopicAliasMaximum)
-	}
-	if c.ReasonString != "" {
-		dst = appendPropText(dst, propReasonString, c.ReasonString)
-	}
-	if c.NoWildcards {
-		dst = append(dst, byte(propWildcardAvailable), 0)
-	}
-	if c.NoSubscriptionIDs {
-		dst = append(dst, byte(propSubIDsAvailable), 0)
-	}
-	if c.NoShared {
-		dst = append(dst, byte(propSharedSubAvailable), 0)
-	}
+	dst = appendOptUint16(dst, propReceiveMaximum, c.ReceiveMaximum)
+	dst = appendPropByteIf(dst, c.HasMaximumQoS, propMaximumQoS, c.MaximumQoS)
+	dst = appendPropByteIf(dst, c.NoRetain, propRetainAvailable, 0)
+	dst = appendOptUint32(dst, propMaximumPacketSize, c.MaximumPacketSize)
+	dst = appendOptText(dst, propAssignedClientID, c.AssignedClientID)
+	dst = appendOptUint16(dst, propTopicAliasMaximum, c.TopicAliasMaximum)
+	dst = appendOptText(dst, propReasonString, c.ReasonString)
+	dst = appendPropByteIf(dst, c.NoWildcards, propWildcardAvailable, 0)
+	dst = appendPropByteIf(dst, c.NoSubscriptionIDs, propSubIDsAvailable, 0)
+	dst = appendPropByteIf(dst, c.NoShared, propSharedSubAvailable, 0)
 	if c.HasServerKeepAlive {
 		dst = appendPropUint16(dst, propServerKeepAlive, c.ServerKeepAlive)
 	}

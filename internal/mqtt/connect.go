@@ -212,24 +212,12 @@ func (c *Connect) flags() (flags byte) {
 
 func (c *Connect) appendProperties(dst []byte) []byte {
 	start := len(dst)
-	if c.SessionExpiry != 0 {
-		dst = appendPropUint32(dst, propSessionExpiry, c.SessionExpiry)
-	}
-	if c.ReceiveMaximum != 0 {
-		dst = appendPropUint16(dst, propReceiveMaximum, c.ReceiveMaximum)
-	}
-	if c.MaximumPacketSize != 0 {
-		dst = appendPropUint32(dst, propMaximumPacketSize, c.MaximumPacketSize)
-	}
-	if c.TopicAliasMaximum != 0 {
-		dst = appendPropUint16(dst, propTopicAliasMaximum, c.TopicAliasMaximum)
-	}
-	if c.RequestResponse {
-		dst = append(dst, byte(propRequestResponse), 1)
-	}
-	if c.NoProblemInfo {
-		dst = append(dst, byte(propRequestProblem), 0)
-	}
+	dst = appendOptUint32(dst, propSessionExpiry, c.SessionExpiry)
+	dst = appendOptUint16(dst, propReceiveMaximum, c.ReceiveMaximum)
+	dst = appendOptUint32(dst, propMaximumPacketSize, c.MaximumPacketSize)
+	dst = appendOptUint16(dst, propTopicAliasMaximum, c.TopicAliasMaximum)
+	dst = appendPropByteIf(dst, c.RequestResponse, propRequestResponse, 1)
+	dst = appendPropByteIf(dst, c.NoProblemInfo, propRequestProblem, 0)
 	if c.HasAuthMethod {
 		dst = appendPropText(dst, propAuthMethod, c.AuthMethod)
 	}
@@ -238,9 +226,7 @@ func (c *Connect) appendProperties(dst []byte) []byte {
 
 func (w *Will) append(dst []byte) []byte {
 	start := len(dst)
-	if w.Delay != 0 {
-		dst = appendPropUint32(dst, propWillDelay, w.Delay)
-	}
+	dst = appendOptUint32(dst, propWillDelay, w.Delay)
 	if w.HasExpiry {
 		dst = appendPropUint32(dst, propMessageExpiry, w.Expiry)
 	}

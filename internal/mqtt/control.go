@@ -62,12 +62,8 @@ func (d *Disconnect) Append(dst []byte) []byte {
 	start := len(dst)
 	dst = append(dst, byte(d.Reason))
 	props := len(dst)
-	if d.SessionExpiry != 0 {
-		dst = appendPropUint32(dst, propSessionExpiry, d.SessionExpiry)
-	}
-	if d.ReasonString != "" {
-		dst = appendPropText(dst, propReasonString, d.ReasonString)
-	}
+	dst = appendOptUint32(dst, propSessionExpiry, d.SessionExpiry)
+	dst = appendOptText(dst, propReasonString, d.ReasonString)
 	dst = insertLen(dst, props)
 	return insertLen(dst, start)
 }
@@ -147,9 +143,7 @@ func (a *Auth) Append(dst []byte) []byte {
 	if a.Reason != Success || a.Method != "" {
 		dst = append(dst, byte(a.Reason))
 		props := len(dst)
-		if a.Method != "" {
-			dst = appendPropText(dst, propAuthMethod, a.Method)
-		}
+		dst = appendOptText(dst, propAuthMethod, a.Method)
 		dst = insertLen(dst, props)
 	}
 	return insertLen(dst, start)

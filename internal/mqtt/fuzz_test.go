@@ -5,17 +5,19 @@ import (
 	"reflect"
 	"runtime"
 	"testing"
+
+	"pubsub/internal/testkit"
 )
 
 // Any input either fails with a reason that a server may send, or is a packet that is the
 // same after Append and Parse.
 func FuzzParse(f *testing.F) {
 	for _, s := range samples {
-		f.Add(mustHex(s.hex))
+		f.Add(testkit.Hex(s.hex))
 	}
 	f.Add(packet(0x10, "0006'MQIsdp' 03"))
 	f.Add(packet(0x30, "0001't'", props("26 0000 0000 0b 01 26 0000 0000")))
-	f.Add(mustHex("30 ffffffff7f"))
+	f.Add(testkit.Hex("30 ffffffff7f"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		p, n, err := Parse(b)
 		if err != nil {
@@ -60,9 +62,9 @@ func TestParseAllocationBound(t *testing.T) {
 	for _, b := range [][]byte{
 		subscribe.Append(nil),
 		publish.Append(nil),
-		mustHex("10 ffffff7f 0004'MQTT' 05"),
-		mustHex("30 05 ffff 00000000"),
-		mustHex("30 06 0001't' ff ff 7f"),
+		testkit.Hex("10 ffffff7f 0004'MQTT' 05"),
+		testkit.Hex("30 05 ffff 00000000"),
+		testkit.Hex("30 06 0001't' ff ff 7f"),
 	} {
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
@@ -79,11 +81,11 @@ func TestAllocations(t *testing.T) {
 	buf := make([]byte, 0, 4096)
 	ids := []uint32{7}
 	p := &Publish{Topic: "sport/tennis", Retain: true, HasExpiry: true, Expiry: 60, SubscriptionIDs: ids,
-		Properties: mustHex(forwarded), Payload: make([]byte, 128)}
+		Properties: testkit.Hex(forwarded), Payload: make([]byte, 128)}
 	raw := p.Append(nil)
-	contiguous := (&Publish{Topic: "sport/tennis", Properties: mustHex(forwarded), Payload: make([]byte, 128)}).Append(nil)
+	contiguous := (&Publish{Topic: "sport/tennis", Properties: testkit.Hex(forwarded), Payload: make([]byte, 128)}).Append(nil)
 	reasons := []ReasonCode{Success, NotAuthorized}
-	ping := mustHex("c0 00")
+	ping := testkit.Hex("c0 00")
 	for _, c := range []struct {
 		name string
 		max  float64

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/eclipse/paho.golang/packets"
+
+	"pubsub/internal/testkit"
 )
 
 // Eclipse Paho reads packets of this package, and this package reads those of Paho: the
@@ -31,7 +33,7 @@ func TestAgreesWithPaho(t *testing.T) {
 	})
 	t.Run("publish, forwarded properties", func(t *testing.T) {
 		throughPaho(t, &Publish{Topic: "t", HasExpiry: true, Expiry: 5, TopicAlias: 3, SubscriptionIDs: []uint32{300},
-			Properties: mustHex(forwarded), Payload: []byte("pp")})
+			Properties: testkit.Hex(forwarded), Payload: []byte("pp")})
 	})
 }
 

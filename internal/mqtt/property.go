@@ -221,6 +221,38 @@ func (p *properties) keep() {
 	}
 }
 
+// The appendOpt functions append a property unless its value is zero, which means that the
+// property is absent.
+
+func appendOptUint16(dst []byte, id property, v uint16) []byte {
+	if v == 0 {
+		return dst
+	}
+	return appendPropUint16(dst, id, v)
+}
+
+func appendOptUint32(dst []byte, id property, v uint32) []byte {
+	if v == 0 {
+		return dst
+	}
+	return appendPropUint32(dst, id, v)
+}
+
+func appendOptText(dst []byte, id property, v string) []byte {
+	if v == "" {
+		return dst
+	}
+	return appendPropText(dst, id, v)
+}
+
+// appendPropByteIf appends a property with the value v if cond is true.
+func appendPropByteIf(dst []byte, cond bool, id property, v byte) []byte {
+	if !cond {
+		return dst
+	}
+	return append(dst, byte(id), v)
+}
+
 func appendPropUint16(dst []byte, id property, v uint16) []byte {
 	return binary.BigEndian.AppendUint16(append(dst, byte(id)), v)
 }

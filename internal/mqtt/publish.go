@@ -125,9 +125,7 @@ func (p *Publish) AppendHead(dst []byte) []byte {
 	if p.HasExpiry {
 		dst = appendPropUint32(dst, propMessageExpiry, p.Expiry)
 	}
-	if p.TopicAlias != 0 {
-		dst = appendPropUint16(dst, propTopicAlias, p.TopicAlias)
-	}
+	dst = appendOptUint16(dst, propTopicAlias, p.TopicAlias)
 	for _, id := range p.SubscriptionIDs {
 		dst = appendVarint(append(dst, byte(propSubscriptionID)), id)
 	}

@@ -2,7 +2,6 @@ package session
 
 import (
 	"bytes"
-	"encoding/hex"
 	"fmt"
 	"reflect"
 	"strconv"
@@ -11,6 +10,7 @@ import (
 
 	"pubsub"
 	"pubsub/internal/mqtt"
+	"pubsub/internal/testkit"
 )
 
 // arguments parses words of the form key=value.
@@ -37,22 +37,6 @@ func (p *player) duration(s string) time.Duration {
 		p.t.Fatal(err)
 	}
 	return d
-}
-
-func (p *player) bytes(s string) []byte {
-	var out []byte
-	for i, part := range strings.Split(s, "'") {
-		if i%2 == 1 {
-			out = append(out, part...)
-			continue
-		}
-		b, err := hex.DecodeString(strings.ReplaceAll(part, " ", ""))
-		if err != nil {
-			p.t.Fatalf("%q: %v", s, err)
-		}
-		out = append(out, b...)
-	}
-	return out
 }
 
 // packet returns the packet described by words: its type, and its fields by their names in
@@ -100,7 +84,7 @@ func (p *player) set(v reflect.Value, name, value string) {
 		if n, ok := strings.CutPrefix(value, "zeros:"); ok {
 			*f = make([]byte, p.number(n))
 		} else if h, ok := strings.CutPrefix(value, "0x"); ok {
-			*f = p.bytes(h)
+			*f = testkit.Hex(h)
 		} else {
 			*f = []byte(p.unquote(value))
 		}

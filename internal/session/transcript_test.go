@@ -12,6 +12,7 @@ import (
 
 	"pubsub"
 	"pubsub/internal/mqtt"
+	"pubsub/internal/testkit"
 )
 
 var rewrite = flag.Bool("rewrite", false, "write the actual behaviour to testdata/*.txt")
@@ -146,7 +147,7 @@ func (p *player) do(line string) string {
 		p.now = p.now.Add(p.duration(rest))
 		p.step(Tick{})
 	case "unreadable":
-		raw := p.bytes(rest)
+		raw := testkit.Hex(rest)
 		n, err := mqtt.PacketLen(raw, p.opts.MaxPacketSize())
 		if err == nil {
 			p.t.Fatalf("%s: PacketLen = %d, want an error", line, n)
@@ -182,7 +183,7 @@ func (p *player) event(name, rest string, words []string) Event {
 	case "send":
 		return Packet{Raw: p.packet(words).Append(nil), Topics: p.topics, Unacknowledged: p.unacked}
 	case "hex":
-		return Packet{Raw: p.bytes(rest), Topics: p.topics}
+		return Packet{Raw: testkit.Hex(rest), Topics: p.topics}
 	case "verdict":
 		return p.verdict(words[0], arguments(words[1:]))
 	case "claimed":

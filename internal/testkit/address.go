@@ -19,13 +19,22 @@ func init() { lastPort.Store(rand.Uint32()) }
 // outgoing connections (ip(7), ip_local_port_range).
 func FreeAddress(t testing.TB) string {
 	t.Helper()
+	addr, err := FindAddress()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return addr
+}
+
+// FindAddress is FreeAddress without a test.
+func FindAddress() (addr string, err error) {
 	for range 1000 {
-		addr := fmt.Sprint("127.0.0.1:", 12_000+lastPort.Add(1)%20_000)
-		if l, err := net.Listen("tcp", addr); err == nil {
+		addr = fmt.Sprint("127.0.0.1:", 12_000+lastPort.Add(1)%20_000)
+		var l net.Listener
+		if l, err = net.Listen("tcp", addr); err == nil {
 			l.Close()
-			return addr
+			return addr, nil
 		}
 	}
-	t.Fatal("no free port from 12000 to 31999")
-	return ""
+	return "", fmt.Errorf("no free port from 12000 to 31999: %w", err)
 }

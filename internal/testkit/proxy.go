@@ -61,10 +61,9 @@ func (p *Proxy) SetCut(cut bool) {
 	}
 }
 
-// SetSilent makes the link silent while its connections stay open: deaf holds back
-// what the target sends, mute what is sent to the target. As in a network that
-// loses packets, the bytes arrive when the link is no longer silent, unless the
-// connection has ended by then.
+// SetSilent makes the link silent while its connections stay open: deaf holds back bytes from
+// the target, mute bytes to the target. As in a network that loses packets, the bytes arrive
+// when the link is no longer silent, unless the connection has ended by then.
 func (p *Proxy) SetSilent(deaf, mute bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

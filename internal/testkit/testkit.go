@@ -1,8 +1,7 @@
-// Package testkit has what the tests of several packages need: waiting for a
-// condition, a TCP proxy that can be cut, certificates, tokens, free addresses,
-// and planting bugs. Its subpackages have clients that work with the bytes of the
-// protocols, processes, NATS servers, and a checker of delivery histories. Only
-// tests and benchmarks import them.
+// Package testkit has helpers for the tests of several packages: waiting for a condition, a TCP
+// proxy that can be cut, certificates, tokens, free addresses, and planting bugs. Its
+// subpackages have clients that work with the bytes of the protocols, processes, NATS servers,
+// and checks of delivery histories. Only tests and benchmarks import them.
 package testkit
 
 import (
@@ -16,12 +15,12 @@ import (
 // milliseconds; a busy machine may need seconds.
 const Patience = 60 * time.Second
 
-// Eventually waits until ok returns true, and fails the test after Patience.
-// what names the condition, for the failure.
-func Eventually(t testing.TB, what string, ok func() bool) {
+// Eventually waits until ok returns true, and fails the test after Patience. The failure names
+// the condition.
+func Eventually(t testing.TB, condition string, ok func() bool) {
 	t.Helper()
 	if !Within(Patience, ok) {
-		t.Fatalf("%s: not within %v", what, Patience)
+		t.Fatalf("%s: not within %v", condition, Patience)
 	}
 }
 

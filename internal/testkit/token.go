@@ -34,7 +34,7 @@ func Sign(k pubsub.Key, claims any) string {
 }
 
 // SignWith is like Sign, with a header of the caller's choice. It signs with
-// HMAC-SHA-256 whatever the header says.
+// HMAC-SHA-256 even if the header names another algorithm.
 func SignWith(secret string, header, claims any) string {
 	signed := Unsigned(header, claims)
 	mac := hmac.New(sha256.New, []byte(secret))

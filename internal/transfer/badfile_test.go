@@ -70,7 +70,7 @@ func TestBadFiles(t *testing.T) {
 	} {
 		_, err := transfer.Check(t.Context(), strings.NewReader(tt.file), transfer.Options{})
 		if !errors.Is(err, tt.is) || !strings.HasPrefix(err.Error(), tt.want) {
-			t.Errorf("%s: %v, want %s", tt.name, err, tt.want)
+			t.Errorf("%s: Check: %v, want %s", tt.name, err, tt.want)
 		}
 		if err != nil && strings.Contains(err.Error(), "s3cret") {
 			t.Errorf("%s: the error contains a secret: %v", tt.name, err)
@@ -142,7 +142,7 @@ func TestEndlessLine(t *testing.T) {
 	var e endlessLine
 	_, err := transfer.Check(t.Context(), &e, transfer.Options{})
 	if !errors.Is(err, transfer.ErrDamaged) || !strings.Contains(err.Error(), "longer than") {
-		t.Errorf("%v", err)
+		t.Errorf("Check: %v", err)
 	}
 	if e.n > 41<<20 {
 		t.Errorf("Check read %d bytes", e.n)

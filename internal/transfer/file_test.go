@@ -16,7 +16,7 @@ func onlyFile(t *testing.T, dir string) string {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
 	if err != nil || len(entries) != 1 {
-		t.Fatalf("%v, %v; want one file", entries, err)
+		t.Fatalf("the directory has %v, %v; want one file", entries, err)
 	}
 	fi, err := entries[0].Info()
 	if err != nil || fi.Mode() != 0o600 {
@@ -32,7 +32,7 @@ func TestWriteFile(t *testing.T) {
 		t.Helper()
 		onlyFile(t, dir)
 		if b, err := os.ReadFile(name); string(b) != want || err != nil {
-			t.Errorf("%q, %v; want %q", b, err, want)
+			t.Errorf("the file has %q, %v; want %q", b, err, want)
 		}
 	}
 	// The file has its mode from the beginning, and its name only when it is complete.
@@ -55,7 +55,7 @@ func TestWriteFile(t *testing.T) {
 		io.WriteString(w, "half")
 		return broken
 	}); !errors.Is(err, broken) {
-		t.Errorf("%v, want %v", err, broken)
+		t.Errorf("WriteFile: %v, want %v", err, broken)
 	}
 	content("first")
 	// A file that others can read is replaced by a private one.

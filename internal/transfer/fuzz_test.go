@@ -37,18 +37,18 @@ func FuzzImport(f *testing.F) {
 		s, err := transfer.Check(t.Context(), bytes.NewReader(file), o)
 		if err != nil {
 			if !errors.Is(err, transfer.ErrDamaged) && !errors.Is(err, transfer.ErrNewerFormat) {
-				t.Errorf("%v", err)
+				t.Errorf("Check: %v", err)
 			}
 			return
 		}
 		b := openLocal(t, local.Options{Now: clock})
 		r := importAll(t, file, b, o)
 		if r.Summary != s || r.Imported+r.Expired != s.Messages {
-			t.Errorf("%+v of %+v", r, s)
+			t.Errorf("Import = %+v, but Check = %+v", r, s)
 		}
 		again, err := transfer.Check(t.Context(), bytes.NewReader(export(t, b, o)), o)
 		if err != nil || again.Messages != r.Imported || again.Keys != s.Keys {
-			t.Errorf("%+v, %v after %+v", again, err, r)
+			t.Errorf("Check of a second export = %+v, %v, after Import = %+v", again, err, r)
 		}
 	})
 }

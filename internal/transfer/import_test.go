@@ -49,7 +49,7 @@ func TestResume(t *testing.T) {
 			}
 		}
 		if n, err := transfer.Count(t.Context(), b); err != nil || n != second.Messages-cleared {
-			t.Errorf("%d messages, %v; want %d", n, err, second.Messages-cleared)
+			t.Errorf("Count = %d, %v; want %d", n, err, second.Messages-cleared)
 		}
 		if contents(t, b, changed) != contents(t, source, changed) {
 			t.Error("the stores differ in the other topics")
@@ -63,7 +63,7 @@ func TestResume(t *testing.T) {
 			var line *transfer.LineError
 			want := 1 + bytes.Count(file[:at], []byte("\n"))
 			if !errors.Is(err, transfer.ErrDamaged) || !errors.As(err, &line) || line.Line != want {
-				t.Fatalf("%v, want ErrDamaged in line %d", err, want)
+				t.Fatalf("Import: %v, want ErrDamaged in line %d", err, want)
 			}
 			resume(t, first, b)
 		})
@@ -78,7 +78,7 @@ func TestResume(t *testing.T) {
 				}
 			}})
 			if !errors.Is(err, context.Canceled) || first.Imported <= 200 || first.Imported >= 700 {
-				t.Fatalf("%v after %+v", err, first)
+				t.Fatalf("Import = %+v, %v", first, err)
 			}
 			resume(t, first, b)
 		})
@@ -106,14 +106,14 @@ func TestNeverBack(t *testing.T) {
 			put(t, b, pubsub.Message{Topic: "other", Data: []byte("store"), Published: at(1)})
 			result := importAll(t, file, b, transfer.Options{})
 			if result.Imported != 3 || result.Newer != 3 {
-				t.Errorf("%+v", result)
+				t.Errorf("Import = %+v", result)
 			}
 			for topic, want := range map[pubsub.Topic]string{
 				"earlier": "file", "later": "store", "same": "store", "cleared-earlier": "file", "cleared-later": "", "none": "file", "other": "store",
 			} {
 				m, _, err := b.Last(t.Context(), topic, pubsub.Version{Generation: v.Generation})
 				if err != nil || string(m.Data) != want {
-					t.Errorf("%s: %q, %v; want %q", topic, m.Data, err, want)
+					t.Errorf("Last(%q) = %q, %v; want %q", topic, m.Data, err, want)
 				}
 			}
 		})
@@ -128,7 +128,7 @@ func TestOnlyAClear(t *testing.T) {
 	b := openLocal(t, local.Options{})
 	put(t, b, pubsub.Message{Topic: "t", Published: time.Now()})
 	if result := importAll(t, file, b, transfer.Options{}); result.Newer != 1 {
-		t.Errorf("%+v", result)
+		t.Errorf("Import = %+v", result)
 	}
 }
 
@@ -148,16 +148,16 @@ func TestExpiry(t *testing.T) {
 	put(t, b, pubsub.Message{Topic: "short", Data: []byte("older"), Published: now.Add(-time.Hour)})
 	result := importAll(t, file, b, o)
 	if result.Messages != 2 || result.Imported != 1 || result.Expired != 1 {
-		t.Errorf("%+v", result)
+		t.Errorf("Import = %+v", result)
 	}
 	// An expired message does not replace an older one.
 	m, ok, err := b.Last(t.Context(), "short", pubsub.Version{})
 	if err != nil || !ok || string(m.Data) != "older" {
-		t.Errorf("%q, %v, %v; want older", m.Data, ok, err)
+		t.Errorf("Last = %q, %v, %v; want \"older\"", m.Data, ok, err)
 	}
 	m, ok, err = b.Last(t.Context(), "long", pubsub.Version{})
 	if err != nil || !ok || m.RemainingTTL(now) != 50 {
-		t.Errorf("%v, %v: RemainingTTL = %d s, want 50", ok, err, m.RemainingTTL(now))
+		t.Errorf("Last: ok %v, error %v, RemainingTTL %d s, want 50 s", ok, err, m.RemainingTTL(now))
 	}
 }
 
@@ -186,7 +186,7 @@ func TestReadBack(t *testing.T) {
 		b := faultyStore{openLocal(t, local.Options{}), instead}
 		r, err := transfer.Import(t.Context(), bytes.NewReader(file), b, transfer.Options{})
 		if !errors.Is(err, transfer.ErrNotStored) || r.Imported != 0 || !strings.HasPrefix(err.Error(), `line 2: topic "t": `) {
-			t.Errorf("%s: %+v, %v", name, r, err)
+			t.Errorf("%s: Import = %+v, %v", name, r, err)
 		}
 	}
 }

@@ -16,11 +16,11 @@ import (
 	"pubsub/internal/transfer"
 )
 
-// TestMemory checks that the export and import of 100,000 messages need only a part of
+// TestMemory checks that the export and import of 30 MB of messages need only a part of
 // their size in memory.
 func TestMemory(t *testing.T) {
 	n, size := 100_000, 300
-	if testkit.Race { // the race detector makes it ten times slower
+	if testkit.Race || !testkit.Long() { // five times faster with as many bytes
 		n, size = 20_000, 1500
 	}
 	source := openLocal(t, local.Options{Dir: t.TempDir()})
@@ -65,14 +65,14 @@ func TestMemory(t *testing.T) {
 		return result
 	}
 	if result := round(&heapGauge{most: math.MaxUint64}); result.Imported != n {
-		t.Errorf("%+v", result)
+		t.Errorf("Import = %+v", result)
 	}
 	round(&heapGauge{most: math.MaxUint64}) // fills the caches of the stores
 	before := heapInUse()
 	g := &heapGauge{}
 	result := round(g)
 	if result.Present != n {
-		t.Errorf("%+v", result)
+		t.Errorf("Import = %+v", result)
 	}
 	grown := int64(g.most) - int64(before)
 	t.Logf("%d bytes of file; the heap grew by %d bytes at most", result.Bytes, grown)

@@ -10,24 +10,23 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
-	"pubsub/bench/process"
 	"pubsub/internal/testkit"
+	"pubsub/internal/testkit/process"
 )
 
 const (
 	publishers = 64
-	// messageSize is what makes the store begin a new log every few hundred messages,
-	// for which it needs a descriptor.
+	// messageSize makes the store begin a new log every few hundred messages, for which
+	// it needs a descriptor.
 	messageSize = 32_000
 	// mostAcks bounds the acknowledgements of a round.
 	mostAcks = 600
 )
 
-// TestAttack floods a broker that may open 512 descriptors with strangers, while 64
-// publishers, half of them by MQTT, publish retained messages of 32 KB, and kills it at a
-// random moment.
+// TestAttack floods a broker that may open 512 descriptors with connections of
+// strangers, while 64 publishers, half of them over MQTT, publish retained messages of
+// 32 KB. It kills the broker at a random moment, and starts it again.
 func TestAttack(t *testing.T) {
 	var flags []string
 	if testkit.Race {
@@ -38,7 +37,9 @@ func TestAttack(t *testing.T) {
 		t.Fatal(err)
 	}
 	rng := rand.New(rand.NewPCG(*seed, 0))
-	dir, cert := t.TempDir(), newCertificate(t)
+	dir := t.TempDir()
+	certFile, keyFile := testkit.SelfSigned().WriteFiles(t)
+	cert := &certificate{certFile, keyFile}
 	var records []*record
 	for i := range publishers {
 		records = append(records, &record{topic: fmt.Sprintf("attack/%02d", i)})
@@ -55,17 +56,17 @@ func TestAttack(t *testing.T) {
 	b := start(t, binary, dir, nil)
 	checkAll(t, b, records)
 	b.kill()
-	var acked [2]int // by HTTP and by MQTT
+	var acked [2]int // over HTTP and over MQTT
 	for i, r := range records {
 		acked[i%2] += r.acked
 	}
-	t.Logf("%d rounds, some %d messages acknowledged by HTTP and %d by MQTT, %.0f idle connections closed", *rounds, acked[0], acked[1], closed)
+	t.Logf("%d rounds, about %d messages acknowledged over HTTP and %d over MQTT, %.0f idle connections closed", *rounds, acked[0], acked[1], closed)
 	if acked[0] == 0 || acked[1] == 0 {
-		t.Error("nothing was acknowledged by one of them")
+		t.Error("no message was acknowledged over HTTP, or none over MQTT")
 	}
 }
 
-// checkAll checks that a broker that has just started has all that was acknowledged.
+// checkAll checks that a broker, after its start, has all acknowledged messages.
 func checkAll(t *testing.T, b *broker, records []*record) {
 	t.Helper()
 	for some := range slices.Chunk(records, 10) {
@@ -80,7 +81,7 @@ func checkAll(t *testing.T, b *broker, records []*record) {
 		}
 		found, err := b.retained(topics)
 		if err != nil {
-			t.Fatalf("%v\n%s", err, b.tail())
+			t.Fatalf("%v\n%s", err, b.Tail())
 		}
 		for _, r := range some {
 			if err := r.check(found[r.topic]); err != nil {
@@ -90,11 +91,11 @@ func checkAll(t *testing.T, b *broker, records []*record) {
 	}
 }
 
-// attack publishes to b, flooded, until a random number of messages is acknowledged
-// and the bound on connections is reached, and kills it. It returns how many connections
-// b has closed for others.
+// attack floods b and publishes to it until a random number of messages is acknowledged
+// and the bound on connections is reached. Then it kills b. It returns how many idle
+// connections b has closed.
 func attack(t *testing.T, b *broker, records []*record, rng *rand.Rand) (closed float64) {
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), testkit.Patience)
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer cancel()
@@ -117,7 +118,7 @@ func attack(t *testing.T, b *broker, records []*record, rng *rand.Rand) (closed 
 			for ctx.Err() == nil {
 				number, data := r.message(messageSize)
 				if p.publish(ctx, r.topic, data) != nil {
-					continue // its connection may have been closed for another; the next tries again
+					continue // the broker may have closed its connection for another; the next call connects again
 				}
 				r.acknowledged(number)
 				if acks.Add(1) == target {
@@ -128,38 +129,13 @@ func attack(t *testing.T, b *broker, records []*record, rng *rand.Rand) (closed 
 	}
 	select {
 	case <-enough:
-	case <-b.exited:
+	case <-b.Exited():
 	case <-ctx.Done():
-		t.Errorf("%d of %d messages were acknowledged in %v\n%s", acks.Load(), target, patience, b.tail())
+		t.Errorf("%d of %d messages were acknowledged in %v\n%s", acks.Load(), target, testkit.Patience, b.Tail())
 	}
-	for closed == 0 && ctx.Err() == nil && !b.ended() { // until the flood has reached the bound
+	for closed == 0 && ctx.Err() == nil && !b.Ended() { // until the flood has reached the bound
 		closed = b.checkBounds(t)
 	}
 	b.kill()
 	return closed
-}
-
-// checkBounds checks that the broker is within its bounds, and that its metrics agree.
-func (b *broker) checkBounds(t *testing.T) (closed float64) {
-	t.Helper()
-	if b.ended() {
-		return 0 // kill says so
-	}
-	begun := time.Now()
-	m, err := b.metrics()
-	if err != nil {
-		t.Errorf("the ops listener: %v after %v", err, time.Since(begun))
-		return 0
-	}
-	files, err := b.openFiles()
-	if err != nil || files >= descriptors {
-		t.Errorf("%d descriptors, %v", files, err)
-	}
-	if open, most := m["pubsub_sockets"], m["pubsub_sockets_max"]; most != descriptors/2 || open > most {
-		t.Errorf("%v connections of at most %v", open, most)
-	}
-	if n := m[`pubsub_errors_total{op="accept"}`]; n != 0 {
-		t.Errorf("%v errors of accept", n)
-	}
-	return m[`pubsub_sockets_closed_total{limit="max-sockets"}`]
 }

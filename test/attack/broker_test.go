@@ -3,185 +3,114 @@
 package attack_test
 
 import (
-	"bufio"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"encoding/pem"
-	"fmt"
-	"math/big"
 	"net"
-	"net/http"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
-	"pubsub/bench/process"
+	"pubsub/internal/testkit"
+	"pubsub/internal/testkit/process"
 )
 
 const (
 	adminToken = "admin-token-of-the-attack"
-	// descriptors is how many the broker may have open.
+	// descriptors is how many file descriptors the broker may open.
 	descriptors = 512
-	// patience bounds every wait for something that is to happen.
-	patience = 60 * time.Second
 )
 
 // broker is a process of the binary.
 type broker struct {
+	*process.Broker
+
 	// immutable
-	t         *testing.T
-	addr, ops string
-	tls       *tls.Config // of clients; nil without TLS
-	log       string      // file
-	cmd       *exec.Cmd
-	exited    chan struct{} // closed when the process has ended
+	t   *testing.T
+	tls *tls.Config // of clients; nil without TLS
 }
 
-// certificate is what brokers that speak TLS show, in files.
+// certificate is the files of a certificate and its key.
 type certificate struct{ cert, key string }
 
-// start starts a broker on dir, and returns once it is ready; with cert it speaks TLS.
+// start starts a broker on the data directory dir and waits until it is ready. With a
+// certificate it speaks TLS.
 func start(t *testing.T, binary, dir string, cert *certificate) *broker {
 	t.Helper()
-	b := &broker{t: t, log: filepath.Join(t.TempDir(), "log"), exited: make(chan struct{})}
-	for _, addr := range []*string{&b.addr, &b.ops} {
-		var err error
-		if *addr, _, err = process.FreeAddress(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	args := []string{binary, "serve", "--listen=" + b.addr, "--ops-listen=" + b.ops, "--data-dir=" + dir, "--max-connections=50"}
+	b := &broker{t: t}
+	flags := []string{"--data-dir=" + dir, "--max-connections=50"}
 	if cert != nil {
-		args = append(args, "--tls-cert="+cert.cert, "--tls-key="+cert.key)
+		flags = append(flags, "--tls-cert="+cert.cert, "--tls-key="+cert.key)
 		b.tls = &tls.Config{InsecureSkipVerify: true}
 	}
-	log, err := os.Create(b.log)
+	var err error
+	b.Broker, err = process.Serve{
+		Binary: binary, AdminToken: adminToken, Flags: flags,
+		Within: os.Args[:1], Env: []string{execWithin + "=" + strconv.Itoa(descriptors)},
+	}.Start(context.Background())
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer log.Close()
-	b.cmd = exec.Command(os.Args[0], args...)
-	b.cmd.Env = append(os.Environ(), execWithin+"="+strconv.Itoa(descriptors), "PUBSUB_ADMIN_TOKEN="+adminToken)
-	b.cmd.Stderr = log
-	b.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := b.cmd.Start(); err != nil {
+	t.Cleanup(b.Kill)
+	if err := b.WaitReady(testkit.Patience); err != nil {
 		t.Fatal(err)
 	}
-	go func() {
-		b.cmd.Wait()
-		close(b.exited)
-	}()
-	t.Cleanup(func() { b.cmd.Process.Kill(); <-b.exited })
-	for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
-		if resp, err := http.Get("http://" + b.ops + "/readyz"); err == nil {
-			resp.Body.Close()
-			if resp.StatusCode == http.StatusOK {
-				return b
-			}
-		}
-		if b.ended() || time.Now().After(deadline) {
-			t.Fatalf("the broker is not ready:\n%s", b.tail())
-		}
-	}
+	return b
 }
 
-func (b *broker) ended() bool {
-	select {
-	case <-b.exited:
-		return true
-	default:
-		return false
-	}
-}
-
-// kill ends the process by SIGKILL. That must be what ends it.
+// kill ends the process by SIGKILL and checks that it was still running.
 func (b *broker) kill() {
 	b.t.Helper()
-	b.cmd.Process.Signal(syscall.SIGKILL)
-	<-b.exited
-	if status := b.cmd.ProcessState.Sys().(syscall.WaitStatus); !status.Signaled() || status.Signal() != syscall.SIGKILL {
-		b.t.Errorf("the broker has ended by itself: %v\n%s", b.cmd.ProcessState, b.tail())
+	b.Kill()
+	if status := b.State().Sys().(syscall.WaitStatus); !status.Signaled() || status.Signal() != syscall.SIGKILL {
+		b.t.Errorf("the broker has ended by itself: %v\n%s", b.State(), b.Tail())
 	}
-	if text, err := os.ReadFile(b.log); err != nil || strings.Contains(string(text), "DATA RACE") {
-		b.t.Errorf("%v\n%.4000s", err, text)
+	if text := b.Output(); strings.Contains(text, "DATA RACE") {
+		b.t.Errorf("data race:\n%.4000s", text)
 	}
 }
 
-// tail returns the last lines of the log.
-func (b *broker) tail() string {
-	text, err := os.ReadFile(b.log)
+// checkBounds checks that the broker is within its bounds and that its metrics agree.
+// It returns how many idle connections the broker has closed.
+func (b *broker) checkBounds(t *testing.T) (closed float64) {
+	t.Helper()
+	if b.Ended() {
+		return 0 // kill reports it
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), testkit.Patience)
+	defer cancel()
+	m, err := process.ReadMetrics(ctx, b.Ops)
 	if err != nil {
-		return err.Error()
+		t.Errorf("the ops listener: %v", err)
+		return 0
 	}
-	return string(text[max(0, len(text)-4000):])
-}
-
-// metrics returns the metrics without labels, from the ops listener.
-func (b *broker) metrics() (map[string]float64, error) {
-	resp, err := http.Get("http://" + b.ops + "/metrics")
-	if err != nil {
-		return nil, err
+	files, err := b.OpenFiles()
+	if err != nil || files >= descriptors {
+		t.Errorf("%d descriptors, %v", files, err)
 	}
-	defer resp.Body.Close()
-	m := make(map[string]float64)
-	lines := bufio.NewScanner(resp.Body)
-	for lines.Scan() {
-		name, value, _ := strings.Cut(lines.Text(), " ")
-		if v, err := strconv.ParseFloat(value, 64); err == nil {
-			m[name] = v
-		}
+	if open, most := m["pubsub_sockets"], m["pubsub_sockets_max"]; most != descriptors/2 || open > most {
+		t.Errorf("%v connections of at most %v", open, most)
 	}
-	return m, lines.Err()
-}
-
-// openFiles returns how many descriptors the process has.
-func (b *broker) openFiles() (int, error) {
-	files, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", b.cmd.Process.Pid))
-	return len(files), err
+	if n := m[`pubsub_errors_total{op="accept"}`]; n != 0 {
+		t.Errorf("%v errors of accept", n)
+	}
+	return m[`pubsub_sockets_closed_total{limit="max-sockets"}`]
 }
 
 // dial connects as a client does, with TLS if the broker speaks it.
 func (b *broker) dial(ctx context.Context) (net.Conn, error) {
-	d := net.Dialer{Timeout: patience}
+	d := net.Dialer{Timeout: testkit.Patience}
 	if b.tls != nil {
-		return (&tls.Dialer{NetDialer: &d, Config: b.tls}).DialContext(ctx, "tcp", b.addr)
+		return (&tls.Dialer{NetDialer: &d, Config: b.tls}).DialContext(ctx, "tcp", b.Addr)
 	}
-	return d.DialContext(ctx, "tcp", b.addr)
+	return d.DialContext(ctx, "tcp", b.Addr)
 }
 
-// newCertificate makes a certificate that signs itself.
-func newCertificate(t *testing.T) *certificate {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
+// base returns the scheme and the host of the broker's URLs.
+func (b *broker) base() string {
+	if b.tls != nil {
+		return "https://" + b.Addr
 	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(24 * time.Hour)}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	private, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := &certificate{filepath.Join(t.TempDir(), "cert.pem"), filepath.Join(t.TempDir(), "key.pem")}
-	for _, f := range []struct {
-		path  string
-		block pem.Block
-	}{{c.cert, pem.Block{Type: "CERTIFICATE", Bytes: der}}, {c.key, pem.Block{Type: "PRIVATE KEY", Bytes: private}}} {
-		if err := os.WriteFile(f.path, pem.EncodeToMemory(&f.block), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return c
+	return "http://" + b.Addr
 }

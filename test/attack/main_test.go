@@ -1,9 +1,9 @@
 //go:build linux
 
-// Package attack_test floods a broker, a process of the real binary that may have few
-// descriptors open, with strangers' connections while publishers publish retained
-// messages, and kills it, again and again on one data directory. The broker must never
-// end by itself, and must lose nothing that it has acknowledged.
+// Package attack_test floods a broker with connections of strangers while publishers
+// publish retained messages, and kills it, again and again on one data directory. The
+// broker is a process of the real binary that may open few descriptors. It must never
+// end by itself, and must lose no message that it has acknowledged.
 //
 //	go test ./test/attack -v -run TestAttack -attack.rounds 100
 package attack_test
@@ -21,11 +21,11 @@ import (
 )
 
 var (
-	seed   = flag.Uint64("seed", rand.Uint64(), "of everything random in this run")
+	seed   = flag.Uint64("seed", rand.Uint64(), "seed of everything random in this run")
 	rounds = flag.Int("attack.rounds", 4, "how often TestAttack kills the broker")
 )
 
-// execWithin names the variable of the environment that has the test binary become the
+// execWithin names the environment variable that makes the test binary execute the
 // program of its arguments, with that many descriptors.
 const execWithin = "ATTACK_EXEC_WITHIN"
 
@@ -39,7 +39,7 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// become runs args in place of this process; it returns only an error.
+// become executes args in place of this process. It returns only if that fails.
 func become(limit string, args []string) error {
 	n, err := strconv.ParseUint(limit, 10, 64)
 	if err != nil {

@@ -14,29 +14,29 @@ import (
 // stranger is a kind of client without a token.
 type stranger struct {
 	name string
-	// atOnce bounds how many of the kind each flood has open. Of those that idle there are many
-	// more than the broker has descriptors; those that keep a connection busy leave
-	// room for publishers, since nothing is closed for these.
+	// atOnce bounds the open connections of each flood. Idle strangers have many more
+	// than the broker has descriptors. Those that keep a connection busy leave room for
+	// publishers, because the broker closes only idle connections.
 	atOnce int
-	// encrypted says that it speaks TLS where the broker does.
+	// encrypted says that it speaks TLS if the broker does.
 	encrypted bool
 	hello     string
 }
 
 var strangers = []stranger{
-	{"says nothing", 300, false, ""},
-	{"asks once and idles", 300, true, "GET / HTTP/1.1\r\nHost: broker\r\n\r\n"},
+	{"silent", 300, false, ""},
+	{"idle after a request", 300, true, "GET / HTTP/1.1\r\nHost: broker\r\n\r\n"},
 	{"half a head", 200, true, "GET /events?topic=t HTTP/1.1\r\nHost: bro"},
 	{"half a ClientHello", 200, false, "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"},
 	{"a stream without a token", 100, true, "GET /events?topic=t HTTP/1.1\r\nHost: broker\r\n\r\n"},
-	{"a body that does not come", 15, true, "POST /events?topic=t HTTP/1.1\r\nHost: broker\r\nContent-Length: 32512\r\n\r\nx"},
+	{"a body that does not arrive", 15, true, "POST /events?topic=t HTTP/1.1\r\nHost: broker\r\nContent-Length: 32512\r\n\r\nx"},
 	{"a WebSocket without CONNECT", 15, true, "GET /mqtt HTTP/1.1\r\nHost: broker\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
 		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n"},
 	{"61 KB of short fields", 100, true, "GET / HTTP/1.1\r\nHost: broker\r\n" + strings.Repeat("a:b\r\n", 12_000)},
 }
 
-// flood connects strangers of the kind, one after the other as fast as they are accepted,
-// until ctx is done. The oldest disconnects when there are too many.
+// flood connects strangers of the kind, as fast as they are accepted, until ctx is done.
+// The oldest disconnects when there are too many.
 func (s *stranger) flood(ctx context.Context, b *broker, r *rand.Rand) {
 	var open []net.Conn
 	defer func() {
@@ -49,10 +49,10 @@ func (s *stranger) flood(ctx context.Context, b *broker, r *rand.Rand) {
 			open[0].Close()
 			open = open[1:]
 		}
-		if c := s.come(ctx, b); c != nil {
+		if c := s.connect(ctx, b); c != nil {
 			open = append(open, c)
 		}
-		// A pause now and then, so that the publishers' processor is not all taken.
+		// A short pause, so that the publishers get some CPU time.
 		select {
 		case <-ctx.Done():
 		case <-time.After(time.Duration(r.IntN(2000)) * time.Microsecond):
@@ -60,8 +60,8 @@ func (s *stranger) flood(ctx context.Context, b *broker, r *rand.Rand) {
 	}
 }
 
-// come connects and sends the bytes of the kind. It returns nil if that fails.
-func (s *stranger) come(ctx context.Context, b *broker) net.Conn {
+// connect connects and sends the bytes of the kind. It returns nil if that fails.
+func (s *stranger) connect(ctx context.Context, b *broker) net.Conn {
 	var c net.Conn
 	var err error
 	if s.encrypted {
@@ -69,7 +69,7 @@ func (s *stranger) come(ctx context.Context, b *broker) net.Conn {
 		defer cancel()
 		c, err = b.dial(ctx)
 	} else {
-		c, err = (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "tcp", b.addr)
+		c, err = (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "tcp", b.Addr)
 	}
 	if err != nil {
 		return nil

@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// TestReadme follows README.md to the letter, in a fresh copy of the repository. It runs the blocks of the
-// README that have a comment with their name on the line before:
+// TestReadme follows README.md to the letter, in a fresh copy of the repository. It runs the blocks
+// of the README that have a comment with their name on the line before:
 //
 //	<!-- e2e: NAME -->
 //	```sh

@@ -13,63 +13,65 @@ import (
 	"testing"
 	"time"
 
-	"pubsub/bench/process"
 	"pubsub/internal/testkit"
+	"pubsub/internal/testkit/history"
+	"pubsub/internal/testkit/process"
 	"pubsub/internal/token"
 )
 
 const (
-	nodes   = 3
-	servers = 3
-	topics  = 200
+	nodeCount   = 3
+	serverCount = 3
+	topicCount  = 200
 
-	publishers  = 10 // every other one by POST, the others over MQTT
-	streams     = 24
-	sessions    = 20
-	streamTakes = 10 // topics; the first streams have all of them together
-	sessionGets = 40 // topics
+	publishers    = 10 // every other one by POST, the others over MQTT
+	streams       = 24
+	sessions      = 20
+	streamTopics  = 10 // topics of a stream; the first streams have all topics together
+	sessionTopics = 40 // topics of a session
 )
 
-// Whatever goes wrong, all that the history says is as the contract promises.
+// The cluster keeps its promises while faults are injected: see checker.
 func TestFaults(t *testing.T) {
-	b, err := asItIs()
+	t.Parallel()
+	b, err := unchanged()
 	if err != nil {
 		t.Fatal(err)
 	}
 	r := newRun(t, b)
-	// A node is killed first, so that clients come back in a short run, too.
-	for begun, kinds := time.Now(), []int{0}; time.Since(begun) < *duration && r.well(); {
+	// The first fault kills a node, so that clients connect again in a short run, too.
+	for begun, kinds := time.Now(), []int{0}; time.Since(begun) < *duration && r.checker.well(); {
 		if len(kinds) == 0 {
-			kinds = r.rand.Perm(len(harms)) // each comes before any comes again
+			kinds = r.rand.Perm(len(faults)) // all kinds, before any comes again
 		}
-		suffered := []harm{harms[kinds[0]]}
+		injected := []fault{faults[kinds[0]]}
 		kinds = kinds[1:]
 		if r.rand.IntN(3) == 0 {
-			suffered = append(suffered, harms[r.rand.IntN(len(harms))])
+			injected = append(injected, faults[r.rand.IntN(len(faults))])
 		}
-		r.suffer(suffered...)
+		r.inject(injected...)
 	}
 	r.end()
-	for _, f := range r.history.found() {
-		t.Error(f)
+	for _, v := range r.checker.List() {
+		t.Error(v)
 	}
-	if c := r.history.counts; c.acknowledged == 0 || c.delivered == 0 || c.connections <= len(r.followers) {
-		t.Errorf("nothing has gone wrong, but not much has happened: %+v", c)
+	if c := r.checker.counts; c.acknowledged == 0 || c.delivered == 0 || c.connections <= len(r.followers) {
+		t.Errorf("too little has happened: %+v", c)
 	}
 	if t.Failed() {
-		t.Log(r.fleet.logs())
+		t.Log(r.nodes.logs())
 	}
 }
 
-// run is a cluster, its clients, and their history.
+// run is a cluster and its clients.
 type run struct {
 	// immutable
 	t       testing.TB
 	begun   time.Time
-	history *history
+	checker *checker
 	servers []*natsServer
 	routes  routes // between them
-	fleet   fleet
+	nodes   nodes
 
 	followers           []*follower
 	stop                context.CancelFunc // of all clients
@@ -78,31 +80,31 @@ type run struct {
 
 	// owned by the test's goroutine
 	rand      *rand.Rand
-	untouched []*node       // see aNode
-	patience  time.Duration // for all to converge
+	untouched []*node       // see anyNode
+	patience  time.Duration // until all have converged
 }
 
-// newRun returns a cluster of which all followers have all that was published.
+// newRun starts a cluster and its clients, and waits until all followers have the retained
+// messages.
 func newRun(t testing.TB, binary string) *run {
 	t.Helper()
-	r := &run{t: t, begun: time.Now(), patience: testkit.Patience, history: newHistory(), rand: newRand(0)}
-	r.servers, r.routes = newNATS(t, servers)
-	logs := t.TempDir()
-	for i := range nodes {
-		n := newNode(t, fmt.Sprint("node ", i), binary, logs, r.servers, r.history)
-		r.fleet = append(r.fleet, n)
+	r := &run{t: t, begun: time.Now(), patience: testkit.Patience, checker: newChecker(), rand: newRand(0)}
+	r.servers, r.routes = newNATS(t, serverCount)
+	for i := range nodeCount {
+		n := newNode(t, fmt.Sprint("node ", i), binary, r.servers, r.checker)
+		r.nodes = append(r.nodes, n)
 		n.start()
 	}
-	r.fleet.ready()
-	key, err := process.CreateKey(r.fleet[0].addr, adminToken)
+	r.nodes.waitReady()
+	key, err := process.CreateKey(r.nodes[0].addr, adminToken)
 	if err != nil {
 		t.Fatal(err)
 	}
-	http.DefaultClient.CloseIdleConnections() // by which the key came
+	http.DefaultClient.CloseIdleConnections() // of CreateKey
 	var all []string
-	for i := range topics {
+	for i := range topicCount {
 		all = append(all, fmt.Sprint("t", i))
-		r.history.add(all[i])
+		r.checker.addTopic(all[i])
 	}
 	bearer, err := token.Sign(key, token.Claims{Read: all, Write: all})
 	if err != nil {
@@ -117,7 +119,7 @@ func newRun(t testing.TB, binary string) *run {
 	})
 	r.follow(ctx, all, bearer)
 	r.publish(ctx, all, bearer)
-	r.converge("at first")
+	r.converge("at the start")
 	return r
 }
 
@@ -125,15 +127,15 @@ func newRun(t testing.TB, binary string) *run {
 func (r *run) follow(ctx context.Context, all []string, bearer string) {
 	order := r.rand.Perm(len(all))
 	for i := range streams + sessions {
-		f := &follower{token: bearer, fleet: r.fleet, history: r.history, rand: newRand(1000 + uint64(i))}
+		f := &follower{token: bearer, nodes: r.nodes, checker: r.checker, rand: newRand(1000 + uint64(i))}
 		var takes []int
 		switch {
-		case i < len(all)/streamTakes:
-			takes = order[i*streamTakes : (i+1)*streamTakes]
+		case i < len(all)/streamTopics:
+			takes = order[i*streamTopics : (i+1)*streamTopics]
 		case i < streams:
-			takes = r.rand.Perm(len(all))[:streamTakes]
+			takes = r.rand.Perm(len(all))[:streamTopics]
 		default:
-			takes = r.rand.Perm(len(all))[:sessionGets]
+			takes = r.rand.Perm(len(all))[:sessionTopics]
 		}
 		for _, k := range takes {
 			f.topics = append(f.topics, all[k])
@@ -143,7 +145,7 @@ func (r *run) follow(ctx context.Context, all []string, bearer string) {
 		} else {
 			f.name, f.connect = fmt.Sprint("session ", i-streams), openSession
 		}
-		r.history.follow(f.name, i < streams, f.topics)
+		r.checker.addFollower(f.name, i < streams, f.topics)
 		r.followers = append(r.followers, f)
 		r.reading.Go(func() { f.follow(ctx) })
 	}
@@ -155,7 +157,7 @@ func (r *run) publish(ctx context.Context, all []string, bearer string) {
 	for i := range publishers {
 		p := &publisher{
 			name: fmt.Sprint("publisher ", i), topics: all[i*each : (i+1)*each], token: bearer,
-			fleet: r.fleet, history: r.history, still: &r.still, rand: newRand(2000 + uint64(i)), once: post,
+			nodes: r.nodes, checker: r.checker, still: &r.still, rand: newRand(2000 + uint64(i)), once: post,
 		}
 		if i%2 == 1 {
 			p.once = publishBySession
@@ -164,61 +166,59 @@ func (r *run) publish(ctx context.Context, all []string, bearer string) {
 	}
 }
 
-func (r *run) say(format string, args ...any) {
+func (r *run) logf(format string, args ...any) {
 	r.t.Logf("%6.1f s  %s", time.Since(r.begun).Seconds(), fmt.Sprintf(format, args...))
 }
 
-// well reports whether nothing is wrong so far.
-func (r *run) well() bool { return len(r.history.found()) == 0 }
-
-// suffer has harms be done, heals them, and has all converge.
-func (r *run) suffer(hs ...harm) {
-	r.untouched = append([]*node(nil), r.fleet...)
+// inject injects faults, heals them, and waits until all followers have converged.
+func (r *run) inject(fs ...fault) {
+	r.untouched = append([]*node(nil), r.nodes...)
 	var names []string
 	var heals []func()
-	for _, h := range hs {
-		names = append(names, h.name)
-		heals = append(heals, h.begin(r))
+	for _, f := range fs {
+		names = append(names, f.name)
+		heals = append(heals, f.inject(r))
 		r.pause(time.Second)
 	}
 	what := strings.Join(names, ", and ")
-	r.say("%s", what)
-	// Whatever is published when all has healed may repair what was lost before.
-	during := r.rand.IntN(2) == 0
-	if during {
+	r.logf("%s", what)
+	// Half of the time publishing pauses first, because a message that is published after
+	// the faults have healed may replace one that was lost.
+	paused := r.rand.IntN(2) == 0
+	if paused {
 		r.still.Lock()
 	}
 	r.pause(2 * time.Second)
 	for _, i := range r.rand.Perm(len(heals)) {
 		heals[i]()
 	}
-	if during {
+	if paused {
 		r.still.Unlock()
 	}
 	r.converge(what)
 	r.pause(time.Second)
 }
 
-// converge has nothing be published until all nodes are ready and all followers have
-// what is retained, which is what was acknowledged, or newer.
+// converge pauses publishing until all nodes are ready and all followers have the retained
+// messages, which must be the acknowledged ones or newer.
 func (r *run) converge(after string) {
 	r.still.Lock()
 	defer r.still.Unlock()
-	r.fleet.ready()
-	if !r.well() {
+	r.nodes.waitReady()
+	if !r.checker.well() {
 		return
 	}
 	begun := time.Now()
 	var behind []string
-	if testkit.Within(r.patience, func() bool { behind = r.behind(); return len(behind) == 0 || !r.well() }) {
-		r.say("all have converged after %.1f s", time.Since(begun).Seconds())
+	if testkit.Within(r.patience, func() bool { behind = r.behind(); return len(behind) == 0 || !r.checker.well() }) {
+		r.logf("converged after %.1f s", time.Since(begun).Seconds())
 		return
 	}
-	r.history.fault("convergence", "%s: %v after all has healed there are %d differences: %s",
+	r.checker.Add(history.Convergence, "%s: %v after all faults have healed there are %d differences: %s",
 		after, r.patience, len(behind), strings.Join(behind[:min(len(behind), 30)], "; "))
 }
 
-// behind says what is not yet as it is to be in the end.
+// behind returns the differences that remain until all have converged.
 func (r *run) behind() (differences []string) {
 	for _, f := range r.followers {
 		if !f.subscribed() {
@@ -229,14 +229,14 @@ func (r *run) behind() (differences []string) {
 	if err != nil {
 		return append(differences, err.Error())
 	}
-	return append(differences, r.history.behind(retained)...)
+	return append(differences, r.checker.behind(retained)...)
 }
 
-// retained asks any node what is retained.
-func (r *run) retained() (map[string]version, error) {
+// retained asks any node for the versions of the retained messages.
+func (r *run) retained() (map[string]history.Version, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), testkit.Patience)
 	defer cancel()
-	b, err := r.fleet.any(ctx, r.rand)
+	b, err := r.nodes.any(ctx, r.rand)
 	if err != nil {
 		return nil, err
 	}
@@ -257,29 +257,29 @@ func (r *run) retained() (map[string]version, error) {
 	if err := json.NewDecoder(resp.Body).Decode(&page); err != nil || resp.StatusCode != http.StatusOK || page.Next != "" {
 		return nil, fmt.Errorf("%s: GET /admin/topics: %s, %v", b.node.name, resp.Status, err)
 	}
-	retained := map[string]version{}
+	retained := map[string]history.Version{}
 	for _, t := range page.Topics {
 		if t.Version == "" {
-			continue // it only has subscribers
+			continue // it has only subscribers
 		}
-		if retained[t.Topic], err = parseVersion(t.Version); err != nil {
+		if retained[t.Topic], err = history.ParseVersion(t.Version); err != nil {
 			return nil, err
 		}
 	}
 	return retained, nil
 }
 
-// end ends the clients, the nodes, and what they look at.
+// end ends the clients and the nodes.
 func (r *run) end() {
 	r.stop()
 	r.publishing.Wait()
 	r.reading.Wait()
-	for _, n := range r.fleet {
-		if r.well() {
+	for _, n := range r.nodes {
+		if r.checker.well() {
 			n.terminate()
 		}
 	}
-	c := r.history.counts
-	r.say("%d messages were begun, %d acknowledged, %d were clears; %d deliveries; %d connections, %d refused",
+	c := r.checker.counts
+	r.logf("%d messages were begun, %d acknowledged, %d were clears; %d deliveries; %d connections, %d refused",
 		c.begun, c.acknowledged, c.clears, c.delivered, c.connections, c.refused)
 }

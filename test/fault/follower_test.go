@@ -12,19 +12,20 @@ import (
 	"time"
 
 	"pubsub/internal/testkit"
+	"pubsub/internal/testkit/history"
 )
 
-// follower is a subscriber that comes back, to any node, whenever its connection has
-// ended.
+// follower is a subscriber that connects again, to any node, whenever its connection
+// has ended.
 type follower struct {
 	// immutable
 	name    string
 	topics  []string
 	token   string
-	fleet   fleet
-	history *history
-	// connect lets it be subscribed by conn, and then returns what reads one thing
-	// after the other for its history.
+	nodes   nodes
+	checker *checker
+	// connect subscribes over conn and returns a function that reads one event or
+	// packet after the other for the checker.
 	connect func(f *follower, conn net.Conn, where string) (read func() error, err error)
 
 	rand   *rand.Rand // owned by its goroutine
@@ -32,13 +33,13 @@ type follower struct {
 
 	mu   sync.Mutex
 	conn net.Conn // guarded by mu; nil while it is not subscribed
-	left bool     // guarded by mu: it has closed conn
+	left bool     // guarded by mu: it has closed conn itself
 }
 
 // follow reads from one node after the other until ctx is done.
 func (f *follower) follow(ctx context.Context) {
 	for ctx.Err() == nil {
-		b, err := f.fleet.any(ctx, f.rand)
+		b, err := f.nodes.any(ctx, f.rand)
 		if err != nil {
 			return
 		}
@@ -66,7 +67,7 @@ func (f *follower) once(ctx context.Context, b *broker) {
 	f.conn, f.left = conn, false
 	f.mu.Unlock()
 	for err == nil {
-		deadline(conn) // there are keep-alives, whatever else there is
+		deadline(conn) // keep-alives come more often
 		err = read()
 	}
 	f.mu.Lock()
@@ -74,22 +75,23 @@ func (f *follower) once(ctx context.Context, b *broker) {
 	f.conn = nil
 	f.mu.Unlock()
 	if err := b.unexplained(ctx, err); err != nil && !left {
-		f.history.fault("connection", "that of %s has ended: %v", f.name, err)
+		f.checker.Add(history.Connection, "the connection of %s has ended: %v", f.name, err)
 	}
 }
 
-// errRefused says that a broker does not let a follower in now, as it may while NATS
-// is away.
+// errRefused says that a broker refuses a client for the moment, as it may while NATS is
+// unavailable.
 var errRefused = errors.New("refused")
 
+// refused counts a connection that was refused, and reports it unless it may be.
 func (f *follower) refused(ctx context.Context, b *broker, err error) {
-	f.history.refused()
+	f.checker.refused()
 	if err := b.unexplained(ctx, err); err != nil && !errors.Is(err, errRefused) {
-		f.history.fault("connection", "%s is not let in: %v", f.name, err)
+		f.checker.Add(history.Connection, "%s cannot connect: %v", f.name, err)
 	}
 }
 
-// subscribed reports whether the follower is.
+// subscribed reports whether the follower is subscribed.
 func (f *follower) subscribed() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -106,10 +108,13 @@ func (f *follower) leave() {
 	}
 }
 
-// deadline bounds what is next on a connection.
-func deadline(c net.Conn) { c.SetDeadline(time.Now().Add(testkit.Patience / 2)) }
+// silence is how long a broker may send nothing, not even a keep-alive.
+const silence = testkit.Patience / 2
 
-// refusal is an error that wraps errRefused.
+// deadline bounds the next reads and writes of a connection.
+func deadline(c net.Conn) { c.SetDeadline(time.Now().Add(silence)) }
+
+// refusal returns an error that wraps errRefused.
 func refusal(format string, args ...any) error {
 	return fmt.Errorf("%w: %s", errRefused, fmt.Sprintf(format, args...))
 }

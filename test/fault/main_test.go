@@ -1,11 +1,10 @@
 //go:build linux
 
-// Package fault_test has a whole cluster go wrong: three broker nodes, processes of
-// the real binary, on three real NATS servers, processes too, with a proxy in each
-// link between them. While publishers publish to 200 topics and followers read them,
-// nodes and servers are killed or hang, and links are cut, in an order that a seed
-// decides. What publishers were told and what followers were given is the history, and
-// the history is checked against the contract: see [history].
+// Package fault_test injects faults into a whole cluster: three broker nodes, which are
+// processes of the real binary, on three real NATS servers, which are processes too, with
+// a proxy in each link between them. While publishers publish to 200 topics and followers
+// read them, nodes and servers are killed or hang, and links are cut, in an order that a
+// seed decides. A [checker] finds the promises that were broken.
 //
 //	go test ./test/fault -v -run TestFaults -faults.duration 1h -timeout 0
 package fault_test
@@ -22,35 +21,36 @@ import (
 
 	"go.uber.org/goleak"
 
-	"pubsub/bench/process"
 	"pubsub/internal/testkit"
+	"pubsub/internal/testkit/natsserver"
+	"pubsub/internal/testkit/process"
 )
 
 var (
-	seed     = flag.Uint64("seed", rand.Uint64(), "of everything random in this run")
-	duration = flag.Duration("faults.duration", time.Minute, "how long TestFaults does harm")
+	seed     = flag.Uint64("seed", rand.Uint64(), "seed of everything random in this run")
+	duration = flag.Duration("faults.duration", 0, "how long TestFaults injects faults; 0 for 5 s, or 1 min if long tests run")
 )
 
-// scratch is a directory for binaries and logs.
+// scratch is a directory for binaries.
 var scratch string
 
 func TestMain(m *testing.M) {
-	if config := os.Getenv(natsConfig); config != "" {
-		if err := serveNATS(config); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		return
-	}
+	natsserver.Main()
 	flag.Parse()
+	if *duration == 0 {
+		*duration = 5 * time.Second
+		if testkit.Long() {
+			*duration = time.Minute
+		}
+	}
 	fmt.Fprintf(os.Stderr, "seed %d (repeat with -seed)\n", *seed)
-	goleak.VerifyTestMain(inScratch{m})
+	goleak.VerifyTestMain(withScratch{m})
 }
 
-// inScratch has the scratch directory made before the tests, and removed after them.
-type inScratch struct{ *testing.M }
+// withScratch makes the scratch directory before the tests and removes it after them.
+type withScratch struct{ *testing.M }
 
-func (m inScratch) Run() int {
+func (m withScratch) Run() int {
 	var err error
 	if scratch, err = os.MkdirTemp("", "pubsub-fault"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -60,8 +60,8 @@ func (m inScratch) Run() int {
 	return m.M.Run()
 }
 
-// asItIs returns the broker, built from this tree once.
-var asItIs = sync.OnceValues(func() (string, error) { return build(scratch) })
+// unchanged returns the binary of the broker as it is in this tree, built once.
+var unchanged = sync.OnceValues(func() (string, error) { return build(scratch) })
 
 // build builds the broker into dir, with the race detector if the test has it.
 func build(dir string, flags ...string) (string, error) {

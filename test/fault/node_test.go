@@ -8,56 +8,50 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
 	"pubsub/internal/testkit"
+	"pubsub/internal/testkit/history"
+	"pubsub/internal/testkit/process"
 )
 
 const adminToken = "admin-token-of-the-fault-run"
 
-// node is a place in the cluster: one broker process after the other runs there.
+// node is a member of the cluster. Its broker processes run one after the other.
 type node struct {
 	// immutable
 	t       testing.TB
 	name    string
 	binary  string
-	logs    string // directory
 	addr    string
 	ops     string
 	links   []*testkit.Proxy // to the NATS servers, in their order
-	history *history
-
-	started int // owned by the test's goroutine
+	checker *checker
 
 	mu  sync.Mutex
-	now *broker // guarded by mu; nil while clients are not to come
+	now *broker // guarded by mu; nil while clients must not connect
 }
 
-// broker is a process of the binary.
+// broker is a process of a node.
 type broker struct {
+	*process.Broker
+
 	// immutable
 	node *node
-	cmd  *exec.Cmd
-	log  string // file
 	http *http.Client
 
-	// ending is set before the process is told to end: then its connections may.
+	// ending is set before the process is ended. From then on its connections may
+	// fail.
 	ending atomic.Bool
-	exited chan struct{} // closed when the process has ended
-	err    error         // how; read when exited is closed
 }
 
-func newNode(t testing.TB, name, binary, logs string, servers []*natsServer, h *history) *node {
+func newNode(t testing.TB, name, binary string, servers []*natsServer, c *checker) *node {
 	t.Helper()
-	n := &node{t: t, name: name, binary: binary, logs: logs, history: h, addr: testkit.FreeAddress(t), ops: testkit.FreeAddress(t)}
+	n := &node{t: t, name: name, binary: binary, checker: c, addr: testkit.FreeAddress(t), ops: testkit.FreeAddress(t)}
 	for _, s := range servers {
 		n.links = append(n.links, testkit.NewProxy(t, s.addr))
 	}
@@ -65,14 +59,14 @@ func newNode(t testing.TB, name, binary, logs string, servers []*natsServer, h *
 	return n
 }
 
-// current returns the process that clients may come to, or nil.
+// current returns the process that clients may use, or nil.
 func (n *node) current() *broker {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.now
 }
 
-// take takes the process away from clients; nil if there is none.
+// take makes clients leave the process alone and returns it, or nil.
 func (n *node) take() *broker {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -84,118 +78,81 @@ func (n *node) take() *broker {
 	return b
 }
 
-// start starts a process and returns once it answers clients, if only that NATS is
-// away.
+// start starts a process and returns once it answers clients. It need not be ready:
+// NATS may be unavailable.
 func (n *node) start() {
 	n.t.Helper()
-	n.started++
 	b := &broker{
-		node: n, log: filepath.Join(n.logs, fmt.Sprintf("%s.%d.log", n.name, n.started)), exited: make(chan struct{}),
-		http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}, Timeout: testkit.Patience},
+		node: n, http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}, Timeout: testkit.Patience},
 	}
-	log, err := os.Create(b.log)
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	defer log.Close()
 	var urls []string
 	for _, l := range n.links {
 		urls = append(urls, "nats://"+l.Addr())
 	}
-	b.cmd = exec.Command(n.binary, "serve", "--listen="+n.addr, "--ops-listen="+n.ops, "--nats="+strings.Join(urls, ","),
-		// Where announcements are lost between NATS servers, there is nothing but this.
-		"--nats-sync-interval=5s",
-		"--drain-timeout=500ms", "--sse-keep-alive=2s", "--ws-keep-alive=2s")
-	b.cmd.Env = append(os.Environ(), "PUBSUB_ADMIN_TOKEN="+adminToken)
-	b.cmd.Stderr = log
-	b.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := b.cmd.Start(); err != nil {
-		n.t.Fatal(err)
+	var err error
+	b.Broker, err = process.Serve{
+		Binary: n.binary, AdminToken: adminToken, Addr: n.addr, Ops: n.ops,
+		Flags: []string{
+			"--nats=" + strings.Join(urls, ","),
+			// The only repair after NATS servers have lost announcements among
+			// themselves.
+			"--nats-sync-interval=5s",
+			"--drain-timeout=500ms", "--sse-keep-alive=2s", "--ws-keep-alive=2s",
+		},
+	}.Start(context.Background())
+	if err != nil {
+		n.t.Fatalf("%s: %v", n.name, err)
 	}
-	go b.wait()
-	if !testkit.Within(testkit.Patience, func() bool { return b.get(n.addr, "/") == http.StatusOK || b.ended() }) {
+	go b.watch()
+	if !testkit.Within(testkit.Patience, func() bool { return b.get(n.addr, "/") == http.StatusOK || b.Ended() }) {
 		b.ending.Store(true)
-		b.cmd.Process.Kill()
-		<-b.exited
-		n.t.Fatalf("%s does not answer after %v:\n%s", n.name, testkit.Patience, b.tail())
+		b.Kill()
+		n.t.Fatalf("%s does not answer after %v:\n%s", n.name, testkit.Patience, b.Tail())
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.now = b
 }
 
-// wait waits for the process.
-func (b *broker) wait() {
-	b.err = b.cmd.Wait()
-	if !b.ending.Load() {
-		b.node.history.fault("crash", "%s has ended with %v", b.node.name, b.err)
-	}
-	close(b.exited)
-}
-
-func (b *broker) ended() bool {
-	select {
-	case <-b.exited:
-		return true
-	default:
-		return false
+// watch reports a process that ends by itself.
+func (b *broker) watch() {
+	if err := b.Wait(); !b.ending.Load() {
+		b.node.checker.Add(history.Broker, "%s has ended with %v", b.node.name, err)
 	}
 }
 
 // kill ends the process at once.
 func (n *node) kill() {
 	if b := n.take(); b != nil {
-		b.cmd.Process.Kill()
-		<-b.exited
-		b.bury()
+		b.Kill()
+		b.checkLog()
 	}
 }
 
-// terminate has the process drain, and waits for its end.
+// terminate makes the process drain, and waits for its end.
 func (n *node) terminate() {
 	b := n.take()
 	if b == nil {
 		return
 	}
-	b.cmd.Process.Signal(syscall.SIGTERM)
-	select {
-	case <-b.exited:
-		if b.err != nil {
-			n.history.fault("crash", "%s was told to end, and did so with %v", n.name, b.err)
-		}
-	case <-time.After(testkit.Patience):
-		n.history.fault("crash", "%s was told to end, and has not after %v", n.name, testkit.Patience)
-		b.cmd.Process.Kill()
-		<-b.exited
+	if err := b.Terminate(testkit.Patience); err != nil {
+		n.checker.Add(history.Broker, "%s, after SIGTERM: %v", n.name, err)
 	}
-	b.bury()
+	b.checkLog()
 }
 
-// bury looks for what a process must never log.
-func (b *broker) bury() {
+// checkLog looks for text that a process must never log.
+func (b *broker) checkLog() {
 	b.http.CloseIdleConnections()
-	text, err := os.ReadFile(b.log)
-	if err != nil {
-		b.node.t.Fatal(err)
-	}
+	text := b.Output()
 	for _, bad := range []string{"DATA RACE", "panic:", "fatal error:"} {
-		if _, after, ok := strings.Cut(string(text), bad); ok {
-			b.node.history.fault("crash", "the log of %s says: %s%.2000s", b.node.name, bad, after)
+		if _, after, ok := strings.Cut(text, bad); ok {
+			b.node.checker.Add(history.Broker, "the log of %s has: %s%.2000s", b.node.name, bad, after)
 		}
 	}
 }
 
-// tail returns the last lines of the log.
-func (b *broker) tail() string {
-	text, err := os.ReadFile(b.log)
-	if err != nil {
-		return err.Error()
-	}
-	return string(text[max(0, len(text)-3000):])
-}
-
-// get returns the status with which a listener of the process answers, 0 if it does
-// not.
+// get returns the status of a page of the process, or 0 if there is no answer.
 func (b *broker) get(addr, path string) (status int) {
 	resp, err := b.http.Get("http://" + addr + path)
 	if err != nil {
@@ -205,8 +162,8 @@ func (b *broker) get(addr, path string) (status int) {
 	return resp.StatusCode
 }
 
-// unexplained returns err with what is known of it, unless the process was told to
-// end, or the client.
+// unexplained returns err with the name of the node, or nil if the process or the client
+// is ending.
 func (b *broker) unexplained(ctx context.Context, err error) error {
 	if ctx.Err() != nil || b.ending.Load() {
 		return nil
@@ -214,13 +171,13 @@ func (b *broker) unexplained(ctx context.Context, err error) error {
 	return fmt.Errorf("%s: %w", b.node.name, err)
 }
 
-// fleet is all nodes.
-type fleet []*node
+// nodes are all nodes of a cluster.
+type nodes []*node
 
-// any returns one of the processes that clients may come to.
-func (f fleet) any(ctx context.Context, r *rand.Rand) (*broker, error) {
+// any returns one of the processes that clients may use.
+func (ns nodes) any(ctx context.Context, r *rand.Rand) (*broker, error) {
 	for ctx.Err() == nil {
-		if b := f[r.IntN(len(f))].current(); b != nil && !b.ended() {
+		if b := ns[r.IntN(len(ns))].current(); b != nil && !b.Ended() {
 			return b, nil
 		}
 		pause(ctx, r, 10*time.Millisecond)
@@ -228,22 +185,22 @@ func (f fleet) any(ctx context.Context, r *rand.Rand) (*broker, error) {
 	return nil, errors.New("no node")
 }
 
-// ready waits until all nodes are.
-func (f fleet) ready() {
-	for _, n := range f {
+// waitReady waits until all nodes are ready.
+func (ns nodes) waitReady() {
+	for _, n := range ns {
 		b := n.current()
-		if !testkit.Within(testkit.Patience, func() bool { return b.get(n.ops, "/readyz") == http.StatusOK || b.ended() }) {
-			n.history.fault("readiness", "%s is not ready %v after all has healed", n.name, testkit.Patience)
+		if !testkit.Within(testkit.Patience, func() bool { return b.get(n.ops, "/readyz") == http.StatusOK || b.Ended() }) {
+			n.checker.Add(history.Broker, "%s is not ready %v after all faults have healed", n.name, testkit.Patience)
 		}
 	}
 }
 
-// logs returns the last lines of the logs of all nodes.
-func (f fleet) logs() string {
+// logs returns the ends of the logs of all nodes.
+func (ns nodes) logs() string {
 	var text strings.Builder
-	for _, n := range f {
+	for _, n := range ns {
 		if b := n.current(); b != nil {
-			fmt.Fprintf(&text, "the log of %s ends:\n%s\n", n.name, b.tail())
+			fmt.Fprintf(&text, "the log of %s ends:\n%s\n", n.name, b.Tail())
 		}
 	}
 	return text.String()

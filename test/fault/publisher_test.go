@@ -16,32 +16,35 @@ import (
 	"time"
 
 	"pubsub/internal/mqtt"
+	"pubsub/internal/testkit/history"
+	"pubsub/internal/testkit/wire"
 )
 
-// publisher publishes retained messages to topics that nobody else publishes to, by
-// one node after the other.
+// publisher publishes retained messages to topics of its own, through one node after the
+// other.
 type publisher struct {
 	// immutable
 	name    string
 	topics  []string
 	token   string
-	fleet   fleet
-	history *history
-	// once publishes by one node until ctx is done or it is time for another.
+	nodes   nodes
+	checker *checker
+	// once publishes through one node, one or more messages.
 	once func(p *publisher, ctx context.Context, b *broker)
-	// still is held for reading by publishers while they publish.
+	// still is held for reading while a publisher publishes, and for writing while
+	// publishing is paused.
 	still *sync.RWMutex
 
 	// owned by its goroutine
-	rand   *rand.Rand
-	lines  int
-	number int // in the line
+	rand      *rand.Rand
+	sequences int
+	number    int // in the sequence
 }
 
 // publish publishes until ctx is done.
 func (p *publisher) publish(ctx context.Context) {
 	for ctx.Err() == nil {
-		b, err := p.fleet.any(ctx, p.rand)
+		b, err := p.nodes.any(ctx, p.rand)
 		if err != nil {
 			return
 		}
@@ -50,19 +53,19 @@ func (p *publisher) publish(ctx context.Context) {
 	}
 }
 
-// newLine begins a new line.
-func (p *publisher) newLine() { p.lines, p.number = p.lines+1, 0 }
+// newSequence begins a new sequence of messages.
+func (p *publisher) newSequence() { p.sequences, p.number = p.sequences+1, 0 }
 
-// next returns the next message, which is a clear now and then. Some topics get many
-// and most get few, so that what is lost is not soon replaced.
-func (p *publisher) next() *publish {
+// next returns the next message, which is sometimes a clear. Few topics get most of the
+// messages, so that a lost message of another topic is not replaced soon.
+func (p *publisher) next() *message {
 	at := p.rand.Float64()
 	p.number++
-	m := &publish{topic: p.topics[int(at*at*float64(len(p.topics)))], line: fmt.Sprintf("line %d of %s", p.lines, p.name), number: p.number}
+	m := &message{topic: p.topics[int(at*at*float64(len(p.topics)))], sequence: fmt.Sprintf("sequence %d of %s", p.sequences, p.name), number: p.number}
 	if p.rand.IntN(12) > 0 {
-		m.data = fmt.Sprintf("number %d of %s %s", m.number, m.line, strings.Repeat(".", p.rand.IntN(400)))
+		m.data = fmt.Sprintf("number %d of %s %s", m.number, m.sequence, strings.Repeat(".", p.rand.IntN(400)))
 	}
-	p.history.begin(m)
+	p.checker.begin(m)
 	return m
 }
 
@@ -74,49 +77,49 @@ func post(p *publisher, ctx context.Context, b *broker) {
 		return
 	}
 	m := p.next()
-	// The answer is waited for even if the run is over.
+	// It waits for the answer even if the run is over.
 	req, err := http.NewRequest(http.MethodPost, "http://"+b.node.addr+"/events?retain=true&topic="+url.QueryEscape(m.topic), strings.NewReader(m.data))
 	if err != nil {
-		p.history.fault("connection", "a request of %s: %v", p.name, err)
+		p.checker.Add(history.Connection, "a request of %s: %v", p.name, err)
 		return
 	}
 	req.Header.Set("Authorization", "Bearer "+p.token)
 	resp, err := b.http.Do(req)
 	if err != nil {
-		p.newLine()
+		p.newSequence()
 		if err := b.unexplained(ctx, err); err != nil {
-			p.history.fault("connection", "a POST of %s has no answer: %v", p.name, err)
+			p.checker.Add(history.Connection, "no response to a POST of %s: %v", p.name, err)
 		}
 		return
 	}
 	defer resp.Body.Close()
-	body, _ := io.ReadAll(resp.Body) // what matters of it is the status
+	body, _ := io.ReadAll(resp.Body) // for a report; only the status matters
 	switch resp.StatusCode {
 	case http.StatusOK:
-		v, err := parseVersion(resp.Header.Get("Pubsub-Version"))
+		v, err := history.ParseVersion(resp.Header.Get("Pubsub-Version"))
 		if err != nil {
-			p.history.fault("version", "a POST of %s is answered with %v", p.name, err)
+			p.checker.Add(history.Versions, "the response to a POST of %s: %v", p.name, err)
 			return
 		}
-		p.history.acknowledge(m, v)
+		p.checker.acknowledge(m, v)
 		return
 	case http.StatusServiceUnavailable:
 	default:
-		p.history.fault("connection", "a POST of %s to %s is answered %s %q", p.name, b.node.name, resp.Status, body)
+		p.checker.Add(history.Connection, "the response to a POST of %s to %s: %s %q", p.name, b.node.name, resp.Status, body)
 	}
-	p.newLine() // nobody knows whether it was kept
+	p.newSequence() // the message may be stored or not
 }
 
-// publishBySession publishes messages over one MQTT connection, each when the one
-// before was taken.
+// publishBySession publishes messages over one MQTT connection, each after the broker has
+// handled the one before.
 func publishBySession(p *publisher, ctx context.Context, b *broker) {
 	conn, err := net.Dial("tcp", b.node.addr)
 	if err == nil {
 		defer conn.Close()
 		deadline(conn)
-		var s *session
+		var s *wire.Session
 		if s, err = dialSession(conn, p.token, p.name); err == nil {
-			p.newLine()
+			p.newSequence()
 			for err == nil && ctx.Err() == nil {
 				err = p.publishNext(s)
 				pause(ctx, p.rand, 50*time.Millisecond)
@@ -127,19 +130,19 @@ func publishBySession(p *publisher, ctx context.Context, b *broker) {
 		return
 	}
 	if err := b.unexplained(ctx, err); err != nil {
-		p.history.fault("connection", "that of %s: %v", p.name, err)
+		p.checker.Add(history.Connection, "connection of %s: %v", p.name, err)
 	}
 }
 
-func (p *publisher) publishNext(s *session) error {
+func (p *publisher) publishNext(s *wire.Session) error {
 	p.still.RLock()
 	defer p.still.RUnlock()
-	deadline(s.conn)
+	deadline(s.Conn)
 	m := p.next()
-	if err := s.send(&mqtt.Publish{Topic: m.topic, Payload: []byte(m.data), Retain: true}, &mqtt.Pingreq{}); err != nil {
+	if err := s.Send(&mqtt.Publish{Topic: m.topic, Payload: []byte(m.data), Retain: true}, &mqtt.Pingreq{}); err != nil {
 		return err
 	}
-	answer, err := s.next()
+	answer, err := s.Read()
 	if err == nil && answer.Type() != mqtt.TypePingresp {
 		err = fmt.Errorf("instead of PINGRESP: %s %+v", answer.Type(), answer)
 	}

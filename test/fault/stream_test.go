@@ -3,103 +3,65 @@
 package fault_test
 
 import (
-	"bufio"
 	"encoding/json"
 	"fmt"
 	"net"
-	"net/http"
 	"net/url"
 	"strings"
+
+	"pubsub/internal/testkit/history"
+	"pubsub/internal/testkit/wire"
 )
 
-// openStream begins a durable stream, where the last one of the follower ended.
+// openStream opens a durable stream that resumes where the follower's last one ended.
 func openStream(f *follower, conn net.Conn, where string) (read func() error, err error) {
 	q := url.Values{"topic": f.topics, "durable": {"true"}, "envelope": {"true"}}
-	head := "GET /events?" + q.Encode() + " HTTP/1.1\r\nHost: fault\r\nAuthorization: Bearer " + f.token + "\r\n"
+	header := []string{"Authorization: Bearer " + f.token}
 	if f.lastID != "" {
-		head += "Last-Event-ID: " + f.lastID + "\r\n"
+		header = append(header, "Last-Event-ID: "+f.lastID)
 	}
-	if _, err := conn.Write([]byte(head + "\r\n")); err != nil {
+	s, err := wire.Request(conn, "/events?"+q.Encode(), header...)
+	if err != nil {
 		return nil, err
 	}
-	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
-	if err != nil {
-		return nil, fmt.Errorf("GET /events: %w", err)
+	if s.Status != "HTTP/1.1 200 OK" {
+		return nil, fmt.Errorf("GET /events: %s", s.Status)
 	}
-	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("GET /events: %s", resp.Status)
-	}
-	r := bufio.NewReader(resp.Body)
-	e, err := readEvent(r)
+	e, err := s.Read()
 	switch {
 	case err != nil:
 		return nil, err
-	case e.name == "stream-error" && strings.Contains(e.data, `"internal-server-error"`), e.name == "keep-alive" && e.retry:
-		return nil, refusal("%+v", e)
-	case e.name != "stream-open":
-		return nil, fmt.Errorf("the first event is %+v", e)
+	case e.Name == "stream-error" && strings.Contains(e.Data, `"internal-server-error"`), wire.IsDrain(e):
+		return nil, refusal("%q", e.Raw)
+	case e.Name != "stream-open":
+		return nil, fmt.Errorf("the first event is %q", e.Raw)
 	}
-	f.history.opened(f.name, where)
-	return func() error { return f.readStream(r) }, nil
+	f.checker.opened(f.name, where)
+	return func() error { return f.readEvent(s) }, nil
 }
 
-// readStream reads one event.
-func (f *follower) readStream(r *bufio.Reader) error {
-	e, err := readEvent(r)
+// readEvent reads one event.
+func (f *follower) readEvent(s *wire.Stream) error {
+	e, err := s.Read()
 	if err != nil {
 		return err
 	}
-	switch e.name {
+	switch e.Name {
 	case "keep-alive":
 		return nil
 	case "message":
 	default:
-		return fmt.Errorf("an event %+v", e)
+		return fmt.Errorf("unexpected event %q", e.Raw)
 	}
 	var m struct{ Topic, Data, Version string }
-	if err := json.Unmarshal([]byte(e.data), &m); err != nil {
-		return fmt.Errorf("an envelope %.200q: %w", e.data, err)
+	if err := json.Unmarshal([]byte(e.Data), &m); err != nil {
+		return fmt.Errorf("envelope %.200q: %w", e.Data, err)
 	}
-	v, err := parseVersion(m.Version)
+	v, err := history.ParseVersion(m.Version)
 	if err != nil {
 		return err
 	}
-	id, err := parseID(e.id)
-	if err != nil {
-		return err
-	}
-	f.lastID = e.id
-	f.history.event(f.name, m.Topic, m.Data, v, id)
+	f.lastID = e.ID
+	f.checker.event(f.name, m.Topic, m.Data, v, e.ID)
 	return nil
-}
-
-// event is one event of a stream.
-type event struct {
-	name, data, id string
-	retry          bool
-}
-
-func readEvent(r *bufio.Reader) (e event, err error) {
-	for {
-		line, err := r.ReadString('\n')
-		if err != nil {
-			return e, err
-		}
-		if line == "\n" {
-			return e, nil
-		}
-		name, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), ": ")
-		switch name {
-		case "event":
-			e.name = value
-		case "data":
-			e.data += value // an envelope is one line
-		case "id":
-			e.id = value
-		case "retry":
-			e.retry = true
-		default:
-			return e, fmt.Errorf("no field of an event: %.100q", line)
-		}
-	}
 }

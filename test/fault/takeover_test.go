@@ -7,29 +7,31 @@ import (
 	"testing"
 	"time"
 
-	"pubsub/bench/process"
 	"pubsub/internal/mqtt"
 	"pubsub/internal/testkit"
+	"pubsub/internal/testkit/process"
+	"pubsub/internal/testkit/wire"
 	"pubsub/internal/token"
 )
 
-// A client that comes back to a node whose NATS server is cut off from that of the
-// node where its session is has two sessions only until the servers hear each other
-// again: then the older one ends, although neither node has lost its connection.
+// While two NATS servers are cut off from each other, a client may have a session on a node
+// of each. When the servers are connected again, the older session ends, although neither
+// node has lost its connection.
 func TestTakeOverWhileServersAreCutOff(t *testing.T) {
-	binary, err := asItIs()
+	t.Parallel()
+	binary, err := unchanged()
 	if err != nil {
 		t.Fatal(err)
 	}
-	cluster, between := newNATS(t, servers)
-	h, logs := newHistory(), t.TempDir()
-	here := newNode(t, "here", binary, logs, cluster[:1], h)
-	there := newNode(t, "there", binary, logs, cluster[1:2], h)
-	both := fleet{here, there}
+	cluster, between := newNATS(t, serverCount)
+	c := newChecker()
+	here := newNode(t, "here", binary, cluster[:1], c)
+	there := newNode(t, "there", binary, cluster[1:2], c)
+	both := nodes{here, there}
 	for _, n := range both {
 		n.start()
 	}
-	both.ready()
+	both.waitReady()
 	key, err := process.CreateKey(here.addr, adminToken)
 	if err != nil {
 		t.Fatal(err)
@@ -38,13 +40,13 @@ func TestTakeOverWhileServersAreCutOff(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	connect := func(n *node, clientID string) *session {
+	connect := func(n *node, clientID string) *wire.Session {
 		t.Helper()
 		conn, err := net.Dial("tcp", n.addr)
 		if err != nil {
 			t.Fatal(err)
 		}
-		end := time.AfterFunc(testkit.Patience, func() { conn.Close() }) // whatever keep-alives come
+		end := time.AfterFunc(testkit.Patience, func() { conn.Close() }) // keep-alives do not prolong it
 		t.Cleanup(func() {
 			end.Stop()
 			conn.Close()
@@ -60,17 +62,17 @@ func TestTakeOverWhileServersAreCutOff(t *testing.T) {
 	heal := cut(between.of(0)...)
 	newer := connect(there, "client")
 	heal()
-	p, err := older.next()
+	p, err := older.Read()
 	if d, ok := p.(*mqtt.Disconnect); err != nil || !ok || d.Reason != mqtt.SessionTakenOver {
-		t.Errorf("the older session is told %+v, %v", p, err)
+		t.Errorf("the older session receives %+v, %v", p, err)
 	}
-	if err := newer.send(&mqtt.Pingreq{}); err != nil {
+	if err := newer.Send(&mqtt.Pingreq{}); err != nil {
 		t.Fatal(err)
 	}
-	if p, err := newer.next(); err != nil || p.Type() != mqtt.TypePingresp {
-		t.Errorf("the newer session has %+v, %v", p, err)
+	if p, err := newer.Read(); err != nil || p.Type() != mqtt.TypePingresp {
+		t.Errorf("the newer session receives %+v, %v", p, err)
 	}
-	for _, f := range h.found() {
-		t.Error(f)
+	for _, v := range c.List() {
+		t.Error(v)
 	}
 }

@@ -155,14 +155,14 @@ func (w *churner) streamOf(topics []string) {
 	if w.rand.IntN(4) > 0 {
 		c := wire.Response(w, w.conn)
 		if c.Status != "HTTP/1.1 200 OK" {
-			w.Fatalf("%q", c.Status)
+			w.Fatalf("stream: %q", c.Status)
 		}
 		c.ExpectOpen()
 		var seen order
 		for range w.rand.IntN(3) {
 			e := c.Next()
 			if e.Name != "message" {
-				w.Fatalf("%q", e.Raw)
+				w.Fatalf("not a message: %q", e.Raw)
 			}
 			seen.check(w, e.Data, topics)
 		}
@@ -195,7 +195,7 @@ func (w *churner) sessionOf(topics []string) {
 					return
 				}
 				if p.Reason != mqtt.Success {
-					w.Fatalf("%+v", p)
+					w.Fatalf("CONNACK is %+v", p)
 				}
 			case *mqtt.Suback:
 				messages--
@@ -299,7 +299,7 @@ func (w *churner) stay(mode string, ready chan struct{}) {
 			for ; e.Name == "keep-alive"; e = c.Next() {
 			}
 			if e.Name != "message" {
-				w.Fatalf("%q", e.Raw)
+				w.Fatalf("not a message: %q", e.Raw)
 			}
 			return e.Data
 		}

@@ -9,16 +9,17 @@ import (
 	"testing"
 	"time"
 
-	"pubsub/internal/config"
-	"pubsub/internal/mqtt"
-
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"pubsub/internal/config"
+	"pubsub/internal/mqtt"
+	"pubsub/internal/testkit/natsserver"
 )
 
 // cluster starts nodes that are one broker on a NATS server, and waits until they are ready. They
 // have one signing key.
-func cluster(t testing.TB, s *natsServer, count int, settings ...func(*config.Config)) []*node {
+func cluster(t testing.TB, s *natsserver.Server, count int, settings ...func(*config.Config)) []*node {
 	t.Helper()
 	settings = append([]func(*config.Config){ownBroker(s)}, settings...)
 	nodes := []*node{start(t, settings...)}
@@ -89,7 +90,7 @@ func TestClusterResume(t *testing.T) {
 	}
 	e := c.Next()
 	if e.Data != "now" || !strings.HasSuffix(e.ID, ",t:"+now) {
-		t.Errorf("%q", e.Raw)
+		t.Errorf("the retained message: %q, want version %s", e.Raw, now)
 	}
 	for _, n := range nodes {
 		c := n.adminEvents("topic", "t", "topic", "gone", "durable", "1", "lastEventId", e.ID)
@@ -136,12 +137,12 @@ func TestClusterTakeoverDuringNATSOutage(t *testing.T) {
 	a, b := nodes[0], nodes[1]
 	first := a.connect(a.token("t"), mqtt.Connect{ClientID: "c"})
 	alone := a.connect(a.token("t"), mqtt.Connect{ClientID: "alone"})
-	s.stop()
+	s.Stop()
 	for _, n := range nodes {
 		n.ready(503, "backplane unavailable: ")
 	}
 	second := b.connect(b.token("t"), mqtt.Connect{ClientID: "c"})
-	s.start(t)
+	s.MustStart(t)
 	first.ExpectEnd(mqtt.SessionTakenOver, 1000)
 	alone.Ping()
 	second.Ping()
@@ -237,9 +238,9 @@ func TestClusterTopics(t *testing.T) {
 }
 
 // jetStream returns a connection to a NATS server, like an operator's.
-func jetStream(t testing.TB, s *natsServer) (*nats.Conn, jetstream.JetStream) {
+func jetStream(t testing.TB, s *natsserver.Server) (*nats.Conn, jetstream.JetStream) {
 	t.Helper()
-	nc, err := nats.Connect(s.url())
+	nc, err := nats.Connect(s.URL())
 	if err != nil {
 		t.Fatal(err)
 	}

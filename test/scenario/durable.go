@@ -269,12 +269,12 @@ func TestTTL(t *testing.T) {
 	n.publish("long", "long", "retain=true", "ttl=4294967295")
 	c := n.adminEvents("topic", "t", "durable", "1")
 	if e := c.Next(); e.Raw != "event: message\nid: t:"+v+"\ndata: short\n" {
-		t.Errorf("%q", e.Raw)
+		t.Errorf("before it expires: %q", e.Raw)
 	}
-	time.Sleep(2100 * time.Millisecond) // the life of the message, counted by the node
+	time.Sleep(2100 * time.Millisecond) // the node counts the expiry in real time
 	fresh := n.adminEvents("topic", "t", "topic", "long", "durable", "1")
 	if e := fresh.Next(); e.Data != "long" {
-		t.Errorf("%q", e.Raw)
+		t.Errorf("after it has expired: %q", e.Raw)
 	}
 	resuming := n.adminEvents("topic", "t", "durable", "1", "lastEventId", "t:"+before)
 	m := n.adminClient("t")
@@ -308,7 +308,7 @@ func TestRestart(t *testing.T) {
 		t.Errorf("the clear: %q", e.Raw)
 	}
 	if e := c.Next(); e.Data != "later" {
-		t.Errorf("%q", e.Raw)
+		t.Errorf("after the restart: %q", e.Raw)
 	}
 	// The store also has the key.
 	second.events("topic", "t", "auth", first.token("t"))

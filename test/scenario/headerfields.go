@@ -97,6 +97,6 @@ func TestHTTPToTLS(t *testing.T) {
 		t.Error("the mistake is not logged")
 	}
 	if status(got) != "400 Bad Request" || content(got) != "Client sent an HTTP request to an HTTPS server.\n" {
-		t.Errorf("%q", got)
+		t.Errorf("response to HTTP: %q", got)
 	}
 }

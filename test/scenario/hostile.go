@@ -20,6 +20,7 @@ import (
 	"pubsub/internal/testkit/wire"
 )
 
+// Random bytes, TLS and HTTP/2 without TLS are refused at both listeners.
 func TestHostileBytes(t *testing.T) {
 	s := besiege(t)
 	listeners := map[string]string{"the public listener": s.addr, "the ops listener": s.ops}
@@ -59,13 +60,14 @@ func TestHostileBytes(t *testing.T) {
 			each(50, func(int) {
 				got := exchange(t, addr, []byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00"), closeWrite)
 				if got == "" || status(got)[0] != '4' && status(got)[0] != '5' {
-					t.Errorf("%q", got)
+					t.Errorf("response to the HTTP/2 preface: %q", got)
 				}
 			})
 		})
 	}
 }
 
+// Clients that never complete a request are closed after the handshake timeout.
 func TestHostileSlowRequests(t *testing.T) {
 	s := besiege(t, func(c *config.Config) { c.HandshakeTimeout = 300 * time.Millisecond })
 	drip := func(b string) func(net.Conn) {
@@ -156,6 +158,8 @@ func TestHostileReconnects(t *testing.T) {
 	})
 }
 
+// Request heads that are too long or have too many topics are refused, and random queries do no
+// harm.
 func TestHostileRequestHeads(t *testing.T) {
 	s := besiege(t)
 	head := func(target string, header ...string) []byte {
@@ -326,6 +330,7 @@ func TestHostileTokens(t *testing.T) {
 	}
 }
 
+// Bodies that are too long, never complete or malformed cost no more than max-message-size each.
 func TestHostileBodies(t *testing.T) {
 	s := besiege(t)
 	const tooLong = "Message size exceeds 32512 bytes maximum\n"
@@ -394,7 +399,7 @@ func TestHostileBodies(t *testing.T) {
 		stream.ExpectOpen()
 		io.WriteString(cs[0], strings.Repeat("x", 32512-21))
 		if got := wire.ReadAll(t, cs[0]); content(got) != "Published\n" {
-			t.Errorf("%q", got)
+			t.Errorf("response to the slow body: %q", got)
 		}
 		stream.Expect("event: message\ndata: " + strings.Repeat("x", 32512) + "\n")
 	})

@@ -22,6 +22,7 @@ func (s *siege) session(t *testing.T) *wire.MQTT {
 	return m
 }
 
+// Frames that are too long or malformed, and random bytes, end the connection.
 func TestHostileFrames(t *testing.T) {
 	s := besiege(t)
 	for _, tt := range []struct {
@@ -74,6 +75,8 @@ func TestHostileFrames(t *testing.T) {
 	}
 }
 
+// Packets that announce 268 MB, and the longest SUBSCRIBE, cost no more than the maximum packet
+// size.
 func TestHostilePackets(t *testing.T) {
 	s := besiege(t)
 	claims := func(first byte) []byte { return []byte{first, 0xff, 0xff, 0xff, 0x7f} } // 268,435,455 bytes

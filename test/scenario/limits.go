@@ -186,7 +186,7 @@ func TestMaxConnectionsPerIP(t *testing.T) {
 			refused := func(a netip.Addr) {
 				t.Helper()
 				if e := stream(a).Next(); e.Data != `{"condition":"too-many-connections","text":"Too many connections"}` {
-					t.Errorf("%q", e.Raw)
+					t.Errorf("not refused: %q", e.Raw)
 				}
 				m := session(a)
 				m.Send(&mqtt.Connect{Password: []byte(token), HasPassword: true})

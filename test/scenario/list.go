@@ -46,6 +46,8 @@ var scenarios = []func(t *testing.T){
 	TestHeaderFields,
 	TestHTTPToTLS,
 	// http2.go
+	TestHTTP2Streams,
+	TestHTTP2StalledReader,
 	TestSilentHTTP2StreamStays,
 	TestHTTP2StreamEndsWhole,
 	TestHTTP2Requests,
@@ -108,8 +110,6 @@ var scenarios = []func(t *testing.T){
 	// stalled.go
 	TestStalledReaderIsClosed,
 	// tls.go
-	TestHTTP2Streams,
-	TestHTTP2StalledReader,
 	TestSlowReaderIsNotClosed,
 	TestTLS,
 	// websocket.go

@@ -45,6 +45,7 @@ func TestFirstPacketMustBeConnect(t *testing.T) {
 	}
 }
 
+// A client that does not send a complete CONNECT within handshake-timeout is closed with 1002.
 func TestConnectTimeout(t *testing.T) {
 	n := start(t, func(c *config.Config) { c.HandshakeTimeout = 200 * time.Millisecond })
 	for name, b := range map[string][]byte{
@@ -145,7 +146,7 @@ func TestConnack(t *testing.T) {
 			}
 			if got.SessionPresent || got.MaximumQoS != 1 || !got.HasMaximumQoS || got.ReceiveMaximum != 256 || got.NoRetain || got.MaximumPacketSize != 32768 ||
 				!got.NoWildcards || got.NoSubscriptionIDs || !got.NoShared || got.TopicAliasMaximum != 0 || got.SessionExpiry != 0 {
-				t.Errorf("%+v", got)
+				t.Errorf("CONNACK is %+v", got)
 			}
 			if tt.c.SessionExpiry > 0 && !got.HasSessionExpiry {
 				t.Error("the requested session expiry is not lowered")

@@ -67,7 +67,7 @@ func TestUnsubscribe(t *testing.T) {
 	m.Send(&mqtt.Unsubscribe{PacketID: 7, Filters: []string{"a", "never", "a", "", "#", "$share/g/b"}})
 	ack, ok := m.Next().(*mqtt.Unsuback)
 	if want := []mqtt.ReasonCode{0, 0x11, 0x11, 0x11, 0x11, 0x11}; !ok || ack.PacketID != 7 || !slices.Equal(ack.Reasons, want) {
-		t.Fatalf("%+v", ack)
+		t.Fatalf("UNSUBACK is %+v", ack)
 	}
 	n.publish("a", "x")
 	n.publish("b", "y")
@@ -185,11 +185,11 @@ func TestSubscriptionIdentifier(t *testing.T) {
 	m.SubscribeWith(5, mqtt.Filter{Topic: "u"})
 	n.publish("u", "x")
 	if p := m.Expect("u", "x"); !slices.Equal(p.SubscriptionIDs, []uint32{5}) {
-		t.Errorf("%+v", p)
+		t.Errorf("message to u: %+v", p)
 	}
 	n.publish("t", "x")
 	if p := m.Expect("t", "x"); !slices.Equal(p.SubscriptionIDs, []uint32{300}) {
-		t.Errorf("%+v", p)
+		t.Errorf("message to t: %+v", p)
 	}
 }
 
@@ -267,7 +267,7 @@ func TestMessageExpiry(t *testing.T) {
 	late.Ping()
 	n.publish("t", "x")
 	if got := late.Expect("t", "x"); got.HasExpiry {
-		t.Errorf("%+v", got)
+		t.Errorf("a message without ttl has an expiry: %+v", got)
 	}
 }
 
@@ -349,7 +349,7 @@ func TestSubscribeToManyLargeRetained(t *testing.T) {
 		m.Send(&sub)
 		ack, ok := m.Next().(*mqtt.Suback)
 		if !ok || len(ack.Reasons) != topics {
-			t.Fatalf("%+v", ack)
+			t.Fatalf("SUBACK is %+v", ack)
 		}
 		for i, r := range ack.Reasons {
 			if r != mqtt.Success {

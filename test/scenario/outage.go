@@ -87,7 +87,7 @@ func TestClusterNATSOutage(t *testing.T) {
 		t.Errorf("pubsub_nats_connected is %v", got)
 	}
 
-	s.stop()
+	s.Stop()
 	for _, n := range nodes {
 		n.ready(503, "backplane unavailable: ")
 		n.healthy()
@@ -121,7 +121,7 @@ func TestClusterNATSOutage(t *testing.T) {
 		t.Error("the lost connection is not logged")
 	}
 
-	s.start(t)
+	s.MustStart(t)
 	for _, n := range nodes {
 		n.ready(200, "ready\n")
 	}
@@ -129,7 +129,7 @@ func TestClusterNATSOutage(t *testing.T) {
 	p.Publish("t", "by MQTT", false)
 	for _, c := range []*wire.SSE{d, plain} {
 		if e := c.NextMessage(); e.Data != "by MQTT" {
-			t.Errorf("%q", e.Raw)
+			t.Errorf("after the outage: %q", e.Raw)
 		}
 	}
 	m.Expect("t", "by MQTT")
@@ -147,7 +147,7 @@ func TestClusterMQTTPublishDuringNATSOutage(t *testing.T) {
 	s := startNATS(t)
 	n := cluster(t, s, 1)[0]
 	p := n.adminClient()
-	s.stop()
+	s.Stop()
 	n.ready(503, "backplane unavailable: ")
 	const many = 2000
 	var ps []mqtt.Packet
@@ -155,7 +155,7 @@ func TestClusterMQTTPublishDuringNATSOutage(t *testing.T) {
 		ps = append(ps, &mqtt.Publish{Topic: "t", Payload: []byte(strconv.Itoa(i)), Retain: i%2 == 0})
 	}
 	go p.Conn.Write(wire.AppendFrame(nil, wire.FIN|wire.OpBinary, wire.AppendPackets(nil, ps...)))
-	s.start(t)
+	s.MustStart(t)
 	n.ready(200, "ready\n")
 	accepted := func() float64 { return n.metric(`pubsub_messages_published_total{retain="`) }
 	const dropped = `pubsub_publishes_dropped_total{reason="backplane"}`
@@ -172,7 +172,7 @@ func TestClusterStartsBeforeNATS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(s.stop)
+	t.Cleanup(s.Stop)
 	n := launch(t, ownBroker(s))
 	n.healthy()
 	n.ready(503, "signing keys not known yet: the broker has not been set up in NATS yet\n")
@@ -192,7 +192,7 @@ func TestClusterStartsBeforeNATS(t *testing.T) {
 		t.Errorf("the log says %d times that the node waits for NATS", lines)
 	}
 
-	s.start(t)
+	s.MustStart(t)
 	n.ready(200, "ready\n")
 	n.key = n.newKey()
 	v := n.publish("t", "x", "retain=true")

@@ -19,6 +19,7 @@ import (
 	"reflect"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -45,9 +46,12 @@ var seed = flag.Uint64("seed", rand.Uint64(), "seed of everything random in this
 // Main is the TestMain of a package that runs scenarios in mode m.
 func Main(tests *testing.M, m Mode) {
 	mode = m
-	// Scenarios wait more than they compute. An explicit -parallel overrides this.
-	if err := flag.Set("test.parallel", "16"); err != nil {
-		panic(err)
+	// Scenarios wait more than they compute, but for the race detector. An explicit -parallel
+	// overrides this.
+	if !testkit.Race {
+		if err := flag.Set("test.parallel", strconv.Itoa(4*runtime.GOMAXPROCS(0))); err != nil {
+			panic(err)
+		}
 	}
 	flag.Parse()
 	fmt.Fprintf(os.Stderr, "seed %d (repeat with -seed)\n", *seed)

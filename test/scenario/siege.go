@@ -31,6 +31,7 @@ type siege struct {
 
 const heartbeats = "heartbeats"
 
+// besiege starts a node with bystanders.
 func besiege(t *testing.T, settings ...func(*config.Config)) *siege {
 	t.Helper()
 	// The node's log is part of the heap that attack measures.

@@ -67,7 +67,7 @@ func TestMaxSockets(t *testing.T) {
 	n := start(t, func(c *config.Config) { c.MaxSockets = 4 })
 	n.http.CloseIdleConnections()
 	n.sockets(t, 0)
-	mute := dial(t, n.addr)
+	unused := dial(t, n.addr)
 	n.sockets(t, 1)
 	half := dial(t, n.addr)
 	if _, err := io.WriteString(half, "GET / HTTP/1.1\r\nHost: bro"); err != nil {
@@ -80,16 +80,16 @@ func TestMaxSockets(t *testing.T) {
 	n.sockets(t, 4)
 
 	later := dial(t, n.addr)
-	closedByServer(t, "the one that has idled longest", mute)
+	closedByServer(t, "the longest idle connection", unused)
 	answered(t, kept) // now half has been idle for longer
 	next := dial(t, n.addr)
-	closedByServer(t, "the one with half a request", half)
+	closedByServer(t, "the connection with half a request", half)
 	for _, c := range []net.Conn{kept, later, next} {
 		answered(t, c)
 	}
 	n.sockets(t, 4)
 	if got := n.metric(`pubsub_sockets_closed_total{limit="max-sockets"}`); got != 2 {
-		t.Errorf("%v closed", got)
+		t.Errorf("%v connections were closed", got)
 	}
 	for _, c := range []net.Conn{kept, later, next} {
 		c.Close()
@@ -119,7 +119,7 @@ func TestMaxSocketsAllBusy(t *testing.T) {
 		session.Publish("t", "x", false)
 		session.Expect("t", "x")
 		stream.Expect("event: message\ndata: x\n")
-		silent(t, "one that comes when all are busy", waiting)
+		silent(t, "a connection while all are busy", waiting)
 		stream.Conn.Close()
 		if got := status(wire.ReadAll(t, waiting)); got != "200 OK" {
 			t.Errorf("after a stream has ended: %q", got)
@@ -135,7 +135,7 @@ func TestMaxSocketsAllBusy(t *testing.T) {
 	}
 	stream.Expect("event: message\ndata: 1234\n")
 	if got := n.metric("pubsub_accept_pauses_total "); got < 1 {
-		t.Errorf("waited %v times", got)
+		t.Errorf("%v pauses", got)
 	}
 	if got := n.metric(`pubsub_sockets_closed_total{limit="max-sockets"}`); got != closed {
 		t.Errorf("%v connections were closed", got-closed)
@@ -162,10 +162,10 @@ func TestMaxSocketsTLS(t *testing.T) {
 		n.sockets(t, float64(2+i))
 	}
 	kept := n.dial()
-	closedByServer(t, "the first handshake that stalls", stalled[0])
+	closedByServer(t, "the first stalled handshake", stalled[0])
 	answered(t, kept)
 	idle := tls.Client(dial(t, n.addr), n.clientFor("h2"))
-	closedByServer(t, "the second handshake that stalls", stalled[1])
+	closedByServer(t, "the second stalled handshake", stalled[1])
 	if err := idle.Handshake(); err != nil {
 		t.Fatal(err)
 	}
@@ -332,10 +332,10 @@ func testSocketsPerIP(t *testing.T, n *node, other net.Conn, dial func() net.Con
 	for range 3 {
 		c := dial()
 		io.WriteString(c, request("GET", "/")) // it may have been reset
-		closedByServer(t, "one of an address that is busy", c)
+		closedByServer(t, "a connection of a busy address", c)
 	}
 	if got := n.metric(`pubsub_sockets_closed_total{limit="max-connections-per-ip"}`); got != 7+3+1+3 {
-		t.Errorf("%v closed", got)
+		t.Errorf("%v connections were closed", got)
 	}
 	answered(t, other)
 }

@@ -274,7 +274,7 @@ func TestKeepAliveEvent(t *testing.T) {
 	n.publish("t", "x")
 	for e := c.Next(); e.Raw != "event: message\ndata: x\n"; e = c.Next() {
 		if e.Raw != "event: keep-alive\ndata: \n" {
-			t.Fatalf("%q", e.Raw)
+			t.Fatalf("not a keep-alive: %q", e.Raw)
 		}
 	}
 	c.Expect("event: keep-alive\ndata: \n")

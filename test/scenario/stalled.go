@@ -227,11 +227,11 @@ func TestStalledReader(t *testing.T) {
 				case "messages-dropped":
 					c, err := strconv.Atoi(strings.TrimSuffix(strings.TrimPrefix(e.Data, `{"count":`), "}"))
 					if err != nil || c < 1 {
-						t.Fatalf("%q", e.Raw)
+						t.Fatalf("not a count: %q", e.Raw)
 					}
 					dropped += c
 				default:
-					t.Fatalf("%q", e.Raw)
+					t.Fatalf("unexpected event: %q", e.Raw)
 				}
 			}
 			for _, topic := range topics {

@@ -1,21 +1,14 @@
 package scenario
 
 import (
-	"bufio"
 	"bytes"
-	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"fmt"
 	"io"
 	"math/big"
-	"net"
 	"net/http"
-	"net/textproto"
 	"os"
 	"path/filepath"
-	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -94,147 +87,6 @@ func (n *tlsNode) session(topics ...string) *wire.MQTT {
 		m.Subscribe(topics...)
 	}
 	return m
-}
-
-// http2 is a client whose streams share connections.
-type http2 struct {
-	n         *tlsNode
-	transport *http.Transport
-	dialled   atomic.Int64
-}
-
-// http2 returns a client that accepts window bytes of a stream before it reads them.
-func (n *tlsNode) http2(window int) *http2 {
-	c := &http2{n: n}
-	c.transport = &http.Transport{
-		TLSClientConfig:   n.client("h2"),
-		ForceAttemptHTTP2: true,
-		HTTP2:             &http.HTTP2Config{MaxReceiveBufferPerStream: window},
-		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
-			c.dialled.Add(1)
-			return new(net.Dialer).DialContext(ctx, network, addr)
-		},
-	}
-	n.t.Cleanup(c.transport.CloseIdleConnections)
-	return c
-}
-
-// bodyConn presents the body of a response as a connection, of which wire.SSE only uses the
-// deadlines. They have no effect: patience bounds the whole stream.
-type bodyConn struct {
-	net.Conn
-	cancel context.CancelFunc
-}
-
-func (bodyConn) SetDeadline(time.Time) error { return nil }
-
-func (b bodyConn) Close() error { b.cancel(); return nil }
-
-// events begins a stream, with the administrator's token.
-func (c *http2) events(pairs ...string) *wire.SSE {
-	c.n.t.Helper()
-	return c.send(nil, pairs...)
-}
-
-// send begins a stream with a request that has a body.
-func (c *http2) send(body io.Reader, pairs ...string) *wire.SSE {
-	t := c.n.t
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	t.Cleanup(cancel)
-	r, err := http.NewRequestWithContext(ctx, "GET", c.n.url("/events"+wire.Query(pairs...)), body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.Header.Set("Fastly-Key", adminToken)
-	resp, err := c.transport.RoundTrip(r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { resp.Body.Close() })
-	if resp.ProtoMajor != 2 || resp.StatusCode != 200 || resp.Header.Get("Content-Type") != "text/event-stream" || resp.Header["Connection"] != nil {
-		t.Fatalf("%s %s %v", resp.Proto, resp.Status, resp.Header)
-	}
-	s := &wire.SSE{T: t, Stream: wire.Stream{Conn: bodyConn{cancel: cancel}, Body: bufio.NewReader(resp.Body), Status: resp.Status,
-		Header: textproto.MIMEHeader(resp.Header)}}
-	s.ExpectOpen()
-	return s
-}
-
-// Twenty streams share a connection, and each receives only its own events. When a client cancels
-// one, the server forgets it, and the others continue.
-func TestHTTP2Streams(t *testing.T) {
-	const streams = 20
-	n := startTLS(t)
-	c := n.http2(0)
-	topic := func(i int) string { return fmt.Sprint("t", i) }
-	var ss []*wire.SSE
-	for i := range streams {
-		ss = append(ss, c.events("topic", topic(i), "topic", "all"))
-	}
-	check := func(ss []*wire.SSE, from int) {
-		t.Helper()
-		n.publish("all", "to all")
-		for i := range ss {
-			n.publish(topic(from+i), "to "+topic(from+i))
-		}
-		for i, s := range ss {
-			s.Expect("event: message\ndata: to all\n")
-			s.Expect("event: message\ndata: to " + topic(from+i) + "\n")
-		}
-	}
-	check(ss, 0)
-	if got := c.dialled.Load(); got != 1 {
-		t.Errorf("%d connections", got)
-	}
-	for i := range 5 {
-		ss[i].Conn.Close()
-	}
-	if !within(func() bool {
-		return n.metric("pubsub_connections{") == streams-5 && n.metric("pubsub_subscriptions") == 2*(streams-5)
-	}) {
-		t.Errorf("%v connections with %v subscriptions remain", n.metric("pubsub_connections{"), n.metric("pubsub_subscriptions"))
-	}
-	check(ss[5:], 5)
-	// When the server ends a stream, only its body ends, not the connection.
-	k := n.newKey()
-	s := c.events("topic", "t", "auth", k.token([]string{"t"}, nil, nil))
-	s.Conn.Close()
-	n.deleteKey(k)
-	check(ss[5:], 5)
-}
-
-// A stalled stream does not slow the others of its connection. It is closed after write-timeout,
-// and only the stream, not the connection.
-func TestHTTP2StalledReader(t *testing.T) {
-	// Long enough that a reader on a busy machine does not look stalled.
-	n := startTLS(t, func(c *config.Config) { c.WriteTimeout = 2 * time.Second })
-	c := n.http2(64 << 10)
-	stalled := c.events("topic", "t")
-	fast := []*wire.SSE{c.events("topic", "t"), c.events("topic", "t")}
-	data := strings.Repeat("x", 16<<10)
-	for i := 0; ; i++ {
-		n.publish("t", data)
-		for _, s := range fast {
-			s.Expect("event: message\ndata: " + data + "\n")
-		}
-		if n.metric("pubsub_connections{") == 2 {
-			break
-		}
-		if i == 5000 {
-			t.Fatal("the stalled stream is still open")
-		}
-	}
-	if b, err := io.ReadAll(stalled.Body); err == nil && len(b) > 256<<10 {
-		t.Errorf("%d bytes were pending", len(b))
-	}
-	n.publish("t", "end")
-	for _, s := range fast {
-		s.Expect("event: message\ndata: end\n")
-	}
-	if got := c.dialled.Load(); got != 1 {
-		t.Errorf("%d connections", got)
-	}
 }
 
 // A slow reader is not closed as long as it accepts bytes, even if one message takes longer than

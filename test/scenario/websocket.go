@@ -44,10 +44,10 @@ func TestPacketsSplitAcrossFrames(t *testing.T) {
 	packets := append(connectWith(adminToken), wire.AppendPackets(nil, &sub, &mqtt.Pingreq{}, &pub, &mqtt.Pingreq{})...)
 	check := func(t *testing.T, m *wire.MQTT) {
 		if ack, ok := m.Next().(*mqtt.Connack); !ok || ack.Reason != 0 {
-			t.Fatalf("%+v", ack)
+			t.Fatalf("CONNACK is %+v", ack)
 		}
 		if ack, ok := m.Next().(*mqtt.Suback); !ok || len(ack.Reasons) != 1 {
-			t.Fatalf("%+v", ack)
+			t.Fatalf("SUBACK is %+v", ack)
 		}
 		// The message may overtake the second PINGRESP.
 		pings, messages := 0, 0

@@ -7,122 +7,57 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
-	"pubsub/bench/process"
+	"pubsub/internal/testkit/history"
+	"pubsub/internal/testkit/process"
 )
 
-// adminToken is of a broker that lives as long as a soak, on loopback.
+// adminToken is the token of a broker that lives as long as a soak, on loopback.
 const adminToken = "soak"
 
 const (
 	// subscriberBuffer is how many bytes of a topic a subscriber may leave unread.
 	subscriberBuffer = 256 << 10
-	// writeTimeout is after how long a reader that takes nothing is closed; those
-	// that only stall do so for less than half of it.
+	// writeTimeout is the time after which the broker closes a connection that takes no bytes.
+	// Subscribers that only stall read again within half of it.
 	writeTimeout = 10 * time.Second
-	// opsTimeout is how long an answer of the ops listener may take.
+	// opsTimeout bounds how long the ops listener may take to answer.
 	opsTimeout = 30 * time.Second
 )
 
-// broker is a broker's process.
-type broker struct {
-	cmd    *exec.Cmd
-	log    string // file that it writes its log to
-	addr   string
-	ops    string     // URL of its ops listener
-	exited chan error // has what Wait returned
-}
+// broker is the broker's process.
+type broker struct{ *process.Broker }
 
-// startBroker starts a broker that keeps its data below dir, and returns when it
-// is ready.
+// startBroker starts a broker with its data below dir, and returns when it is ready.
 func startBroker(binary, holder, dir string) (*broker, error) {
-	b := &broker{log: filepath.Join(dir, "log"), exited: make(chan error, 1)}
-	var err error
-	if b.addr, _, err = process.FreeAddress(); err != nil {
-		return nil, err
-	}
-	ops, _, err := process.FreeAddress()
+	b, err := process.Serve{Binary: binary, AdminToken: adminToken, Flags: []string{
+		"--data-dir=" + filepath.Join(dir, "data"), "--holder=" + holder, "--drain-timeout=2s", "--log-format=json",
+		fmt.Sprint("--subscriber-buffer=", subscriberBuffer), fmt.Sprint("--write-timeout=", writeTimeout),
+	}}.Start(context.Background())
 	if err != nil {
 		return nil, err
 	}
-	b.ops = "http://" + ops
-	log, err := os.Create(b.log)
-	if err != nil {
-		return nil, err
-	}
-	defer log.Close()
-	b.cmd = exec.Command(binary, "serve", "--listen="+b.addr, "--ops-listen="+ops, "--data-dir="+filepath.Join(dir, "data"),
-		"--holder="+holder, "--drain-timeout=2s", "--log-format=json",
-		fmt.Sprint("--subscriber-buffer=", subscriberBuffer), fmt.Sprint("--write-timeout=", writeTimeout))
-	b.cmd.Env = append(os.Environ(), "PUBSUB_ADMIN_TOKEN="+adminToken)
-	b.cmd.Stderr = log
-	b.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := b.cmd.Start(); err != nil {
-		return nil, err
-	}
-	go func() { b.exited <- b.cmd.Wait() }()
-	for begun := time.Now(); ; time.Sleep(20 * time.Millisecond) {
-		if _, err = b.get("/readyz"); err == nil {
-			return b, nil
-		}
-		if time.Since(begun) > 30*time.Second {
-			b.kill()
-			text, _ := os.ReadFile(b.log)
-			return nil, fmt.Errorf("the broker does not get ready: %w\n%s", err, text)
-		}
-	}
+	return &broker{b}, b.WaitReady(opsTimeout)
 }
 
-// stop has the broker drain, and checks how it ends and what it has logged.
-func (b *broker) stop(f *faults) {
-	b.cmd.Process.Signal(syscall.SIGTERM)
-	select {
-	case err := <-b.exited:
-		if err != nil {
-			f.add(faultBroker, "its process has ended with %v", err)
-		}
-	case <-time.After(20 * time.Second):
-		f.add(faultBroker, "its process has not ended 20 s after SIGTERM")
-		b.kill()
+// stop makes the broker drain, and checks its exit status and its log.
+func (b *broker) stop(v *history.Violations) {
+	if err := b.Terminate(20 * time.Second); err != nil {
+		v.Add(history.Broker, "after SIGTERM: %v", err)
 	}
-	log, err := os.ReadFile(b.log)
-	if err != nil {
-		f.add(faultBroker, "its log cannot be read: %v", err)
-	}
-	for line := range strings.Lines(string(log)) {
+	for line := range strings.Lines(b.Output()) {
 		var entry struct{ Level string }
 		if json.Unmarshal([]byte(line), &entry) != nil || entry.Level == "ERROR" {
-			f.add(faultBroker, "its log says: %.500s", strings.TrimSpace(line))
+			v.Add(history.Broker, "its log has: %.500s", strings.TrimSpace(line))
 		}
 	}
 }
 
-// kill ends the broker at once.
-func (b *broker) kill() {
-	b.cmd.Process.Kill()
-	<-b.exited
-}
-
-// get asks the ops listener.
-func (b *broker) get(path string) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), opsTimeout)
-	defer cancel()
-	return process.Get(ctx, b.ops+path)
-}
-
-func (b *broker) metrics() (process.Metrics, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), opsTimeout)
-	defer cancel()
-	return process.ReadMetrics(ctx, b.ops)
-}
-
-// sample is what the broker's process takes at a time, its garbage collected.
+// sample is the resources of the broker's process, after it has collected its garbage.
 type sample struct {
 	resident, heap          float64 // bytes
 	goroutines, descriptors float64
@@ -131,22 +66,23 @@ type sample struct {
 }
 
 func (b *broker) sample() (s sample, err error) {
-	if _, err := b.get("/debug/pprof/heap?gc=1"); err != nil {
+	ctx, cancel := context.WithTimeout(context.Background(), opsTimeout)
+	defer cancel()
+	if _, err := process.Get(ctx, b.Ops+"/debug/pprof/heap?gc=1"); err != nil {
 		return s, err
 	}
-	if s.m, err = b.metrics(); err != nil {
+	if s.m, err = process.ReadMetrics(ctx, b.Ops); err != nil {
 		return s, err
 	}
 	s.heap = s.m.Sum("go_memstats_heap_alloc_bytes")
 	s.goroutines = s.m.Sum("go_goroutines")
 	s.connections = s.m.Sum("pubsub_connections")
-	proc := fmt.Sprintf("/proc/%d/", b.cmd.Process.Pid)
-	fds, err := os.ReadDir(proc + "fd")
+	files, err := b.OpenFiles()
 	if err != nil {
 		return s, err
 	}
-	s.descriptors = float64(len(fds))
-	statm, err := os.ReadFile(proc + "statm")
+	s.descriptors = float64(files)
+	statm, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", b.Pid()))
 	if err != nil {
 		return s, err
 	}

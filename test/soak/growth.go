@@ -2,22 +2,25 @@
 
 package main
 
-import "slices"
+import (
+	"slices"
 
-// quantity is something that a process must not take ever more of.
+	"pubsub/internal/testkit/history"
+)
+
+// quantity is something that must not grow.
 type quantity struct {
 	name string
 	of   func(*sample) float64
-	// unit is what values are divided by for people.
+	// unit divides values for a report.
 	unit float64
-	// factor and floor are how much larger a later value may be: what garbage is
-	// left, how many are just coming or going and how full the store's table is are
-	// matters of chance.
+	// factor and floor are how much larger a later value may be, because garbage, connections that
+	// are being opened or closed, and the store's table vary at random.
 	factor, floor float64
 }
 
-// quantities returns what is watched. With a goroutine for each connection those
-// are as many as the subscribers that happen to be there.
+// quantities returns the quantities to watch. With the portable holder the number of goroutines
+// depends on that of connections.
 func quantities(holder string) []quantity {
 	goroutines := func(s *sample) float64 { return s.goroutines }
 	if holder == "portable" {
@@ -31,7 +34,7 @@ func quantities(holder string) []quantity {
 	}
 }
 
-// thirds returns the medians of the middle and of the last third.
+// thirds returns the medians of the middle and the last third.
 func (q *quantity) thirds(samples []sample) (middle, last float64) {
 	median := func(ss []sample) float64 {
 		var vs []float64
@@ -45,36 +48,35 @@ func (q *quantity) thirds(samples []sample) (middle, last float64) {
 	return median(samples[n/3 : n*2/3]), median(samples[n*2/3:])
 }
 
-// more reports whether after is more than before allows.
-func (q *quantity) more(before, after float64) bool {
+// grows reports whether after is larger than it may be after before.
+func (q *quantity) grows(before, after float64) bool {
 	return after > max(before*q.factor, before+q.floor)
 }
 
-// checkGrowth compares the last third of the samples, three at least, with the one
-// before.
-func checkGrowth(samples []sample, holder string, f *faults) {
+// checkGrowth compares the last third of the samples with the middle third. There must be at least
+// three samples.
+func checkGrowth(samples []sample, holder string, v *history.Violations) {
 	for _, q := range quantities(holder) {
-		if middle, last := q.thirds(samples); q.more(middle, last) {
-			f.add(faultGrowth, "%s: %.1f in the middle third, %.1f in the last", q.name, middle/q.unit, last/q.unit)
+		if middle, last := q.thirds(samples); q.grows(middle, last) {
+			v.Add(history.Growth, "%s: %.1f in the middle third, %.1f in the last", q.name, middle/q.unit, last/q.unit)
 		}
 	}
 }
 
-// checkRest compares the process after all have left with the one before any came.
-// Memory is not compared: what thousands took at once is garbage, and the system
-// gets it back in its own time.
-func checkRest(before, after *sample, f *faults) {
+// checkRest compares the process after all subscribers have left with the process before they came.
+// It does not compare memory, because the runtime returns garbage to the system only with time.
+func checkRest(before, after *sample, v *history.Violations) {
 	for _, gauge := range []string{"pubsub_connections", "pubsub_subscriptions", "pubsub_backlog_bytes"} {
-		if v := after.m.Sum(gauge); v != 0 {
-			f.add(faultGrowth, "%s is %v when all have left", gauge, v)
+		if left := after.m.Sum(gauge); left != 0 {
+			v.Add(history.Growth, "%s is %v after all subscribers have left", gauge, left)
 		}
 	}
-	// Some more, for the store opens files and compacts as it likes.
+	// The store opens files and compacts at any time.
 	const spare = 10
 	if after.goroutines > before.goroutines+spare {
-		f.add(faultGrowth, "%.0f goroutines when all have left, and %.0f before they came", after.goroutines, before.goroutines)
+		v.Add(history.Growth, "%.0f goroutines after all subscribers have left, and %.0f before they came", after.goroutines, before.goroutines)
 	}
 	if after.descriptors > before.descriptors+spare {
-		f.add(faultGrowth, "%.0f descriptors when all have left, and %.0f before they came", after.descriptors, before.descriptors)
+		v.Add(history.Growth, "%.0f descriptors after all subscribers have left, and %.0f before they came", after.descriptors, before.descriptors)
 	}
 }

@@ -4,16 +4,16 @@ package main
 
 import (
 	"io"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"testing"
 	"time"
 
-	"pubsub/bench/process"
+	"pubsub/internal/testkit"
+	"pubsub/internal/testkit/history"
+	"pubsub/internal/testkit/process"
 )
 
-// steady are samples of a process that only varies.
+// steady returns samples of a process that varies and does not grow.
 func steady() (ss []sample) {
 	for i := range 90 {
 		v := float64(i % 7)
@@ -40,10 +40,10 @@ func TestGrowth(t *testing.T) {
 		for i := range ss {
 			c.grow(&ss[i], float64(i))
 		}
-		f := newFaults()
-		checkGrowth(ss, "auto", f)
-		if f.counts[faultGrowth] != c.want || len(f.counts) > c.want {
-			t.Errorf("%s: %v", c.name, f.texts)
+		v := new(history.Violations)
+		checkGrowth(ss, "auto", v)
+		if len(v.All()[history.Growth]) != c.want || len(v.All()) > c.want {
+			t.Errorf("%s: %v", c.name, v.All())
 		}
 	}
 	// The portable holder has a goroutine for each connection.
@@ -53,13 +53,13 @@ func TestGrowth(t *testing.T) {
 		ss[i].descriptors += float64(i) * 10
 		ss[i].goroutines = ss[i].connections + 30
 	}
-	f := newFaults()
-	checkGrowth(ss, "portable", f)
-	if f.any() {
-		t.Error(f.texts)
+	v := new(history.Violations)
+	checkGrowth(ss, "portable", v)
+	if v.Any() {
+		t.Error(v.All())
 	}
-	checkGrowth(ss, "auto", f)
-	if f.counts[faultGrowth] != 1 {
+	checkGrowth(ss, "auto", v)
+	if len(v.All()[history.Growth]) != 1 {
 		t.Error("goroutines that grow with the connections are not noticed")
 	}
 }
@@ -79,15 +79,15 @@ func TestRest(t *testing.T) {
 		{"a subscription", sample{goroutines: 30, descriptors: 20, m: process.Metrics{"pubsub_subscriptions": 1}}, 1},
 		{"a backlog", sample{goroutines: 30, descriptors: 20, m: process.Metrics{"pubsub_backlog_bytes": 200}}, 1},
 	} {
-		f := newFaults()
-		checkRest(&before, &c.left, f)
-		if f.counts[faultGrowth] != c.want || len(f.counts) > c.want {
-			t.Errorf("%s: %v", c.name, f.texts)
+		v := new(history.Violations)
+		checkRest(&before, &c.left, v)
+		if len(v.All()[history.Growth]) != c.want || len(v.All()) > c.want {
+			t.Errorf("%s: %v", c.name, v.All())
 		}
 	}
 }
 
-// What the broker counts is held against what was done.
+// The broker's metrics must agree with the messages that were sent.
 func TestMetrics(t *testing.T) {
 	right := func() process.Metrics {
 		return process.Metrics{
@@ -99,47 +99,47 @@ func TestMetrics(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		wrong func(process.Metrics)
-		want  faultKind
+		want  history.Kind
 	}{
 		{"right", func(process.Metrics) {}, ""},
-		{"one more", func(m process.Metrics) { m[`pubsub_messages_published_total{retain="true",transport="http"}`] = 1 }, faultBroker},
-		{"one less", func(m process.Metrics) { m[`pubsub_messages_published_total{retain="true",transport="mqtt"}`] = 1 }, faultBroker},
-		{"a publish dropped", func(m process.Metrics) { m[`pubsub_publishes_dropped_total{reason="forbidden"}`] = 1 }, faultBroker},
-		{"a delivery dropped", func(m process.Metrics) { m[`pubsub_messages_dropped_total{reason="packet-too-large"}`] = 1 }, faultBroker},
-		{"one refused", func(m process.Metrics) { m[`pubsub_connections_refused_total{reason="forbidden"}`] = 1 }, faultBroker},
-		{"a failure", func(m process.Metrics) { m[`pubsub_errors_total{op="publish"}`] = 1 }, faultBroker},
-		{"a loss that nobody had", func(m process.Metrics) { m[`pubsub_messages_dropped_total{reason="slow-subscriber"}`] = 1 }, faultAccount},
+		{"one more", func(m process.Metrics) { m[`pubsub_messages_published_total{retain="true",transport="http"}`] = 1 }, history.Broker},
+		{"one less", func(m process.Metrics) { m[`pubsub_messages_published_total{retain="true",transport="mqtt"}`] = 1 }, history.Broker},
+		{"a publish dropped", func(m process.Metrics) { m[`pubsub_publishes_dropped_total{reason="forbidden"}`] = 1 }, history.Broker},
+		{"a delivery dropped", func(m process.Metrics) { m[`pubsub_messages_dropped_total{reason="packet-too-large"}`] = 1 }, history.Broker},
+		{"one refused", func(m process.Metrics) { m[`pubsub_connections_refused_total{reason="forbidden"}`] = 1 }, history.Broker},
+		{"a failure", func(m process.Metrics) { m[`pubsub_errors_total{op="publish"}`] = 1 }, history.Broker},
+		{"a loss of no subscriber", func(m process.Metrics) { m[`pubsub_messages_dropped_total{reason="slow-subscriber"}`] = 1 }, history.Account},
 	} {
-		r := &run{faults: newFaults(), out: io.Discard}
+		r := &run{violations: new(history.Violations), out: io.Discard}
 		r.http.plain.Store(3)
 		r.mqtt.retained.Store(2)
 		m := right()
 		c.wrong(m)
 		r.checkMetrics(m)
-		if c.want == "" && r.faults.any() || c.want != "" && (len(r.faults.counts) != 1 || r.faults.counts[c.want] != 1) {
-			t.Errorf("%s: %v", c.name, r.faults.texts)
+		if c.want == "" && r.violations.Any() || c.want != "" && (len(r.violations.All()) != 1 || len(r.violations.All()[c.want]) != 1) {
+			t.Errorf("%s: %v", c.name, r.violations.All())
 		}
 	}
 }
 
-// A subscriber that takes nothing is to be closed, where the broker can know.
+// The broker must close a connection that takes nothing, if it can know.
 func TestCutOffs(t *testing.T) {
 	for _, c := range []struct {
 		holder           string
 		freezes, cutOffs uint64
 		fine             bool
 	}{{"auto", 0, 0, true}, {"auto", 3, 2, true}, {"auto", 3, 0, false}, {"portable", 3, 0, true}} {
-		crowd := newCrowd("", time.Minute, newFaults())
+		crowd := newCrowd("", time.Minute, new(history.Violations))
 		crowd.freezes.Store(c.freezes)
 		crowd.cutOffs.Store(c.cutOffs)
 		crowd.checkCutOffs(c.holder)
-		if crowd.faults.any() == c.fine {
-			t.Errorf("%+v: %v", c, crowd.faults.texts)
+		if crowd.violations.Any() == c.fine {
+			t.Errorf("%+v: %v", c, crowd.violations.All())
 		}
 	}
 }
 
-// How the process ends, and what it has logged, counts.
+// The broker's exit status and its log are checked.
 func TestEndOfProcess(t *testing.T) {
 	for _, c := range []struct {
 		name, script string
@@ -150,29 +150,17 @@ func TestEndOfProcess(t *testing.T) {
 		{"with a panic", `echo "panic: bad" >&2; exit 0`, 1},
 		{"with a status", `exit 3`, 1},
 	} {
-		log, err := os.Create(filepath.Join(t.TempDir(), "log"))
+		cmd := exec.Command("sh", "-c", "trap '"+c.script+"' TERM; echo {}; while :; do sleep 0.05; done")
+		p, err := process.Launch(cmd)
 		if err != nil {
 			t.Fatal(err)
 		}
-		cmd := exec.Command("sh", "-c", "trap '"+c.script+"' TERM; echo ready; while :; do sleep 0.05; done")
-		cmd.Stderr = log
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		log.Close()
-		if _, err := io.ReadFull(out, make([]byte, len("ready\n"))); err != nil {
-			t.Fatal(err)
-		}
-		b := &broker{cmd: cmd, log: log.Name(), exited: make(chan error, 1)}
-		go func() { b.exited <- cmd.Wait() }()
-		f := newFaults()
-		b.stop(f)
-		if f.counts[faultBroker] != c.want || len(f.counts) > c.want {
-			t.Errorf("%s: %v", c.name, f.texts)
+		testkit.Eventually(t, "the process is ready", func() bool { return p.Output() != "" })
+		b := &broker{&process.Broker{Process: p}}
+		v := new(history.Violations)
+		b.stop(v)
+		if len(v.All()[history.Broker]) != c.want || len(v.All()) > c.want {
+			t.Errorf("%s: %v", c.name, v.All())
 		}
 	}
 }

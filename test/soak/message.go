@@ -9,26 +9,26 @@ import (
 	"strings"
 )
 
-// message is what the content of a message says about it.
+// message is the properties of a message, which its content contains.
 type message struct {
 	topic     string
 	publisher int
-	// seq numbers what a publisher publishes to a topic, from 1.
+	// seq numbers the messages of a publisher to a topic, from 1.
 	seq uint64
-	// plain is how many messages that are not retained the publisher has published
-	// to the topic, this one included.
+	// plain counts the plain messages that the publisher has published to the topic, this one
+	// included.
 	plain uint64
-	// offset is how much had been published to the topic when this one was begun, as
-	// the broker counts what a subscriber leaves unread (see cost).
+	// offset is how much had been published to the topic when this message was begun, as the
+	// broker counts the unread bytes of a subscriber (see cost).
 	offset uint64
 	retain bool
 }
 
-// cost is what a message of size bytes takes of a subscriber's buffer.
+// cost returns how much of a subscriber's buffer a message of size bytes takes.
 func cost(size int) uint64 { return uint64(size) + 128 }
 
-// appendTo appends the content, filled up to size bytes if it is shorter. Whatever
-// is cut off or mixed up is noticed.
+// appendTo appends the content, filled up to size bytes if it is shorter. parseMessage notices
+// content that was cut off or mixed up.
 func (m *message) appendTo(dst []byte, size int) []byte {
 	begin := len(dst)
 	kind := "plain"
@@ -42,10 +42,10 @@ func (m *message) appendTo(dst []byte, size int) []byte {
 	return append(dst, bytes.Repeat([]byte{fill}, size-(len(dst)-begin))...)
 }
 
-// parseMessage is the opposite of appendTo.
+// parseMessage parses the content that appendTo has made.
 func parseMessage(b []byte) (m message, err error) {
 	bad := func() (message, error) {
-		return message{}, fmt.Errorf("not what anybody has published: %d bytes, %.80q", len(b), b)
+		return message{}, fmt.Errorf("content that was never published: %d bytes, %.80q", len(b), b)
 	}
 	head := string(b[:min(len(b), 1100)])
 	f := strings.SplitN(head, " ", 8)
@@ -68,8 +68,8 @@ func parseMessage(b []byte) (m message, err error) {
 	return m, nil
 }
 
-// name tells a retained message from all others of its topic.
+// name returns a name that no other retained message of the topic has.
 func (m *message) name() string { return fmt.Sprintf("number %d of publisher %d", m.seq, m.publisher) }
 
-// cleared is the name of a retained message of no bytes.
+// cleared is the name of all clears.
 const cleared = "a clear"

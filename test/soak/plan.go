@@ -8,10 +8,10 @@ import (
 )
 
 const (
-	// publishers is how many publish at the same time; every other one by POST,
-	// the others over MQTT.
+	// publishers is how many publishers there are: every other one publishes by POST, the others
+	// over MQTT.
 	publishers = 8
-	// closer publishes what is retained in the end.
+	// closer is the publisher of the last retained messages.
 	closer = publishers
 )
 
@@ -20,21 +20,21 @@ type class struct {
 	topics []string
 	// sharers is how many publishers publish to each topic of the class.
 	sharers int
-	// rate is how many messages a second are published to all of its topics
-	// together; size is the largest of them, in bytes.
+	// rate is the messages a second to all of its topics together; size is that of the largest, in
+	// bytes.
 	rate float64
 	size int
 	// retained is the share of retained messages.
 	retained float64
 }
 
-// plan is what topics there are.
+// plan is the topics of a soak.
 type plan struct {
 	users  class // a topic for each subscriber
-	groups class // a topic for some dozens of them
-	all    class // a topic for half of them
-	heavy  class // topics with more than a stalled reader can be kept
-	raced  class // topics of which all publishers change the retained message all the time
+	groups class // a topic for some dozens of subscribers
+	all    class // a topic for half of the subscribers
+	heavy  class // topics with more bytes than the broker keeps for a stalled reader
+	raced  class // topics whose retained message all publishers change all the time
 }
 
 func newPlan(subscribers int) *plan {
@@ -64,7 +64,7 @@ func (p *plan) topics() (ts []string) {
 	return ts
 }
 
-// of returns the topics that a publisher publishes to.
+// of returns the topics to which a publisher publishes.
 func (c *class) of(publisher int) (ts []string) {
 	for i, t := range c.topics {
 		for k := range c.sharers {
@@ -76,19 +76,19 @@ func (c *class) of(publisher int) (ts []string) {
 	return ts
 }
 
-// habits are what a subscriber does beside reading.
+// habits are the properties of a subscriber.
 type habits struct {
 	kind     kind
 	topics   []string
 	envelope bool // of streams
-	token    bool // it shows a token, and not the administrator's
-	churns   bool // it leaves now and then, and comes back
-	stalls   bool // it stops to read now and then
-	freezes  bool // it stops for longer than the broker bears
+	token    bool // it has a token of its own rather than the administrator's
+	churns   bool // it leaves sometimes, and connects again
+	stalls   bool // it stops reading sometimes
+	freezes  bool // it stops reading for longer than the broker allows
 }
 
-// habits returns what subscriber number i does: one in fifty stalls, and one in
-// five of these freezes; one in five of the others churns.
+// habits returns the habits of subscriber i. One in fifty stalls, and one in five of these
+// freezes; one in five of the others churns.
 func (p *plan) habits(i int, r *rand.Rand) habits {
 	h := habits{kind: [...]kind{durableStream, durableStream, plainStream, session, session}[i%5], envelope: r.IntN(2) == 0, token: r.IntN(2) == 0}
 	if i%50 == 0 {
@@ -109,7 +109,7 @@ func (p *plan) habits(i int, r *rand.Rand) habits {
 	if r.IntN(2) == 0 {
 		h.topics = append(h.topics, p.all.topics[0])
 	}
-	if i%100 == 1 { // beside those who stall
+	if i%100 == 1 { // as those who stall
 		h.topics = append(h.topics, p.heavy.topics[r.IntN(len(p.heavy.topics))])
 	}
 	if i%100 == 2 || i%100 == 3 {

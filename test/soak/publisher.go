@@ -15,13 +15,14 @@ import (
 	"time"
 
 	"pubsub/internal/mqtt"
+	"pubsub/internal/testkit/history"
 )
 
 // sender publishes over one connection.
 type sender interface {
-	// publish returns the version, if there is one to be known.
-	publish(topic string, data []byte, retain bool) (version, error)
-	// sync returns once the broker has taken everything.
+	// publish returns the version, if the sender learns it.
+	publish(topic string, data []byte, retain bool) (history.Version, error)
+	// sync returns once the broker has handled everything.
 	sync() error
 	// close ends the connection.
 	close()
@@ -36,11 +37,11 @@ type poster struct {
 func newPoster(b *broker) *poster {
 	return &poster{
 		client: &http.Client{Transport: &http.Transport{}, Timeout: time.Minute},
-		url:    "http://" + b.addr + "/events?topic=",
+		url:    "http://" + b.Addr + "/events?topic=",
 	}
 }
 
-func (p *poster) publish(topic string, data []byte, retain bool) (v version, err error) {
+func (p *poster) publish(topic string, data []byte, retain bool) (v history.Version, err error) {
 	req, err := http.NewRequest(http.MethodPost, p.url+url.QueryEscape(topic)+"&retain="+strconv.FormatBool(retain), bytes.NewReader(data))
 	if err != nil {
 		return v, err
@@ -61,7 +62,7 @@ func (p *poster) publish(topic string, data []byte, retain bool) (v version, err
 	if !retain {
 		return v, nil
 	}
-	return parseVersion(resp.Header.Get("Pubsub-Version"))
+	return history.ParseVersion(resp.Header.Get("Pubsub-Version"))
 }
 
 func (p *poster) sync() error { return nil } // publish has waited
@@ -71,12 +72,12 @@ func (p *poster) close() { p.client.CloseIdleConnections() }
 // mqttSender publishes over MQTT.
 type mqttSender struct {
 	c     *mqttConn
-	ended chan error // has what the reader ended with
+	ended chan error // receives the error with which the reader has ended
 	pong  chan struct{}
 }
 
 func newMQTTSender(b *broker, clientID string) (*mqttSender, error) {
-	nc, err := net.Dial("tcp", b.addr)
+	nc, err := net.Dial("tcp", b.Addr)
 	if err != nil {
 		return nil, err
 	}
@@ -92,23 +93,23 @@ func newMQTTSender(b *broker, clientID string) (*mqttSender, error) {
 
 func (s *mqttSender) read() error {
 	for {
-		p, err := s.c.next()
+		p, err := s.c.Read()
 		if err != nil {
 			return err
 		}
 		if p.Type() != mqtt.TypePingresp {
-			return fmt.Errorf("to a publisher comes %s %+v", p.Type(), p)
+			return fmt.Errorf("a publisher receives %s %+v", p.Type(), p)
 		}
 		s.pong <- struct{}{}
 	}
 }
 
-func (s *mqttSender) publish(topic string, data []byte, retain bool) (version, error) {
-	return version{}, s.c.send(&mqtt.Publish{Topic: topic, Payload: data, Retain: retain})
+func (s *mqttSender) publish(topic string, data []byte, retain bool) (history.Version, error) {
+	return history.Version{}, s.c.Send(&mqtt.Publish{Topic: topic, Payload: data, Retain: retain})
 }
 
 func (s *mqttSender) sync() error {
-	if err := s.c.send(&mqtt.Pingreq{}); err != nil {
+	if err := s.c.Send(&mqtt.Pingreq{}); err != nil {
 		return err
 	}
 	select {
@@ -126,7 +127,7 @@ func (s *mqttSender) close() {
 	<-s.ended
 }
 
-// published counts what was sent.
+// published counts the messages that were sent.
 type published struct {
 	plain, retained atomic.Uint64
 }
@@ -146,11 +147,11 @@ type publisher struct {
 	buf        []byte
 }
 
-// mine are the topics of a class that a publisher publishes to.
+// mine are the topics of a class to which a publisher publishes.
 type mine struct {
 	class  *class
 	topics []string
-	due    float64 // owned by the publisher's goroutine: messages that should have been sent by now
+	due    float64 // messages that are due; owned by the publisher's goroutine
 }
 
 func newPublisher(index int, p *plan, t *truth, s sender, count *published, r *rand.Rand) *publisher {
@@ -186,7 +187,7 @@ func (p *publisher) publishUntil(stop <-chan struct{}) error {
 	}
 }
 
-// publishAny publishes to one of some topics; now and then it clears it.
+// publishAny publishes to one of the topics. Sometimes it clears the topic.
 func (p *publisher) publishAny(m *mine) error {
 	topic := m.topics[p.rand.IntN(len(m.topics))]
 	retain := p.rand.Float64() < m.class.retained
@@ -214,13 +215,13 @@ func (p *publisher) publish(topic string, retain bool, size int) error {
 	if _, err := p.sender.publish(topic, p.buf, retain); err != nil || size < maySlip/8 {
 		return err
 	}
-	// Of what is large, each publisher has only one under way: see maySlip.
+	// Each publisher has only one large message under way: see maySlip.
 	return p.sender.sync()
 }
 
-// pour publishes plain messages to its heavy topics, together more than the broker
-// and the system keep for a reader that takes nothing, and returns once all that it
-// has ever published is taken.
+// pour publishes plain messages to the publisher's heavy topics, together more than the broker
+// and the kernel keep for a reader that takes nothing. It returns once the broker has handled
+// everything that the publisher has published.
 func (p *publisher) pour(heavy *class) error {
 	const enough = 2 << 20
 	for _, topic := range heavy.of(p.index) {
@@ -233,7 +234,7 @@ func (p *publisher) pour(heavy *class) error {
 	return p.sender.sync()
 }
 
-// end publishes a last message to each topic, and returns once all is taken.
+// end publishes a last message to each topic. It returns once the broker has handled all messages.
 func (p *publisher) end() error {
 	for i := range p.mine {
 		for _, topic := range p.mine[i].topics {
@@ -247,8 +248,7 @@ func (p *publisher) end() error {
 	return p.sender.sync()
 }
 
-// closeTopics publishes what is retained in the end: a message, or to one topic in
-// ten a clear.
+// closeTopics publishes the last retained messages: to one topic in ten a clear.
 func closeTopics(topics []string, t *truth, s *poster, count *published, r *rand.Rand) error {
 	defer s.close()
 	for _, topic := range topics {

@@ -12,7 +12,8 @@ import (
 	"time"
 
 	"pubsub"
-	"pubsub/bench/process"
+	"pubsub/internal/testkit/history"
+	"pubsub/internal/testkit/process"
 	"pubsub/internal/token"
 )
 
@@ -20,23 +21,23 @@ import (
 type run struct {
 	// immutable
 	settings
-	out    io.Writer
-	broker *broker
-	plan   *plan
-	truth  *truth
-	faults *faults
-	crowd  *crowd
-	subs   []*subscriber
-	begun  time.Time
+	out        io.Writer
+	broker     *broker
+	plan       *plan
+	truth      *truth
+	violations *history.Violations
+	crowd      *crowd
+	subs       []*subscriber
+	begun      time.Time
 
-	http, mqtt published // what was sent
+	http, mqtt published // messages that were sent
 
 	// owned by soak's goroutine
 	samples []sample
 }
 
-// soak runs a broker for a while and reports to out; ok says that nothing was
-// wrong. An error is one of the soak itself.
+// soak runs a broker for a while and reports to out. ok says that all checks have passed. An error
+// is one of the soak itself.
 func soak(s settings, out io.Writer) (ok bool, err error) {
 	dir, err := os.MkdirTemp("", "pubsub-soak")
 	if err != nil {
@@ -56,25 +57,25 @@ func soak(s settings, out io.Writer) (ok bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	r := &run{settings: s, out: out, broker: b, plan: newPlan(s.subscribers), faults: newFaults(), begun: time.Now()}
+	r := &run{settings: s, out: out, broker: b, plan: newPlan(s.subscribers), violations: new(history.Violations), begun: time.Now()}
 	r.truth = newTruth(r.plan.topics(), publishers+1)
-	if err := r.all(); err != nil {
-		b.kill()
-		r.faults.report(out)
+	if err := r.soak(); err != nil {
+		b.Kill()
+		r.violations.Report(out)
 		return false, err
 	}
-	b.stop(r.faults)
+	b.stop(r.violations)
 	r.report()
-	return !r.faults.any(), nil
+	return !r.violations.Any(), nil
 }
 
-func (r *run) say(format string, args ...any) {
+func (r *run) logf(format string, args ...any) {
 	fmt.Fprintf(r.out, "%7.1f s  %s\n", time.Since(r.begun).Seconds(), fmt.Sprintf(format, args...))
 }
 
-// all is everything between the start of the broker and its end.
-func (r *run) all() error {
-	r.say("%d subscribers, %v, holder %s, seed %d", r.subscribers, r.duration, r.holder, r.seed)
+// soak does everything between the start of the broker and its end.
+func (r *run) soak() error {
+	r.logf("%d subscribers, %v, holder %s, seed %d", r.subscribers, r.duration, r.holder, r.seed)
 	if err := r.fillStore(); err != nil {
 		return err
 	}
@@ -82,7 +83,7 @@ func (r *run) all() error {
 	if err != nil {
 		return err
 	}
-	key, err := process.CreateKey(r.broker.addr, adminToken)
+	key, err := process.CreateKey(r.broker.Addr, adminToken)
 	if err != nil {
 		return err
 	}
@@ -90,11 +91,11 @@ func (r *run) all() error {
 	if err := r.subscribe(&subscribers, key); err != nil {
 		return err
 	}
-	r.say("all have come")
+	r.logf("all subscribers are connected")
 	if err := r.publish(); err != nil {
 		return err
 	}
-	r.settle()
+	r.converge()
 	r.crowd.close(r.crowd.over)
 	for _, s := range r.subs {
 		s.leave(orderly)
@@ -105,13 +106,13 @@ func (r *run) all() error {
 		return err
 	}
 	r.crowd.checkCutOffs(r.holder)
-	checkRest(&rest, after, r.faults)
-	checkGrowth(r.samples, r.holder, r.faults)
+	checkRest(&rest, after, r.violations)
+	checkGrowth(r.samples, r.holder, r.violations)
 	return nil
 }
 
-// fillStore publishes more than the store keeps in memory before it writes that
-// out, so that its table has its whole size from the beginning.
+// fillStore publishes more than the store keeps in memory before it writes to disk, so that the
+// store's memory has its full size from the start.
 func (r *run) fillStore() error {
 	p := newPoster(r.broker)
 	defer p.close()
@@ -127,7 +128,7 @@ func (r *run) fillStore() error {
 
 // subscribe starts the subscribers and returns once all are connected.
 func (r *run) subscribe(wg *sync.WaitGroup, key pubsub.Key) error {
-	r.crowd = newCrowd(r.broker.addr, r.duration, r.faults)
+	r.crowd = newCrowd(r.broker.Addr, r.duration, r.violations)
 	for i := range r.subscribers {
 		rnd := rand.New(rand.NewPCG(r.seed, uint64(i)))
 		h := r.plan.habits(i, rnd)
@@ -138,7 +139,7 @@ func (r *run) subscribe(wg *sync.WaitGroup, key pubsub.Key) error {
 				return err
 			}
 		}
-		s.history = newHistory(fmt.Sprintf("subscriber %d (%v)", i, h.kind), h.kind, h.topics, r.truth, r.faults)
+		s.checker = newChecker(fmt.Sprintf("subscriber %d (%v)", i, h.kind), h.kind, h.topics, r.truth, r.violations)
 		r.subs = append(r.subs, s)
 	}
 	for _, s := range r.subs {
@@ -147,8 +148,8 @@ func (r *run) subscribe(wg *sync.WaitGroup, key pubsub.Key) error {
 	return gather(r.subs, 2*time.Minute, func(s *subscriber) bool { return s.came.Load() })
 }
 
-// publish has everybody publish for the duration, then end, and takes samples
-// meanwhile.
+// publish runs the publishers for the duration, and then publishes the last messages. It takes
+// samples meanwhile.
 func (r *run) publish() error {
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
@@ -168,7 +169,7 @@ func (r *run) publish() error {
 	for _, p := range ps {
 		wg.Go(func() {
 			if err := p.publishUntil(stop); err != nil {
-				r.faults.add(faultConnection, "publisher %d: %v", p.index, err)
+				r.violations.Add(history.Connection, "publisher %d: %v", p.index, err)
 			}
 		})
 	}
@@ -185,33 +186,32 @@ func (r *run) publish() error {
 	return nil
 }
 
-// fallAsleep returns, while messages still come, when nobody leaves any more and
-// those who stall have stopped to read for the last time. Before that they have read
-// all there was: how long they take nothing begins anew.
+// fallAsleep returns, while messages still come, when no subscriber leaves any more and those
+// that stall have stopped reading for the last time. They first read all messages, so that
+// their write timeouts begin again.
 func (r *run) fallAsleep() {
 	wait := func(there func(*subscriber) bool) {
 		if err := gather(r.subs, time.Minute, func(s *subscriber) bool { return s.live.Load() && (!s.stalls || there(s)) }); err != nil {
-			r.faults.add(faultConnection, "%v", err)
+			r.violations.Add(history.Connection, "%v", err)
 		}
 	}
 	r.crowd.close(r.crowd.finishing)
-	wait(func(s *subscriber) bool { return s.history.caughtUp() })
+	wait(func(s *subscriber) bool { return s.checker.caughtUp() })
 	r.crowd.close(r.crowd.drowsy)
 	wait(func(s *subscriber) bool { return s.asleep.Load() })
-	r.say("nobody leaves any more")
+	r.logf("no subscriber leaves any more")
 }
 
-// finish publishes the last messages. Of the heavy topics what is retained in the
-// end comes when nothing more fits into the sockets of those who do not read, and
-// is followed by so much that it is cut off for them; they must get it all the
-// same.
+// finish publishes the last messages. The last retained messages of the heavy topics come when
+// the sockets of subscribers that do not read are full, and so many messages follow that their
+// logs are cut. These subscribers must receive the retained messages nevertheless.
 func (r *run) finish(ps []*publisher) {
 	together := func(what string, of func(*publisher) error) {
 		var wg sync.WaitGroup
 		for _, p := range ps {
 			wg.Go(func() {
 				if err := of(p); err != nil {
-					r.faults.add(faultConnection, "publisher %d, %s: %v", p.index, what, err)
+					r.violations.Add(history.Connection, "publisher %d, %s: %v", p.index, what, err)
 				}
 			})
 		}
@@ -226,16 +226,16 @@ func (r *run) finish(ps []*publisher) {
 		}
 	}
 	together("filling sockets", pour)
-	together("publishing what is retained in the end", closeSome(heavy.topics))
+	together("publishing the last retained messages", closeSome(heavy.topics))
 	together("filling buffers", pour)
 	r.crowd.close(r.crowd.awake)
 	for _, c := range r.plan.classes() {
 		if c != heavy {
-			together("publishing what is retained in the end", closeSome(c.topics))
+			together("publishing the last retained messages", closeSome(c.topics))
 		}
 	}
 	together("ending", (*publisher).end)
-	r.say("all is published")
+	r.logf("everything is published")
 }
 
 // watch takes samples for the duration.
@@ -243,16 +243,16 @@ func (r *run) watch() error {
 	every := min(max(r.duration/120, 500*time.Millisecond), 5*time.Second)
 	tick := time.NewTicker(every)
 	defer tick.Stop()
-	told := time.Now()
+	reported := time.Now()
 	for end := time.Now().Add(r.duration); time.Now().Before(end); <-tick.C {
 		s, err := r.broker.sample()
 		if err != nil {
 			return err
 		}
 		r.samples = append(r.samples, s)
-		if time.Since(told) > time.Minute {
-			told = time.Now()
-			r.say("%.0f connected, %.0f delivered, %.0f dropped; %.1f MiB resident, %.1f MiB heap, %.0f goroutines",
+		if time.Since(reported) > time.Minute {
+			reported = time.Now()
+			r.logf("%.0f connected, %.0f delivered, %.0f dropped; %.1f MiB resident, %.1f MiB heap, %.0f goroutines",
 				s.connections, s.m.Sum("pubsub_messages_delivered_total"), s.m.Sum("pubsub_messages_dropped_total"),
 				s.resident/(1<<20), s.heap/(1<<20), s.goroutines)
 		}
@@ -260,27 +260,27 @@ func (r *run) watch() error {
 	return nil
 }
 
-// settle waits until everybody has everything, then checks the accounts.
-func (r *run) settle() {
+// converge waits until all subscribers have the newest messages, and checks their losses.
+func (r *run) converge() {
 	for begun := time.Now(); time.Since(begun) < time.Minute; time.Sleep(100 * time.Millisecond) {
 		waiting := 0
 		for _, s := range r.subs {
-			if !s.history.converged() {
+			if !s.checker.converged() {
 				waiting++
 			}
 		}
 		if waiting == 0 {
-			r.say("all have the newest of everything")
+			r.logf("all subscribers have the newest messages")
 			break
 		}
 	}
 	for _, s := range r.subs {
-		s.history.end()
+		s.checker.end()
 	}
 }
 
-// rest returns what the broker takes once all have left, or what it still takes
-// half a minute later.
+// rest returns a sample of the broker once it has forgotten all subscribers, or after half a
+// minute.
 func (r *run) rest() (*sample, error) {
 	for begun := time.Now(); ; time.Sleep(200 * time.Millisecond) {
 		s, err := r.broker.sample()
@@ -295,7 +295,7 @@ func (r *run) rest() (*sample, error) {
 	}
 }
 
-// checkMetrics compares what the broker has counted with what was done.
+// checkMetrics compares the broker's metrics with the messages that were sent.
 func (r *run) checkMetrics(m process.Metrics) {
 	for _, c := range []struct {
 		transport, retain string
@@ -306,33 +306,33 @@ func (r *run) checkMetrics(m process.Metrics) {
 	} {
 		got := m.Sum("pubsub_messages_published_total", `transport="`+c.transport+`"`, `retain="`+c.retain+`"`)
 		if got != float64(c.sent) {
-			r.faults.add(faultBroker, "it has counted %.0f messages over %s, retained %s, and %d were sent", got, c.transport, c.retain, c.sent)
+			r.violations.Add(history.Broker, "it has counted %.0f messages over %s, retained %s, and %d were sent", got, c.transport, c.retain, c.sent)
 		}
 	}
 	for _, name := range []string{"pubsub_publishes_dropped_total", "pubsub_errors_total", "pubsub_connections_refused_total"} {
 		if v := m.Sum(name); v != 0 {
-			r.faults.add(faultBroker, "%s is %v", name, v)
+			r.violations.Add(history.Broker, "%s is %v", name, v)
 		}
 	}
 	const dropped, slow = "pubsub_messages_dropped_total", `reason="slow-subscriber"`
 	if v := m.Sum(dropped) - m.Sum(dropped, slow); v != 0 {
-		r.faults.add(faultBroker, "%v messages were dropped although no subscriber was slow", v)
+		r.violations.Add(history.Broker, "%v messages were dropped although no subscriber was slow", v)
 	}
-	r.account().check(uint64(m.Sum(dropped, slow)), r.faults)
+	r.account().check(uint64(m.Sum(dropped, slow)), r.violations)
 }
 
-// checkCutOffs finds fault with a broker that bears everything. With the portable
-// holder the system may take all for a client that reads nothing.
+// checkCutOffs checks that the broker has closed connections that took nothing. With the
+// portable holder the kernel may take everything for a client that reads nothing.
 func (c *crowd) checkCutOffs(holder string) {
 	if holder == "auto" && c.freezes.Load() > 0 && c.cutOffs.Load() == 0 {
-		c.faults.add(faultConnection, "%d times a subscriber has taken nothing for longer than %v, and none was closed", c.freezes.Load(), writeTimeout)
+		c.violations.Add(history.Connection, "%d times a subscriber has taken nothing for longer than %v, and none was closed", c.freezes.Load(), writeTimeout)
 	}
 }
 
 func (r *run) account() *account {
 	var a account
 	for _, s := range r.subs {
-		a.add(s.history)
+		a.add(s.checker)
 	}
 	return &a
 }
@@ -357,23 +357,23 @@ func (r *run) report() {
 	}
 	a := r.account()
 	fmt.Fprintf(r.out, "\nSoak of %v, seed %d\n", r.duration, r.seed)
-	fmt.Fprintf(r.out, "  subscribers     %d: %d SSE, %d durable SSE, %d MQTT; %d leave and come back, %d stall\n", len(r.subs), streams, durable, sessions, churn, stall)
+	fmt.Fprintf(r.out, "  subscribers     %d: %d SSE, %d durable SSE, %d MQTT; %d leave and connect again, %d stall\n", len(r.subs), streams, durable, sessions, churn, stall)
 	fmt.Fprintf(r.out, "  topics          %d\n", len(r.truth.topics))
 	fmt.Fprintf(r.out, "  published       %d plain and %d retained by POST, %d and %d over MQTT\n",
 		r.http.plain.Load(), r.http.retained.Load(), r.mqtt.plain.Load(), r.mqtt.retained.Load())
 	fmt.Fprintf(r.out, "  received        %d\n", a.received)
 	fmt.Fprintf(r.out, "  connections     %d, %d resumed with Last-Event-ID, %d closed by the broker after taking nothing\n",
 		r.crowd.connected.Load(), r.crowd.resumed.Load(), r.crowd.cutOffs.Load())
-	fmt.Fprintf(r.out, "  lost            in %d stalls: %d announced over SSE, %d found missing over MQTT; %d streams knew of each lost message in the end\n",
+	fmt.Fprintf(r.out, "  lost            in %d stalls: %d announced over SSE, %d found missing over MQTT; each was announced to %d streams\n",
 		r.crowd.stalls.Load(), a.announced, a.missing, a.accounted)
 	for _, q := range quantities(r.holder) {
 		middle, last := q.thirds(r.samples)
 		fmt.Fprintf(r.out, "  %-36s middle third %.1f, last third %.1f\n", q.name, middle/q.unit, last/q.unit)
 	}
-	if r.faults.any() {
+	if r.violations.Any() {
 		fmt.Fprintln(r.out)
-		r.faults.report(r.out)
+		r.violations.Report(r.out)
 		return
 	}
-	fmt.Fprintln(r.out, "Nothing was out of order, lost without account, or left behind.")
+	fmt.Fprintln(r.out, "All messages came in order, each loss was announced, and all subscribers have the newest messages.")
 }

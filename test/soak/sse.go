@@ -3,172 +3,127 @@
 package main
 
 import (
-	"bufio"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
 	"time"
+
+	"pubsub/internal/testkit/history"
+	"pubsub/internal/testkit/wire"
 )
 
-// handshakeTimeout bounds how long a client waits to be let in: thousands may come
-// at once.
+// handshakeTimeout bounds how long a client waits until it is subscribed. It is long because
+// thousands may connect at once.
 const handshakeTimeout = 60 * time.Second
 
 // stream is a stream of server-sent events.
-type stream struct {
-	nc net.Conn
-	r  *bufio.Reader
-}
-
-// event is one event of a stream.
-type event struct {
-	name, id string
-	data     []byte
-}
+type stream struct{ *wire.Stream }
 
 // openStream returns once the subscription is live.
 func openStream(nc net.Conn, s *subscriber) (*stream, error) {
-	q := make(url.Values)
-	q["topic"] = s.topics
-	if s.history.kind == durableStream {
+	q := url.Values{"topic": s.topics}
+	if s.checker.kind == durableStream {
 		q.Set("durable", "true")
 	}
 	if s.envelope {
 		q.Set("envelope", "true")
 	}
-	nc.SetDeadline(time.Now().Add(handshakeTimeout))
-	head := "GET /events?" + q.Encode() + " HTTP/1.1\r\nHost: soak\r\nAuthorization: Bearer " + s.token + "\r\n"
+	header := []string{"Authorization: Bearer " + s.token}
 	if s.lastID != "" {
-		head += "Last-Event-ID: " + s.lastID + "\r\n"
+		header = append(header, "Last-Event-ID: "+s.lastID)
 	}
-	if _, err := nc.Write([]byte(head + "\r\n")); err != nil {
-		return nil, err
-	}
-	resp, err := http.ReadResponse(bufio.NewReader(nc), nil)
+	nc.SetDeadline(time.Now().Add(handshakeTimeout))
+	ws, err := wire.Request(nc, "/events?"+q.Encode(), header...)
 	if err != nil {
 		return nil, err
 	}
-	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("GET /events: %s", resp.Status)
+	if ws.Status != "HTTP/1.1 200 OK" {
+		return nil, fmt.Errorf("GET /events: %s", ws.Status)
 	}
-	c := &stream{nc: nc, r: bufio.NewReader(resp.Body)}
-	e, err := c.next()
+	e, err := ws.Read()
 	if err != nil {
 		return nil, err
 	}
-	if e.name != "stream-open" || len(e.data) > 0 {
-		return nil, fmt.Errorf("the first event is %q: %.200q", e.name, e.data)
+	if e.Name != "stream-open" || e.Data != "" {
+		return nil, fmt.Errorf("the first event is %.200q", e.Raw)
 	}
-	return c, nc.SetDeadline(time.Time{})
+	return &stream{ws}, nc.SetDeadline(time.Time{})
 }
 
-// next returns the next event; keep-alives are passed over.
-func (c *stream) next() (e event, err error) {
-	for lines := 0; ; {
-		line, err := c.r.ReadBytes('\n')
-		if err != nil {
-			return e, err
-		}
-		line = line[:len(line)-1]
-		if len(line) == 0 {
-			if e.name != "keep-alive" && lines > 0 {
-				return e, nil
-			}
-			e, lines = event{}, 0
-			continue
-		}
-		lines++
-		name, value, _ := strings.Cut(string(line[:min(len(line), 16)]), ": ")
-		rest := line[min(len(line), len(name)+2):]
-		switch name {
-		case "event":
-			e.name = string(rest)
-		case "id":
-			e.id = string(rest)
-		case "data":
-			if e.data != nil { // nothing that is published has several lines
-				return e, fmt.Errorf("a second line of data: %.80q", line)
-			}
-			e.data = rest
-		default:
-			return e, fmt.Errorf("not a field of an event here: %.80q: %q", line, value)
-		}
-	}
-}
-
-// read hands the next event to the history.
+// read passes the next event to the checker. It skips keep-alives.
 func (c *stream) read(s *subscriber) error {
-	e, err := c.next()
+	e, err := c.Read()
+	for err == nil && e.Name == "keep-alive" {
+		e, err = c.Read()
+	}
 	if err != nil {
 		return err
 	}
-	switch e.name {
+	switch e.Name {
 	case "message":
 	case "messages-dropped":
-		count, ok := strings.CutPrefix(string(e.data), `{"count":`)
+		count, ok := strings.CutPrefix(e.Data, `{"count":`)
 		n, err := strconv.ParseUint(strings.TrimSuffix(count, "}"), 10, 64)
 		if !ok || err != nil {
-			return unexpected{fmt.Errorf("messages-dropped: %.80q", e.data)}
+			return unexpected{fmt.Errorf("messages-dropped: %.80q", e.Data)}
 		}
-		s.history.dropped(n)
+		s.checker.dropped(n)
 		return nil
 	default:
-		return unexpected{fmt.Errorf("an event %q: %.200q", e.name, e.data)}
+		return unexpected{fmt.Errorf("event %.200q", e.Raw)}
 	}
-	data, topic, version := e.data, "", ""
+	data, topic, version := e.Data, "", ""
 	if s.envelope {
 		var env struct{ Topic, Data, Version string }
-		if err := json.Unmarshal(e.data, &env); err != nil {
-			return unexpected{fmt.Errorf("envelope %.200q: %w", e.data, err)}
+		if err := json.Unmarshal([]byte(e.Data), &env); err != nil {
+			return unexpected{fmt.Errorf("envelope %.200q: %w", e.Data, err)}
 		}
-		data, topic, version = []byte(env.Data), env.Topic, env.Version
+		data, topic, version = env.Data, env.Topic, env.Version
 	}
 	m := message{topic: topic}
-	if len(data) == 0 {
-		s.history.clear(topic, e.id)
+	if data == "" {
+		s.checker.clear(topic, e.ID)
 	} else {
-		if m, err = parseMessage(data); err != nil {
+		if m, err = parseMessage([]byte(data)); err != nil {
 			return unexpected{err}
 		}
-		s.history.message(m, e.id)
+		s.checker.message(m, e.ID)
 	}
-	if e.id != "" {
-		s.lastID = e.id
+	if e.ID != "" {
+		s.lastID = e.ID
 	}
 	if s.envelope {
-		return checkEnvelope(topic, version, &m, e.id)
+		return checkEnvelope(topic, version, &m, e.ID)
 	}
 	return nil
 }
 
-// checkEnvelope compares what an envelope says with what is in it, and with the
-// event's id.
+// checkEnvelope compares an envelope with the message in it, and with the event's id.
 func checkEnvelope(topic, version string, m *message, id string) error {
 	if m.topic != topic {
-		return unexpected{fmt.Errorf("the envelope says topic %q, and it is of %q", topic, m.topic)}
+		return unexpected{fmt.Errorf("the envelope of a message to %q has the topic %q", m.topic, topic)}
 	}
 	if id == "" {
 		return nil
 	}
-	versions, err := parseID(id)
+	versions, err := history.ParseID(id)
 	if err != nil {
 		return unexpected{err}
 	}
 	if got := versions[topic].String(); got != version {
-		return unexpected{fmt.Errorf("the envelope says version %q of %s, and the id %s", version, topic, id)}
+		return unexpected{fmt.Errorf("the envelope has version %q of %s, and the id %s", version, topic, id)}
 	}
 	return nil
 }
 
-func (c *stream) leave() { c.nc.Close() }
+func (c *stream) leave() { c.Conn.Close() }
 
-// unexpected is an error that is the broker's fault, whatever became of the
-// connection.
+// unexpected is an error of the broker even if the connection was ending, such as content that was
+// never published.
 type unexpected struct{ error }
 
 func isUnexpected(err error) bool {

@@ -9,36 +9,38 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"pubsub/internal/testkit/history"
 )
 
 // client is a connection that is subscribed.
 type client interface {
-	// read hands the next message to the subscriber's history.
+	// read passes the next message to the subscriber's checker.
 	read(*subscriber) error
 	leave()
 }
 
-// crowd is all subscribers.
+// crowd is the state that all subscribers share.
 type crowd struct {
 	// immutable
-	addr    string
-	longest time.Duration // that one stays or stays away
-	faults  *faults
-	dialing chan struct{} // holds a token for each connection that is being opened
+	addr       string
+	longest    time.Duration // bounds how long a subscriber stays or stays away
+	violations *history.Violations
+	dialing    chan struct{} // holds a token for each connection that is being opened
 
-	// finishing is closed when nobody leaves or stalls any more; drowsy when those who
-	// stall do so for a last time, until awake is; over when all are to go. mu is held
-	// while somebody leaves, for reading, and to close them.
+	// finishing is closed when no subscriber leaves or stalls any more, drowsy when those that
+	// stall do so for the last time, until awake is closed, and over when all must leave. mu is
+	// held for reading while a subscriber leaves, and for writing to close the channels.
 	mu                             sync.RWMutex
 	finishing, drowsy, awake, over chan struct{}
 
-	// freezes are the stalls that lasted longer than the broker bears.
+	// freezes are the stalls that lasted longer than the broker allows.
 	connected, resumed, stalls, freezes, cutOffs atomic.Uint64
 }
 
-func newCrowd(addr string, duration time.Duration, f *faults) *crowd {
+func newCrowd(addr string, duration time.Duration, v *history.Violations) *crowd {
 	return &crowd{
-		addr: addr, longest: min(40*time.Second, duration/3), faults: f,
+		addr: addr, longest: min(40*time.Second, duration/3), violations: v,
 		dialing:   make(chan struct{}, 64),
 		finishing: make(chan struct{}), drowsy: make(chan struct{}), awake: make(chan struct{}), over: make(chan struct{}),
 	}
@@ -68,10 +70,10 @@ type subscriber struct {
 	token    string
 	clientID string
 	rand     *rand.Rand
-	history  *history
+	checker  *checker
 
-	came atomic.Bool // it has been subscribed
-	live atomic.Bool // it is
+	came atomic.Bool // it was subscribed once
+	live atomic.Bool // it is subscribed
 	// asleep is set once it has begun to stall for the last time.
 	asleep atomic.Bool
 
@@ -82,21 +84,21 @@ type subscriber struct {
 
 	mu sync.Mutex
 	// guarded by mu
-	client client // nil while there is none
-	left   bool   // by itself
+	client client // nil while it is not connected
+	left   bool   // it has ended the connection itself
 }
 
-// stall is when a subscriber reads nothing.
+// stall says when a subscriber reads nothing.
 type stall struct {
-	next   time.Time     // when the next one begins
-	lasted time.Duration // how long the last one on this connection did
+	next   time.Time     // when the next stall begins
+	lasted time.Duration // how long the last stall on this connection lasted
 }
 
-// run comes and goes until all is over.
+// run connects again and again until the soak is over.
 func (s *subscriber) run() {
 	for first := true; !closed(s.crowd.over); first = false {
 		if err := s.connect(); err != nil {
-			s.history.fault(faultConnection, "it cannot connect: %v", err)
+			s.checker.add(history.Connection, "cannot connect: %v", err)
 			s.pause(time.Second)
 			continue
 		}
@@ -109,7 +111,7 @@ func (s *subscriber) run() {
 	}
 }
 
-// pause waits, unless it is time to finish.
+// pause waits for d, or until finishing is closed.
 func (s *subscriber) pause(d time.Duration) {
 	select {
 	case <-time.After(d):
@@ -126,9 +128,9 @@ func (s *subscriber) connect() error {
 	}
 	s.nc = nc.(*net.TCPConn)
 	if s.stalls {
-		// So that what it does not read is soon the broker's. With much less than two
-		// segments of loopback, 64 KiB each, the kernel sends the little that fits only
-		// now and then, and that later and later.
+		// Unread bytes soon stay with the broker. The buffer is not much smaller than two segments
+		// of loopback, 64 KiB each, because then the kernel would send the little that fits only
+		// rarely.
 		if err := s.nc.SetReadBuffer(128 << 10); err != nil {
 			return err
 		}
@@ -138,7 +140,7 @@ func (s *subscriber) connect() error {
 		nc.Close()
 		return err
 	}
-	s.history.open()
+	s.checker.open()
 	s.stall = stall{next: time.Now().Add(time.Second + time.Duration(s.rand.Int64N(int64(4*time.Second))))}
 	s.mu.Lock()
 	s.client, s.left = c, closed(s.crowd.over)
@@ -152,7 +154,7 @@ func (s *subscriber) connect() error {
 }
 
 func (s *subscriber) open() (client, error) {
-	if s.history.kind != session {
+	if s.checker.kind != session {
 		c, err := openStream(s.nc, s)
 		if err != nil {
 			return nil, err
@@ -181,20 +183,20 @@ func (s *subscriber) stay() {
 	s.mu.Unlock()
 	s.live.Store(false)
 	s.nc.Close()
-	// Who has read nothing for so long may be closed.
+	// The broker may close a connection that has read nothing for so long.
 	cutOff := !left && s.stall.lasted >= writeTimeout*4/5
-	s.history.closed(cutOff && closed(s.crowd.awake))
+	s.checker.closed(cutOff && closed(s.crowd.awake))
 	switch {
 	case isUnexpected(err):
-		s.history.fault(faultContent, "%v", err)
+		s.checker.add(history.Content, "%v", err)
 	case cutOff:
 		s.crowd.cutOffs.Add(1)
 	case !left:
-		s.history.fault(faultConnection, "its connection has ended, while it was reading, with %v", err)
+		s.checker.add(history.Connection, "the connection has ended, while the client was reading, with %v", err)
 	}
 }
 
-// readAll reads, and stalls now and then.
+// readAll reads, and stalls sometimes.
 func (s *subscriber) readAll() error {
 	for {
 		if err := s.client.read(s); err != nil {
@@ -204,7 +206,7 @@ func (s *subscriber) readAll() error {
 			continue
 		}
 		switch {
-		case !s.history.primed() || s.asleep.Load():
+		case !s.checker.primed() || s.asleep.Load():
 		case closed(s.crowd.drowsy):
 			s.sleep()
 		case time.Now().After(s.stall.next) && !closed(s.crowd.finishing):
@@ -234,7 +236,7 @@ func (s *subscriber) readNothing() {
 	if s.stall.lasted >= writeTimeout {
 		s.crowd.freezes.Add(1)
 	} else if s.freezes {
-		s.goAway() // it may be closed any moment, while the last messages come
+		s.goAway() // the broker may close it at any moment, while the last messages come
 	}
 	s.stall.next = time.Now().Add(2*time.Second + time.Duration(s.rand.Int64N(int64(6*time.Second))))
 }
@@ -243,13 +245,13 @@ func (s *subscriber) readNothing() {
 type manner int
 
 const (
-	orderly manner = iota // as its protocol has it
+	orderly manner = iota // as its protocol prescribes
 	silent                // by closing the connection
 	reset
 	manners
 )
 
-// goAway ends the connection, for a new one.
+// goAway ends the connection, to open a new one.
 func (s *subscriber) goAway() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -257,7 +259,7 @@ func (s *subscriber) goAway() {
 	s.nc.Close()
 }
 
-// leave ends the connection, unless it is too late for that.
+// leave ends the connection, unless the soak is finishing.
 func (s *subscriber) leave(how manner) {
 	s.crowd.mu.RLock()
 	defer s.crowd.mu.RUnlock()
@@ -279,7 +281,7 @@ func (s *subscriber) leave(how manner) {
 	}
 }
 
-// gather returns once all are there.
+// gather waits until there is true of all subscribers.
 func gather(subs []*subscriber, patience time.Duration, there func(*subscriber) bool) error {
 	for begun := time.Now(); ; time.Sleep(50 * time.Millisecond) {
 		missing := 0

@@ -5,9 +5,11 @@ package main
 import (
 	"sync"
 	"sync/atomic"
+
+	"pubsub/internal/testkit/history"
 )
 
-// truth is what was published, as far as a checker needs to know.
+// truth is the published messages, as far as checkers need to know them.
 type truth struct {
 	// immutable
 	topics     map[string]*topicTruth
@@ -16,17 +18,17 @@ type truth struct {
 
 // topicTruth is the truth about one topic.
 type topicTruth struct {
-	// begun is, by publisher, how many plain messages it has begun to send.
+	// begun counts, by publisher, the plain messages that it has begun to send.
 	begun []atomic.Uint64
-	// offset is what all messages that were begun take of a subscriber's buffer.
+	// offset is how much of a subscriber's buffer all messages that were begun take.
 	offset atomic.Uint64
 
 	mu sync.Mutex
 	// guarded by mu
-	versions map[version]string // names of retained messages, as subscribers were told
-	last     []uint64           // by publisher: the number of its last message; 0 until it has ended
-	newest   string             // the retained message that is left; empty until the end
-	final    version            // that of newest
+	versions map[history.Version]string // names of retained messages, as subscribers received them
+	last     []uint64                   // by publisher: the number of its last message, 0 until it has ended
+	newest   string                     // the retained message that is left; empty until the end
+	final    history.Version            // of newest
 }
 
 func newTruth(topics []string, publishers int) *truth {
@@ -34,16 +36,16 @@ func newTruth(topics []string, publishers int) *truth {
 	for _, name := range topics {
 		t.topics[name] = &topicTruth{
 			begun:    make([]atomic.Uint64, publishers),
-			versions: make(map[version]string),
+			versions: make(map[history.Version]string),
 			last:     make([]uint64, publishers),
 		}
 	}
 	return t
 }
 
-// versionOf notes that the version v is that of the message called name, and
-// returns what it was called before: a version is that of one message.
-func (t *topicTruth) versionOf(v version, name string) (before string) {
+// versionOf notes that v is the version of the message called name. It returns the message that
+// had the version before, or name.
+func (t *topicTruth) versionOf(v history.Version, name string) (before string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	before, ok := t.versions[v]
@@ -62,7 +64,7 @@ func (t *topicTruth) ended(publisher int, seq uint64) {
 }
 
 // end notes the retained message that is left, and its version.
-func (t *topicTruth) end(name string, v version) {
+func (t *topicTruth) end(name string, v history.Version) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.newest, t.final = name, v

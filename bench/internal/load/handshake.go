@@ -9,14 +9,14 @@ import (
 	"time"
 )
 
-// Step is one exchange of a handshake: what is sent, and how long the answer to
-// it is, once that is complete: 0 until then. An error ends the handshake.
+// Step is one exchange of a handshake: the request, and a function that returns the length of
+// the answer at the start of b, or 0 while it is incomplete. An error ends the handshake.
 type Step struct {
 	Send   []byte
 	Answer func(b []byte) (n int, err error)
 }
 
-// Handshakes returns those of n subscribers.
+// Handshakes returns the handshakes of n subscribers.
 func Handshakes(n int, of func(i int) []Step) [][]Step {
 	hs := make([][]Step, n)
 	for i := range hs {
@@ -25,7 +25,7 @@ func Handshakes(n int, of func(i int) []Step) [][]Step {
 	return hs
 }
 
-// Until waits for the first occurrence of end.
+// Until returns an answer that ends with the first occurrence of end.
 func Until(end string) func([]byte) (int, error) {
 	e := []byte(end)
 	return func(b []byte) (int, error) {
@@ -36,7 +36,7 @@ func Until(end string) func([]byte) (int, error) {
 	}
 }
 
-// SSESubscribe asks for an event stream; bearer may be empty.
+// SSESubscribe requests an event stream. bearer may be empty.
 func SSESubscribe(path, bearer string) []Step {
 	req := fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: bench\r\nAccept: text/event-stream\r\n", path)
 	if bearer != "" {
@@ -47,7 +47,7 @@ func SSESubscribe(path, bearer string) []Step {
 
 var streamOpened = Until("event: stream-open\ndata: \n\n")
 
-// ShakeHands goes through a handshake on a connection of its own.
+// ShakeHands does a handshake on a connection.
 func ShakeHands(nc net.Conn, steps []Step) error {
 	nc.SetDeadline(time.Now().Add(10 * time.Second))
 	defer nc.SetDeadline(time.Time{})

@@ -4,14 +4,13 @@ package load
 
 import "time"
 
-// LossTimeout is how long nothing may arrive before what is missing counts as
-// lost.
+// LossTimeout is the time without a message after which missing messages count as lost.
 const LossTimeout = 5 * time.Second
 
-// Ages is what came of publishing to subscribers that take ages.
+// Ages is the result of publishing to stamped subscribers.
 type Ages struct {
 	Ages []time.Duration // from publish to receipt, by delivery
-	Lost int             // deliveries that are missing
+	Lost int             // missing deliveries
 }
 
 // Paced publishes rate messages a second until enough is closed.

@@ -1,7 +1,7 @@
 //go:build linux
 
-// Package load is the load of a benchmark: many subscribers in one process, and
-// publishers, which say in each message when it was published.
+// Package load is the load of a benchmark: many subscribers in one process, and publishers, which
+// stamp each message with the time of its publishing.
 package load
 
 import (
@@ -17,42 +17,42 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Pool is many subscribers that connect and read as fast as they can, with one
-// goroutine and one epoll, so that the load takes little of the machine.
+// Pool is many subscribers that connect and read as fast as they can. It has one goroutine and one
+// epoll, so that the load takes little CPU time.
 type Pool struct {
 	// immutable
 	addr    unix.SockaddrInet4
-	stamped bool // the age of each message is taken, too
+	stamped bool // measure the age of each message
 	epoll   int
 	done    chan struct{}
 
 	// owned by the goroutine run
 	conns   []conn
-	next    int // the first that has not begun to connect
-	pending int // connect at the moment
-	atOnce  int // the most that may
+	next    int // the first connection that has not begun
+	pending int // connections in their handshake
+	atOnce  int // bounds pending
 
 	stopping atomic.Bool
 
 	mu sync.Mutex
 	// guarded by mu
 	err       error // of the first connection that failed
-	live      int   // handshakes that are complete
+	live      int   // complete handshakes
 	total     int
 	counts    []int           // messages received, by connection
-	reached   []int           // how many connections have received that many and more, by number less one
-	reachedAt []time.Time     // when the last one did
+	reached   []int           // connections that have received at least i+1 messages
+	reachedAt []time.Time     // when the last of all has received message i+1
 	ages      []time.Duration // of the messages received, if stamped
-	changed   chan struct{}   // closed and made anew when live or reached has come to its end
+	changed   chan struct{}   // closed and replaced when live or an entry of reached is complete
 }
 
 // conn is a connection; its fields belong to the pool's goroutine.
 type conn struct {
 	fd     int
-	begun  bool   // the first step has been sent
-	steps  []Step // what is left of the handshake
-	answer []byte // to the first of them, incomplete
-	// The end of what was read, as far as a stamp may begin in it.
+	begun  bool   // the first step was sent
+	steps  []Step // the rest of the handshake
+	answer []byte // incomplete, to the first step
+	// The last bytes read, in which a stamp may begin.
 	tail [tailRoom]byte
 	kept int
 }
@@ -65,26 +65,24 @@ const (
 	tailRoom    = stampDigits + len(marker) - 1
 )
 
-// epoch is where stamps begin: when the machine was started, so that the processes
-// of a measurement agree.
+// epoch is the time that stamps count from: the start of the machine, which is the same for all
+// processes of a measurement.
 var epoch = started()
 
 func started() time.Time {
-	now := time.Now() // of CLOCK_MONOTONIC, as far as differences go
+	now := time.Now() // differences are of CLOCK_MONOTONIC
 	var up unix.Timespec
 	unix.ClockGettime(unix.CLOCK_MONOTONIC, &up)
 	return now.Add(-time.Duration(up.Nano()))
 }
 
-// Now returns the time since the machine was started: the same in all processes.
+// Now returns the time since the start of the machine, the same in all processes.
 func Now() time.Duration { return time.Since(epoch) }
 
-// connectTimeout is how long there may be no new connection while some are
-// missing.
+// connectTimeout bounds the time without a new connection while some are missing.
 const connectTimeout = 20 * time.Second
 
-// New begins to open a connection to addr for each of the handshakes, atOnce at
-// a time.
+// New starts to open a connection to addr for each handshake, atOnce at a time.
 func New(addr string, handshakes [][]Step, atOnce int, stamped bool) (*Pool, error) {
 	ap, err := netip.ParseAddrPort(addr)
 	if err != nil {
@@ -107,8 +105,8 @@ func New(addr string, handshakes [][]Step, atOnce int, stamped bool) (*Pool, err
 	return p, nil
 }
 
-// Connect opens a connection to addr for each of the handshakes and returns when
-// all are complete, and how long that took.
+// Connect opens a connection to addr for each handshake. It returns when all handshakes are
+// complete, and how long they took.
 func Connect(addr string, handshakes [][]Step, stamped bool) (*Pool, time.Duration, error) {
 	const atOnce = 128
 	began := time.Now()
@@ -145,8 +143,7 @@ func (p *Pool) run() {
 	}
 }
 
-// begin begins connection i. Its events are those of changes: that it is
-// connected, and that something has come.
+// begin starts connection i. Its events are edge-triggered.
 func (p *Pool) begin(i int) error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -157,11 +154,11 @@ func (p *Pool) begin(i int) error {
 	if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil {
 		return err
 	}
-	// It is reset when it is closed, so that it leaves no port behind that waits.
+	// Close with a reset, so that no port stays in TIME_WAIT.
 	if err := unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}); err != nil {
 		return err
 	}
-	// A source address for a few thousand each, because the ports of one are few.
+	// Use another source address after some thousand connections, because each has few ports.
 	source := unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, byte(1 + i>>13)}}
 	if err := unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1); err != nil {
 		return err
@@ -178,12 +175,11 @@ func (p *Pool) begin(i int) error {
 
 const edgeTriggered = 1 << 31 // EPOLLET, which x/sys has as a negative number
 
-// serve goes on with connection i as far as it can without waiting. The
-// beginning of buf has room for a tail.
+// serve serves connection i without waiting. The start of buf has room for a tail.
 func (p *Pool) serve(i int, buf []byte) {
 	c := &p.conns[i]
 	if len(c.steps) > 0 && !c.begun {
-		// Connected, or not: then this fails.
+		// If the connection has failed, so does this.
 		c.begun = true
 		if err := c.send(); err != nil {
 			p.fail(i, err)
@@ -217,13 +213,13 @@ func (p *Pool) serve(i int, buf []byte) {
 	}
 }
 
-// send sends what the handshake has next, which fits into an empty socket.
+// send sends the next step of the handshake, which fits into an empty socket.
 func (c *conn) send() error {
 	_, err := unix.Write(c.fd, c.steps[0].Send)
 	return err
 }
 
-// shake goes on with the handshake of c and returns what came behind it.
+// shake continues the handshake of c and returns the bytes after it.
 func (p *Pool) shake(c *conn, b []byte) (rest []byte, err error) {
 	b = append(c.answer, b...)
 	for {
@@ -238,7 +234,7 @@ func (p *Pool) shake(c *conn, b []byte) (rest []byte, err error) {
 		b, c.steps = b[n:], c.steps[1:]
 		if len(c.steps) == 0 {
 			c.answer = nil
-			p.lived()
+			p.completed()
 			return b, nil
 		}
 		if err := c.send(); err != nil {
@@ -247,7 +243,8 @@ func (p *Pool) shake(c *conn, b []byte) (rest []byte, err error) {
 	}
 }
 
-func (p *Pool) lived() {
+// completed notes a complete handshake.
+func (p *Pool) completed() {
 	p.pending--
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -257,7 +254,7 @@ func (p *Pool) lived() {
 	}
 }
 
-// wake must be called with mu held.
+// wake wakes those that wait for a change. mu is held.
 func (p *Pool) wake() {
 	close(p.changed)
 	p.changed = make(chan struct{})
@@ -281,8 +278,7 @@ func (p *Pool) fail(i int, err error) {
 	}
 }
 
-// count counts the messages that end in b, which begins with the tail of what
-// was read before.
+// count counts the messages that end in b, which begins with the tail of the bytes before.
 func (p *Pool) count(i int, b []byte) {
 	now := Now()
 	n := 0
@@ -326,7 +322,7 @@ func (p *Pool) add(i, n int) {
 	}
 }
 
-// Reset forgets the messages that have come.
+// Reset forgets all messages.
 func (p *Pool) Reset() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -352,15 +348,15 @@ func (p *Pool) WaitLive() error {
 		case <-changed:
 		case <-time.After(connectTimeout):
 			if live == before {
-				return fmt.Errorf("%d of %d subscribers are connected, and no more since %v", live, len(p.conns), connectTimeout)
+				return fmt.Errorf("%d of %d subscribers are connected, and no further one since %v", live, len(p.conns), connectTimeout)
 			}
 			before = live
 		}
 	}
 }
 
-// WaitAll returns when every connection has received n messages; false if for
-// timeout there is no progress, or if a connection has failed.
+// WaitAll waits until every connection has received n messages, and reports whether they have.
+// It gives up after a timeout without a message, or when a connection has failed.
 func (p *Pool) WaitAll(n int, timeout time.Duration) bool {
 	for {
 		p.mu.Lock()
@@ -380,18 +376,17 @@ func (p *Pool) WaitAll(n int, timeout time.Duration) bool {
 	}
 }
 
-// Size returns how many subscribers there are.
+// Size returns the number of subscribers.
 func (p *Pool) Size() int { return len(p.conns) }
 
-// Received returns how many messages have come, by all, since Reset.
+// Received returns how many messages all subscribers together have received since Reset.
 func (p *Pool) Received() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.total
 }
 
-// TakeAges returns how old the messages were that have come since the last call
-// and reset, and forgets them.
+// TakeAges returns the ages of the messages since the last call or Reset, and forgets them.
 func (p *Pool) TakeAges() []time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -400,15 +395,15 @@ func (p *Pool) TakeAges() []time.Duration {
 	return ages
 }
 
-// Failed returns why a connection has ended.
+// Failed returns the error of the first connection that has ended, or nil.
 func (p *Pool) Failed() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.err
 }
 
-// LastAfter returns, for each message that all have received, how long after
-// being sent the last of them did.
+// LastAfter returns, for each message that all subscribers have received, the time from sent to its
+// last delivery.
 func (p *Pool) LastAfter(sent []time.Time) []time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -421,8 +416,8 @@ func (p *Pool) LastAfter(sent []time.Time) []time.Duration {
 	return ds
 }
 
-// LastAt returns when the last of all received its nth message since Reset, as Now
-// counts; 0 if not all have.
+// LastAt returns when the last subscriber received its nth message since Reset, as Now counts.
+// It returns 0 if some have not received it.
 func (p *Pool) LastAt(n int) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()

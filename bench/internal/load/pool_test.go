@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// However a stream is cut into reads, each message is counted once, when its end
-// is there, and its age is taken.
+// However a stream is cut into reads, each message is counted once, when its end has arrived,
+// and its age is measured.
 func TestCountOfSplitMessages(t *testing.T) {
 	p := NewPublisher(nil, []byte("event: message\ndata: "), 64, "\n\n")
 	message := string(p.request)
@@ -36,7 +36,7 @@ func TestCountOfSplitMessages(t *testing.T) {
 			}
 			for _, age := range ages {
 				if age <= 0 || age > time.Since(epoch) {
-					t.Fatalf("cut at %d and %d: age %v of a message from the beginning, %v ago", i, j, age, time.Since(epoch))
+					t.Fatalf("cut at %d and %d: age %v of a message that was stamped at the epoch, %v ago", i, j, age, time.Since(epoch))
 				}
 			}
 		}

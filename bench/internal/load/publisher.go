@@ -15,12 +15,11 @@ import (
 type Publisher struct {
 	nc       net.Conn
 	request  []byte
-	stamp    []byte // the part of request that differs from message to message
+	stamp    []byte // the part of request that differs between messages
 	answered bool   // by HTTP
 }
 
-// NewPublisher returns one that sends messages of size bytes between before and
-// after.
+// NewPublisher returns a publisher of messages of size bytes, each between before and after.
 func NewPublisher(nc net.Conn, before []byte, size int, after string) *Publisher {
 	end := fmt.Sprintf("%0*d%s", stampDigits, 0, marker)
 	request := append(before, bytes.Repeat([]byte("x"), size-len(end))...)
@@ -29,8 +28,7 @@ func NewPublisher(nc net.Conn, before []byte, size int, after string) *Publisher
 	return &Publisher{nc: nc, request: request, stamp: request[at : at+stampDigits]}
 }
 
-// Post returns one that publishes messages of size bytes by HTTP; bearer may be
-// empty.
+// Post returns a publisher of messages of size bytes by HTTP. bearer may be empty.
 func Post(addr, path, bearer string, size int) (*Publisher, error) {
 	nc, err := net.Dial("tcp", addr)
 	if err != nil {
@@ -45,8 +43,8 @@ func Post(addr, path, bearer string, size int) (*Publisher, error) {
 	return p, nil
 }
 
-// Publish returns when the target has accepted a message, or, where the protocol
-// has no answer, when it is on its way.
+// Publish publishes a message. It waits until the target has accepted the message, if the
+// protocol has an answer.
 func (p *Publisher) Publish() error {
 	copy(p.stamp, fmt.Sprintf("%0*d", stampDigits, Now()))
 	if _, err := p.nc.Write(p.request); err != nil || !p.answered {
@@ -65,7 +63,7 @@ func (p *Publisher) Publish() error {
 	}
 }
 
-// httpAnswer says whether b is a whole answer, which has to be a success.
+// httpAnswer reports whether b is a whole response. One that is not a success is an error.
 func httpAnswer(b []byte) (whole bool, err error) {
 	head, body, ok := bytes.Cut(b, []byte("\r\n\r\n"))
 	if !ok {
@@ -76,7 +74,7 @@ func httpAnswer(b []byte) (whole bool, err error) {
 	}
 	_, length, ok := bytes.Cut(head, []byte("\r\nContent-Length: "))
 	if !ok {
-		return false, errors.New("an answer without Content-Length")
+		return false, errors.New("response without Content-Length")
 	}
 	length, _, _ = bytes.Cut(length, []byte("\r\n"))
 	n, err := strconv.Atoi(string(length))

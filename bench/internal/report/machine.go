@@ -1,7 +1,6 @@
 //go:build linux
 
-// Package report says where a benchmark ran and what it gave: the machine,
-// quantiles, tables.
+// Package report prints the results of benchmarks: the machine, quantiles, tables.
 package report
 
 import (
@@ -14,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Heading prints on which day and machine this runs, and the command that has
-// started it, a package of this module.
+// Heading prints the day, the machine, and the command line of this program. command is a
+// package of this module.
 func Heading(command string) {
 	fmt.Printf("%s, %s, %d CPUs (%s), %s, kernel %s\n", time.Now().Format(time.DateOnly), runtime.GOOS+"/"+runtime.GOARCH, runtime.NumCPU(), processor(), memory(), kernel())
 	fmt.Println(strings.TrimSpace("go run " + command + " " + strings.Join(quoted(os.Args[1:]), " ")))
@@ -55,7 +54,7 @@ func Descriptors() (int, error) {
 	return int(limit.Cur), err
 }
 
-// quoted returns the arguments as a shell takes them.
+// quoted returns the arguments, quoted for a shell.
 func quoted(args []string) (qs []string) {
 	for _, a := range args {
 		if strings.ContainsAny(a, " '\"$") {

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Median returns the middle of vs; 0 for none.
+// Median returns the median of vs, or 0 if vs is empty.
 func Median(vs []float64) float64 {
 	if len(vs) == 0 {
 		return 0
@@ -19,7 +19,7 @@ func Median(vs []float64) float64 {
 	return vs[len(vs)/2]
 }
 
-// Quantile returns the value below which the share q of ds lies; 0 for none.
+// Quantile returns the q-quantile of ds, which it sorts, or 0 if ds is empty.
 func Quantile(ds []time.Duration, q float64) time.Duration {
 	if len(ds) == 0 {
 		return 0
@@ -28,5 +28,5 @@ func Quantile(ds []time.Duration, q float64) time.Duration {
 	return ds[min(len(ds)-1, int(q*float64(len(ds))))]
 }
 
-// Milliseconds returns d in them.
+// Milliseconds returns d in milliseconds.
 func Milliseconds(d time.Duration) float64 { return d.Seconds() * 1e3 }

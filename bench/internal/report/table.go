@@ -8,8 +8,7 @@ import (
 	"unicode/utf8"
 )
 
-// Table prints rows under their columns, aligned; the first cell of a row
-// is its name.
+// Table prints rows in aligned columns. The first cell of a row is its name.
 func Table(title string, columns []string, rows [][]string) {
 	widths := make([]int, len(columns)+1)
 	for _, row := range append([][]string{append([]string{""}, columns...)}, rows...) {
@@ -27,8 +26,7 @@ func Table(title string, columns []string, rows [][]string) {
 	}
 }
 
-// Ratio returns a value and, in brackets, how many times that of the baseline
-// it is; 0 is no baseline.
+// Ratio formats a value and, in brackets, its ratio to baseline, unless that is 0.
 func Ratio(format string, value, baseline float64) string {
 	if baseline == 0 {
 		return fmt.Sprintf(format, value)

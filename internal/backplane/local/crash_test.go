@@ -1,14 +1,10 @@
 package local
 
 import (
-	"bufio"
-	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
-	"os/exec"
 	"strings"
 	"sync"
 	"testing"
@@ -18,13 +14,6 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
-
-// newSeed returns a seed for a random test and logs it.
-func newSeed(t *testing.T) uint64 {
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
-	return seed
-}
 
 // history is a test's record of a store across crashes.
 type history struct {
@@ -115,25 +104,37 @@ func message(topic pubsub.Topic, data string) pubsub.Message {
 	return pubsub.Message{Topic: topic, Data: []byte(data), Retain: true, Published: time.Now()}
 }
 
+// newRand returns a source of random numbers and logs its seed.
+func newRand(t *testing.T) *rand.Rand {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	return rand.New(rand.NewPCG(seed, 0))
+}
+
+// repeat calls round n times, or until a round fails. The seed of rng is logged.
+func repeat(t *testing.T, n int, round func(rng *rand.Rand)) {
+	t.Helper()
+	rng := newRand(t)
+	for i := range n {
+		if round(rng); t.Failed() {
+			t.Fatalf("round %d failed", i)
+		}
+	}
+}
+
 // TestPowerLoss writes and reads on a file system that loses unsynced data. It cuts the
 // power at a random moment and continues with the resulting state.
 func TestPowerLoss(t *testing.T) {
 	t.Parallel()
-	const rounds = 60
-	seed := newSeed(t)
-	rng := rand.New(rand.NewPCG(seed, 0))
 	fs := vfs.NewCrashableMem()
 	h := newHistory()
-	for round := range rounds {
+	repeat(t, 60, func(rng *rand.Rand) {
 		// A small disk results in small tables, so that some are written.
 		fs.TestingSetDiskUsage(vfs.DiskUsage{AvailBytes: 1 << 40, TotalBytes: 16 << 20})
 		b := open(t, Options{Dir: "/data", FS: fs})
 		h.check(t, b)
 		fs = crashAtRandom(t, rng, fs, b, h)
-		if t.Failed() {
-			t.Fatalf("seed %d, round %d", seed, round)
-		}
-	}
+	})
 }
 
 // crashAtRandom uses b for a random time and returns the file system that a power cut
@@ -218,88 +219,4 @@ func crashAtRandom(t *testing.T, rng *rand.Rand, fs *vfs.MemFS, b *Backplane, h 
 	// Writes that began after the power cut have not happened; pending ones may have.
 	h.values, h.newest, h.keys, h.taken, h.maybe = known.values, known.newest, known.keys, known.taken, h.values
 	return crashed
-}
-
-// TestKill repeatedly kills a process of 64 publishers at a random moment, always with the
-// same directory.
-func TestKill(t *testing.T) {
-	t.Parallel()
-	const rounds = 50
-	seed := newSeed(t)
-	rng := rand.New(rand.NewPCG(seed, 0))
-	dir := t.TempDir()
-	h := newHistory()
-	for round := range rounds {
-		for _, line := range publishAndKill(t, dir, 1+rng.IntN(1000)) {
-			h.sawLine(t, line)
-		}
-		b := open(t, Options{Dir: dir})
-		h.check(t, b)
-		if err := b.Close(); err != nil {
-			t.Error(err)
-		}
-		if t.Failed() {
-			t.Fatalf("seed %d, round %d", seed, round)
-		}
-	}
-}
-
-// publishAndKill runs a process of publishers on dir and kills it after so many lines of
-// acknowledgements. It returns all lines.
-func publishAndKill(t *testing.T, dir string, lines int) []string {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	cmd := helperCommand(ctx, t, "publish", dir)
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	var all []string
-	scanner := bufio.NewScanner(out)
-	for scanner.Scan() {
-		if all = append(all, scanner.Text()); len(all) == lines {
-			if err := cmd.Process.Kill(); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	err = cmd.Wait()
-	if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.Exited() {
-		t.Fatalf("the publishers exited by themselves: %v\n%s", err, &stderr)
-	}
-	return all
-}
-
-// TestLogFails checks that a process exits with a clear message when it can no longer
-// write its log. It acknowledges nothing more, and no acknowledged message is lost.
-func TestLogFails(t *testing.T) {
-	dir := t.TempDir()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	cmd := helperCommand(ctx, t, "fail", dir)
-	var stdout, stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	err := cmd.Run()
-	if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != 1 {
-		t.Fatalf("the process exited with %v\n%s", err, &stderr)
-	}
-	if msg := stderr.String(); !strings.Contains(msg, dir) || !strings.Contains(msg, "cannot write") {
-		t.Errorf("the process printed %q", msg)
-	}
-	h := newHistory()
-	for line := range strings.Lines(stdout.String()) {
-		h.sawLine(t, line)
-	}
-	if len(h.values) != 100 {
-		t.Errorf("%d messages were acknowledged, want the 100 before the failure", len(h.values))
-	}
-	b := open(t, Options{Dir: dir})
-	defer b.Close()
-	h.check(t, b)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -39,7 +40,7 @@ func wantOpenError(t *testing.T, o Options, sentinel error, parts ...string) {
 			t.Errorf("Open(%s): %v; want it to contain %q", o.Dir, err, part)
 		}
 	}
-	if after := snapshot(t, o.Dir); !equal(before, after) {
+	if after := snapshot(t, o.Dir); !maps.Equal(before, after) {
 		t.Errorf("Open(%s) failed but changed files: %v, before %v", o.Dir, names(after), names(before))
 	}
 }
@@ -60,18 +61,6 @@ func snapshot(t *testing.T, dir string) map[string]string {
 		t.Fatal(err)
 	}
 	return files
-}
-
-func equal(a, b map[string]string) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for name := range a {
-		if a[name] != b[name] {
-			return false
-		}
-	}
-	return true
 }
 
 func names(files map[string]string) (l []string) {
@@ -99,6 +88,10 @@ func TestNewDirectory(t *testing.T) {
 	if b.generation != generation || generation == 0 {
 		t.Errorf("generation %x after a restart, %x before", b.generation, generation)
 	}
+}
+
+func init() {
+	helpers["open"] = func(dir string) error { _, err := Open(Options{Dir: dir}); return err }
 }
 
 func TestLocked(t *testing.T) {

@@ -3,6 +3,7 @@ package local
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -104,6 +105,27 @@ func (img image) checkIntact(t *testing.T, b *Backplane, where string) {
 	if t.Failed() {
 		t.Fatal(where)
 	}
+}
+
+// tryOpen opens the store with the text of one file replaced and returns the error of Open.
+// An error must name the directory, and Open must then have changed no file. Otherwise the
+// store must have lost nothing. where describes the damage.
+func (img image) tryOpen(t *testing.T, name, text, where string) error {
+	t.Helper()
+	dir := img.write(t, name, text)
+	before := snapshot(t, dir)
+	b, err := Open(Options{Dir: dir})
+	if err == nil {
+		img.checkIntact(t, b, where)
+		return nil
+	}
+	if !strings.Contains(err.Error(), dir) {
+		t.Errorf("%s: %v", where, err)
+	}
+	if after := snapshot(t, dir); !maps.Equal(before, after) {
+		t.Errorf("%s: Open failed with %v but changed files: %v, before %v", where, err, names(after), names(before))
+	}
+	return err
 }
 
 // write writes the image to a new directory, with the text of one file replaced.

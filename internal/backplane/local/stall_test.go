@@ -278,3 +278,61 @@ func TestStarved(t *testing.T) {
 		})
 	}
 }
+
+// TestFilledByOthers fills the disk to the last byte. The store writes nothing, the
+// process survives, and with free space again everything works.
+func TestFilledByOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fs := &starvedFS{match: func(op errorfs.Op) bool { return op.Kind == errorfs.OpFileWrite || op.Kind == errorfs.OpCreate }}
+		mem := vfs.NewMem()
+		room := func(avail uint64) {
+			mem.TestingSetDiskUsage(vfs.DiskUsage{AvailBytes: avail, TotalBytes: 16 << 20})
+			fs.failing.Store(nil)
+			if avail == 0 {
+				full := error(syscall.ENOSPC)
+				fs.failing.Store(&full)
+			}
+			time.Sleep(checkEvery)
+		}
+		room(8 << 20)
+		b := open(t, Options{Dir: "/data", FS: fs.wrap(mem)})
+		for i := range 1000 {
+			m := message(pubsub.Topic(fmt.Sprint("t/", i)), strings.Repeat("x", 1000))
+			m.HasTTL, m.TTL = true, 60
+			if _, err := b.Put(t.Context(), m)(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := b.PutKey(t.Context(), pubsub.Key{ID: "k", Value: "v"}); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait() // for a pending flush, which would be repeated
+		room(0)
+		time.Sleep(2 * time.Minute) // expired messages are removed meanwhile
+		for call, err := range map[string]error{
+			"Put":       func() error { _, err := b.Put(t.Context(), message("t", "x"))(); return err }(),
+			"a clear":   func() error { _, err := b.Put(t.Context(), message("t/1", ""))(); return err }(),
+			"PutKey":    b.PutKey(t.Context(), pubsub.Key{ID: "new", Value: "v"}),
+			"DeleteKey": b.DeleteKey(t.Context(), "k"),
+			"expire":    b.expire(t.Context(), time.Now()),
+			"Health":    b.Health(t.Context()),
+		} {
+			if !errors.Is(err, ErrDiskFull) || !strings.Contains(err.Error(), "/data") {
+				t.Errorf("%s on a full disk: %v", call, err)
+			}
+		}
+		if n := fs.attempts.Load(); n != 0 {
+			t.Errorf("the store tried %d writes", n)
+		}
+		room(8 << 20)
+		if err := b.expire(t.Context(), time.Now()); err != nil {
+			t.Error(err)
+		}
+		if s := b.Stats(); s.Expired != 1000 || s.Keys != 1 {
+			t.Errorf("Stats = %+v, want 1000 messages expired and one key", s)
+		}
+		if err := b.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}

@@ -149,7 +149,7 @@ func (s *store) put(ctx context.Context, m *pubsub.Message) (*write, error) {
 	p := s.stripe(m.Topic)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if err := s.log.stalled(); err != nil { // perhaps since before the lock was acquired
+	if err := s.log.stalled(); err != nil { // check with the lock, because the wait for it can be long
 		return nil, err
 	}
 	w := s.log.newWrite()

@@ -31,10 +31,9 @@ type syncMark struct {
 }
 
 const (
-	marksName = "SYNCED"
-	markBytes = 8 + 8 + 4 // number, size, CRC, big-endian
-	// The marks are this far apart, that of the log first.
-	markStride = 32
+	marksName  = "SYNCED"
+	markBytes  = 8 + 8 + 4 // number, size, CRC, big-endian
+	markStride = 32        // the log's mark is at offset 0, the MANIFEST's at this one
 )
 
 // openSyncMarks opens the file for writing. If that fails, no marks are written, and the

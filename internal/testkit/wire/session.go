@@ -52,8 +52,8 @@ func Dial(conn net.Conn, header ...string) (*Session, error) {
 	return &Session{Conn: conn, R: r.Body, Header: r.Header}, nil
 }
 
-// Connect sends c with the token as password and returns the CONNACK, whatever its
-// reason is.
+// Connect sends c with the token as password and returns the CONNACK, which may have
+// any reason code.
 func (s *Session) Connect(token string, c mqtt.Connect) (*mqtt.Connack, error) {
 	c.Password, c.HasPassword = []byte(token), true
 	if err := s.Send(&c); err != nil {

@@ -23,7 +23,7 @@ func Get(t testing.TB, conn net.Conn, target string, header ...string) *SSE {
 	return &SSE{t, *s}
 }
 
-// Response reads the head of the response to a request that has been sent already.
+// Response reads the head of the response to a request that was sent before.
 func Response(t testing.TB, conn net.Conn) *SSE {
 	t.Helper()
 	s, err := readHead(conn)

@@ -62,8 +62,8 @@ func readHead(conn net.Conn) (*Stream, error) {
 	return s, nil
 }
 
-// Read returns the next event. It accepts only what the broker sends: known fields,
-// no comments, and lines that end in LF alone.
+// Read returns the next event. It is stricter than the standard, and
+// accepts only known fields, no comments, and lines that end in LF alone.
 func (s *Stream) Read() (e Event, err error) {
 	var data []string
 	for {

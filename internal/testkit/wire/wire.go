@@ -4,8 +4,7 @@
 // internal/mqtt, so that no mistake is made twice.
 //
 // Their methods return errors and set no deadlines. [SSE] and [MQTT] are the same
-// clients for a test's goroutine: whatever goes wrong fails the test, and every wait
-// is bounded.
+// clients for a test's goroutine: their errors fail the test, and every wait is bounded.
 package wire
 
 import (

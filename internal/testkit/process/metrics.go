@@ -11,8 +11,8 @@ import (
 	"strings"
 )
 
-// Metrics are the samples of a program, by name and labels, as Prometheus reads
-// them.
+// Metrics are the samples of a program, by name and labels in the format of
+// Prometheus.
 type Metrics map[string]float64
 
 // ReadMetrics reads the metrics of the ops listener at a URL.
