@@ -280,7 +280,7 @@ func (p *puts) check(now time.Time, reconnected bool) (more bool) {
 	}
 	conn := c.connection()
 	reconnected = reconnected || conn != p.conn
-	due := p.sortOut(now, reconnected, failed)
+	due := p.triage(now, reconnected, failed)
 	if p.inbox != "" {
 		p.sendFences(now, reconnected)
 		p.conn = conn
@@ -294,9 +294,9 @@ func (p *puts) check(now time.Time, reconnected bool) (more bool) {
 	return len(p.byID) > 0 || len(p.fences) > 0
 }
 
-// sortOut ends the puts that cannot succeed any more and returns those that must be sent again;
+// triage ends the puts that cannot succeed any more and returns those that must be sent again;
 // mu is held.
-func (p *puts) sortOut(now time.Time, reconnected bool, failed error) (due []*put) {
+func (p *puts) triage(now time.Time, reconnected bool, failed error) (due []*put) {
 	fault := p.client.faults.of(p.stream.name())
 	for _, one := range p.byID {
 		expired := !now.Before(one.deadline)

@@ -19,17 +19,17 @@ import (
 )
 
 var (
-	harmCount = flag.Int("faults", 0, "how many harms TestFaults does; 0 means one of each kind, or two in a long run")
-	find      = flag.Duration("find", patience, "how long a node has to find a missed message")
+	faultCount = flag.Int("faults", 0, "how many faults TestFaults causes; 0 means one of each kind, or two in a long run")
+	find       = flag.Duration("find", patience, "how long a node has to find a missed message")
 )
 
-// TestFaults runs three nodes on three servers, with publishers on each, and does one harm after
-// another. After each harm, every node must deliver the newest message of every topic by the
-// mechanism for that harm, because no sync interval ends in time. In the end, no version went
+// TestFaults runs three nodes on three servers, with publishers on each, and causes one fault
+// after another. After each fault, every node must deliver the newest message of every topic by
+// the mechanism for that fault, because no sync interval ends in time. In the end, no version went
 // back, no message was invented, and no acknowledged message was lost.
 func TestFaults(t *testing.T) {
 	t.Parallel()
-	kinds := []harm{
+	kinds := []fault{
 		{name: "announcements are lost", do: (*faultRun).loseAnnouncements},
 		// A later message would show a gap.
 		{name: "a link is cut", do: (*faultRun).cutLink, quiet: true},
@@ -40,18 +40,18 @@ func TestFaults(t *testing.T) {
 		// only the sync interval helps.
 		{name: "a server is stopped", do: (*faultRun).stopServer, needsInterval: true},
 	}
-	harms := *harmCount
-	if harms == 0 {
-		harms = len(kinds)
+	faults := *faultCount
+	if faults == 0 {
+		faults = len(kinds)
 		if testkit.Long() {
-			harms *= 2
+			faults *= 2
 		}
 	}
-	f := newFaultRun(t, harms)
-	for i := range harms {
-		f.suffer(i, kinds[i%len(kinds)])
+	f := newFaultRun(t, faults)
+	for i := range faults {
+		f.inject(i, kinds[i%len(kinds)])
 		if i%len(kinds) == 0 {
-			// Lost announcements come first: only before all other harms does nothing but a gap
+			// Lost announcements come first: only before all other faults does nothing but a gap
 			// show them. The others come in any order.
 			f.r.Shuffle(len(kinds)-1, func(a, b int) { kinds[a+1], kinds[b+1] = kinds[b+1], kinds[a+1] })
 		}
@@ -59,27 +59,27 @@ func TestFaults(t *testing.T) {
 	f.finish()
 }
 
-// harm is a fault that a run causes.
-type harm struct {
+// fault is a kind of fault that a run can cause.
+type fault struct {
 	name string
-	// do causes the fault. During it, do publishes to a topic to which nothing else is
+	// do causes the fault. Meanwhile it publishes to the topic alone, to which nothing else is
 	// published, so that no later message makes up for the loss of this one.
 	do            func(f *faultRun, alone pubsub.Topic)
 	quiet         bool // nothing else is published until every message is found
 	needsInterval bool // the end of the sync interval finds the missed messages
 }
 
-// suffer does the harm i and waits until every missed message is found.
-func (f *faultRun) suffer(i int, h harm) {
+// inject causes a fault, the ith of the run, and waits until every missed message is found.
+func (f *faultRun) inject(i int, kind fault) {
 	f.t.Helper()
-	if h.quiet {
+	if kind.quiet {
 		f.publishing.Lock()
 		defer f.publishing.Unlock()
 	}
-	if h.do(f, f.alone[i]); h.needsInterval {
+	if kind.do(f, f.alone[i]); kind.needsInterval {
 		f.endInterval()
 	}
-	f.awaitFound(fmt.Sprintf("harm %d, %s", i+1, h.name), f.history.versions())
+	f.awaitFound(fmt.Sprintf("fault %d, %s", i+1, kind.name), f.history.versions())
 }
 
 // faultRun is one run.
@@ -99,7 +99,7 @@ type faultRun struct {
 	nodes []*node // guarded by mu; only the test's goroutine changes it
 }
 
-func newFaultRun(t *testing.T, harms int) *faultRun {
+func newFaultRun(t *testing.T, faults int) *faultRun {
 	t.Logf("seed %d (repeat with -seed)", *seed)
 	f := &faultRun{t: t, r: rand.New(rand.NewPCG(*seed, *seed)), history: newHistory()}
 	// A node can reach only its own server, through its proxy.
@@ -107,7 +107,7 @@ func newFaultRun(t *testing.T, harms int) *faultRun {
 	for i := range 20 {
 		f.busy = append(f.busy, pubsub.Topic(fmt.Sprint("busy/", i)))
 	}
-	for i := range harms {
+	for i := range faults {
 		f.alone = append(f.alone, pubsub.Topic(fmt.Sprint("alone/", i)))
 	}
 	f.nodes = make([]*node, 3)
