@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"pubsub"
 	"pubsub/internal/backplane/local"
 	"pubsub/internal/hub"
 )
@@ -42,15 +43,26 @@ func (r *recorded) want(t *testing.T, calls ...string) {
 type testProtocol struct {
 	Conn
 	*recorded
+	beforeRead func() // if not nil, called once, between control bytes and messages
 }
 
-func (p *testProtocol) Encode(*Writer, *hub.Delivery, time.Time, bool) {}
-func (p *testProtocol) MaxHead() int                                   { return 0 }
-func (p *testProtocol) Tick(now, _ time.Time) time.Time                { return now.Add(time.Hour) }
-func (p *testProtocol) Readable()                                      {}
-func (p *testProtocol) End(Reason)                                     { p.SendLast([]byte("bye")) }
-func (p *testProtocol) Closed()                                        { p.add("Closed") }
-func (p *testProtocol) Name() string                                   { return "test" }
+func (p *testProtocol) Encode(w *Writer, _ *hub.Delivery, _ time.Time, last bool) {
+	w.Add([]byte("message"), last)
+}
+
+func (p *testProtocol) MaxHead() int {
+	if f := p.beforeRead; f != nil {
+		p.beforeRead = nil
+		f()
+	}
+	return 0
+}
+
+func (p *testProtocol) Tick(now, _ time.Time) time.Time { return now.Add(time.Hour) }
+func (p *testProtocol) Readable()                       {}
+func (p *testProtocol) End(Reason)                      { p.SendLast([]byte("bye")) }
+func (p *testProtocol) Closed()                         { p.add("Closed") }
+func (p *testProtocol) Name() string                    { return "test" }
 
 type testTransport struct {
 	*recorded
@@ -162,5 +174,26 @@ func TestEnds(t *testing.T) {
 			p.Close()
 			p.want(t, "Closed")
 		})
+	})
+}
+
+// A SUBACK comes before the messages of its subscriptions, even if both come while the connection
+// is being served.
+func TestControlBytesComeBeforeMessages(t *testing.T) {
+	withConn(t, func(t *testing.T, _ *Registry, p *testProtocol) {
+		sub, err := p.Subscriber.Subscribe(t.Context(), "t", hub.SubscriptionOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.beforeRead = func() {
+			p.Send([]byte("suback "))
+			sub.Resume(pubsub.NewPreparedMessage(pubsub.Message{Topic: "t", Retain: true}), pubsub.Version{})
+		}
+		p.Register()
+		p.StartGoroutines(&testTransport{recorded: p.recorded}, []byte("hello "))
+		go p.Wait()
+		p.want(t, "connected test", "write hello suback message")
+		p.Close()
+		p.want(t, "transport closed", "Closed", "disconnected test")
 	})
 }

@@ -47,6 +47,22 @@ func (c *Conn) takeControl() ([]byte, state) {
 	return b, c.state
 }
 
+// takeMoreControl takes the bytes that were sent since takeControl. It leaves the last bytes of a
+// connection that is ending, which must come after the messages.
+func (c *Conn) takeMoreControl() []byte {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.state != stateOpen {
+		return nil
+	}
+	b := c.control
+	c.control = nil
+	if len(b) > 0 {
+		c.signalRoom()
+	}
+	return b
+}
+
 // WaitRoom waits until at most 16 KiB of control bytes are unsent, and reports whether c is
 // still open. A protocol calls WaitRoom before it serves each request, so that a client that does
 // not read is not served.

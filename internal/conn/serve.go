@@ -21,6 +21,11 @@ func (c *Conn) serve(ring *park.Ring) {
 		asleep := false
 		if state != stateEnding && len(control) < maxWithPiece {
 			ds, asleep = c.Subscriber.Read(w.deliveries[:0], c.proto.MaxHead(), now)
+			if len(ds) > 0 {
+				// A SUBACK may have been sent since, and its subscription resumed: it must
+				// come before the messages.
+				w.Add(c.takeMoreControl(), false)
+			}
 		}
 		if state == stateOpen {
 			for i := range ds {

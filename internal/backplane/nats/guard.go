@@ -99,9 +99,9 @@ func (g *guard) run() {
 	}
 }
 
-// check requests the state of a stream, and sets and reports its fault. It returns nil if the
-// state is unknown or there is a fault.
-func (g *guard) check(st *streamState) *jetstream.StreamInfo {
+// check requests the state of a stream, and sets and reports its fault. A fault ends only if adopt
+// accepts the state. check returns nil if the state is unknown, refused or a fault.
+func (g *guard) check(st *streamState, adopt func(*jetstream.StreamInfo) bool) *jetstream.StreamInfo {
 	c := g.client
 	conn := c.reconnects.Load()
 	if conn != st.conn { // silence on an earlier connection says nothing about this one
@@ -131,6 +131,9 @@ func (g *guard) check(st *streamState) *jetstream.StreamInfo {
 		}
 	default:
 		st.silent = time.Time{}
+		if !adopt(info) {
+			return nil // an earlier fault remains
+		}
 	}
 	c.faults.set(st.want.Name, fault)
 	g.report(st, fault)
@@ -168,20 +171,21 @@ func (g *guard) report(st *streamState, fault *Fault) {
 func (g *guard) checkRetained() {
 	c, s := g.client, g.stream
 	seen, hadFault := s.epoch.seen.Load(), c.faults.of(s.name()) != nil
-	info := g.check(&g.retained)
+	replaced := false
+	info := g.check(&g.retained, func(info *jetstream.StreamInfo) bool {
+		// A stream without any message has lost even the record of its generation.
+		if replaced = s.isReplaced(info) || info.State.Msgs == 0; !replaced {
+			return true
+		}
+		return g.adoptGeneration()
+	})
 	switch {
+	case replaced:
+		c.resyncs.request(causeReplaced)
 	case info == nil:
 		if errors.Is(c.faults.of(s.name()), ErrMissing) {
 			c.resyncs.request(causeMissing)
 		}
-	case s.isReplaced(info), info.State.Msgs == 0:
-		// A stream without any message has lost even the record of its generation.
-		ctx, cancel := context.WithTimeout(c.life, changeTimeout)
-		defer cancel()
-		if err := s.renew(ctx, false); err != nil && !isTransient(err) {
-			c.report("generation change failed", err)
-		}
-		c.resyncs.request(causeReplaced)
 	case hadFault:
 		c.resyncs.request(causeRecovered)
 	case info.State.LastSeq < seen:
@@ -189,12 +193,27 @@ func (g *guard) checkRetained() {
 	}
 }
 
+// adoptGeneration adopts the generation of the stream. Until then the stream must not be used,
+// because its acknowledgements carry no generation: a message would get the earlier one.
+func (g *guard) adoptGeneration() (ok bool) {
+	ctx, cancel := context.WithTimeout(g.client.life, changeTimeout)
+	defer cancel()
+	err := g.stream.renew(ctx, false)
+	if err != nil && !isTransient(err) {
+		g.client.report("generation change failed", err)
+	}
+	return err == nil
+}
+
+// adoptAny accepts every usable state.
+func adoptAny(*jetstream.StreamInfo) bool { return true }
+
 // checkKeys checks the bucket of signing keys. All keys are read again if the bucket may have
 // been recreated, restored or purged.
 func (g *guard) checkKeys() {
 	c, st := g.client, &g.keys
 	hadFault := c.faults.of(st.want.Name) != nil
-	info := g.check(st)
+	info := g.check(st, adoptAny)
 	if info == nil {
 		return
 	}

@@ -77,7 +77,9 @@ func TestKeyBucketLost(t *testing.T) {
 	}
 
 	// An operator restores a backup that lacks one of the keys.
-	n.createStream(layout.KeyStream(n.client.names, 1))
+	if _, err := n.client.js.CreateStream(ctx, layout.KeyStream(n.client.names, 1)); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := n.client.js.Publish(ctx, n.client.names.Key("a"), layout.AppendKey(nil, pubsub.Key{Value: "v"})); err != nil {
 		t.Fatal(err)
 	}

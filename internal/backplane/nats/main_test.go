@@ -13,6 +13,7 @@ import (
 
 	"pubsub"
 	"pubsub/internal/backplane/backplanetest"
+	"pubsub/internal/testkit"
 )
 
 var seed = flag.Uint64("seed", rand.Uint64(), "seed of the random numbers in the tests")
@@ -21,8 +22,9 @@ var seed = flag.Uint64("seed", rand.Uint64(), "seed of the random numbers in the
 // may: one that is stopped while it creates a stream does.
 func TestMain(m *testing.M) {
 	flag.Parse()
-	// Most tests wait for servers and timeouts, so more of them can run than there are CPUs.
-	if parallel := flag.Lookup("test.parallel").Value; parallel.String() == fmt.Sprint(runtime.GOMAXPROCS(0)) {
+	// Most tests wait for servers and timeouts, so more of them can run than there are CPUs. With
+	// the race detector they need the CPUs.
+	if parallel := flag.Lookup("test.parallel").Value; !testkit.Race && parallel.String() == fmt.Sprint(runtime.GOMAXPROCS(0)) {
 		_ = parallel.Set("6")
 	}
 	code := m.Run()

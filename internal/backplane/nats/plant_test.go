@@ -22,7 +22,7 @@ func TestPlantedBugsAreFound(t *testing.T) {
 	}{
 		{"no gap check", "bus.go",
 			"if gap {", "if false && gap {",
-			"TestFaults", "failure 1, announcements are lost: " + missed},
+			"TestFaults", "fault 1, announcements are lost: " + missed},
 		{"no resync", "resync.go",
 			"n, err := r.resync(bounded, t.all)", "n, err := 0, bounded.Err()",
 			"TestFaults", missed},

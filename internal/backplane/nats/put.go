@@ -167,7 +167,7 @@ func (p *puts) sendUnsent(now time.Time) {
 	p.unsent = nil
 }
 
-// send sends a put, for the first time or again; mu must be held, which keeps the order. It returns
+// send sends a put, for the first time or again; mu is held, which keeps the order. It returns
 // false if the put must be sent later, and true if it was sent or has failed for good.
 func (p *puts) send(one *put, now time.Time) bool {
 	if !p.client.isUp() {
@@ -280,7 +280,7 @@ func (p *puts) check(now time.Time, reconnected bool) (more bool) {
 	}
 	conn := c.connection()
 	reconnected = reconnected || conn != p.conn
-	due := p.takeDue(now, reconnected, failed)
+	due := p.triage(now, reconnected, failed)
 	if p.inbox != "" {
 		p.sendFences(now, reconnected)
 		p.conn = conn
@@ -294,9 +294,9 @@ func (p *puts) check(now time.Time, reconnected bool) (more bool) {
 	return len(p.byID) > 0 || len(p.fences) > 0
 }
 
-// takeDue ends the puts that cannot succeed any more and returns those that must be sent again;
+// triage ends the puts that cannot succeed any more and returns those that must be sent again;
 // mu must be held.
-func (p *puts) takeDue(now time.Time, reconnected bool, failed error) (due []*put) {
+func (p *puts) triage(now time.Time, reconnected bool, failed error) (due []*put) {
 	fault := p.client.faults.of(p.stream.name())
 	for _, one := range p.byID {
 		expired := !now.Before(one.deadline)

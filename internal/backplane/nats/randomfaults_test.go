@@ -19,17 +19,17 @@ import (
 )
 
 var (
-	failureCount = flag.Int("faults", 0, "how many failures TestFaults injects; 0 means one of each kind, or two in a long run")
-	find         = flag.Duration("find", patience, "how long a node has to find a missed message")
+	faultCount = flag.Int("faults", 0, "how many faults TestFaults causes; 0 means one of each kind, or two in a long run")
+	find       = flag.Duration("find", patience, "how long a node has to find a missed message")
 )
 
-// TestFaults runs three nodes on three servers, with publishers on each, and injects one failure
-// after another. After each failure, every node must deliver the newest message of every topic by
-// the mechanism for that failure, because no sync interval ends in time. In the end, no version
-// went back, no message was invented, and no acknowledged message was lost.
+// TestFaults runs three nodes on three servers, with publishers on each, and causes one fault
+// after another. After each fault, every node must deliver the newest message of every topic by
+// the mechanism for that fault, because no sync interval ends in time. In the end, no version went
+// back, no message was invented, and no acknowledged message was lost.
 func TestFaults(t *testing.T) {
 	t.Parallel()
-	kinds := []failure{
+	kinds := []fault{
 		{name: "announcements are lost", do: (*faultRun).loseAnnouncements},
 		// A later message would show a gap.
 		{name: "a link is cut", do: (*faultRun).cutLink, quiet: true},
@@ -40,37 +40,37 @@ func TestFaults(t *testing.T) {
 		// only the sync interval helps.
 		{name: "a server is stopped", do: (*faultRun).stopServer, needsInterval: true},
 	}
-	failures := *failureCount
-	if failures == 0 {
-		failures = len(kinds)
+	faults := *faultCount
+	if faults == 0 {
+		faults = len(kinds)
 		if testkit.Long() {
-			failures *= 2
+			faults *= 2
 		}
 	}
-	f := newFaultRun(t, failures)
-	for i := range failures {
+	f := newFaultRun(t, faults)
+	for i := range faults {
 		f.inject(i, kinds[i%len(kinds)])
 		if i%len(kinds) == 0 {
-			// Lost announcements come first: before all other failures, only a gap shows
-			// them. The others come in any order.
+			// Lost announcements come first: only before all other faults does nothing but a gap
+			// show them. The others come in any order.
 			f.r.Shuffle(len(kinds)-1, func(a, b int) { kinds[a+1], kinds[b+1] = kinds[b+1], kinds[a+1] })
 		}
 	}
 	f.finish()
 }
 
-// failure is a kind of failure that a run injects.
-type failure struct {
+// fault is a kind of fault that a run can cause.
+type fault struct {
 	name string
-	// do causes the failure. During it, do publishes to a topic to which nothing else is
+	// do causes the fault. Meanwhile it publishes to the topic alone, to which nothing else is
 	// published, so that no later message makes up for the loss of this one.
 	do            func(f *faultRun, alone pubsub.Topic)
 	quiet         bool // nothing else is published until every message is found
 	needsInterval bool // the end of the sync interval finds the missed messages
 }
 
-// inject causes the failure i and waits until every missed message is found.
-func (f *faultRun) inject(i int, kind failure) {
+// inject causes a fault, the ith of the run, and waits until every missed message is found.
+func (f *faultRun) inject(i int, kind fault) {
 	f.t.Helper()
 	if kind.quiet {
 		f.publishing.Lock()
@@ -79,7 +79,7 @@ func (f *faultRun) inject(i int, kind failure) {
 	if kind.do(f, f.alone[i]); kind.needsInterval {
 		f.endInterval()
 	}
-	f.awaitFound(fmt.Sprintf("failure %d, %s", i+1, kind.name), f.history.versions())
+	f.awaitFound(fmt.Sprintf("fault %d, %s", i+1, kind.name), f.history.versions())
 }
 
 // faultRun is one run.
@@ -99,7 +99,7 @@ type faultRun struct {
 	nodes []*node // guarded by mu; only the test's goroutine changes it
 }
 
-func newFaultRun(t *testing.T, failures int) *faultRun {
+func newFaultRun(t *testing.T, faults int) *faultRun {
 	t.Logf("seed %d (repeat with -seed)", *seed)
 	f := &faultRun{t: t, r: rand.New(rand.NewPCG(*seed, *seed)), history: newHistory()}
 	// A node can reach only its own server, through its proxy.
@@ -107,7 +107,7 @@ func newFaultRun(t *testing.T, failures int) *faultRun {
 	for i := range 20 {
 		f.busy = append(f.busy, pubsub.Topic(fmt.Sprint("busy/", i)))
 	}
-	for i := range failures {
+	for i := range faults {
 		f.alone = append(f.alone, pubsub.Topic(fmt.Sprint("alone/", i)))
 	}
 	f.nodes = make([]*node, 3)
@@ -283,7 +283,7 @@ func (f *faultRun) repeatAnnouncement(alone pubsub.Topic) {
 	late := &put{topic: alone, msg: &natsgo.Msg{Data: layout.AppendMessage(nil, &old)}}
 	testkit.Eventually(f.t, "the late announcement at all nodes", func() bool {
 		n.client.announce(late, v)
-		// The marker takes the same path after the announcement.
+		// The marker follows the announcement on the same way.
 		marker := pubsub.Message{Topic: markers, Data: []byte(alone), Published: time.Now()}
 		if err := n.Send(testContext(f.t), marker); err != nil {
 			return false

@@ -173,8 +173,8 @@ func (c *client) createStream(ctx context.Context, config jetstream.StreamConfig
 	return err
 }
 
-// Check compares the streams of a broker with the options o with the required settings, without
-// changing anything. Before the first start neither stream exists, which none reports. The error
+// Check compares the streams of the broker that o describes with the required settings, and
+// changes nothing. Before the first start neither stream exists, which none reports. The error
 // says why the comparison failed, or that the server is unusable ([ErrServer]).
 func Check(ctx context.Context, o Options) (found []Difference, none bool, err error) {
 	err = withClient(ctx, o, func(ctx context.Context, c *client) error {

@@ -127,9 +127,10 @@ func (m *MQTT) SubscribeWith(id uint32, filters ...mqtt.Filter) []mqtt.ReasonCod
 	m.T.Helper()
 	m.id++
 	m.Send(&mqtt.Subscribe{PacketID: m.id, SubscriptionID: id, Filters: filters})
-	ack, ok := m.Next().(*mqtt.Suback)
+	p := m.Next()
+	ack, ok := p.(*mqtt.Suback)
 	if !ok || ack.PacketID != m.id || len(ack.Reasons) != len(filters) {
-		m.T.Fatalf("SUBACK is %+v", ack)
+		m.T.Fatalf("not the SUBACK of packet %d: %s %+v", m.id, p.Type(), p)
 	}
 	return ack.Reasons
 }
