@@ -88,7 +88,7 @@ func TestNewer(t *testing.T) {
 		{v(0, 1), v(0, 0), true},
 	} {
 		if got := tt.v.Newer(tt.than); got != tt.want {
-			t.Errorf("%v newer than %v: %v", tt.v, tt.than, got)
+			t.Errorf("%v newer than %v: %v, want %v", tt.v, tt.than, got, tt.want)
 		}
 		if tt.v.IsZero() != (tt.v == v(0, 0)) {
 			t.Errorf("%v: IsZero %v", tt.v, tt.v.IsZero())

@@ -103,7 +103,7 @@ func TestHTTP2HeadMustBeWhole(t *testing.T) {
 					t.Errorf("ended after %v, want %v", took, tt.ends)
 				}
 				if want := tt.flags&flagEndHeaders != 0; answered != want {
-					t.Errorf("answered: %v", answered)
+					t.Errorf("answered: %v, want %v", answered, want)
 				}
 				s.Close()
 				running.Wait()

@@ -100,7 +100,7 @@ func TestFinal(t *testing.T) {
 		{&Error{}, false},
 	} {
 		if got := final(tt.err); got != tt.want {
-			t.Errorf("final(%#v) = %t", tt.err, got)
+			t.Errorf("final(%#v) = %t, want %t", tt.err, got, tt.want)
 		}
 	}
 }

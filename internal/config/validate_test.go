@@ -84,7 +84,7 @@ func TestValidateAddress(t *testing.T) {
 		"": false, "7676": false, "localhost": false, ":http": false, ":65536": false, ":-1": false, ":+1": false, ":01": false, "::1:80": false, "a b:80": false, "http://a:80": false, "[x:y]:80": false,
 	} {
 		if got := isAddress(s); got != want {
-			t.Errorf("isAddress(%q) = %t", s, got)
+			t.Errorf("isAddress(%q) = %t, want %t", s, got, want)
 		}
 	}
 }
@@ -96,7 +96,7 @@ func TestValidateOrigin(t *testing.T) {
 		"HTTPS://example.com": false, "https://Example.com": false, "https://example.com:443": false, "http://example.com:80": false, "https://a:": false, "https://a:x": false, "https://a:99999": false, "https://u@a": false, "//a": false,
 	} {
 		if got := isOrigin(s); got != want {
-			t.Errorf("isOrigin(%q) = %t", s, got)
+			t.Errorf("isOrigin(%q) = %t, want %t", s, got, want)
 		}
 	}
 }

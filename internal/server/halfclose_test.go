@@ -56,7 +56,7 @@ func TestHalfClosedClient(t *testing.T) {
 			res, err := http.ReadResponse(bufio.NewReader(conn), nil)
 			if c.status == "" {
 				if err != io.ErrUnexpectedEOF {
-					t.Errorf("a response: %+v, %v", res, err)
+					t.Errorf("got response %+v, %v; want a closed connection", res, err)
 				}
 				return
 			}

@@ -189,7 +189,7 @@ func (n *node) do(t *testing.T, srv *httptest.Server, x exchange) (*http.Respons
 	}
 	defer res.Body.Close()
 	if want := map[string]int{"h1": 1, "h2": 2}[protocolOf(srv)]; res.ProtoMajor != want {
-		t.Fatalf("spoke %s", res.Proto)
+		t.Fatalf("spoke %s, want HTTP/%d", res.Proto, want)
 	}
 	b, err := io.ReadAll(res.Body)
 	if err != nil {

@@ -38,7 +38,7 @@ func TestPageReadsRefusals(t *testing.T) {
 			t.Fatalf("query %q: got %s %q", c.query, e.Kind, e.Payload)
 		}
 		if got.Condition != c.condition || got.Text != c.text {
-			t.Errorf("query %q: got %+v, not %s: %s", c.query, got, c.condition, c.text)
+			t.Errorf("query %q: got %+v, want %s: %s", c.query, got, c.condition, c.text)
 		}
 	}
 

@@ -161,10 +161,10 @@ func step(t *testing.T, name string, f func(t *testing.T)) {
 func expect(t *testing.T, m message, topic string, payload []byte, retained bool) {
 	t.Helper()
 	if !bytes.Equal(m.payload, payload) {
-		t.Fatalf("got the message %.80q of %d bytes, not %.80q of %d", m.payload, len(m.payload), payload, len(payload))
+		t.Fatalf("got the message %.80q of %d bytes, want %.80q of %d", m.payload, len(m.payload), payload, len(payload))
 	}
 	if m.topic != "" && m.topic != topic {
-		t.Errorf("the message %.80q came with topic %q, not %q", m.payload, m.topic, topic)
+		t.Errorf("the message %.80q came with topic %q, want %q", m.payload, m.topic, topic)
 	}
 	if m.retained != retained {
 		t.Errorf("the message %.80q came with retained=%v", m.payload, m.retained)

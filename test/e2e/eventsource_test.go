@@ -57,7 +57,7 @@ func nextEvent(t *testing.T, s *script, kind, text string) scriptEvent {
 	t.Helper()
 	e := s.await(t, "stream-open", "keep-alive", "message", "stream-error", "resolved", "rejected")
 	if e.Kind != kind || e.Text != text {
-		t.Fatalf("got %s %q, not %s %q", e.Kind, e.Text, kind, text)
+		t.Fatalf("got %s %q, want %s %q", e.Kind, e.Text, kind, text)
 	}
 	return e
 }
@@ -186,7 +186,7 @@ func throughProxy(t *testing.T, b *broker, addr string) {
 			kind = "stream-open"
 		}
 		if e := s.next(t); e.kind != kind || e.data != text {
-			t.Fatalf("got %+v, not %s %q", e, kind, text)
+			t.Fatalf("got %+v, want %s %q", e, kind, text)
 		}
 	}
 }

@@ -64,7 +64,7 @@ func TestProperties(t *testing.T) {
 			}
 			want := []paho.UserProperty{{Key: "k", Value: "v1"}, {Key: "k", Value: "v2"}, {Key: "é", Value: "日本"}}
 			if fmt.Sprint(got.User) != fmt.Sprint(want) {
-				t.Errorf("user properties are %v, not %v", got.User, want)
+				t.Errorf("user properties are %v, want %v", got.User, want)
 			}
 		}
 		check(paho1.nextPacket(t))
@@ -129,7 +129,7 @@ func TestConnack(t *testing.T) {
 			continue
 		}
 		if value != want {
-			t.Errorf("CONNACK property %s is %v, not %v", name, value, want)
+			t.Errorf("CONNACK property %s is %v, want %v", name, value, want)
 		}
 	}
 	if id, _ := got["assignedClientIdentifier"].(string); id == "" {
@@ -151,14 +151,14 @@ func TestSubscriptions(t *testing.T) {
 		var codes []int
 		node.do(t, "subscribe", map[string]any{"topics": topics, "options": options}, &codes)
 		if fmt.Sprint(codes) != fmt.Sprint(want) {
-			t.Errorf("SUBACK for %q has %#x, not %#x", topics, codes, want)
+			t.Errorf("SUBACK for %q has %#x, want %#x", topics, codes, want)
 		}
 	}
 	next := func(payload string) scriptEvent {
 		t.Helper()
 		e := node.await(t, "message")
 		if string(e.Payload) != payload {
-			t.Fatalf("got %q, not %q", e.Payload, payload)
+			t.Fatalf("got %q, want %q", e.Payload, payload)
 		}
 		return e
 	}

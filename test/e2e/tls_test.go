@@ -61,7 +61,7 @@ func TestTLS(t *testing.T) {
 		for i, topic := range topics {
 			b.mustPost(t, token, []byte(topic), "topic", topic)
 			if e := page.await(t, "message"); string(e.Payload) != topic || e.Source != i {
-				t.Errorf("stream %d got %q, not %q", e.Source, e.Payload, topic)
+				t.Errorf("stream %d got %q, want %q", e.Source, e.Payload, topic)
 			}
 		}
 	})

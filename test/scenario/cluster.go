@@ -47,7 +47,7 @@ func TestClusterDelivery(t *testing.T) {
 		if version == "" {
 			d.Expect("event: message\ndata: " + data + "\n")
 		} else if e := d.Next(); e.Data != data || !strings.HasPrefix(e.ID, "t:"+version) {
-			t.Fatalf("durable: %q, not %q of version %s", e.Raw, data, version)
+			t.Fatalf("durable: %q, want %q of version %s", e.Raw, data, version)
 		}
 		m.Expect("t", data)
 	}
@@ -222,7 +222,7 @@ func TestClusterTopics(t *testing.T) {
 			var got []string
 			// Nodes learn a moment later of clients that have come or left.
 			if !within(func() bool { got = list(n); return strings.Join(got, ",") == strings.Join(want, ",") }) {
-				t.Errorf("node %d lists %q, not %q", i, got, want)
+				t.Errorf("node %d lists %q, want %q", i, got, want)
 			}
 		}
 	}

@@ -155,7 +155,7 @@ func TestOrderOfOnePublisher(t *testing.T) {
 			for ; next[i] < k && retained(i, next[i]); next[i]++ {
 			}
 			if k != next[i] {
-				t.Fatalf("publisher %d: message %d, not %d", i, k, next[i])
+				t.Fatalf("publisher %d: message %d, want %d", i, k, next[i])
 			}
 			next[i]++
 			if !retained(i, k) {

@@ -25,7 +25,7 @@ func TestHeaderFields(t *testing.T) {
 	}
 	for fields, want := range map[int]string{100: "200 OK", 101: tooLarge, 5000: tooLarge} {
 		if got := status(exchange(t, plain.addr, []byte(head(fields)))); got != want {
-			t.Errorf("%d fields: %q", fields, got)
+			t.Errorf("%d fields: %q, want %q", fields, got, want)
 		}
 		c := n.dial()
 		go io.WriteString(c, head(fields))
@@ -46,7 +46,7 @@ func TestHeaderFields(t *testing.T) {
 		}
 		resp.Body.Close()
 		if resp.Status != want {
-			t.Errorf("%d fields over HTTP/2: %s", fields, resp.Status)
+			t.Errorf("%d fields over HTTP/2: %s, want %s", fields, resp.Status, want)
 		}
 	}
 	// The first half of the HTTP/2 preface, followed by HTTP/1.1.

@@ -191,7 +191,7 @@ func TestHostileRequestHeads(t *testing.T) {
 			empty := len(head("/", "X: "))
 			b := head("/", "X: "+strings.Repeat("x", 64<<10-empty+over))
 			if got := status(exchange(t, s.addr, b)); got != want {
-				t.Errorf("%d bytes: %q", len(b), got)
+				t.Errorf("%d bytes: %q, want %q", len(b), got, want)
 			}
 		}
 	})
@@ -227,7 +227,7 @@ func TestHostileRequestHeads(t *testing.T) {
 				{request("POST", "/events?topic=t&"+string(b), asAdminLine, lastRequest), "Published\n"},
 			} {
 				if got := content(exchange(t, s.addr, []byte(tt.request))); wire.WithoutRetry(got) != tt.want {
-					t.Errorf("query %d: response to %.40q is %.200q", i, tt.request, got)
+					t.Errorf("query %d: response to %.40q is %.200q, want %.200q", i, tt.request, got, tt.want)
 				}
 			}
 		})

@@ -223,7 +223,7 @@ func TestMaxConnectionsPerIP(t *testing.T) {
 		for i, want := range []string{"", "", `{"condition":"too-many-connections","text":"Too many connections"}`} {
 			c := wire.Get(t, dial(t, n.addr), "/events?topic=t&auth="+token, fmt.Sprintf("X-Forwarded-For: 192.0.2.%d", i))
 			if e := c.Next(); e.Data != want {
-				t.Errorf("client %d: %q", i, e.Raw)
+				t.Errorf("client %d: %q, want %q", i, e.Raw, want)
 			}
 		}
 	})

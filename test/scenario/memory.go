@@ -55,12 +55,12 @@ func connOverhead() int64 {
 func (n *node) each(clients int, open func(i int)) int64 {
 	n.t.Helper()
 	n.awaitIdle()
-	before := live()
+	before := memoryInUse()
 	for i := range clients {
 		open(i)
 	}
 	n.awaitIdle()
-	return (live() - before) / int64(clients)
+	return (memoryInUse() - before) / int64(clients)
 }
 
 // awaitIdle returns once the node delivers nothing any more.
@@ -153,13 +153,13 @@ func memoryOfUnread(t *testing.T) {
 			}
 			p := n.adminClient()
 			n.awaitIdle()
-			before := live()
+			before := memoryInUse()
 			for i := range c.count {
 				p.Publish(topics[1+i%4], c.data, i%8 < 4)
 			}
 			p.Ping()
 			n.awaitIdle()
-			more := live() - before
+			more := memoryInUse() - before
 			t.Logf("%d KiB, the node counts %v", more>>10, int(n.metric("pubsub_backlog_bytes"))>>10)
 			if more > limit*3/2 {
 				t.Errorf("unread messages take %d KiB, backlog-memory is %d KiB", more>>10, limit>>10)
@@ -271,7 +271,7 @@ func (n *node) awaitStableMemory() {
 	n.t.Helper()
 	last, same := int64(-1), 0
 	if !within(func() bool {
-		now := live() >> 16
+		now := memoryInUse() >> 16
 		if same++; now != last {
 			last, same = now, 0
 		}

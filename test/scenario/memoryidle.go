@@ -94,14 +94,14 @@ func memoryOfConnections(t *testing.T) {
 // returns a function that closes the thing.
 func costOf(t *testing.T, count int, open func() func()) int64 {
 	t.Helper()
-	before := live()
+	before := memoryInUse()
 	var ends []func()
 	for range count {
 		ends = append(ends, open())
 	}
 	var after int64
 	for last := int64(0); ; time.Sleep(20 * time.Millisecond) { // until it is stable
-		after = live()
+		after = memoryInUse()
 		if d := after - last; d < int64(count)*100 && d > -int64(count)*100 {
 			break
 		}

@@ -253,7 +253,7 @@ func TestMessageExpiry(t *testing.T) {
 		for _, m := range []*wire.MQTT{m, id} {
 			got := m.Expect("t", "x")
 			if !got.HasExpiry || got.Expiry > tt.want || tt.want-got.Expiry > 1 {
-				t.Errorf("expiry %v %d, not %d", got.HasExpiry, got.Expiry, tt.want)
+				t.Errorf("expiry %v %d, want %d", got.HasExpiry, got.Expiry, tt.want)
 			}
 		}
 	}

@@ -22,7 +22,7 @@ func (n *node) ready(status int, body string) {
 		got, text = n.do("GET", "http://"+n.ops+"/readyz", nil, "")
 		return got.StatusCode == status && strings.HasPrefix(text, body)
 	}) {
-		n.t.Fatalf("/readyz: %s %q, not %d %q", got.Status, text, status, body)
+		n.t.Fatalf("/readyz: %s %q, want %d %q", got.Status, text, status, body)
 	}
 }
 
@@ -74,10 +74,10 @@ func TestClusterNATSOutage(t *testing.T) {
 	expect := func(data, version string) {
 		t.Helper()
 		if e := d.NextMessage(); e.Data != data || e.ID != "t:"+version {
-			t.Fatalf("durable: %q, not %q of version %s", e.Raw, data, version)
+			t.Fatalf("durable: %q, want %q of version %s", e.Raw, data, version)
 		}
 		if e := plain.NextMessage(); e.Data != data {
-			t.Fatalf("plain: %q, not %q", e.Raw, data)
+			t.Fatalf("plain: %q, want %q", e.Raw, data)
 		}
 		m.Expect("t", data)
 	}

@@ -20,8 +20,8 @@ func heap() int64 {
 	return int64(s.HeapAlloc)
 }
 
-// live returns how many bytes of memory are in use after a collection.
-func live() int64 {
+// memoryInUse returns how many bytes of memory are in use after a collection.
+func memoryInUse() int64 {
 	runtime.GC() // sync.Pool drops its items with the second collection
 	runtime.GC()
 	var s runtime.MemStats

@@ -47,7 +47,7 @@ func TestReloadOfCertificate(t *testing.T) {
 			t.Errorf("%v connections now, %v ever", now, ever)
 		}
 		if got := n.serial(); got.Cmp(big.NewInt(serial)) != 0 {
-			t.Errorf("certificate %v, not %d", got, serial)
+			t.Errorf("certificate %v, want %d", got, serial)
 		}
 	}
 	check("before", 1)
@@ -83,12 +83,12 @@ func TestReloadOfLimits(t *testing.T) {
 		header := []string{"Origin: https://app.example"}
 		c := wire.Get(t, dial(t, n.addr), "/", header...)
 		if got := c.Header.Get("Access-Control-Allow-Origin"); got != want {
-			t.Errorf("Access-Control-Allow-Origin is %q, not %q", got, want)
+			t.Errorf("Access-Control-Allow-Origin is %q, want %q", got, want)
 		}
 		header = append(header, wire.UpgradeHeader()...)
 		c = wire.Get(t, dial(t, n.addr), "/mqtt", header...)
 		if !strings.HasPrefix(c.Status, "HTTP/1.1 "+upgrade) {
-			t.Errorf("upgrade: %s, not %s", c.Status, upgrade)
+			t.Errorf("upgrade: %s, want %s", c.Status, upgrade)
 		}
 		c.Conn.Close()
 		n.connections(t, 2)

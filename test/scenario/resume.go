@@ -103,7 +103,7 @@ func TestLargeRetainedMessagesOfAStream(t *testing.T) {
 		}
 		delete(has, 9)
 		if has[next] = now[next]; e.ID != id() {
-			t.Fatalf("the id of number %d is %q, not %q", next, e.ID, id())
+			t.Fatalf("the id of number %d is %q, want %q", next, e.ID, id())
 		}
 		if want := fmt.Sprintf(`{"topic":"t%d","data":"t%d`, next, next); !strings.HasPrefix(e.Data, want) || !strings.Contains(e.Data, now[next]) {
 			t.Fatalf("number %d is %.60q…%q", next, e.Data, e.Data[len(e.Data)-60:])

@@ -35,7 +35,7 @@ func TestStreamHead(t *testing.T) {
 		"Content-Length":               nil,
 	} {
 		if got := c.Header.Values(name); !slices.Equal(got, want) {
-			t.Errorf("%s: %q, not %q", name, got, want)
+			t.Errorf("%s: %q, want %q", name, got, want)
 		}
 	}
 	if _, err := http.ParseTime(c.Header.Get("Date")); err != nil {

@@ -236,7 +236,7 @@ func TestStalledReader(t *testing.T) {
 			}
 			for _, topic := range topics {
 				if retained[topic] != newest[topic] {
-					t.Errorf("the newest retained message of %s is number %d, not %d", topic, retained[topic], newest[topic])
+					t.Errorf("the newest retained message of %s is number %d, want %d", topic, retained[topic], newest[topic])
 				}
 			}
 			if received >= plain {
@@ -268,7 +268,7 @@ func TestStalledReaderIsClosed(t *testing.T) {
 		for i := 0; ; i++ {
 			n.publish("t", strconv.Itoa(i))
 			if got := fast.next(); got != strconv.Itoa(i) {
-				t.Fatalf("the fast reader gets %q, not %d", got, i)
+				t.Fatalf("the fast reader gets %q, want %d", got, i)
 			}
 			if n.metric("pubsub_connections{") == 1 {
 				break

@@ -58,7 +58,7 @@ func expectMessages(t *testing.T, s subscriber, contents ...string) {
 	t.Helper()
 	for i, want := range contents {
 		if got := s.next(); got != want {
-			t.Fatalf("message %d is %.100q, not %.100q", i, got, want)
+			t.Fatalf("message %d is %.100q, want %.100q", i, got, want)
 		}
 	}
 }

@@ -218,7 +218,7 @@ func TestKeyBucketPurged(t *testing.T) {
 	j.want("replaced "+bucket, 1)
 }
 
-// A watch whose consumer was deleted starts again, sooner than the library notices it.
+// A watch whose consumer was deleted starts again before the library notices.
 func TestConsumersDeleted(t *testing.T) {
 	t.Parallel()
 	n, _ := newWatchedNode(t, newServer(t).url())
