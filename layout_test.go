@@ -14,6 +14,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"pubsub/internal/testkit"
 )
 
 const module = "pubsub"
@@ -256,7 +258,7 @@ func TestArchitectureListsEveryPackage(t *testing.T) {
 	found := packages(t)
 	row := regexp.MustCompile("(?m)^\\| \\[`([^`]+)`\\]\\([^)]+\\) \\|[^|]*\\| ([^|]*) \\|")
 	listed := map[string]bool{}
-	for _, m := range row.FindAllStringSubmatch(readDoc(t, "ARCHITECTURE.md"), -1) {
+	for _, m := range row.FindAllStringSubmatch(testkit.ReadFile(t, "ARCHITECTURE.md"), -1) {
 		dir := m[1]
 		if dir == module {
 			dir = "."

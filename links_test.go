@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"unicode"
+
+	"pubsub/internal/testkit"
 )
 
 // Every relative link in a document points to a file, and every fragment to a heading.
@@ -19,7 +21,7 @@ func TestDocsLinkToExistingFilesAndHeadings(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, doc := range docs {
-			for _, m := range link.FindAllStringSubmatch(readDoc(t, doc), -1) {
+			for _, m := range link.FindAllStringSubmatch(testkit.ReadFile(t, doc), -1) {
 				if strings.Contains(m[1], "://") {
 					continue
 				}
@@ -33,7 +35,7 @@ func TestDocsLinkToExistingFilesAndHeadings(t *testing.T) {
 					t.Errorf("%s: link to %s: %v", doc, m[1], err)
 					continue
 				}
-				if fragment != "" && !headings(readDoc(t, target))[fragment] {
+				if fragment != "" && !headings(testkit.ReadFile(t, target))[fragment] {
 					t.Errorf("%s: link to %s: %s has no such heading", doc, m[1], target)
 				}
 			}
@@ -42,15 +44,6 @@ func TestDocsLinkToExistingFilesAndHeadings(t *testing.T) {
 	if links < 50 {
 		t.Errorf("only %d links found: the pattern must be missing some", links)
 	}
-}
-
-func readDoc(t *testing.T, path string) string {
-	t.Helper()
-	text, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(text)
 }
 
 // headings returns the fragments under which hosting platforms show the headings of a

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"pubsub/internal/config"
+	"pubsub/internal/testkit"
 )
 
 // The texts of errors in docs/protocol.md are those of the code. Their placeholders are T, S and
@@ -20,14 +21,14 @@ func TestProtocolPageQuotesErrors(t *testing.T) {
 	}
 	for _, file := range files {
 		if !strings.HasSuffix(file, "_test.go") {
-			code.WriteString(readDoc(t, file))
+			code.WriteString(testkit.ReadFile(t, file))
 		}
 	}
 	placeholder := regexp.MustCompile(`'NAME'.*|'[a-z]+' param.*| [TSN]( .*)?$|…$`)
 	header := regexp.MustCompile(`^[A-Z][A-Za-z-]*(: .*)?$`) // "Retry-After", "Upgrade: websocket"
 	quotes := 0
 	for _, heading := range []string{"### Errors", "### WebSocket", "### POST /events", "### The admin API"} {
-		for _, row := range strings.Split(section(t, readDoc(t, "docs/protocol.md"), heading), "\n") {
+		for _, row := range strings.Split(section(t, testkit.ReadFile(t, "docs/protocol.md"), heading), "\n") {
 			if !strings.HasPrefix(row, "|") {
 				continue
 			}
@@ -54,7 +55,7 @@ func TestProtocolPageHasDefaultTimes(t *testing.T) {
 	for _, s := range config.Settings() {
 		defaults[s.Name] = s.Default
 	}
-	text := section(t, readDoc(t, "docs/protocol.md"), "## 8. Limits, timing and shutdown")
+	text := section(t, testkit.ReadFile(t, "docs/protocol.md"), "## 8. Limits, timing and shutdown")
 	rows := regexp.MustCompile("\\| ([0-9]+) (s|min|h) \\| `([a-z-]+)` \\|").FindAllStringSubmatch(text, -1)
 	for _, row := range rows {
 		got, err := time.ParseDuration(row[1] + row[2][:1])

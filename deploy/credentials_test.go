@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	backplane "pubsub/internal/backplane/nats"
+	"pubsub/internal/testkit"
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nkeys"
@@ -33,7 +34,7 @@ func TestVariations(t *testing.T) {
 	}
 	dir := t.TempDir()
 	seedFile := write(t, dir, "seed", string(seed))
-	original := read(t, "nats/accounts.conf")
+	original := testkit.ReadFile(t, "nats/accounts.conf")
 	withNKey := strings.Replace(original, "user: node\n", "nkey: $NODE_NKEY\n", 1)
 	withNKey = strings.Replace(withNKey, "password: $NODE_PASSWORD\n", "", 1)
 
@@ -55,7 +56,7 @@ func TestVariations(t *testing.T) {
 			for key, value := range v.vars {
 				vars[key] = value
 			}
-			s, refused := newServer(t, write(t, dir, "nats.conf", read(t, "nats/nats.conf")), vars, func(o *server.Options) {
+			s, refused := newServer(t, write(t, dir, "nats.conf", testkit.ReadFile(t, "nats/nats.conf")), vars, func(o *server.Options) {
 				if name == "nkey" && len(o.Nkeys) != 1 {
 					t.Errorf("accounts.conf has %d NKeys", len(o.Nkeys))
 				}

@@ -15,16 +15,7 @@ import (
 	"pubsub/internal/testkit"
 )
 
-func clusterPage(t *testing.T) string { return read(t, "../docs/cluster.md") }
-
-func read(t *testing.T, path string) string {
-	t.Helper()
-	data, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(data)
-}
+func clusterPage(t *testing.T) string { return testkit.ReadFile(t, "../docs/cluster.md") }
 
 // TestSettingsExplained checks that docs/cluster.md explains all settings of a cluster and no
 // others.
@@ -65,8 +56,8 @@ func TestTLS(t *testing.T) {
 	dir := t.TempDir()
 	writeCertificates(t, dir)
 	block = strings.ReplaceAll(block, "/etc/nats/tls", dir)
-	write(t, dir, "accounts.conf", read(t, "nats/accounts.conf"))
-	text := strings.Replace(read(t, "nats/nats.conf"), "cluster {\n", "cluster {\n"+block, 1)
+	write(t, dir, "accounts.conf", testkit.ReadFile(t, "nats/accounts.conf"))
+	text := strings.Replace(testkit.ReadFile(t, "nats/nats.conf"), "cluster {\n", "cluster {\n"+block, 1)
 	text += strings.Replace(block, "}", "verify: true\n}", 1)
 	c := newCluster(t, write(t, dir, "nats.conf", text), nil)
 

@@ -4,9 +4,7 @@ package main
 
 import (
 	"fmt"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 
 	"pubsub/bench/internal/load"
@@ -47,8 +45,8 @@ func (t *mosquitto) start(dir string) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	conf := filepath.Join(dir, "mosquitto.conf")
-	if err := os.WriteFile(conf, fmt.Appendf(nil, mosquittoConf, ports[0], ports[1]), 0o600); err != nil {
+	conf, err := writeConfig(dir, "mosquitto.conf", mosquittoConf, ports[0], ports[1])
+	if err != nil {
 		return nil, err
 	}
 	s, addr := &server{}, addrs[0]

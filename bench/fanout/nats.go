@@ -46,8 +46,8 @@ func (t *nats) start(dir string) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	conf := filepath.Join(dir, "nats.conf")
-	if err := os.WriteFile(conf, fmt.Appendf(nil, natsConf, addrs[0], ports[1]), 0o600); err != nil {
+	conf, err := writeConfig(dir, "nats.conf", natsConf, addrs[0], ports[1])
+	if err != nil {
 		return nil, err
 	}
 	s := &server{}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 
 	"pubsub/bench/internal/load"
@@ -72,8 +71,8 @@ func (t *nchan) start(dir string) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	conf := filepath.Join(dir, "nginx.conf")
-	if err := os.WriteFile(conf, fmt.Appendf(nil, nchanConf, addr), 0o600); err != nil {
+	conf, err := writeConfig(dir, "nginx.conf", nchanConf, addr)
+	if err != nil {
 		return nil, err
 	}
 	s := &server{}

@@ -3,7 +3,10 @@
 package main
 
 import (
+	"fmt"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"time"
 
 	"pubsub/bench/internal/load"
@@ -35,6 +38,12 @@ func (s *server) connect(n int, topic func(i int) string, stamped bool) (*load.P
 		return nil, 0, err
 	}
 	return load.Connect(s.Addr, hs, stamped)
+}
+
+// writeConfig writes a configuration file into dir and returns its path.
+func writeConfig(dir, name, format string, args ...any) (string, error) {
+	path := filepath.Join(dir, name)
+	return path, os.WriteFile(path, fmt.Appendf(nil, format, args...), 0o600)
 }
 
 // find returns the path of a program, which may be in /usr/sbin.

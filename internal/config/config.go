@@ -165,7 +165,7 @@ type Config struct {
 	// none, is assigned this one (MQTT 5.0 section 3.2.2.3.14). Default 0, no limit; 1 s to
 	// 65535 s.
 	MaxKeepAlive Seconds `name:"max-keep-alive" default:"0s" min:"1s" max:"18h12m15s" zero:"no limit" group:"Times" help:"Longest MQTT keep-alive, in whole seconds. A client that requests a longer one, or none, is assigned this one."`
-	// WriteTimeout is how long a subscriber may accept no byte of the data for it before it
+	// WriteTimeout is how long a subscriber may accept no data before it
 	// is disconnected. Default 30 s; 10 ms to 1 h.
 	WriteTimeout time.Duration `name:"write-timeout" default:"30s" min:"10ms" max:"1h" group:"Times" help:"Time after which a subscriber that accepts no data is disconnected."`
 	// HandshakeTimeout is the time limit for the headers of a request, and for an MQTT

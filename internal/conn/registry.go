@@ -17,7 +17,7 @@ type Options struct {
 	Hub *hub.Hub
 	// Lot holds the parked connections. It may be nil if no connection is parked.
 	Lot *park.Lot
-	// WriteTimeout is how long a client may take no byte; 0 means no limit.
+	// WriteTimeout is how long a client may accept no data; 0 means no limit.
 	WriteTimeout time.Duration
 	// LastWords is how long a client has, after SendLast, to take all pending bytes and to
 	// close its side.

@@ -42,7 +42,7 @@ func (c *slowConn) Write(b []byte) (n int, err error) {
 	}
 }
 
-// Write fails when the peer has taken no byte for the timeout, counted from the last byte, even
+// Write fails when the peer has accepted no data for the timeout, counted from the last byte, even
 // if it has taken some in the same Write.
 func TestWriteLimit(t *testing.T) {
 	const timeout = 30 * time.Second

@@ -80,7 +80,8 @@ func (m *mqttConn) subscribeSome(ctx context.Context, subs []session.Subscriptio
 	return os
 }
 
-// subscribeOne joins a topic. With late, it does not read the retained message.
+// subscribeOne joins a topic. If late is set, it does not read the
+// retained message.
 func (m *mqttConn) subscribeOne(ctx context.Context, want *session.Subscription, late bool) (o opening, err error) {
 	options := hub.SubscriptionOptions{NoLocal: want.NoLocal, RetainAsPublished: want.RetainAsPublished, ID: want.ID}
 	again := m.Subscriber.Has(want.Topic)

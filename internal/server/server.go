@@ -56,7 +56,7 @@ type Options struct {
 	// SSEKeepAlive is the silence after which a stream gets a keep-alive event (25 s), and
 	// WSKeepAlive the silence after which a WebSocket gets an empty frame (25 s).
 	SSEKeepAlive, WSKeepAlive time.Duration
-	// WriteTimeout is how long a client may take no byte before it is closed (30 s).
+	// WriteTimeout is how long a client may accept no data before it is closed (30 s).
 	WriteTimeout time.Duration
 	// LastWords is how long a client has to take all pending bytes, the reason included, and
 	// to close its side after the server has ended its connection (5 s).

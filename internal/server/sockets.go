@@ -39,7 +39,7 @@ type SocketOptions struct {
 	TrustedProxies []netip.Prefix
 	// HandshakeTimeout is how long a header of the PROXY protocol may take to arrive.
 	HandshakeTimeout time.Duration
-	// WriteTimeout is how long a peer may take no byte of a write; 0 means no limit.
+	// WriteTimeout is how long a peer may accept no data of a write; 0 means no limit.
 	WriteTimeout time.Duration
 	// Events receives the events of the connections; any of its functions may be nil.
 	Events SocketEvents

@@ -6,6 +6,7 @@ package testkit
 
 import (
 	"bytes"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -33,6 +34,16 @@ func Within(d time.Duration, ok func() bool) bool {
 		}
 	}
 	return true
+}
+
+// ReadFile returns the contents of a file.
+func ReadFile(t testing.TB, path string) string {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
 }
 
 // Buffer is a bytes.Buffer that several goroutines may use, such as for a log.

@@ -190,7 +190,7 @@ http {
 // publish.
 func TestAllowedOrigins(t *testing.T) {
 	page, origin := openPageOrigin(t)
-	stranger := openPage(t)
+	unlisted := openPage(t)
 	b := startBroker(t, "--allowed-origins", origin)
 	token := b.token(t, []string{"t"}, []string{"t"})
 	post := map[string]any{"url": b.events("topic", "t"), "token": token, "payload": []byte("x")}
@@ -205,10 +205,10 @@ func TestAllowedOrigins(t *testing.T) {
 	}
 	page.do(t, "connect", connect(), nil)
 
-	if stranger.try(t, "post", post, nil) == "" {
+	if unlisted.try(t, "post", post, nil) == "" {
 		t.Error("a page of an unlisted origin could read the response")
 	}
-	if stranger.try(t, "connect", connect(), nil) == "" {
+	if unlisted.try(t, "connect", connect(), nil) == "" {
 		t.Error("a page of an unlisted origin could connect by MQTT")
 	}
 }

@@ -50,7 +50,7 @@ type topic struct {
 	published    map[string]*message // by content, which is unique
 	clears       int                 // begun
 	contents     map[uint64]string   // by version
-	newest       uint64              // version in contents
+	newest       uint64              // the greatest version in contents
 	acknowledged uint64              // newest version that was acknowledged
 	sequences    map[string][]placed // by sequence, in the order of their numbers
 }

@@ -259,7 +259,7 @@ func TestHostileStalledReaders(t *testing.T) {
 	})
 }
 
-// A client that accepts no byte for write-timeout is closed.
+// A client that accepts no data for write-timeout is closed.
 func TestHostileStalledReadersAreClosed(t *testing.T) {
 	s := besiege(t, func(c *config.Config) {
 		c.WriteTimeout = 300 * time.Millisecond

@@ -259,7 +259,7 @@ func TestStalledReader(t *testing.T) {
 	}
 }
 
-// A subscriber that accepts no byte for write-timeout is closed.
+// A subscriber that accepts no data for write-timeout is closed.
 func TestStalledReaderIsClosed(t *testing.T) {
 	forEachTransport(t, func(t *testing.T, tr transport) {
 		n := start(t, func(c *config.Config) { c.WriteTimeout = 500 * time.Millisecond })

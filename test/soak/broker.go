@@ -22,7 +22,7 @@ const adminToken = "soak"
 const (
 	// subscriberBuffer is how many bytes of a topic a subscriber may leave unread.
 	subscriberBuffer = 256 << 10
-	// writeTimeout is the time after which the broker closes a connection that takes no bytes.
+	// writeTimeout is the time after which the broker closes a connection that accepts no data.
 	// Subscribers that only stall read again within half of it.
 	writeTimeout = 10 * time.Second
 	// opsTimeout bounds how long the ops listener may take to answer.
