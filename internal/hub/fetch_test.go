@@ -38,7 +38,7 @@ func TestResumeAndFetch(t *testing.T) {
 				if !p.isAwake() {
 					t.Fatalf("asleep after %d topics", len(got))
 				}
-				for asleep := false; !asleep; { // until the store must be read
+				for asleep := false; !asleep; { // until the next step must read the store
 					if n := int(store.lastCalls.Load()) - len(got); concurrency == 1 && n > maxPiece/3000+1 {
 						t.Fatalf("%d messages are read ahead of the subscriber", n)
 					}
