@@ -25,7 +25,7 @@ func TestReloadThatHangs(t *testing.T) {
 		n.o.Reload = requests
 		n.o.ConfigReload = func() (*config.Config, error) {
 			<-hang
-			return nil, errors.New("too late")
+			return nil, errors.New("reading was released too late")
 		}
 		ctx, stop := context.WithCancel(t.Context())
 		ended := make(chan error)

@@ -67,8 +67,8 @@ func (l *topicLog) initialPos(pm *pubsub.PreparedMessage, sub *Subscription) uin
 	return at
 }
 
-// skipTo moves the cursor of sub to at, as if sub had read everything before it; mu is
-// held.
+// skipTo moves the cursor of sub to at, as if sub had read everything before it; mu must
+// be held.
 func (l *topicLog) skipTo(sub *Subscription, at uint64, b *backlog) {
 	if at <= sub.pos {
 		return

@@ -64,8 +64,8 @@ func (c *Conn) check(now time.Time) {
 	unix.Shutdown(int(c.fd), unix.SHUT_RDWR)
 }
 
-// progressed reports whether the peer has acknowledged bytes since the last check; mu is
-// held.
+// progressed reports whether the peer has acknowledged bytes since the last check; mu must
+// be held.
 func (c *Conn) progressed() bool {
 	waiting := c.waiting()
 	c.poller.mu.Lock()

@@ -148,7 +148,7 @@ func TestLastEventIDHeaderOfAPlainStream(t *testing.T) {
 		want := "event: stream-open\ndata: \n\nevent: message\ndata: live " + id + "\n\n"
 		got := make([]byte, len(want))
 		if _, err := io.ReadFull(res.Body, got); err != nil || string(got) != want {
-			t.Errorf("%q, %v; want %q", got, err, want)
+			t.Errorf("the stream began with %q, %v; want %q", got, err, want)
 		}
 		res.Body.Close()
 	}

@@ -228,7 +228,7 @@ func checkChunks(d *directory, name string, synced int64, proves func(bad int64,
 				} else if order.log {
 					// Not byte by byte: the bytes may be the data of a message, also from
 					// an older log in the same file, and a publisher can make data look
-					// like a chunk. No data is at the beginning of a block.
+					// like a chunk. It cannot place data at the beginning of a block.
 					i = n
 				} else {
 					i++

@@ -150,8 +150,8 @@ func putID(node, number uint64) string {
 	return strconv.FormatUint(node, 36) + "-" + strconv.FormatUint(number, 36)
 }
 
-// sendUnsent sends the puts that were never sent, in their order, as far as that works; mu is
-// held.
+// sendUnsent sends the puts that were never sent, in their order, as far as that works; mu must
+// be held.
 func (p *puts) sendUnsent(now time.Time) {
 	if p.inbox == "" || p.conn != p.client.connection() {
 		return

@@ -158,7 +158,7 @@ func (m *MQTT) ExpectEnd(reason mqtt.ReasonCode, code int) {
 	m.T.Helper()
 	p, err := m.Read()
 	if err != nil {
-		m.T.Fatalf("instead of %s: %v", reason, err)
+		m.T.Fatalf("waiting for the end with %s: %v", reason, err)
 	}
 	var got mqtt.ReasonCode
 	switch p := p.(type) {
