@@ -141,7 +141,7 @@ func TestFetchFails(t *testing.T) {
 	closeAll(t, h, p, leaver)
 }
 
-// While the store is unavailable, the subscriber waits, whatever is published to its other
+// While the store is unavailable, the subscriber waits, even if messages arrive for its other
 // topics, and the hub fetches once a second. Then the subscriber gets everything in order.
 func TestFetchIsRetried(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

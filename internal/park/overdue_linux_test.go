@@ -25,7 +25,7 @@ func TestUntakenBytesAreKept(t *testing.T) {
 		}
 		sent.Write(piece)
 		if n, err := c.Write(piece); n != len(piece) || err != nil {
-			t.Fatal(n, err)
+			t.Fatalf("Write returned %d, %v", n, err)
 		}
 		if sent.Len() > 64<<20 {
 			t.Fatal("a peer that reads nothing has taken 64 MiB")

@@ -95,7 +95,7 @@ func parked(t *testing.T, l *Lot) (*Conn, net.Conn, *events) {
 	ev := newEvents()
 	c := new(Conn)
 	if early, err := l.Park(c, server, ev); err != nil || len(early) > 0 {
-		t.Fatal(early, err)
+		t.Fatalf("Park returned %q, %v", early, err)
 	}
 	t.Cleanup(func() { c.Close() })
 	return c, client, ev
@@ -118,7 +118,7 @@ func TestReadableComesOnceUntilResumed(t *testing.T) {
 	wait(t, "Readable", ev.readable)
 	b := make([]byte, 10)
 	if n, err := c.Read(b); string(b[:n]) != "one" || err != nil {
-		t.Fatalf("%q, %v", b[:n], err)
+		t.Fatalf("read %q, %v", b[:n], err)
 	}
 	if _, err := c.Read(b); !errors.Is(err, ErrWouldBlock) {
 		t.Fatal(err)
@@ -147,7 +147,7 @@ func TestFinish(t *testing.T) {
 	c.Write([]byte("last words"))
 	c.Finish()
 	if got, err := io.ReadAll(client); string(got) != "last words" || err != nil {
-		t.Errorf("%q, %v", got, err)
+		t.Errorf("the client read %q, %v", got, err)
 	}
 	select {
 	case <-ev.readable:
@@ -197,7 +197,7 @@ func TestParkReturnsBytesReadAhead(t *testing.T) {
 	c.Write([]byte("x"))
 	b := make([]byte, 1)
 	if _, err := io.ReadFull(client, b); err != nil || b[0] != 'x' {
-		t.Errorf("%q, %v", b, err)
+		t.Errorf("the client read %q, %v", b, err)
 	}
 }
 

@@ -39,7 +39,7 @@ func TestRingSendsToMany(t *testing.T) {
 		clients = append(clients, client)
 		copy(b, message(i)) // the ring must have copied the previous message
 		if n, err := r.Write(c, b); n != size || err != nil {
-			t.Fatal(n, err)
+			t.Fatalf("Write returned %d, %v", n, err)
 		}
 	}
 	r.Flush()
@@ -61,7 +61,7 @@ func TestRingKeepsTheOrder(t *testing.T) {
 		piece := bytes.Repeat([]byte{byte(i)}, []int{100, ringMax, ringMax + 1}[i%3])
 		sent.Write(piece)
 		if n, err := r.Write(c, piece); n != len(piece) || err != nil {
-			t.Fatal(n, err)
+			t.Fatalf("Write returned %d, %v", n, err)
 		}
 		if i%5 == 0 {
 			r.Flush()
@@ -96,11 +96,11 @@ func TestRingAndClose(t *testing.T) {
 	r.Write(second, []byte("second"))
 	r.Flush()
 	if b, err := io.ReadAll(client); string(b) != "first" || err != nil {
-		t.Errorf("%q, %v", b, err)
+		t.Errorf("the client read %q, %v", b, err)
 	}
 	second.Close()
 	if b, err := io.ReadAll(other); string(b) != "second" || err != nil {
-		t.Errorf("%q, %v", b, err)
+		t.Errorf("the client read %q, %v", b, err)
 	}
 }
 
@@ -112,7 +112,7 @@ func TestRingAndBrokenConnection(t *testing.T) {
 	client.Close()
 	wait(t, "Readable", ev.readable)
 	if n, err := r.Write(c, []byte("x")); n != 1 || err != nil {
-		t.Fatal(n, err)
+		t.Fatalf("Write returned %d, %v", n, err)
 	}
 	r.Flush()
 	wait(t, "Writable", ev.writable)

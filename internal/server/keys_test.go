@@ -100,11 +100,11 @@ func TestKeysNotReady(t *testing.T) {
 		runCache(t, c, &eventLog{})
 		synctest.Wait()
 		if v, err := c.value(t.Context(), "early"); v != "value of early" || err != nil {
-			t.Errorf("early: %q, %v", v, err)
+			t.Errorf("value of key early: %q, %v", v, err)
 		}
 		began := time.Now()
 		if _, err := c.value(t.Context(), "late"); !errors.Is(err, context.DeadlineExceeded) || time.Since(began) != keyWait {
-			t.Errorf("late: %v after %v", err, time.Since(began))
+			t.Errorf("value of key late: %v after %v", err, time.Since(began))
 		}
 		if c.isReady() {
 			t.Error("isReady = true")
@@ -206,7 +206,7 @@ func TestUnknownKeysAreBounded(t *testing.T) {
 		for i := range 1000 {
 			clients.Go(func() {
 				if _, err := c.value(t.Context(), fmt.Sprint("unknown", i)); !errors.Is(err, pubsub.ErrKeyNotFound) {
-					t.Errorf("%d: %v", i, err)
+					t.Errorf("value of key %d: %v", i, err)
 				}
 			})
 		}
@@ -221,7 +221,7 @@ func TestUnknownKeysAreBounded(t *testing.T) {
 			t.Errorf("%d negative entries", len(c.negative))
 		}
 		if v, err := c.value(t.Context(), "a"); v != "value of a" || err != nil {
-			t.Errorf("a: %q, %v", v, err)
+			t.Errorf("value of key a: %q, %v", v, err)
 		}
 	})
 }
@@ -239,7 +239,7 @@ func TestKeyLookupHangs(t *testing.T) {
 		for i := range 3 * keyLookups {
 			clients.Go(func() {
 				if _, err := c.value(t.Context(), fmt.Sprint(i)); !errors.Is(err, context.DeadlineExceeded) {
-					t.Errorf("%d: %v", i, err)
+					t.Errorf("value of key %d: %v", i, err)
 				}
 			})
 		}
@@ -283,7 +283,7 @@ func TestKeyWatchRestarts(t *testing.T) {
 			t.Errorf("b: %v, deleted %q", err, deleted.all())
 		}
 		if v, err := c.value(t.Context(), "c"); v != "value of c" || err != nil {
-			t.Errorf("c: %q, %v", v, err)
+			t.Errorf("value of key c: %q, %v", v, err)
 		}
 		if lines := log.all(); len(lines) != 2 || lines[0] != "key watch failed: lost it" {
 			t.Errorf("logged %q", lines)

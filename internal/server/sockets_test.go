@@ -190,7 +190,7 @@ func TestShutdownDoesNotWaitForNewConnections(t *testing.T) {
 			io.WriteString(second, "GET / HTTP/1.1\r\nHost: bro")
 		}()
 		if res, err := http.ReadResponse(bufio.NewReader(second), nil); err != nil || res.StatusCode != 200 {
-			t.Fatal(res, err)
+			t.Fatalf("response %+v, %v", res, err)
 		}
 		go io.WriteString(busy, "GET / HTTP/1.1\r\nHost: broker\r\nConnection: close\r\n\r\n")
 		answered := make(chan string)

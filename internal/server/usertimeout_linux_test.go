@@ -47,7 +47,7 @@ func TestStalledReaderWithRoomInKernelIsClosed(t *testing.T) {
 		t.Errorf("closed after %v, the timeout is %v", took, timeout)
 	}
 	if res, err := http.Get(n.h1.URL + "/"); err != nil || res.StatusCode != 200 {
-		t.Errorf("%v, %v", res, err)
+		t.Errorf("response %+v, %v", res, err)
 	} else {
 		res.Body.Close()
 	}

@@ -63,7 +63,7 @@ func TestProxySilence(t *testing.T) {
 	p.SetSilent(false, false)
 	b := make([]byte, 4)
 	if _, err := io.ReadFull(client, b); err != nil || string(b) != "held" {
-		t.Errorf("%q, %v", b, err)
+		t.Errorf("received %q, %v", b, err)
 	}
 }
 

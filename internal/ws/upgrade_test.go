@@ -164,7 +164,7 @@ func TestRealClient(t *testing.T) {
 		for len(got) < len(sent) { // the server may echo a message in pieces
 			kind, b, err := c.Read(ctx)
 			if err != nil || kind != websocket.MessageBinary {
-				t.Fatalf("%v, %v", kind, err)
+				t.Fatalf("message of type %v, %v", kind, err)
 			}
 			got = append(got, b...)
 		}
@@ -251,7 +251,7 @@ func FuzzCheckUpgrade(f *testing.F) {
 		// A client can read the response to every accepted handshake.
 		resp, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(ws.AppendResponse(nil, up, nil))), r)
 		if err != nil || resp.StatusCode != 101 || len(resp.Header.Get("Sec-WebSocket-Accept")) != 28 {
-			t.Fatalf("%v, %v", resp, err)
+			t.Fatalf("response %+v, %v", resp, err)
 		}
 		if rest, err := io.ReadAll(resp.Body); err != nil || len(rest) != 0 {
 			t.Fatalf("after the response: %q, %v", rest, err)

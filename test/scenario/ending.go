@@ -228,7 +228,7 @@ func TestDrainDuringRequests(t *testing.T) {
 	for _, r := range []*bufio.Reader{never, answer} {
 		// The node has started to read the body.
 		if line, err := r.ReadString('\n'); err != nil || line != "HTTP/1.1 100 Continue\r\n" {
-			t.Fatalf("%q, %v", line, err)
+			t.Fatalf("the node sent %q, %v; want 100 Continue", line, err)
 		}
 		r.ReadString('\n')
 	}

@@ -58,7 +58,7 @@ func TestHalfClosedConnections(t *testing.T) {
 							conn.(interface{ CloseWrite() error }).CloseWrite()
 							answer, err := io.ReadAll(conn)
 							if err != nil && !isEnd(err) || !c.ok(string(answer)) {
-								t.Errorf("%q, %v", answer, err)
+								t.Errorf("answer %q, %v", answer, err)
 							}
 							conn.Close()
 						}

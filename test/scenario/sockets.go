@@ -328,7 +328,7 @@ func testSocketsPerIP(t *testing.T, n *node, other net.Conn, dial func() net.Con
 			t.Fatal(err)
 		}
 		if line, err := bufio.NewReader(c).ReadString('\n'); err != nil || line != "HTTP/1.1 100 Continue\r\n" {
-			t.Fatalf("%q, %v", line, err)
+			t.Fatalf("the node sent %q, %v; want 100 Continue", line, err)
 		}
 	}
 	n.sockets(t, 7)

@@ -208,7 +208,7 @@ func TestMessage(t *testing.T) {
 		t.Fatalf("%+v, %v from %q", got, err, good)
 	}
 	if got, err := parseMessage(m.appendTo(nil, 0)); err != nil || got != m {
-		t.Fatalf("%+v, %v", got, err)
+		t.Fatalf("parseMessage = %+v, %v", got, err)
 	}
 	for _, bad := range []string{
 		"", "hello", good[:99], good + "m", good[:50] + "x" + good[51:], good[:98] + "\n ",

@@ -21,6 +21,6 @@ func TestSoak(t *testing.T) {
 	ok, err := soak(settings{race: testkit.Race, holder: "auto", duration: duration, subscribers: 400, seed: rand.Uint64()}, &out)
 	t.Log("\n" + out.String())
 	if err != nil || !ok {
-		t.Errorf("%t, %v", ok, err)
+		t.Errorf("the soak passed: %t, error %v", ok, err)
 	}
 }

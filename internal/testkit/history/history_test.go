@@ -11,7 +11,7 @@ import (
 func TestParseID(t *testing.T) {
 	got, err := ParseID("a:0123456789abcdef-4,b/1:0123456789abcdef-70")
 	if err != nil || len(got) != 2 || got["b/1"] != (Version{"0123456789abcdef", 70}) || got["a"].String() != "0123456789abcdef-4" {
-		t.Fatal(got, err)
+		t.Fatalf("ParseID = %v, %v", got, err)
 	}
 	for _, bad := range []string{"", "a", "a:1", "a:0123456789abcdef-x", "a:0123456789abcdef-0", "a:0123-4", "a:0123456789abcdef-4,",
 		"a:0123456789abcdef-4,a:0123456789abcdef-5"} {

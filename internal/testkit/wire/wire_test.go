@@ -21,10 +21,10 @@ func stream(text string) *wire.Stream {
 func TestStream(t *testing.T) {
 	s := stream("event: message\nid: t:1\nretry: 5\ndata: a\ndata: b\n\ndata:c\n\n")
 	if e, err := s.Read(); err != nil || e.Name != "message" || e.ID != "t:1" || !e.HasID || e.Retry != "5" || e.Data != "a\nb" {
-		t.Errorf("%+v, %v", e, err)
+		t.Errorf("event %+v, %v", e, err)
 	}
 	if e, err := s.Read(); err != nil || e.HasID || e.Raw != "data:c\n" || e.Data != "c" {
-		t.Errorf("%+v, %v", e, err)
+		t.Errorf("event %+v, %v", e, err)
 	}
 	for _, bad := range []string{"data: a\r\n\n", ": comment\n\n", "name: x\n\n", "data: a\n", "data"} {
 		if e, err := stream(bad).Read(); err == nil {
@@ -88,7 +88,7 @@ func TestSession(t *testing.T) {
 		"no packet":      frame(wire.FIN|wire.OpBinary, []byte{0, 0}),
 	} {
 		if p, err := session(bad).Read(); !errors.Is(err, wire.ErrProtocol) {
-			t.Errorf("%s: %+v, %v", name, p, err)
+			t.Errorf("%s: packet %+v, %v; want ErrProtocol", name, p, err)
 		}
 	}
 	var closed wire.Closed

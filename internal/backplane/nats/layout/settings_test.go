@@ -28,6 +28,6 @@ func TestCheckServer(t *testing.T) {
 		t.Errorf("max_payload below the longest control message: error %v", err)
 	}
 	if err := CheckServer(server.VERSION, 1<<20, 32512); err != nil {
-		t.Errorf("the release that these tests run: %v", err)
+		t.Errorf("the release that these tests run is refused: %v", err)
 	}
 }
