@@ -2,10 +2,10 @@
 //
 // Each topic has a log, and each subscription has a cursor in it. [Hub.Deliver] appends a
 // message once to every log of its topic: there is one log for each shard that has
-// subscribers of the topic. A subscriber reads everything from its cursor to the end of
-// the log in one piece. A log is empty when all of its subscriptions have read everything.
-// A slow subscriber is a cursor that does not move: it has no queue of its own and does
-// not slow down other subscribers.
+// subscribers of the topic. A subscriber reads from its cursor to the end of the log, many
+// messages at a time. A log is empty when all of its subscriptions have read everything. A
+// slow subscriber is a cursor that does not move: it has no queue of its own and does not
+// slow down other subscribers.
 //
 // The hub knows neither encodings nor sockets. A [Holder] owns the subscriber's
 // connection. The hub calls [Holder.Wake] when there is something to read, and the holder

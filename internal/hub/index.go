@@ -11,7 +11,10 @@ import (
 )
 
 // index finds the logs of a topic. It has stripes so that subscribers and publishers
-// rarely wait for one another. A stripe's lock is acquired before that of a log.
+// rarely wait for one another.
+//
+// The order of locks is stripe, then log or recent; and subscriber, then wheel. The locks
+// of a log and of a subscriber are never held at the same time.
 type index struct {
 	seed    maphash.Seed
 	stripes [64]stripe

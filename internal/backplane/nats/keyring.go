@@ -62,9 +62,10 @@ func (k *keyring) PutKey(ctx context.Context, key pubsub.Key) error {
 	return k.call(ctx, func(ctx context.Context, kv jetstream.KeyValue) error {
 		_, err := kv.Create(ctx, layout.Encode(key.ID), value)
 		if errors.Is(err, jetstream.ErrKeyExists) {
-			if repeated { // the first attempt may have stored it
-				if r, err := k.read(ctx, key.ID); err == nil && r != nil && string(r.data) == string(value) {
-					return nil
+			if repeated { // an earlier attempt may have stored it
+				r, err := k.read(ctx, key.ID)
+				if err != nil || r != nil && string(r.data) == string(value) {
+					return err
 				}
 			}
 			return pubsub.ErrKeyExists
