@@ -26,7 +26,7 @@ type PreparedMessage struct {
 	mu      sync.Mutex // held while an encoding is made
 
 	counter *atomic.Int64 // see SetByteCounter
-	// state has the number of holders in the upper bits and the size in bytes in the
+	// state holds the number of holders in the upper bits and the size in bytes in the
 	// lower bits. They are in one word so that they change atomically together.
 	state atomic.Uint64
 }

@@ -144,7 +144,7 @@ func FuzzPrintable(f *testing.F) {
 		got := pubsub.Printable(s)
 		n := utf8.RuneCountInString(s)
 		if !utf8.ValidString(got) || strings.ContainsFunc(got, unicode.IsControl) || utf8.RuneCountInString(got) != min(n, 65) {
-			t.Fatalf("%q: %q", s, got)
+			t.Fatalf("Printable(%q) = %q", s, got)
 		}
 		if clean := utf8.ValidString(s) && !strings.ContainsFunc(s, unicode.IsControl); clean && n <= 64 && got != s {
 			t.Fatalf("%q was changed to %q", s, got)

@@ -103,7 +103,7 @@ func TestVersionAllocatesNothing(t *testing.T) {
 	if n := testing.AllocsPerRun(100, func() {
 		v.AppendTo(dst)
 		if got, err := pubsub.ParseVersion(text); err != nil || got != v {
-			t.Fatal(got, err)
+			t.Fatalf("ParseVersion(%q) = %v, %v", text, got, err)
 		}
 	}); n != 0 {
 		t.Errorf("%v allocations", n)
@@ -122,7 +122,7 @@ func FuzzVersionRoundTrip(f *testing.F) {
 		}
 		for _, s := range []string{text, fmt.Sprintf("%16x-%d", gen, seq)} {
 			if got, err := pubsub.ParseVersion(s); err != nil || got != v {
-				t.Fatalf("%q: %v, %v", s, got, err)
+				t.Fatalf("ParseVersion(%q) = %v, %v", s, got, err)
 			}
 		}
 	})
@@ -137,7 +137,7 @@ func FuzzParseVersion(f *testing.F) {
 		v, err := pubsub.ParseVersion(s)
 		if err != nil {
 			if !errors.Is(err, pubsub.ErrVersionSyntax) || !v.IsZero() {
-				t.Fatalf("%q: %v, %v", s, v, err)
+				t.Fatalf("ParseVersion(%q) = %v, %v", s, v, err)
 			}
 			return
 		}

@@ -36,7 +36,7 @@ type service struct {
 	Grace       time.Duration `yaml:"stop_grace_period"`
 }
 
-// dotenv has the variables that users set according to docs/cluster.md.
+// dotenv holds the variables that users set according to docs/cluster.md.
 var dotenv = map[string]string{
 	"NODE_PASSWORD":     nodePassword,
 	"OPERATOR_PASSWORD": operatorPassword,

@@ -100,7 +100,7 @@ func TestTLS(t *testing.T) {
 	}
 }
 
-// writeCertificates writes a certificate authority, and a certificate of 127.0.0.1 for servers
+// writeCertificates writes a certificate authority, and a certificate for 127.0.0.1 for servers
 // and clients.
 func writeCertificates(t *testing.T, dir string) {
 	t.Helper()

@@ -145,7 +145,7 @@ func url(s *server.Server) string {
 	return "nats://127.0.0.1:" + strconv.Itoa(s.Addr().(*net.TCPAddr).Port)
 }
 
-// operator connects to s as the operator, whom nothing is forbidden.
+// operator connects to s as the operator, who has every permission.
 func operator(t testing.TB, s *server.Server) *natsgo.Conn {
 	t.Helper()
 	return connect(t, s, "operator", operatorPassword)

@@ -99,7 +99,7 @@ func TestUnit(t *testing.T) {
 	}
 }
 
-// deaths are ways in which the Go runtime ends a process.
+// deaths are the ways in which the Go runtime ends a process.
 var deaths = map[string]func(){
 	"panic": func() {
 		go func() { panic("test") }()

@@ -104,7 +104,7 @@ func TestSmallRun(t *testing.T) {
 	cmd, dir, stdout, stderr := command(t,
 		"-nodes", "3", "-subscribers", "500", "-messages", "4", "-audience", "50", "-rounds", "1", "-phase", "200ms")
 	if err := cmd.Run(); err != nil {
-		t.Fatalf("%v\n%s%s", err, stdout, stderr)
+		t.Fatalf("the command failed: %v\n%s%s", err, stdout, stderr)
 	}
 	for _, want := range []string{
 		`1500 subscribers of one topic, 500 on each of 3 nodes`,

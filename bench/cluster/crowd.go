@@ -39,7 +39,7 @@ type join struct {
 	Key         pubsub.Key // signs a token for each
 }
 
-// await is each further request: to wait until all subscribers have received so many messages,
+// await is each further request: to wait until all subscribers have received a number of messages,
 // or no more messages come.
 type await struct{ Messages int }
 

@@ -38,7 +38,7 @@ func (o *options) fit() (subscribers int, why string, err error) {
 	return subscribers, why, nil
 }
 
-// fits is fit for a machine with so many descriptors for a process and so many bytes of
+// fits is fit for a machine with descriptors for a process and bytes of
 // available memory, of which a fifth stays free.
 func fits(nodes, subscribers, descriptors int, available float64) (n int, why string) {
 	n = subscribers

@@ -113,11 +113,7 @@ func (o *options) besideLarge(t *ours, alone bool) (quiet, loaded load.Ages, lar
 
 // audience connects n subscribers of a topic, and a publisher to it.
 func (o *options) audience(s *server, n int, topic string, stamped bool) (*load.Pool, *load.Publisher, error) {
-	hs, err := s.handshakes(n, func(int) string { return topic })
-	if err != nil {
-		return nil, nil, err
-	}
-	subs, _, err := load.Connect(s.Addr, hs, stamped)
+	subs, _, err := s.connect(n, func(int) string { return topic }, stamped)
 	if err != nil {
 		return nil, nil, err
 	}

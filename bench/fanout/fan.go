@@ -86,11 +86,7 @@ func (o *options) fanOut(t named, dir string, phases []phase, r *row) error {
 	if err != nil {
 		return err
 	}
-	hs, err := s.handshakes(o.subscribers, oneTopic)
-	if err != nil {
-		return err
-	}
-	subs, took, err := load.Connect(s.Addr, hs, false)
+	subs, took, err := s.connect(o.subscribers, oneTopic, false)
 	if err != nil {
 		return err
 	}
@@ -136,11 +132,7 @@ func oneTopic(int) string { return topic }
 // subscriber's.
 func (o *options) warm(s *server) error {
 	const few = 100
-	hs, err := s.handshakes(few, func(i int) string { return fmt.Sprint("warm", i%2) })
-	if err != nil {
-		return err
-	}
-	subs, _, err := load.Connect(s.Addr, hs, false)
+	subs, _, err := s.connect(few, func(i int) string { return fmt.Sprint("warm", i%2) }, false)
 	if err != nil {
 		return err
 	}

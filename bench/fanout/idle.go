@@ -5,7 +5,6 @@ package main
 import (
 	"fmt"
 
-	"pubsub/bench/internal/load"
 	"pubsub/bench/internal/report"
 )
 
@@ -30,11 +29,7 @@ func (o *options) silent(t *ours) (share float64, err error) {
 		return 0, err
 	}
 	defer s.Stop()
-	hs, err := s.handshakes(o.subscribers, oneTopic)
-	if err != nil {
-		return 0, err
-	}
-	subs, _, err := load.Connect(s.Addr, hs, false)
+	subs, _, err := s.connect(o.subscribers, oneTopic, false)
 	if err != nil {
 		return 0, err
 	}

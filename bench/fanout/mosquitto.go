@@ -43,21 +43,17 @@ socket_domain ipv4
 `
 
 func (t *mosquitto) start(dir string) (*server, error) {
-	tcp, tcpPort, err := process.FreeAddress()
-	if err != nil {
-		return nil, err
-	}
-	ws, wsPort, err := process.FreeAddress()
+	addrs, ports, err := process.FreeAddresses(2)
 	if err != nil {
 		return nil, err
 	}
 	conf := filepath.Join(dir, "mosquitto.conf")
-	if err := os.WriteFile(conf, fmt.Appendf(nil, mosquittoConf, tcpPort, wsPort), 0o600); err != nil {
+	if err := os.WriteFile(conf, fmt.Appendf(nil, mosquittoConf, ports[0], ports[1]), 0o600); err != nil {
 		return nil, err
 	}
-	s, addr := &server{}, tcp
+	s, addr := &server{}, addrs[0]
 	if t.overWebSocket {
-		addr = ws
+		addr = addrs[1]
 	}
 	s.handshakes = func(n int, topic func(int) string) ([][]load.Step, error) {
 		return load.Handshakes(n, func(i int) []load.Step {
@@ -69,7 +65,7 @@ func (t *mosquitto) start(dir string) (*server, error) {
 		}), nil
 	}
 	s.publisher = func(topic string, size int) (*load.Publisher, error) {
-		return mqttPublisher(tcp, "", topic, size, false)
+		return mqttPublisher(addrs[0], "", topic, size, false)
 	}
 	s.Process, err = process.Start(exec.Command(t.binary, "-c", conf), addr)
 	return s, err

@@ -42,16 +42,12 @@ ping_interval: "1h"
 `
 
 func (t *nats) start(dir string) (*server, error) {
-	addr, _, err := process.FreeAddress()
-	if err != nil {
-		return nil, err
-	}
-	profile, profilePort, err := process.FreeAddress()
+	addrs, ports, err := process.FreeAddresses(2)
 	if err != nil {
 		return nil, err
 	}
 	conf := filepath.Join(dir, "nats.conf")
-	if err := os.WriteFile(conf, fmt.Appendf(nil, natsConf, addr, profilePort), 0o600); err != nil {
+	if err := os.WriteFile(conf, fmt.Appendf(nil, natsConf, addrs[0], ports[1]), 0o600); err != nil {
 		return nil, err
 	}
 	s := &server{}
@@ -59,7 +55,7 @@ func (t *nats) start(dir string) (*server, error) {
 		return load.Handshakes(n, func(i int) []load.Step { return natsConnect("SUB " + topic(i) + " 1\r\n") }), nil
 	}
 	s.publisher = func(topic string, size int) (*load.Publisher, error) {
-		nc, err := net.Dial("tcp", addr)
+		nc, err := net.Dial("tcp", addrs[0])
 		if err != nil {
 			return nil, err
 		}
@@ -69,10 +65,10 @@ func (t *nats) start(dir string) (*server, error) {
 		}
 		return load.NewPublisher(nc, fmt.Appendf(nil, "PUB %s %d\r\n", topic, size), size, "\r\n"), nil
 	}
-	if s.Process, err = process.Start(exec.Command(t.binary, "-c", conf), addr); err != nil {
+	if s.Process, err = process.Start(exec.Command(t.binary, "-c", conf), addrs[0]); err != nil {
 		return nil, err
 	}
-	s.Profile = "http://" + profile
+	s.Profile = "http://" + addrs[1]
 	return s, nil
 }
 

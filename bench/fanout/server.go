@@ -4,6 +4,7 @@ package main
 
 import (
 	"os/exec"
+	"time"
 
 	"pubsub/bench/internal/load"
 	"pubsub/internal/testkit/process"
@@ -24,6 +25,16 @@ type server struct {
 	// handshakes returns the handshakes of n subscribers. topic returns the topic of each.
 	handshakes func(n int, topic func(i int) string) ([][]load.Step, error)
 	publisher  func(topic string, size int) (*load.Publisher, error)
+}
+
+// connect connects n subscribers, of which each has the topic that topic returns. It returns how
+// long that took.
+func (s *server) connect(n int, topic func(i int) string, stamped bool) (*load.Pool, time.Duration, error) {
+	hs, err := s.handshakes(n, topic)
+	if err != nil {
+		return nil, 0, err
+	}
+	return load.Connect(s.Addr, hs, stamped)
 }
 
 // find returns the path of a program, which may be in /usr/sbin.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"pubsub/bench/internal/load"
 	"pubsub/bench/internal/report"
 )
 
@@ -54,11 +53,7 @@ func (o *options) topicEach(t *ours) (rss, inUse float64, took time.Duration, er
 	if err != nil {
 		return 0, 0, 0, err
 	}
-	hs, err := b.handshakes(o.subscribers, func(i int) string { return fmt.Sprintf("user/%d", i) })
-	if err != nil {
-		return 0, 0, 0, err
-	}
-	subs, took, err := load.Connect(b.Addr, hs, false)
+	subs, took, err := b.connect(o.subscribers, func(i int) string { return fmt.Sprintf("user/%d", i) }, false)
 	if err != nil {
 		return 0, 0, 0, err
 	}

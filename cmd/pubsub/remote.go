@@ -15,7 +15,7 @@ import (
 	"pubsub/internal/config"
 )
 
-// remote has the flags of every command that talks to a server.
+// remote holds the flags of every command that talks to a server.
 type remote struct {
 	Server string `placeholder:"URL" default:"http://127.0.0.1:7676" help:"Address of the server; HOST:PORT is short for http://HOST:PORT."`
 	CA     string `name:"ca" placeholder:"FILE" help:"PEM file with the certificate of the authority that signed the server's certificate, or with a self-signed server certificate. Without it, the authorities of the system are used."`
@@ -59,7 +59,7 @@ func unreadable(flag, path string, err error, takes string) error {
 	return usagef("%s %q cannot be read (%w); it takes %s", flag, pubsub.Printable(path), err, takes)
 }
 
-// access has the flags of commands that publish or subscribe.
+// access holds the flags of commands that publish or subscribe.
 type access struct {
 	remote
 	Token string `placeholder:"TOKEN" help:"Token for the server: one from pubsub token, or the admin token. Other users of the machine can see command lines: prefer the variable PUBSUB_TOKEN."`
@@ -226,7 +226,7 @@ func refusalHint(e *client.Error) string {
 	return ""
 }
 
-// adminAccess has the flags of commands that use the admin API.
+// adminAccess holds the flags of commands that use the admin API.
 type adminAccess struct {
 	remote
 	AdminToken     string `placeholder:"TOKEN" help:"The server's admin token. Other users of the machine can see command lines: prefer --admin-token-file or the variable PUBSUB_ADMIN_TOKEN."`

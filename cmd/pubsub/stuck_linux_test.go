@@ -101,7 +101,7 @@ func (b *broker) createKeys(t *testing.T, n int) {
 		}
 		resp.Body.Close()
 		if resp.StatusCode != 200 {
-			t.Fatal(resp.Status)
+			t.Fatalf("status %s, want 200", resp.Status)
 		}
 	}
 }

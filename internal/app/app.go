@@ -185,6 +185,7 @@ func (n *node) build(adminToken string) {
 		BacklogMemory:    int64(n.cfg.BacklogMemory),
 		MaxEncodedSize:   server.MaxEncodedSize,
 		FetchConcurrency: fetchAtOnce,
+		FetchFailed:      func(err error) { n.failed("retained message read failed", err) },
 	})
 	n.server = server.New(server.Options{
 		Backplane:        n.backplane,

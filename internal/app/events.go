@@ -64,7 +64,7 @@ func (n *node) socketEvents() server.SocketEvents {
 
 func (n *node) acceptFailed(err error) {
 	n.metrics.errors.WithLabelValues("accept").Inc()
-	n.throttle.line("accept", slog.LevelError, "accept failed", slog.Any("error", err), strangerInterval)
+	n.throttle.line("accept", slog.LevelError, "accept failed", slog.Any("error", err), clientInterval)
 }
 
 // failed counts an error, and logs it unless the same event was logged within the last

@@ -24,7 +24,7 @@ func TestHeapTrimmer(t *testing.T) {
 	} {
 		allocated += c.bytes
 		if got := h.due(allocated); got != c.want {
-			t.Errorf("%s: %v", c.name, got)
+			t.Errorf("%s: due = %t, want %t", c.name, got, c.want)
 		}
 	}
 }

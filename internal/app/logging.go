@@ -56,9 +56,9 @@ const (
 	errorInterval = time.Second
 	// stateInterval is the least time between two log lines for a state that lasts.
 	stateInterval = 10 * time.Second
-	// strangerInterval is the least time between two log lines for an event that strangers
+	// clientInterval is the least time between two log lines for an event that any client
 	// can cause.
-	strangerInterval = time.Minute
+	clientInterval = time.Minute
 )
 
 // throttle limits how often events are logged that can occur for every message, or that
@@ -91,7 +91,7 @@ func (t *throttle) warn(event string, err error) {
 
 // limit logs that the limit of the named setting is reached, which strangers can cause.
 func (t *throttle) limit(name string) {
-	t.line(name, slog.LevelWarn, "connection limit reached", slog.String("limit", name), strangerInterval)
+	t.line(name, slog.LevelWarn, "connection limit reached", slog.String("limit", name), clientInterval)
 }
 
 // line logs an event, unless an event of the same kind was logged within the interval.

@@ -34,7 +34,7 @@ type Output struct {
 	notice  func(lost int) []byte // formats the line that announces missing lines
 	idle    chan struct{}         // closed when queue has been written; nil while nothing is being written
 	taken   int                   // lines taken off queue so far
-	stuck   int                   // taken when Flush last gave up; -1 if it never did
+	stuck   int                   // value of taken when Flush last gave up; -1 if it never did
 }
 
 // outputLine is a line of an [Output].
@@ -90,13 +90,13 @@ func (o *Output) add(w io.Writer, p []byte) {
 	}
 }
 
-// append adds l to the queue; mu is held.
+// append adds l to the queue; mu must be held.
 func (o *Output) append(l outputLine) {
 	o.queue = append(o.queue, l)
 	o.bytes += len(l.text)
 }
 
-// announceLost queues a line that announces the missing lines, if there are any; mu is held.
+// announceLost queues a line that announces the missing lines, if there are any; mu must be held.
 func (o *Output) announceLost() {
 	if o.lost > 0 {
 		o.append(outputLine{w: o.w, text: o.notice(o.lost), announces: o.lost})

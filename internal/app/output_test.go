@@ -81,7 +81,7 @@ func TestOutputKeepsTheOrder(t *testing.T) {
 		fmt.Fprintln(out.To(&r), "the end")
 		out.Flush()
 		if got, want := r.lines(), append(numbered(1000), "the end\n"); !slices.Equal(got, want) {
-			t.Errorf("%q", got)
+			t.Errorf("lines %q, want %q", got, want)
 		}
 		if out.Dropped() != 0 {
 			t.Errorf("%d dropped", out.Dropped())
@@ -177,7 +177,7 @@ func TestOutputOfFailingWriter(t *testing.T) {
 		out.Flush()
 		want := []string{"pubsub: 3 lines were dropped because they were not read in time\n", "kept\n"}
 		if got := r.lines(); !slices.Equal(got, want) {
-			t.Errorf("%q", got)
+			t.Errorf("lines %q, want %q", got, want)
 		}
 		if out.Dropped() != 3 {
 			t.Errorf("%d dropped, want 3", out.Dropped())

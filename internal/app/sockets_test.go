@@ -51,7 +51,7 @@ func TestMaxSocketsIsTooHigh(t *testing.T) {
 	}
 }
 
-// TestConnectionLimitsAreLoggedOnceAMinute checks that an event that strangers can cause is
+// TestConnectionLimitsAreLoggedOnceAMinute checks that an event that any client can cause is
 // logged once a minute for each limit, with the number of suppressed lines. An error of accept
 // is logged as an error.
 func TestConnectionLimitsAreLoggedOnceAMinute(t *testing.T) {

@@ -14,7 +14,7 @@ func TestSubscribeReconnects(t *testing.T) {
 	for _, tt := range []struct {
 		name     string
 		attempts []attempt
-		least    []time.Duration // minimal waits between attempts; at most half as much is added
+		least    []time.Duration // least waits between attempts; up to half is added
 		want     error
 	}{
 		{"never reached", []attempt{{err: errLost}}, nil, errLost},

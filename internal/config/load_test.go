@@ -87,7 +87,7 @@ func TestSettings(t *testing.T) {
 			want = tt.text
 		}
 		file := write(t, dir, "pubsub.yaml", fmt.Sprintf("%s: %q\n", tt.name, tt.text))
-		var with []Flag // without which the setting is not allowed
+		var with []Flag // other settings that it needs
 		if strings.HasPrefix(tt.name, "nats-") {
 			with = append(with, Flag{"nats", "nats://a"})
 		}

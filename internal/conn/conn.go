@@ -80,7 +80,7 @@ type Conn struct {
 	slot    Slot       // within the limits on connections
 }
 
-// portable has the fields that only a connection with goroutines needs.
+// portable holds the fields that only a connection with goroutines needs.
 type portable struct {
 	out     Transport     // immutable after the start
 	serve   func()        // portableHolder.serve, so that starting it allocates nothing
@@ -88,7 +88,7 @@ type portable struct {
 	done    chan struct{} // closed when the connection is
 }
 
-// state says how far a connection has come; see the package comment.
+// state is the stage of a connection; see the package comment.
 type state uint8
 
 const (
@@ -120,7 +120,7 @@ type Protocol interface {
 	Name() string
 }
 
-// Reason says why the server ends a connection.
+// Reason is why the server ends a connection.
 type Reason uint8
 
 // The reasons.
@@ -132,7 +132,7 @@ const (
 
 // Init makes c a subscriber of the hub, with a slot that it releases when it is closed.
 // The caller may subscribe c.Subscriber to topics; deliveries wait for the start.
-// parked says that c will be parked.
+// parked reports whether c will be parked.
 func (c *Conn) Init(r *Registry, p Protocol, slot Slot, parked bool) {
 	c.registry, c.proto, c.slot, c.index = r, p, slot, -1
 	if parked {

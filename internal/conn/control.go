@@ -89,7 +89,7 @@ func (c *Conn) IsFull() bool {
 // isFull is IsFull with mu held.
 func (c *Conn) isFull() bool { return len(c.control) > maxControl && c.state == stateOpen }
 
-// signalRoom wakes WaitRoom; mu is held.
+// signalRoom wakes WaitRoom; mu must be held.
 func (c *Conn) signalRoom() {
 	if c.room != nil {
 		c.room.Broadcast()

@@ -18,9 +18,9 @@ func (c *Conn) DueBy(t time.Time) {
 	c.Subscriber.SetDeadline(c.registry.time(due))
 }
 
-// deadlineCame handles the deadline. A connection that is ending is closed now, even if
+// handleDeadline handles the deadline. A connection that is ending is closed now, even if
 // the client has not taken all of its last bytes.
-func (c *Conn) deadlineCame() {
+func (c *Conn) handleDeadline() {
 	now := c.registry.o.Now()
 	c.mu.Lock()
 	state, due := c.state, c.due

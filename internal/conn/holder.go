@@ -22,7 +22,7 @@ func (h *portableHolder) Wake() {
 func (h *portableHolder) StoreFailed(err error) { (*Conn)(h).hubFailed(err) }
 
 // DeadlineReached handles the deadline.
-func (h *portableHolder) DeadlineReached() { (*Conn)(h).deadlineCame() }
+func (h *portableHolder) DeadlineReached() { (*Conn)(h).handleDeadline() }
 
 func (h *portableHolder) serve() {
 	h.portable.writing.Lock()
@@ -41,7 +41,7 @@ func (h *parkedHolder) Wake() {}
 func (h *parkedHolder) StoreFailed(err error) { (*Conn)(h).hubFailed(err) }
 
 // DeadlineReached handles the deadline.
-func (h *parkedHolder) DeadlineReached() { (*Conn)(h).deadlineCame() }
+func (h *parkedHolder) DeadlineReached() { (*Conn)(h).handleDeadline() }
 
 // Serve writes messages and control bytes.
 func (h *parkedHolder) Serve(o hub.Outbox) {

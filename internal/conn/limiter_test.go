@@ -21,7 +21,7 @@ func TestNetworks(t *testing.T) {
 	} {
 		a, b := NetworkOf(netip.MustParseAddr(c.a)), NetworkOf(netip.MustParseAddr(c.b))
 		if (a == b) != c.same {
-			t.Errorf("%s, %s: %v, %v", c.a, c.b, a, b)
+			t.Errorf("%s is in network %v, %s in %v; the same: %t, want %t", c.a, a, c.b, b, a == b, c.same)
 		}
 	}
 }

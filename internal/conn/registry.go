@@ -34,7 +34,7 @@ type Options struct {
 	Failed func(event string, err error)
 }
 
-// Registry has the connections of this node.
+// Registry holds the connections of this node.
 type Registry struct {
 	o Options // immutable
 

@@ -172,24 +172,19 @@ func testConcurrent(t *testing.T, o Options) {
 			})
 		}
 	}
-	stop := make(chan struct{})
+	var stop atomic.Bool
 	var churning sync.WaitGroup
 	for range churners {
 		seed := rnd.Uint64()
 		churning.Go(func() {
 			rnd := rand.New(rand.NewPCG(seed, 0))
-			for {
-				select {
-				case <-stop:
-					return
-				default:
-				}
+			for !stop.Load() {
 				churn(t, h, topics, rnd)
 			}
 		})
 	}
 	publishing.Wait()
-	close(stop)
+	stop.Store(true)
 	churning.Wait()
 	for i, topic := range topics {
 		p := retained(topic, versions[i].Load()+1)

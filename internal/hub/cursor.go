@@ -31,7 +31,7 @@ func (l *topicLog) resume(sub *Subscription, isNew bool, pm *pubsub.PreparedMess
 
 // findVersion returns the position of the retained message of version v, or else of the
 // first newer one, among those that sub has not read. If there is neither it returns the
-// end, because v may still be on its way. mu is held.
+// end, because v may still be on its way. mu must be held.
 func (l *topicLog) findVersion(v pubsub.Version, sub *Subscription) (at uint64, exact bool) {
 	if l.missesNewest(sub) {
 		if l.newestVersion == v {
@@ -53,7 +53,7 @@ func (l *topicLog) findVersion(v pubsub.Version, sub *Subscription) (at uint64, 
 // initialPos returns the position at which sub must receive pm, the retained message read
 // from the store, so that a publisher's messages keep their order. If pm is not in the
 // log, it may be from before sub joined. It then precedes all messages that were
-// published later. mu is held.
+// published later. mu must be held.
 func (l *topicLog) initialPos(pm *pubsub.PreparedMessage, sub *Subscription) uint64 {
 	at, exact := l.findVersion(pm.Version, sub)
 	for i := max(sub.pos, l.base); i < at && !exact; i++ {
@@ -82,7 +82,7 @@ func (l *topicLog) skipTo(sub *Subscription, at uint64, b *backlog) {
 }
 
 // missesNewest reports whether the newest retained message was cut before sub has read
-// it; mu is held.
+// it; mu must be held.
 func (l *topicLog) missesNewest(sub *Subscription) bool {
 	return (l.newest != nil || l.forgotNewest) && sub.pos <= l.newestAt && l.newestAt < l.base
 }
@@ -146,7 +146,7 @@ func (l *topicLog) read(sub *Subscription, dst []Delivery, head int, now time.Ti
 	before := l.plainBefore(sub.pos)
 	if i := sub.initial; i != nil && sub.pos >= i.at {
 		lost := uint64(0)
-		if i.asLive { // the lost messages were before it
+		if i.asLive { // the lost messages came before it
 			lost = before - sub.plainSeen
 		}
 		if sub.readInitial(&p, lost, now, &expired, b) && i.asLive {

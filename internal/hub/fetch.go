@@ -2,13 +2,19 @@ package hub
 
 import (
 	"context"
+	"errors"
 	"sync"
+	"time"
 
 	"pubsub"
 )
 
-// maxConcurrentFetches is the maximum number of goroutines that read the store.
-const maxConcurrentFetches = 64
+const (
+	// maxConcurrentFetches is the maximum number of goroutines that read the store.
+	maxConcurrentFetches = 64
+	// fetchRetryDelay is the time from a failed fetch until the next attempt.
+	fetchRetryDelay = time.Second
+)
 
 // fetches reads the store for subscriptions with a pending fetch. It bounds the number of
 // goroutines, because very many clients may begin to read at the same time.
@@ -17,7 +23,9 @@ type fetches struct {
 	// guarded by mu
 	queue   []fetch
 	running int
-	ended   bool // no new fetch begins
+	failed  []failedFetch
+	timer   *time.Timer // of retryFailed; runs while failed is not empty
+	ended   bool        // no new fetch begins
 
 	goroutines sync.WaitGroup
 
@@ -32,6 +40,12 @@ func (q *fetches) init() { q.ctx, q.cancel = context.WithCancel(context.Backgrou
 type fetch struct {
 	sub  *Subscription
 	kind fetchKind
+}
+
+// failedFetch has fetches of a subscriber for which the store was unavailable.
+type failedFetch struct {
+	subscriber *Subscriber
+	fetches    []fetch
 }
 
 // add queues f.
@@ -66,10 +80,45 @@ func (q *fetches) run(h *Hub) {
 	}
 }
 
+// retryLater retries f after a delay. Until then, the subscriber sleeps.
+func (q *fetches) retryLater(f failedFetch) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.ended {
+		return
+	}
+	q.failed = append(q.failed, f)
+	if len(q.failed) == 1 {
+		q.timer = time.AfterFunc(fetchRetryDelay, q.retryFailed)
+	}
+}
+
+// retryFailed wakes the subscribers of failed fetches, which then fetch again.
+func (q *fetches) retryFailed() {
+	q.mu.Lock()
+	if q.ended {
+		q.mu.Unlock()
+		return
+	}
+	failed := q.failed
+	q.failed = nil
+	q.goroutines.Add(1)
+	q.mu.Unlock()
+	defer q.goroutines.Done()
+	for _, f := range failed {
+		if f.subscriber.fetched(f.fetches, nil) {
+			f.subscriber.wake()
+		}
+	}
+}
+
 // end cancels the pending fetches and waits for them.
 func (q *fetches) end() {
 	q.mu.Lock()
-	q.ended, q.queue = true, nil
+	q.ended, q.queue, q.failed = true, nil, nil
+	if q.timer != nil {
+		q.timer.Stop()
+	}
 	q.mu.Unlock()
 	q.cancel()
 	q.goroutines.Wait()
@@ -77,12 +126,13 @@ func (q *fetches) end() {
 
 // do reads the store and lets the subscriber continue. If the subscriber's next
 // subscriptions have pending fetches too, do performs them as well, until the messages
-// fill one piece.
+// fill one piece. If the store is unavailable, the remaining fetches are retried later.
 func (f fetch) do(h *Hub) {
 	s := f.sub.subscriber
 	fs := []fetch{f}
 	var err error
-	for done, size := 0, 0; done < len(fs) && size < maxPiece; {
+	done := 0
+	for size := 0; done < len(fs) && size < maxPiece; {
 		var results []fetchResult
 		if results, err = readAll(h, fs[done:]); err != nil {
 			break
@@ -98,9 +148,22 @@ func (f fetch) do(h *Hub) {
 			fs = s.appendPendingFetches(fs, h.opts.FetchConcurrency)
 		}
 	}
+	if err != nil && isUnavailable(err) {
+		h.opts.FetchFailed(err)
+		h.fetches.retryLater(failedFetch{s, fs[done:]})
+		if done == 0 {
+			return
+		}
+		fs, err = fs[:done], nil
+	}
 	if s.fetched(fs, err) {
 		s.wake()
 	}
+}
+
+// isUnavailable reports whether a later fetch may succeed.
+func isUnavailable(err error) bool {
+	return errors.Is(err, pubsub.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded)
 }
 
 // fetchResult is the result of reading the store for a subscription.

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"pubsub"
@@ -37,7 +38,7 @@ func TestResumeAndFetch(t *testing.T) {
 				if !p.isAwake() {
 					t.Fatalf("asleep after %d topics", len(got))
 				}
-				for asleep := false; !asleep; { // until the store must be read
+				for asleep := false; !asleep; { // until the next step must read the store
 					if n := int(store.lastCalls.Load()) - len(got); concurrency == 1 && n > maxPiece/3000+1 {
 						t.Fatalf("%d messages are read ahead of the subscriber", n)
 					}
@@ -138,6 +139,78 @@ func TestFetchFails(t *testing.T) {
 	h.pump()
 	expect(t, leaver.drain(), "a")
 	closeAll(t, h, p, leaver)
+}
+
+// While the store is unavailable, the subscriber waits, whatever is published to its other
+// topics, and the hub fetches once a second. Then the subscriber gets everything in order.
+func TestFetchIsRetried(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newBackplane()
+		unavailable := fmt.Errorf("no leader: %w", pubsub.ErrUnavailable)
+		var failed []error
+		h := New(Options{Backplane: store, Shards: 1, FetchFailed: func(err error) { failed = append(failed, err) }})
+		p, leaver := newPeer(h, ""), newPeer(h, "")
+		for i, topic := range []pubsub.Topic{"t1", "t2"} {
+			store.retain(pubsub.Message{Topic: topic, Data: []byte(topic), Retain: true, Version: pubsub.Version{Generation: gen, Seq: uint64(i + 1)}})
+			p.subscribe(t, topic).ResumeAndFetch(pubsub.Version{})
+		}
+		p.resume(t, "other")
+		leaver.subscribe(t, "t1").ResumeAndFetch(pubsub.Version{})
+		leaver.resume(t, "other")
+		setError := func(err error) {
+			store.mu.Lock()
+			defer store.mu.Unlock()
+			store.lastErr = err
+		}
+		setError(unavailable)
+		expect(t, p.drain(), "")
+		expect(t, leaver.drain(), "")
+		synctest.Wait()
+		deliver(h, "other", "a")
+		h.pump()
+		expect(t, p.drain(), "")
+		if len(failed) != 2 || !errors.Is(failed[0], pubsub.ErrUnavailable) {
+			t.Errorf("FetchFailed is called with %v", failed)
+		}
+		leaver.Unsubscribe("t1")
+		time.Sleep(fetchRetryDelay)
+		synctest.Wait()
+		expect(t, leaver.drain(), "a")
+		expect(t, p.drain(), "")
+		synctest.Wait()
+		if len(failed) != 3 {
+			t.Errorf("after %v, %d fetches have failed, want 3", fetchRetryDelay, len(failed))
+		}
+		setError(context.DeadlineExceeded)
+		time.Sleep(fetchRetryDelay)
+		synctest.Wait()
+		expect(t, p.drain(), "")
+		synctest.Wait()
+		setError(nil)
+		time.Sleep(fetchRetryDelay)
+		synctest.Wait()
+		expect(t, drainAll(h, p), "*t1 *t2 a")
+		if p.failed.Load() != nil || leaver.failed.Load() != nil {
+			t.Error("StoreFailed is called")
+		}
+		closeAll(t, h, p, leaver)
+	})
+}
+
+// A hub that ends does not wait for the next attempt of a fetch.
+func TestFetchRetryEnds(t *testing.T) {
+	store := newBackplane()
+	store.lastErr = pubsub.ErrUnavailable
+	h := New(Options{Backplane: store, Shards: 1})
+	p := newPeer(h, "")
+	p.subscribe(t, "t").ResumeAndFetch(pubsub.Version{})
+	expect(t, drainAll(h, p), "")
+	h.fetches.end()
+	h.fetches.retryFailed()
+	if p.isAwake() || p.failed.Load() != nil {
+		t.Error("the subscriber is woken, or its holder called")
+	}
+	p.Close()
 }
 
 // During a fetch, the subscriber reads nothing, and messages to its other topics do not

@@ -83,10 +83,7 @@ func TestForgottenNewestComesFromTheStore(t *testing.T) {
 // previous one.
 func TestForgottenAgainDuringFetch(t *testing.T) {
 	store := newBackplane()
-	h := New(Options{Backplane: store, Shards: 1})
-	p := newPeer(h, "")
-	s := p.resume(t, "t")
-	p.drain()
+	h, p, s := oneSubscriber(t, Options{Backplane: store})
 	publish := func(seq uint64) {
 		deliver(h, "t", fmt.Sprintf("a r%d b", seq))
 		s.log.forgetAll(&h.backlog)
@@ -113,10 +110,7 @@ func TestForgottenAgainDuringFetch(t *testing.T) {
 // expired, the loss is reported and the next message is delivered.
 func TestForgottenAndNotInStore(t *testing.T) {
 	store := newBackplane()
-	h := New(Options{Backplane: store, Shards: 1})
-	p := newPeer(h, "")
-	s := p.resume(t, "t")
-	p.drain()
+	h, p, s := oneSubscriber(t, Options{Backplane: store})
 	deliver(h, "t", "a r1 b")
 	s.log.forgetAll(&h.backlog)
 	deliver(h, "t", "c")

@@ -82,6 +82,21 @@ func (p *peer) resume(t testing.TB, topic pubsub.Topic) *Subscription {
 	return s
 }
 
+// oneSubscriber returns a hub of one shard, and its only subscriber, which has resumed its
+// subscription to topic t and is asleep. The default backplane is a new one.
+func oneSubscriber(t testing.TB, o Options) (*Hub, *peer, *Subscription) {
+	t.Helper()
+	o.Shards = 1
+	if o.Backplane == nil {
+		o.Backplane = newBackplane()
+	}
+	h := New(o)
+	p := newPeer(h, "")
+	s := p.resume(t, "t")
+	p.drain()
+	return h, p, s
+}
+
 // runner is a subscriber that reads on its own goroutine.
 type runner struct {
 	*Subscriber

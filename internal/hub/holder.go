@@ -6,8 +6,9 @@ type Holder interface {
 	// Subscriber.Read until Read reports asleep. Wake itself must not call Read: its
 	// callers include the shard's goroutine and the callers of Resume and Notify.
 	Wake()
-	// StoreFailed reports that the store could not be read for the subscriber. The holder
-	// must end the connection, because a message that was promised is missing.
+	// StoreFailed reports that the store cannot be read for the subscriber, and that a retry
+	// is pointless. The holder must end the connection, because a message that was promised
+	// is missing.
 	StoreFailed(err error)
 	// DeadlineReached reports that the subscriber's deadline has passed. It is called
 	// whether the subscriber is asleep or awake.

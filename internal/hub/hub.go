@@ -87,6 +87,9 @@ type Options struct {
 	// FetchConcurrency is how many retained messages the hub reads at the same time for a
 	// subscriber. The default is 1.
 	FetchConcurrency int
+	// FetchFailed, if not nil, is called when the store was unavailable for a subscriber.
+	// The hub reads it again after a second; meanwhile the subscriber gets nothing.
+	FetchFailed func(error)
 }
 
 // Backplane is the part of [pubsub.Backplane] that the hub uses. Unsubscribe is called
@@ -110,6 +113,9 @@ func (o *Options) setDefaults() {
 	}
 	if o.BacklogMemory <= 0 {
 		o.BacklogMemory = 256 << 20
+	}
+	if o.FetchFailed == nil {
+		o.FetchFailed = func(error) {}
 	}
 	if o.FetchConcurrency <= 0 {
 		o.FetchConcurrency = 1

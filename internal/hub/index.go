@@ -38,7 +38,7 @@ type topic struct {
 	firstLog topicLog
 }
 
-// newLog adds a log of sh to t; the stripe's mu is held. It uses t.firstLog only once,
+// newLog adds a log of sh to t; the stripe's mu must be held. It uses t.firstLog only once,
 // because the shard may still access a log that has become empty.
 func (t *topic) newLog(sh *shard) *topicLog {
 	l := &t.firstLog

@@ -63,11 +63,11 @@ func cost(pm *pubsub.PreparedMessage) int {
 // entrySize is the memory of an entry, including the spare capacity of a growing slice.
 const entrySize = 2 * int64(unsafe.Sizeof(entry{}))
 
-// end returns the position of the next message to be appended; mu is held.
+// end returns the position of the next message to be appended; mu must be held.
 func (l *topicLog) end() uint64 { return l.base + uint64(len(l.entries)) }
 
 // plainBefore returns the number of plain messages appended before pos or, if that part
-// of the log was cut, before base; mu is held.
+// of the log was cut, before base; mu must be held.
 func (l *topicLog) plainBefore(pos uint64) uint64 {
 	if pos = max(pos, l.base); pos < l.end() {
 		return l.entries[pos-l.base].plainBefore
@@ -106,7 +106,7 @@ func (l *topicLog) append(pm *pubsub.PreparedMessage, b *backlog, limit int) (wa
 }
 
 // cut drops the oldest entries until the others cost at most limit bytes or are no more
-// than keep; mu is held.
+// than keep; mu must be held.
 func (l *topicLog) cut(limit, keep int, b *backlog) {
 	n := 0
 	for l.bytes > limit && n < len(l.entries)-keep {
@@ -117,7 +117,7 @@ func (l *topicLog) cut(limit, keep int, b *backlog) {
 }
 
 // cutToSize drops the oldest entries until the others take at most limit bytes of memory.
-// It returns the number of bytes freed; mu is held.
+// It returns the number of bytes freed; mu must be held.
 func (l *topicLog) cutToSize(limit int64, b *backlog) (freed int64) {
 	n, size := 0, l.size()
 	for size > limit && n < len(l.entries) {
@@ -129,7 +129,7 @@ func (l *topicLog) cutToSize(limit int64, b *backlog) (freed int64) {
 	return l.dropOldest(n, b)
 }
 
-// size returns the memory that the entries take, in bytes; mu is held.
+// size returns the memory that the entries take, in bytes; mu must be held.
 func (l *topicLog) size() (n int64) {
 	for i := range l.entries {
 		n += l.entryBytes(l.entries[i].msg)
@@ -138,7 +138,7 @@ func (l *topicLog) size() (n int64) {
 }
 
 // entryBytes returns the memory that dropping the entry of pm would free. The newest
-// retained message stays in memory without its entry. mu is held.
+// retained message stays in memory without its entry. mu must be held.
 func (l *topicLog) entryBytes(pm *pubsub.PreparedMessage) int64 {
 	if pm == l.newest {
 		return entrySize
@@ -147,7 +147,7 @@ func (l *topicLog) entryBytes(pm *pubsub.PreparedMessage) int64 {
 }
 
 // dropOldest drops the n oldest entries, whose cost the caller has already subtracted
-// from bytes. It returns the number of bytes freed; mu is held.
+// from bytes. It returns the number of bytes freed; mu must be held.
 func (l *topicLog) dropOldest(n int, b *backlog) (freed int64) {
 	if n == 0 {
 		return 0
@@ -171,7 +171,7 @@ func (l *topicLog) dropOldest(n int, b *backlog) (freed int64) {
 	return freed
 }
 
-// releaseNewest releases newest and returns the number of bytes freed; mu is held.
+// releaseNewest releases newest and returns the number of bytes freed; mu must be held.
 func (l *topicLog) releaseNewest() (freed int64) {
 	if l.newest != nil {
 		freed = l.newest.Release()
@@ -181,7 +181,7 @@ func (l *topicLog) releaseNewest() (freed int64) {
 }
 
 // forgetNewest releases newest if its entry was cut. It returns the number of bytes
-// freed; mu is held.
+// freed; mu must be held.
 func (l *topicLog) forgetNewest(b *backlog) (freed int64) {
 	if l.newest != nil && l.newestAt < l.base {
 		freed = l.releaseNewest()
@@ -191,7 +191,7 @@ func (l *topicLog) forgetNewest(b *backlog) (freed int64) {
 	return freed
 }
 
-// compact empties the log if all subscriptions have read everything; mu is held.
+// compact empties the log if all subscriptions have read everything; mu must be held.
 func (l *topicLog) compact(b *backlog) {
 	if int(l.atEnd) < len(l.subscriptions) {
 		return

@@ -39,10 +39,7 @@ func TestCut(t *testing.T) {
 		{9, "r5 r4 a r5 r6 r1", "r5 a r6"},
 	} {
 		t.Run(c.script, func(t *testing.T) {
-			h := New(Options{Backplane: newBackplane(), Shards: 1, SubscriberBuffer: room(c.room)})
-			p := newPeer(h, "")
-			p.resume(t, "t")
-			p.drain()
+			h, p, _ := oneSubscriber(t, Options{SubscriberBuffer: room(c.room)})
 			deliver(h, "t", c.script)
 			h.check(t)
 			h.pump()
@@ -104,10 +101,7 @@ func TestCutToNothing(t *testing.T) {
 
 // The log is cut to nothing, and more messages are appended before the subscriber reads.
 func TestCutToNothingThenAppend(t *testing.T) {
-	h := New(Options{Backplane: newBackplane(), Shards: 1})
-	p := newPeer(h, "")
-	s := p.resume(t, "t")
-	p.drain()
+	h, p, s := oneSubscriber(t, Options{})
 	deliver(h, "t", "a r1 b")
 	s.log.cut(0, 0, &h.backlog)
 	deliver(h, "t", "c d")

@@ -20,7 +20,7 @@ type model struct {
 
 	delivered, dropped, expired uint64
 
-	overflowed bool // the hub forgets retained messages, which the model does not implement
+	overflowed bool // the hub forgets retained messages, but the model does not
 }
 
 type modelKey struct {

@@ -89,7 +89,7 @@ func (s *Subscriber) MarkAwake() {
 	s.markAwakeLocked()
 }
 
-// markAwakeLocked marks s as awake and reports whether it was asleep; mu is held.
+// markAwakeLocked marks s as awake and reports whether it was asleep; mu must be held.
 func (s *Subscriber) markAwakeLocked() bool {
 	if s.awake || s.closed {
 		return false
@@ -128,7 +128,7 @@ func (s *Subscriber) queueUnread(sub *Subscription) {
 }
 
 // enqueue adds sub to the end of the ready subscriptions, unless it is among them or
-// paused; mu is held.
+// paused; mu must be held.
 func (s *Subscriber) enqueue(sub *Subscription) {
 	if sub.queued || sub.paused {
 		return
@@ -142,7 +142,7 @@ func (s *Subscriber) enqueue(sub *Subscription) {
 	s.readyTail = sub
 }
 
-// enqueueFirst adds sub to the front of the ready subscriptions; mu is held.
+// enqueueFirst adds sub to the front of the ready subscriptions; mu must be held.
 func (s *Subscriber) enqueueFirst(sub *Subscription) {
 	tail := s.readyTail
 	if s.enqueue(sub); tail != nil && s.readyTail == sub {
@@ -151,7 +151,7 @@ func (s *Subscriber) enqueueFirst(sub *Subscription) {
 }
 
 // dequeue removes and returns the first ready subscription. It returns nil if there is
-// none or if the first one is being fetched; mu is held.
+// none or if the first one is being fetched; mu must be held.
 func (s *Subscriber) dequeue() *Subscription {
 	for s.readyTail != nil {
 		sub := s.readyTail.next

@@ -52,7 +52,7 @@ func (r *recent) prepared(h *Hub, t *topic, m pubsub.Message) *pubsub.PreparedMe
 	return pm
 }
 
-// put replaces the cached message of pm's topic by pm; mu is held.
+// put replaces the cached message of pm's topic by pm; mu must be held.
 func (r *recent) put(pm *pubsub.PreparedMessage, b *backlog) {
 	if r.messages == nil {
 		r.messages = make(map[pubsub.Topic]*pubsub.PreparedMessage)
@@ -82,7 +82,7 @@ func (r *recent) remove(name pubsub.Topic, b *backlog) {
 	r.order = slices.Delete(r.order, i, i+1)
 }
 
-// evict removes the oldest messages until the others are within the limits; mu is held.
+// evict removes the oldest messages until the others are within the limits; mu must be held.
 func (r *recent) evict(b *backlog) {
 	var size int64
 	for _, pm := range r.messages {

@@ -148,7 +148,7 @@ func (s *Subscriber) leave(sub *Subscription) {
 	s.shard.hub.counts.subscriptions.Add(-1)
 }
 
-// search returns the index of t in subs, or where to insert it; mu is held.
+// search returns the index of t in subs, or where to insert it; mu must be held.
 func (s *Subscriber) search(t pubsub.Topic) (i int, found bool) {
 	return slices.BinarySearchFunc(s.subs, t, func(sub *Subscription, t pubsub.Topic) int {
 		return strings.Compare(string(sub.Topic()), string(t))

@@ -133,10 +133,7 @@ func TestUnsubscribeAmongReady(t *testing.T) {
 
 // A walk has passed a subscription just before it ends. The subscriber is not woken.
 func TestUnsubscribeDuringWalk(t *testing.T) {
-	h := New(Options{Backplane: newBackplane(), Shards: 1})
-	p := newPeer(h, "")
-	s := p.resume(t, "t")
-	p.drain()
+	h, p, s := oneSubscriber(t, Options{})
 	deliver(h, "t", "a")
 	batch, _ := s.log.walk(make([]*Subscription, 0, 1))
 	p.Unsubscribe("t")

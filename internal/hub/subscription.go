@@ -133,7 +133,7 @@ func (sub *Subscription) makeReady(kind fetchKind) {
 }
 
 // accept decides whether the subscriber receives pm, and records its version if so;
-// log.mu is held. A client that subscribes again receives the retained message again, as
+// log.mu must be held. A client that subscribes again receives the retained message again, as
 // an initial one, but never an older message than it already has.
 func (sub *Subscription) accept(pm *pubsub.PreparedMessage, isInitial bool, now time.Time, expired *uint64) bool {
 	if sub.opts.NoLocal && pm.Sender != "" && pm.Sender == sub.subscriber.sender {
@@ -152,7 +152,7 @@ func (sub *Subscription) accept(pm *pubsub.PreparedMessage, isInitial bool, now 
 	return true
 }
 
-// setInitial sets the initial message of sub; log.mu is held.
+// setInitial sets the initial message of sub; log.mu must be held.
 func (sub *Subscription) setInitial(i *initial, b *backlog) {
 	var added int64
 	if i != nil {

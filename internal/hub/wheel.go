@@ -62,7 +62,7 @@ func (w *wheel) set(s *Subscriber, t time.Time) {
 
 func (w *wheel) remove(s *Subscriber) { w.set(s, time.Time{}) }
 
-// unlink removes s from its slot, if it is in one; mu is held.
+// unlink removes s from its slot, if it is in one; mu must be held.
 func (w *wheel) unlink(s *Subscriber) {
 	t := &s.timer
 	if s.dueTick == 0 {

@@ -272,7 +272,7 @@ func TestParseErrors(t *testing.T) {
 				t.Errorf("err = %v, want %v", err, c.want)
 			}
 			if p != nil || n != 0 {
-				t.Errorf("p = %#v, n = %d", p, n)
+				t.Errorf("Parse returned %#v and length %d with an error", p, n)
 			}
 		})
 	}
@@ -345,7 +345,7 @@ func TestAppendPanics(t *testing.T) {
 
 func TestAppendVersionRefusal(t *testing.T) {
 	if got := AppendVersionRefusal(nil); !bytes.Equal(got, []byte{0x20, 2, 0, 1}) {
-		t.Errorf("% x", got)
+		t.Errorf("AppendVersionRefusal = % x", got)
 	}
 }
 
@@ -361,6 +361,6 @@ func TestReasonString(t *testing.T) {
 		t.Error("Failed reports a wrong result")
 	}
 	if got := Type(0).String() + " " + TypeAuth.String(); got != "Type(0) AUTH" {
-		t.Error(got)
+		t.Errorf("String = %q", got)
 	}
 }

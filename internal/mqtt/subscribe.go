@@ -107,7 +107,7 @@ func (s *Subscribe) Append(dst []byte) []byte {
 // Suback is a SUBACK packet (section 3.9).
 type Suback struct {
 	PacketID uint16
-	// Reasons has the result of each filter of the SUBSCRIBE, in order.
+	// Reasons holds the result of each filter of the SUBSCRIBE, in order.
 	Reasons []ReasonCode
 }
 
@@ -161,7 +161,7 @@ func (u *Unsubscribe) Append(dst []byte) []byte {
 // Unsuback is an UNSUBACK packet (section 3.11).
 type Unsuback struct {
 	PacketID uint16
-	// Reasons has the result of each filter of the UNSUBSCRIBE, in order.
+	// Reasons holds the result of each filter of the UNSUBSCRIBE, in order.
 	Reasons []ReasonCode
 }
 

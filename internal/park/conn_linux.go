@@ -65,13 +65,13 @@ func (l *Lot) Park(c *Conn, nc net.Conn, h Handler) (early []byte, err error) {
 	return early, nil
 }
 
-// control makes epoll report the next of events, once. mu is held, except in Park.
+// control makes epoll report the next of events, once. mu must be held, except in Park.
 func (c *Conn) control(op int, events uint32) error {
 	ev := unix.EpollEvent{Events: events | unix.EPOLLONESHOT, Fd: int32(c.slot), Pad: int32(c.turn)}
 	return unix.EpollCtl(c.poller.epoll, op, int(c.fd), &ev)
 }
 
-// arm makes epoll report the events that c waits for now; mu is held.
+// arm makes epoll report the events that c waits for now; mu must be held.
 func (c *Conn) arm() {
 	var events uint32
 	if !c.reading {
@@ -88,8 +88,8 @@ func (c *Conn) arm() {
 	}
 }
 
-// happened handles the events that epoll has reported. The poller's goroutine calls it.
-func (c *Conn) happened(events uint32) {
+// handleEvents handles the events that epoll has reported. The poller's goroutine calls it.
+func (c *Conn) handleEvents(events uint32) {
 	var readable, writable bool
 	c.mu.Lock()
 	if c.fd < 0 {
@@ -112,7 +112,7 @@ func (c *Conn) happened(events uint32) {
 	}
 }
 
-// flush writes the kept bytes and reports whether none are left; mu is held.
+// flush writes the kept bytes and reports whether none are left; mu must be held.
 func (c *Conn) flush() bool {
 	n, err := c.write(*c.kept)
 	if err == nil && n < len(*c.kept) {
@@ -128,7 +128,7 @@ func (c *Conn) flush() bool {
 	return true
 }
 
-// write writes as much of b as the kernel accepts without blocking; mu is held.
+// write writes as much of b as the kernel accepts without blocking; mu must be held.
 func (c *Conn) write(b []byte) (int, error) {
 	for n := 0; ; {
 		k, err := unix.Write(int(c.fd), b[n:])
@@ -154,7 +154,7 @@ func (c *Conn) Write(b []byte) (int, error) {
 	return c.put(b)
 }
 
-// put is Write; mu is held.
+// put is Write; mu must be held.
 func (c *Conn) put(b []byte) (int, error) {
 	switch {
 	case c.fd < 0 || c.broken:
@@ -178,7 +178,7 @@ func (c *Conn) put(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// keep keeps b until the kernel accepts it; mu is held. Meanwhile check decides whether
+// keep keeps b until the kernel accepts it; mu must be held. Meanwhile check decides whether
 // the peer has timed out, and not the kernel: if a small window closes again and again,
 // the kernel gives up a peer that takes less than a packet of 64 KiB within its timeout.
 func (c *Conn) keep(b []byte) {

@@ -35,7 +35,7 @@ type poller struct {
 	// guarded by mu
 	slots []slot // indexed by the slot number in a connection's events
 	free  []uint32
-	// due has the connections that will be shut down unless their peer acknowledges
+	// due holds the connections that will be shut down unless their peer acknowledges
 	// some bytes, with the number of unacknowledged bytes at the last check.
 	due map[*Conn]int
 }
@@ -138,7 +138,7 @@ func (p *poller) run(ctx context.Context) {
 		}
 		for i := range max(n, 0) {
 			if c := p.at(&events[i]); c != nil {
-				c.happened(events[i].Events)
+				c.handleEvents(events[i].Events)
 			}
 		}
 		if n > 0 {

@@ -9,7 +9,7 @@ import (
 const (
 	// maxCheckEvery is the longest time between two checks of due connections.
 	maxCheckEvery = time.Second
-	// minCheckEvery is the shortest such time.
+	// minCheckEvery is the shortest.
 	minCheckEvery = 10 * time.Millisecond
 )
 
@@ -74,12 +74,12 @@ func (c *Conn) progressed() bool {
 	return ok && waiting < before
 }
 
-// waiting returns the number of sent bytes that the peer has not acknowledged; mu is held.
+// waiting returns the number of sent bytes that the peer has not acknowledged; mu must be held.
 func (c *Conn) waiting() int {
 	return unacknowledged(int(c.fd))
 }
 
-// overdueAfter makes the connection overdue in d; mu is held.
+// overdueAfter makes the connection overdue in d; mu must be held.
 func (c *Conn) overdueAfter(d time.Duration) {
 	if d <= 0 {
 		return

@@ -35,11 +35,18 @@ func TestUntakenBytesAreKept(t *testing.T) {
 	// Bytes written while it is blocked follow in order.
 	sent.WriteString("the end")
 	c.Write([]byte("the end"))
-	got := make([]byte, sent.Len())
+	checkSent(t, c, client, ev, sent.Bytes())
+}
+
+// checkSent checks that client receives the bytes that were sent over the blocked connection c, and
+// that c is no longer blocked then.
+func checkSent(t *testing.T, c *Conn, client net.Conn, ev *events, sent []byte) {
+	t.Helper()
+	got := make([]byte, len(sent))
 	if _, err := io.ReadFull(client, got); err != nil {
 		t.Fatal(err)
 	}
-	if !bytes.Equal(got, sent.Bytes()) {
+	if !bytes.Equal(got, sent) {
 		t.Error("the peer received other bytes than were sent")
 	}
 	wait(t, "Writable", ev.writable)

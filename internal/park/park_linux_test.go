@@ -128,7 +128,7 @@ func TestReadableComesOnceUntilResumed(t *testing.T) {
 	wait(t, "Readable", ev.readable)
 	client.Close() // not reported before Resume
 	if n, _ := c.Read(b); string(b[:n]) != "two" {
-		t.Fatalf("%q", b[:n])
+		t.Fatalf("read %q, want two", b[:n])
 	}
 	if len(ev.readable) > 0 {
 		t.Error("Readable came without Resume")
@@ -164,7 +164,7 @@ func TestFinish(t *testing.T) {
 	}
 }
 
-// wrapper has bytes that it has read ahead, as that of the PROXY protocol does.
+// wrapper holds bytes that it has read ahead, like the wrapper for the PROXY protocol.
 type wrapper struct {
 	net.Conn
 	ahead []byte
@@ -192,7 +192,7 @@ func TestParkReturnsBytesReadAhead(t *testing.T) {
 	}
 	defer c.Close()
 	if string(early) != "early" {
-		t.Errorf("%q", early)
+		t.Errorf("Park returned %q", early)
 	}
 	c.Write([]byte("x"))
 	b := make([]byte, 1)

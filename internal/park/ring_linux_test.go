@@ -73,17 +73,7 @@ func TestRingKeepsTheOrder(t *testing.T) {
 	sent.WriteString("the end")
 	r.Write(c, []byte("the end"))
 	r.Flush()
-	got := make([]byte, sent.Len())
-	if _, err := io.ReadFull(client, got); err != nil {
-		t.Fatal(err)
-	}
-	if !bytes.Equal(got, sent.Bytes()) {
-		t.Error("the peer received other bytes than were sent")
-	}
-	wait(t, "Writable", ev.writable)
-	if c.Blocked() {
-		t.Error("still blocked")
-	}
+	checkSent(t, c, client, ev, sent.Bytes())
 }
 
 // A connection is closed while a write to it is collected. Its descriptor is not reused

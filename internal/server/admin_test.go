@@ -151,7 +151,7 @@ func TestClearTopic(t *testing.T) {
 		}
 		res, kept := n.mustPublish(t, n.h1, exchange{target: "/events?topic=" + pathEscape(name) + "&retain=1", header: admin, body: "kept"})
 		if res.Header.Get("Pubsub-Version") != kept.Version.String() {
-			t.Errorf("%q: %v", name, res.Header)
+			t.Errorf("%q: headers %v, want the version %v", name, res.Header, kept.Version)
 		}
 		res, body := n.do(t, n.h1, exchange{method: "DELETE", target: "/admin/topics/" + escaped + "/retained", header: admin})
 		if res.StatusCode != 204 || body != "" {
@@ -206,7 +206,7 @@ func TestListTopics(t *testing.T) {
 	both, kept := keep("b", "&ttl=3600"), keep("a/kept", "")
 	cleared := keep("c/cleared", "")
 	if res, _ := n.do(t, n.h1, exchange{method: "DELETE", target: "/admin/topics/c%2Fcleared/retained", header: admin}); res.StatusCode != 204 {
-		t.Fatal(res.Status, cleared)
+		t.Fatalf("clearing %q: %s", cleared, res.Status)
 	}
 	n.subscribe(t, "b", "a/subscribed", "$x", "é<&>\"")
 	n.subscribe(t, "b")
@@ -359,7 +359,7 @@ func TestTopicReplyIsBounded(t *testing.T) {
 	}
 }
 
-// A reader of JSON that reads nothing does not leave a deadline behind.
+// A client that does not read its JSON leaves no deadline behind.
 func TestStreamAfterJSONHasNoDeadline(t *testing.T) {
 	n := newNode(t, func(o *Options) { o.WriteTimeout = time.Millisecond })
 	c := n.dial(t)

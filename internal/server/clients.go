@@ -6,7 +6,7 @@ import (
 	"sync"
 )
 
-// clients has the session of each client on this node, by the hash of the client; see
+// clients holds the session of each client on this node, by the hash of the client; see
 // [session.HashClient].
 type clients struct {
 	mu       sync.Mutex

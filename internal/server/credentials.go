@@ -38,7 +38,7 @@ type credential struct {
 // adminGrant is the grant of the admin token.
 var adminGrant = pubsub.Grant{Admin: true}
 
-// authError says why a client is not admitted.
+// authError is the reason why a client is not admitted.
 type authError struct {
 	kind   authKind
 	scheme string // of authScheme

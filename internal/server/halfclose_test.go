@@ -65,7 +65,7 @@ func TestHalfClosedClient(t *testing.T) {
 			}
 			body, err := io.ReadAll(res.Body)
 			if err != nil || res.Status != c.status || !strings.Contains(string(body), c.body) {
-				t.Errorf("%s %q, %v", res.Status, body, err)
+				t.Errorf("got %s %q, %v; want %s and %q", res.Status, body, err, c.status, c.body)
 			}
 		})
 	}

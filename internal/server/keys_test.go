@@ -76,7 +76,7 @@ func TestKeysFromTheWatch(t *testing.T) {
 		synctest.Wait()
 		for _, id := range []string{"a", "c"} {
 			if v, err := c.value(t.Context(), id); v != "value of "+id || err != nil {
-				t.Errorf("%s: %q, %v", id, v, err)
+				t.Errorf("value of key %s: %q, %v", id, v, err)
 			}
 		}
 		if _, err := c.value(t.Context(), "b"); !errors.Is(err, pubsub.ErrKeyNotFound) {

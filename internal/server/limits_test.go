@@ -21,7 +21,7 @@ func TestPublishersArePruned(t *testing.T) {
 	if n := len(r.limiters); n > 3*minPrune {
 		t.Errorf("%d limiters are kept", n)
 	}
-	// If the busy publisher had been pruned, it would have got its burst again.
+	// If the busy publisher had been pruned, it would have its burst again.
 	if want := 10 + 20*minPrune/100; passed < want-1 || passed > want+1 {
 		t.Errorf("the busy publisher published %d messages, want %d", passed, want)
 	}

@@ -91,7 +91,7 @@ type stepOutput struct {
 	framed []byte // of transmit
 }
 
-// outputs has the memory of steps, so that a connection does not keep any.
+// outputs pools the memory of steps, so that a connection does not keep any.
 var outputs = sync.Pool{New: func() any { return &stepOutput{framed: make([]byte, 0, 128)} }}
 
 // step passes e to the session, then carries out the effects and passes their answers. It
@@ -167,7 +167,7 @@ func (m *mqttConn) carryOut(e session.Effect) session.Event {
 		return session.Unsubscribed{}
 	case session.Publish:
 		if e.Will && m.s.registry.Draining() {
-			break // its client may have gone only because the node drains
+			break // the client may have left only because the node drains
 		}
 		return m.publish(e)
 	case session.ReportDrop:

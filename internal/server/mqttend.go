@@ -53,9 +53,9 @@ func (m *mqttConn) overdue(now time.Time) (session.Event, time.Time) {
 	silent, connected := m.session.TimedOut(now)
 	m.sessionMu.Unlock()
 	switch {
-	case silent && m.mayHaveSpoken(connected):
+	case silent && m.mayHaveSentPacket(connected):
 		m.patience++
-		return nil, now.Add(lookAgain)
+		return nil, now.Add(recheckInterval)
 	case !at.IsZero() && !now.Before(at):
 		m.patience = 0
 		return session.Tick{}, time.Time{}
@@ -74,19 +74,19 @@ func (m *mqttConn) overdue(now time.Time) (session.Event, time.Time) {
 }
 
 const (
-	// lookAgain is the time until a client that seems silent is checked again.
-	lookAgain = 100 * time.Millisecond
+	// recheckInterval is the time until a client that seems silent is checked again.
+	recheckInterval = 100 * time.Millisecond
 	// keepAlivePatience and connectPatience are the numbers of such checks before a client
 	// that keeps sending bytes, but no packet, counts as silent. A connected client may have
 	// to wait for the backplane.
-	keepAlivePatience = (backplaneWait + time.Second) / lookAgain
-	connectPatience   = time.Second / lookAgain
+	keepAlivePatience = (backplaneWait + time.Second) / recheckInterval
+	connectPatience   = time.Second / recheckInterval
 )
 
-// mayHaveSpoken reports whether a packet may be among the client's bytes that are unread or
+// mayHaveSentPacket reports whether a packet may be among the client's bytes that are unread or
 // are being served. After a pause of this process, or while the client's messages wait for
 // the backplane, the delay is not the client's fault.
-func (m *mqttConn) mayHaveSpoken(connected bool) bool {
+func (m *mqttConn) mayHaveSentPacket(connected bool) bool {
 	most := keepAlivePatience
 	if !connected {
 		most = connectPatience

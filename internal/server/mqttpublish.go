@@ -35,7 +35,7 @@ func (m *mqttConn) rejectPublish(packetID uint16, reason mqtt.ReasonCode) (answe
 // queue returns the publish queue of m, which it makes for the first message.
 func (m *mqttConn) queue() *publishQueue {
 	q := m.publishes.Load()
-	if q == nil { // another goroutine may publish a will
+	if q == nil { // another goroutine may be publishing the will
 		m.publishes.CompareAndSwap(nil, new(publishQueue))
 		q = m.publishes.Load()
 	}

@@ -73,7 +73,7 @@ func TestOpsHosts(t *testing.T) {
 		case w.Code == 200:
 			return true
 		case w.Code != 403 || !strings.Contains(w.Body.String(), "ops-hosts") || !strings.HasSuffix(w.Body.String(), "\n"):
-			t.Errorf("%s: %d %q", host, w.Code, w.Body)
+			t.Errorf("Host %s: status %d, body %q", host, w.Code, w.Body)
 		}
 		return false
 	}
@@ -139,6 +139,6 @@ func TestDrainingRefusesNewRequests(t *testing.T) {
 		checkRetryAfter(t, res, true)
 	}
 	if res, _ := n.do(t, n.h1, exchange{method: "GET", target: "/"}); res.StatusCode != 200 {
-		t.Errorf("/: %d", res.StatusCode)
+		t.Errorf("GET /: status %d, want 200", res.StatusCode)
 	}
 }

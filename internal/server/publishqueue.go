@@ -125,7 +125,7 @@ func (q *publishQueue) endAfter(m *mqttConn, e session.Event) bool {
 // returns the time when the event is due, which is zero if the session is not ending.
 func (q *publishQueue) overdueEnd(now time.Time) (session.Event, time.Time) {
 	if !q.mu.TryLock() { // a message is being started, and the store may wait for its disk
-		return nil, now.Add(lookAgain)
+		return nil, now.Add(recheckInterval)
 	}
 	defer q.mu.Unlock()
 	if q.end == nil || now.Before(q.endBy) {
@@ -134,7 +134,7 @@ func (q *publishQueue) overdueEnd(now time.Time) (session.Event, time.Time) {
 	return q.end, time.Time{}
 }
 
-// push appends p to the queue; mu is held.
+// push appends p to the queue; mu must be held.
 func (q *publishQueue) push(m *mqttConn, p publishing) {
 	q.queue = append(q.queue, p)
 	q.bytes += p.held
@@ -164,7 +164,7 @@ func (q *publishQueue) waitRoom(s *Server) {
 	}
 }
 
-// full reports whether reading must stop; mu is held. As many unacknowledged messages as the
+// full reports whether reading must stop; mu must be held. As many unacknowledged messages as the
 // Receive Maximum are allowed.
 func (q *publishQueue) full(s *Server) bool {
 	n := len(q.queue)
@@ -173,7 +173,7 @@ func (q *publishQueue) full(s *Server) bool {
 }
 
 // sent records that the first message of the queue, a plain one, has been sent. It starts the
-// retained messages to the same topic that waited for it. mu is held, which keeps them in
+// retained messages to the same topic that waited for it. mu must be held, which keeps them in
 // order with messages that are added.
 func (q *publishQueue) sent(s *Server) {
 	t := q.queue[0].message.Topic
@@ -191,14 +191,14 @@ func (q *publishQueue) sent(s *Server) {
 	}
 }
 
-// unblock removes an entry from blocks; mu is held.
+// unblock removes an entry from blocks; mu must be held.
 func (q *publishQueue) unblock(t pubsub.Topic) {
 	if q.blocks[t]--; q.blocks[t] == 0 {
 		delete(q.blocks, t)
 	}
 }
 
-// wait waits for wake; mu is held, except while it waits.
+// wait blocks until wake is called; mu must be held; wait releases it while it waits.
 func (q *publishQueue) wait() {
 	if q.changed == nil {
 		q.changed = make(chan struct{})
@@ -209,7 +209,7 @@ func (q *publishQueue) wait() {
 	q.mu.Lock()
 }
 
-// wake ends all calls of wait; mu is held.
+// wake ends all calls of wait; mu must be held.
 func (q *publishQueue) wake() {
 	if q.changed != nil {
 		close(q.changed)

@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// endpoint has the handlers of one path.
+// endpoint holds the handlers of one path.
 type endpoint struct {
 	pattern string // the path as Events has it
 	admin   bool   // requires the admin token

@@ -27,7 +27,7 @@ import (
 // parentheses.
 type Options struct {
 	Backplane pubsub.Backplane
-	// BackplaneMayWait says that the backplane is reached over a network, so that even a
+	// BackplaneMayWait reports whether the backplane is reached over a network, so that even a
 	// plain message may wait for it. A publish then fails after 5 s. A publish that waits
 	// only for the disk is never given up.
 	BackplaneMayWait bool
@@ -123,7 +123,7 @@ type Server struct {
 	unhealthy  atomic.Bool // the last request for /readyz found the backplane unavailable
 }
 
-// live has the settings that Reload replaces, in the form in which they are used.
+// live holds the settings that Reload replaces, in the form in which they are used.
 type live struct {
 	Limits
 	origins map[string]struct{} // AllowedOrigins in lower case; nil means all

@@ -59,7 +59,7 @@ func (s *Sockets) addBodies(k *socket, n int32) {
 	s.change(k, k.streams, k.bodies+n)
 }
 
-// change sets the numbers of streams and bodies of k; mu is held.
+// change sets the numbers of streams and bodies of k; mu must be held.
 func (s *Sockets) change(k *socket, streams, bodies int32) {
 	if g := k.group; g != nil {
 		g.streaming += btoi(streams > 0) - btoi(k.streams > 0)
@@ -75,7 +75,7 @@ func btoi(b bool) int {
 	return 0
 }
 
-// closeFor closes k to keep within a limit; mu is held, but not while k is closed.
+// closeFor closes k to keep within a limit; mu must be held, and is released while k is closed.
 func (s *Sockets) closeFor(limit string, k *socket) {
 	s.closed(limit)
 	s.forget(k)
@@ -84,7 +84,7 @@ func (s *Sockets) closeFor(limit string, k *socket) {
 	s.mu.Lock()
 }
 
-// closed counts a connection that is closed to keep within a limit; mu is held.
+// closed counts a connection that is closed to keep within a limit; mu must be held.
 func (s *Sockets) closed(limit string) {
 	if limit == limitPerIP {
 		s.stats.ClosedPerIP++
@@ -94,7 +94,7 @@ func (s *Sockets) closed(limit string) {
 	s.o.Events.Limited(limit)
 }
 
-// forget stops counting k; mu is held.
+// forget stops counting k; mu must be held.
 func (s *Sockets) forget(k *socket) {
 	if !k.counted {
 		return
@@ -106,7 +106,7 @@ func (s *Sockets) forget(k *socket) {
 	s.room.Signal()
 }
 
-// leaveGroup stops counting k for its address; mu is held.
+// leaveGroup stops counting k for its address; mu must be held.
 func (s *Sockets) leaveGroup(k *socket) {
 	g := k.group
 	if g == nil {
@@ -119,7 +119,7 @@ func (s *Sockets) leaveGroup(k *socket) {
 	}
 }
 
-// setIdle appends k to the idle connections; mu is held.
+// setIdle appends k to the idle connections; mu must be held.
 func (s *Sockets) setIdle(k *socket) {
 	if k.idle {
 		return
@@ -132,7 +132,7 @@ func (s *Sockets) setIdle(k *socket) {
 	s.room.Signal()
 }
 
-// setBusy removes k from the idle connections; mu is held.
+// setBusy removes k from the idle connections; mu must be held.
 func (s *Sockets) setBusy(k *socket) {
 	if !k.idle {
 		return
@@ -147,7 +147,7 @@ func (s *Sockets) setBusy(k *socket) {
 // socketList is a list of sockets, linked by one of their links.
 type socketList struct{ first, last *socket }
 
-// socketLink has the neighbors of a socket in a list.
+// socketLink holds the neighbors of a socket in a list.
 type socketLink struct{ prev, next *socket }
 
 func (l *socketList) add(k *socket, link func(*socket) *socketLink) {

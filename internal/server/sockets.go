@@ -31,7 +31,7 @@ type Sockets struct {
 	stats         SocketStats                    // but for Open and Max
 }
 
-// SocketOptions says how a [Sockets] treats connections.
+// SocketOptions are the settings of a [Sockets].
 type SocketOptions struct {
 	// Max bounds the open connections; 0 means no limit. [Sockets.SetMax] changes it.
 	Max int
@@ -79,7 +79,7 @@ const (
 	limitPerIP   = "max-connections-per-ip"
 )
 
-// addressGroup has the connections that count for one network.
+// addressGroup holds the connections that count for one network.
 type addressGroup struct {
 	from conn.Network // immutable
 

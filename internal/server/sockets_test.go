@@ -169,7 +169,7 @@ func TestAcceptWaits(t *testing.T) {
 		ln.Close()
 		wg.Wait()
 		if st := s.Stats(); st.Waits != 2 || limited != 2 || st.Open != 1 {
-			t.Errorf("%+v, %d", st, limited)
+			t.Errorf("stats %+v; the limit was reported %d times, want 2", st, limited)
 		}
 	})
 }

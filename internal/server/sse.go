@@ -19,13 +19,13 @@ type sseRequest struct {
 	envelope bool
 }
 
-// sseRefusal says why a request for a stream is refused.
+// sseRefusal is the reason why a request for a stream is refused.
 type sseRefusal struct {
 	condition condition
 	text      string
 }
 
-// condition says why a stream is refused or ended.
+// condition is the reason why a stream is refused or ended.
 type condition string
 
 const (

@@ -67,7 +67,7 @@ type sseOpening struct {
 	late     bool                    // its retained message is read once the client has taken the earlier ones
 	retained *pubsub.PreparedMessage // sent first; nil without one, or if late
 	has      pubsub.Version          // the client's version
-	seen     pubsub.Version          // the client's version once it has retained
+	seen     pubsub.Version          // the client's version once it has received retained
 }
 
 // read reads the topic's retained message if it is newer than since, the client's version.

@@ -39,7 +39,7 @@ type topicRange struct {
 type nodeTopics struct {
 	Format int         `json:"v"`
 	Topics []nodeTopic `json:"topics"`
-	// More says that more topics of the range follow the last of Topics.
+	// More reports whether more topics of the range follow the last of Topics.
 	More bool `json:"more,omitempty"`
 }
 

@@ -40,7 +40,7 @@ type (
 	Claimed struct{}
 	// Subscribed answers [Subscribe].
 	Subscribed struct {
-		// Errs has the error of each subscription, in order, or nil if it is live. An
+		// Errs holds the error of each subscription, in order, or nil if it is live. An
 		// empty Errs means that all are live. If there was a subscription to the topic
 		// before, an error leaves it unchanged.
 		Errs []error

@@ -19,7 +19,7 @@ func (s *Session) publish(p *mqtt.Publish, unacknowledged int, now time.Time, ou
 	reason := mqtt.Success
 	topic, err := pubsub.ParseTopic(p.Topic)
 	switch {
-	case len(p.SubscriptionIDs) > 0: // section 3.3.4: only servers send them
+	case len(p.SubscriptionIDs) > 0: // section 3.3.4: only servers send these
 		reason = mqtt.ProtocolError
 	case p.QoS > maximumQoS:
 		reason = mqtt.QoSNotSupported

@@ -53,7 +53,7 @@ func TestAllocations(t *testing.T) {
 			t.Errorf("%s: %v allocations, want at most %v", c.name, got, c.max)
 		}
 		if len(out.Packets)+len(out.Effects) == 0 || out.Close != 0 {
-			t.Errorf("%s: %+v", c.name, out)
+			t.Errorf("%s: output %+v", c.name, out)
 		}
 	}
 	if size := unsafe.Sizeof(*s); size > 72 {
@@ -86,23 +86,23 @@ func TestEffectsOwnTheirMemory(t *testing.T) {
 	s.Step(TransportClosed{}, now, out)
 
 	if a := out.Effects[0].(Authorize); a.Token != "token" {
-		t.Errorf("%+v", a)
+		t.Errorf("Authorize has changed: %+v", a)
 	}
 	if c := out.Effects[1].(Claim); c.ClientHash != HashClient(&g, "c1") || s.ClientHash() != c.ClientHash {
-		t.Errorf("%+v", c)
+		t.Errorf("Claim has changed: %+v", c)
 	}
 	if m := out.Effects[2].(Publish).Message; m.Topic != "t" || string(m.Data) != "data" || !bytes.Equal(m.Properties, []byte{1, 0}) {
-		t.Errorf("%+v", m)
+		t.Errorf("Publish has changed: %+v", m)
 	}
 	if sub := out.Effects[3].(Subscribe); sub.Subscriptions[0].Topic != "t" {
-		t.Errorf("%+v", sub)
+		t.Errorf("Subscribe has changed: %+v", sub)
 	}
 	if m := out.Effects[4].(Publish).Message; m.Topic != "t" || string(m.Data) != "will" || !bytes.Equal(m.Properties, []byte{1, 1}) {
-		t.Errorf("%+v", m)
+		t.Errorf("Publish has changed: %+v", m)
 	}
 }
 
-// topicSet has the subscriptions of a client, for Packet.Topics.
+// topicSet holds the subscriptions of a client, for Packet.Topics.
 type topicSet map[pubsub.Topic]bool
 
 func (s topicSet) Has(t pubsub.Topic) bool { return s[t] }

@@ -29,7 +29,7 @@ func TestChunk(t *testing.T) {
 	} {
 		got := sse.AppendChunk([]byte("before"), []byte(tt.data))
 		if string(got) != "before"+tt.want {
-			t.Errorf("%.20q: %.40q", tt.data, got)
+			t.Errorf("AppendChunk(%.20q) = %.40q", tt.data, got)
 		}
 		if data := sse.Unchunk([]byte(tt.want)); string(data) != tt.data {
 			t.Errorf("Unchunk of %.20q = %.40q", tt.data, data)

@@ -18,10 +18,10 @@ type Proxy struct {
 
 	mu sync.Mutex
 	// guarded by mu
-	cut        bool
-	conns      map[net.Conn]struct{}
-	deaf, mute bool
-	changed    *sync.Cond // of mu; signaled when deaf, mute or conns changes
+	cut              bool
+	conns            map[net.Conn]struct{}
+	holdFrom, holdTo bool
+	changed          *sync.Cond // of mu; signaled when holdFrom, holdTo or conns changes
 }
 
 // NewProxy starts a proxy to target, a host and port, and closes it at the end of
@@ -61,13 +61,13 @@ func (p *Proxy) SetCut(cut bool) {
 	}
 }
 
-// SetSilent makes the link silent while its connections stay open: deaf holds back bytes from
-// the target, mute bytes to the target. As in a network that loses packets, the bytes arrive
+// SetSilent makes the link silent while its connections stay open: from holds back bytes from
+// the target, to bytes to the target. As in a network that loses packets, the bytes arrive
 // when the link is no longer silent, unless the connection has ended by then.
-func (p *Proxy) SetSilent(deaf, mute bool) {
+func (p *Proxy) SetSilent(from, to bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.deaf, p.mute = deaf, mute
+	p.holdFrom, p.holdTo = from, to
 	p.changed.Broadcast()
 }
 
@@ -92,8 +92,8 @@ func (p *Proxy) accept() {
 		if !p.add(client, server) {
 			continue
 		}
-		p.copying.Go(func() { p.copy(server, client, &p.mute) })
-		p.copying.Go(func() { p.copy(client, server, &p.deaf) })
+		p.copying.Go(func() { p.copy(server, client, &p.holdTo) })
+		p.copying.Go(func() { p.copy(client, server, &p.holdFrom) })
 	}
 }
 
@@ -112,7 +112,7 @@ func (p *Proxy) add(conns ...net.Conn) bool {
 	return !p.cut
 }
 
-// copy copies until either side ends. silent is p.deaf or p.mute.
+// copy copies until either side ends. silent is p.holdFrom or p.holdTo.
 func (p *Proxy) copy(dst, src net.Conn, silent *bool) {
 	defer func() {
 		p.mu.Lock()

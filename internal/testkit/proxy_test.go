@@ -81,7 +81,7 @@ func TestProxyCut(t *testing.T) {
 	p.SetSilent(false, false)
 	for name, c := range map[string]net.Conn{"client": client, "server": server} {
 		if b, _ := io.ReadAll(c); len(b) > 0 {
-			t.Errorf("%s: %q", name, b)
+			t.Errorf("%s: received %q", name, b)
 		}
 	}
 	testkit.Eventually(t, "no connection", func() bool { return !p.InUse() })

@@ -47,7 +47,7 @@ func TestSignRefuses(t *testing.T) {
 		"no id": {Value: "x"}, "no value": {ID: "x"}, "nothing": {},
 	} {
 		if raw, err := token.Sign(key, token.Claims{}); err == nil {
-			t.Errorf("%s: %s", name, raw)
+			t.Errorf("%s: signed as %s", name, raw)
 		}
 	}
 	raw, err := token.Sign(pubsub.Key{ID: kid, Value: secret}, token.Claims{Read: []string{strings.Repeat("x", token.MaxBytes)}})

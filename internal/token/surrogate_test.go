@@ -45,7 +45,7 @@ func TestClaimsAreUnicode(t *testing.T) {
 			g, err := (&token.Verifier{Key: keys}).Verify(t.Context(), signed(claims), now)
 			if tt.want == "" {
 				if !errors.Is(err, token.ErrInvalid) {
-					t.Errorf("%q: %+v, %v", claims, g, err)
+					t.Errorf("claims %q: grant %+v, error %v", claims, g, err)
 				}
 				continue
 			}
@@ -65,7 +65,7 @@ func TestClaimsAreUnicode(t *testing.T) {
 		`{"x-fastly-read":["\ud800"],"x-fastly-read":["t"]}`,
 	} {
 		if g, err := (&token.Verifier{Key: keys}).Verify(t.Context(), signed(claims), now); err != nil || !g.CanRead("t") {
-			t.Errorf("%q: %+v, %v", claims, g, err)
+			t.Errorf("claims %q: grant %+v, error %v", claims, g, err)
 		}
 	}
 }

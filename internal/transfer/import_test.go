@@ -85,9 +85,9 @@ func TestResume(t *testing.T) {
 	}
 }
 
-// TestNeverBack checks that an import never replaces a message or a clear that is as new as
-// the message of the file.
-func TestNeverBack(t *testing.T) {
+// TestImportReplacesNothingNewer checks that an import never replaces a message or a clear that is
+// as new as the message of the file.
+func TestImportReplacesNothingNewer(t *testing.T) {
 	at := func(minutes int) time.Time {
 		return time.Now().Truncate(time.Minute).Add(time.Duration(minutes-60) * time.Minute)
 	}

@@ -11,12 +11,12 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/nats-io/nats-server/v2/server"
 	"go.uber.org/goleak"
 
 	"pubsub"
 	"pubsub/internal/backplane/local"
 	"pubsub/internal/backplane/nats"
+	"pubsub/internal/testkit/natsserver"
 	"pubsub/internal/transfer"
 )
 
@@ -55,21 +55,7 @@ func closeAfter(t testing.TB, b io.Closer) {
 // openNATS returns a backplane on its own, real NATS server.
 func openNATS(t testing.TB) *nats.Backplane {
 	t.Helper()
-	s, err := server.NewServer(&server.Options{
-		Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: t.TempDir(), NoLog: true, NoSigs: true,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.Start()
-	t.Cleanup(func() {
-		s.Shutdown()
-		s.WaitForShutdown()
-	})
-	if !s.ReadyForConnections(30 * time.Second) {
-		t.Fatal("the NATS server does not start")
-	}
-	b, err := nats.Open(nats.Options{URLs: []string{s.ClientURL()}, Wait: time.Minute})
+	b, err := nats.Open(nats.Options{URLs: []string{natsserver.Run(t).URL()}, Wait: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -29,18 +29,35 @@ func frame(op gobwas.OpCode, fin bool, payload string) []byte {
 
 func join(frames ...[]byte) []byte { return bytes.Join(frames, nil) }
 
+// eventText is a list of events as lines of text.
+type eventText struct {
+	lines []string
+	data  []byte // of adjacent data events, which become one line
+}
+
+func (e *eventText) flush() {
+	if len(e.data) > 0 {
+		e.lines = append(e.lines, fmt.Sprintf("data %q", e.data))
+		e.data = nil
+	}
+}
+
+// add appends an event other than data.
+func (e *eventText) add(line string) {
+	e.flush()
+	e.lines = append(e.lines, line)
+}
+
+func (e *eventText) String() string {
+	e.flush()
+	return strings.Join(e.lines, "\n")
+}
+
 // decode feeds input to d in pieces, whose lengths cut chooses, and returns the events as
 // lines of text, with adjacent data joined.
 func decode(t testing.TB, d *ws.Decoder, input []byte, cut func(left int) int) string {
 	t.Helper()
-	var events []string
-	var data []byte
-	flush := func() {
-		if data != nil {
-			events = append(events, fmt.Sprintf("data %q", data))
-			data = nil
-		}
-	}
+	var events eventText
 	for len(input) > 0 {
 		k := min(max(cut(len(input)), 1), len(input))
 		piece := bytes.Clone(input[:k]) // Next unmasks it in place
@@ -56,8 +73,7 @@ func decode(t testing.TB, d *ws.Decoder, input []byte, cut func(left int) int) s
 				if !errors.As(err, &ce) || ce.Text == "" {
 					t.Fatalf("error %v", err)
 				}
-				flush()
-				events = append(events, fmt.Sprintf("error %d", ce.Code))
+				events.add(fmt.Sprintf("error %d", ce.Code))
 				continue
 			}
 			switch ev.Kind {
@@ -69,24 +85,20 @@ func decode(t testing.TB, d *ws.Decoder, input []byte, cut func(left int) int) s
 				if len(ev.Payload) == 0 {
 					t.Fatal("empty data event")
 				}
-				data = append(data, ev.Payload...)
+				events.data = append(events.data, ev.Payload...)
 			case ws.Ping:
-				flush()
-				events = append(events, fmt.Sprintf("ping %q", ev.Payload))
+				events.add(fmt.Sprintf("ping %q", ev.Payload))
 			case ws.Pong:
-				flush()
-				events = append(events, fmt.Sprintf("pong %q", ev.Payload))
+				events.add(fmt.Sprintf("pong %q", ev.Payload))
 			case ws.Close:
-				flush()
-				events = append(events, fmt.Sprintf("close %d %q", ev.Code, ev.Payload))
+				events.add(fmt.Sprintf("close %d %q", ev.Code, ev.Payload))
 			}
 			if ev.Kind == ws.None {
 				break
 			}
 		}
 	}
-	flush()
-	return strings.Join(events, "\n")
+	return events.String()
 }
 
 func whole(left int) int { return left }
@@ -201,7 +213,7 @@ func TestMaxFrame(t *testing.T) {
 	}
 	// Control frames have a limit of their own.
 	if got := decode(t, &ws.Decoder{MaxFrame: 10}, frame(gobwas.OpPing, true, "longer than ten"), whole); got != `ping "longer than ten"` {
-		t.Error(got)
+		t.Errorf("events %s", got)
 	}
 }
 
@@ -244,20 +256,12 @@ func TestDecoderAllocatesNothing(t *testing.T) {
 
 // reference decodes input with the reader and the checks of gobwas/ws.
 func reference(input []byte, limit int64) string {
-	var events []string
-	var data []byte
-	flush := func() {
-		if data != nil {
-			events = append(events, fmt.Sprintf("data %q", data))
-			data = nil
-		}
-	}
+	var events eventText
 	end := func(event string) string {
-		flush()
 		if event != "" {
-			events = append(events, event)
+			events.add(event)
 		}
-		return strings.Join(events, "\n")
+		return events.String()
 	}
 	fail := func(code int) string { return end(fmt.Sprintf("error %d", code)) }
 	state := gobwas.StateServerSide
@@ -282,9 +286,7 @@ func reference(input []byte, limit int64) string {
 			payload[i] ^= h.Mask[i%4]
 		}
 		if h.OpCode.IsData() {
-			if len(payload) > 0 {
-				data = append(data, payload...)
-			}
+			events.data = append(events.data, payload...)
 			state = state.Clear(gobwas.StateFragmented)
 			if !h.Fin {
 				state = state.Set(gobwas.StateFragmented)
@@ -296,11 +298,9 @@ func reference(input []byte, limit int64) string {
 		}
 		switch h.OpCode {
 		case gobwas.OpPing:
-			flush()
-			events = append(events, fmt.Sprintf("ping %q", payload))
+			events.add(fmt.Sprintf("ping %q", payload))
 		case gobwas.OpPong:
-			flush()
-			events = append(events, fmt.Sprintf("pong %q", payload))
+			events.add(fmt.Sprintf("pong %q", payload))
 		case gobwas.OpClose:
 			code, reason := gobwas.ParseCloseFrameData(payload)
 			switch {

@@ -24,7 +24,7 @@ type UpgradeError struct {
 	Status int
 	// Text is the reason, for the client.
 	Text string
-	// Header has the fields to add to the response, by canonical names. It may be nil.
+	// Header holds the fields to add to the response, by canonical names. It may be nil.
 	Header http.Header
 }
 
@@ -74,7 +74,7 @@ func upgradeRequired(r *http.Request) *UpgradeError {
 
 // validKey reports whether s is the Base64 of 16 bytes.
 func validKey(s string) bool {
-	var raw [18]byte // 24 characters decode to at most so many
+	var raw [18]byte // 24 characters decode to at most 18 bytes
 	if len(s) != 24 {
 		return false
 	}

@@ -53,7 +53,7 @@ func FuzzAppendClose(f *testing.F) {
 		r := bytes.NewReader(b)
 		h, err := gobwas.ReadHeader(r)
 		if err != nil || gobwas.CheckHeader(h, gobwas.StateClientSide) != nil || int(h.Length) != r.Len() {
-			t.Fatalf("%d %q: %+v, %v", code, reason, h, err)
+			t.Fatalf("close frame of %d %q has header %+v, %v", code, reason, h, err)
 		}
 		gotCode, gotReason := gobwas.ParseCloseFrameData(b[len(b)-r.Len():])
 		if ws.Code(code) == ws.CodeNone {

@@ -25,7 +25,7 @@ const (
 )
 
 // TestAttack floods a broker that may open 512 descriptors with connections of
-// strangers, while 64 publishers, half of them over MQTT, publish retained messages of
+// attackers, while 64 publishers, half of them over MQTT, publish retained messages of
 // 32 KB. It kills the broker at a random moment, and starts it again.
 func TestAttack(t *testing.T) {
 	var flags []string
@@ -81,7 +81,7 @@ func checkAll(t *testing.T, b *broker, records []*record) {
 		}
 		found, err := b.retained(topics)
 		if err != nil {
-			t.Fatalf("%v\n%s", err, b.Tail())
+			t.Fatalf("flooding: %v\n%s", err, b.Tail())
 		}
 		for _, r := range some {
 			if err := r.check(found[r.topic]); err != nil {
@@ -99,10 +99,10 @@ func attack(t *testing.T, b *broker, records []*record, rng *rand.Rand) (closed 
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer cancel()
-	for i := range strangers {
+	for i := range attackers {
 		for range 2 {
 			r := rand.New(rand.NewPCG(rng.Uint64(), 1))
-			wg.Go(func() { strangers[i].flood(ctx, b, r) })
+			wg.Go(func() { attackers[i].flood(ctx, b, r) })
 		}
 	}
 	enough := make(chan struct{})

@@ -1,6 +1,6 @@
 //go:build linux
 
-// Package attack_test floods a broker with connections of strangers while publishers
+// Package attack_test floods a broker with connections of attackers while publishers
 // publish retained messages, and kills it, again and again on one data directory. The
 // broker is a process of the real binary that may open few descriptors. It must never
 // end by itself, and must lose no message that it has acknowledged.
@@ -26,7 +26,7 @@ var (
 )
 
 // execWithin names the environment variable that makes the test binary execute the
-// program of its arguments, with that many descriptors.
+// program of its arguments, with as many descriptors as the variable says.
 const execWithin = "ATTACK_EXEC_WITHIN"
 
 func TestMain(m *testing.M) {

@@ -11,7 +11,6 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
-	"time"
 )
 
 // curl runs curl to its end and returns its output.
@@ -132,20 +131,7 @@ func (s *curlStream) read() {
 // next returns the next event that is not a keep-alive.
 func (s *curlStream) next(t *testing.T) event {
 	t.Helper()
-	late := time.After(patience)
-	for {
-		select {
-		case e, ok := <-s.events:
-			if !ok {
-				t.Fatalf("curl's stream has ended (%v)", s.process.cmd.ProcessState)
-			}
-			if e.kind != "keep-alive" {
-				return e
-			}
-		case <-late:
-			t.Fatalf("curl has received no event within %v", patience)
-		}
-	}
+	return awaitEvent(t, "an event of curl's stream", s.events, func(e event) bool { return e.kind != "keep-alive" })
 }
 
 // curlClient subscribes and publishes by HTTP alone. It resumes like a script around curl: with the

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os/exec"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -146,22 +147,8 @@ func (s *script) do(t *testing.T, name string, with, result any) {
 // await returns the next event of one of the kinds, and skips others.
 func (s *script) await(t *testing.T, kinds ...string) scriptEvent {
 	t.Helper()
-	late := time.After(patience)
-	for {
-		select {
-		case e, ok := <-s.events:
-			if !ok {
-				t.Fatalf("%s has ended", s.process.name)
-			}
-			for _, k := range kinds {
-				if e.Kind == k {
-					return e
-				}
-			}
-		case <-late:
-			t.Fatalf("%s has not sent %q within %v", s.process.name, kinds, patience)
-		}
-	}
+	what := fmt.Sprintf("%q from %s", kinds, s.process.name)
+	return awaitEvent(t, what, s.events, func(e scriptEvent) bool { return slices.Contains(kinds, e.Kind) })
 }
 
 // openPage starts a Chromium that shows page.html from another origin than the broker's.

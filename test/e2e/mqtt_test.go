@@ -189,7 +189,7 @@ func TestSubscriptions(t *testing.T) {
 		t.Error("a retained message has RETAIN 0")
 	}
 
-	// No Local: the client's own messages do not come back, those of others do.
+	// No Local: the client does not receive its own messages, only those of others.
 	subscribe([]int{0}, []string{"b"}, map[string]any{"nl": true})
 	node.do(t, "publish", map[string]any{"topic": "b", "payload": []byte("own")}, nil)
 	node.do(t, "publish", map[string]any{"topic": "a", "payload": []byte("mark")}, nil)

@@ -170,6 +170,26 @@ func (p *process) await(t *testing.T, what string, done func(stdout, stderr stri
 	}
 }
 
+// awaitEvent returns the first event that ok accepts, and skips others. It fails the test if the
+// events end, or after [patience]. what names the event in the failure message.
+func awaitEvent[E any](t *testing.T, what string, events <-chan E, ok func(E) bool) E {
+	t.Helper()
+	late := time.After(patience)
+	for {
+		select {
+		case e, open := <-events:
+			if !open {
+				t.Fatalf("the events ended before %s", what)
+			}
+			if ok(e) {
+				return e
+			}
+		case <-late:
+			t.Fatalf("%s has not arrived within %v", what, patience)
+		}
+	}
+}
+
 // run runs a command to its end and returns its standard output.
 // It fails the test if the command fails or takes longer than [patience].
 func run(t *testing.T, stdin string, name string, args ...string) string {

@@ -47,7 +47,7 @@ type counts struct {
 // topic is the state of a topic, as far as it is known.
 type topic struct {
 	name         string
-	published    map[string]*message // by content; no two messages have the same
+	published    map[string]*message // by content, which is unique
 	clears       int                 // begun
 	contents     map[uint64]string   // by version
 	newest       uint64              // version in contents
@@ -93,8 +93,8 @@ func newChecker() *checker {
 	return &checker{topics: map[string]*topic{}, followers: map[string]*received{}}
 }
 
-// well reports whether there is no violation so far.
-func (c *checker) well() bool { return !c.Any() }
+// ok reports whether there is no violation so far.
+func (c *checker) ok() bool { return !c.Any() }
 
 // addTopic makes a topic known.
 func (c *checker) addTopic(name string) {
@@ -148,7 +148,7 @@ func (c *checker) acknowledge(m *message, v history.Version) {
 	c.place(t, m, v.Seq)
 }
 
-// checkGeneration reports whether v is of the one generation. mu is held.
+// checkGeneration reports whether v is of the one generation. mu must be held.
 func (c *checker) checkGeneration(v history.Version) bool {
 	if c.generation == "" {
 		c.generation = v.Generation
@@ -160,7 +160,7 @@ func (c *checker) checkGeneration(v history.Version) bool {
 	return true
 }
 
-// identify notes the content of a version. mu is held.
+// identify notes the content of a version. mu must be held.
 func (c *checker) identify(t *topic, data string, seq uint64) {
 	if before, ok := t.contents[seq]; ok && before != data {
 		c.Add(history.Content, "version %d of topic %s is %s, and was %s", seq, t.name, shown(data), shown(before))
@@ -171,7 +171,7 @@ func (c *checker) identify(t *topic, data string, seq uint64) {
 	}
 }
 
-// place notes the version of m and compares it with the others of its sequence. mu is held.
+// place notes the version of m and compares it with the others of its sequence. mu must be held.
 func (c *checker) place(t *topic, m *message, seq uint64) {
 	if m.seq == seq {
 		return
@@ -215,7 +215,7 @@ func (c *checker) refused() {
 }
 
 // delivered returns the topic of a delivered message and the follower's progress in it. Both
-// are nil if the message must not be delivered. mu is held.
+// are nil if the message must not be delivered. mu must be held.
 func (c *checker) delivered(f *received, topic, data string) (*topic, *progress) {
 	c.counts.delivered++
 	t, p := c.topics[topic], f.topics[topic]

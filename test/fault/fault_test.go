@@ -40,9 +40,9 @@ func TestFaults(t *testing.T) {
 	}
 	r := newRun(t, b)
 	// The first fault kills a node, so that clients connect again in a short run, too.
-	for begun, kinds := time.Now(), []int{0}; time.Since(begun) < *duration && r.checker.well(); {
+	for begun, kinds := time.Now(), []int{0}; time.Since(begun) < *duration && r.checker.ok(); {
 		if len(kinds) == 0 {
-			kinds = r.rand.Perm(len(faults)) // all kinds, before any comes again
+			kinds = r.rand.Perm(len(faults)) // every kind once before any repeats
 		}
 		injected := []fault{faults[kinds[0]]}
 		kinds = kinds[1:]
@@ -76,7 +76,7 @@ type run struct {
 	followers           []*follower
 	stop                context.CancelFunc // of all clients
 	publishing, reading sync.WaitGroup
-	still               sync.RWMutex
+	pausing             sync.RWMutex
 
 	// owned by the test's goroutine
 	rand      *rand.Rand
@@ -157,7 +157,7 @@ func (r *run) publish(ctx context.Context, all []string, bearer string) {
 	for i := range publishers {
 		p := &publisher{
 			name: fmt.Sprint("publisher ", i), topics: all[i*each : (i+1)*each], token: bearer,
-			nodes: r.nodes, checker: r.checker, still: &r.still, rand: newRand(2000 + uint64(i)), once: post,
+			nodes: r.nodes, checker: r.checker, pausing: &r.pausing, rand: newRand(2000 + uint64(i)), once: post,
 		}
 		if i%2 == 1 {
 			p.once = publishBySession
@@ -186,14 +186,14 @@ func (r *run) inject(fs ...fault) {
 	// the faults have healed may replace one that was lost.
 	paused := r.rand.IntN(2) == 0
 	if paused {
-		r.still.Lock()
+		r.pausing.Lock()
 	}
 	r.pause(2 * time.Second)
 	for _, i := range r.rand.Perm(len(heals)) {
 		heals[i]()
 	}
 	if paused {
-		r.still.Unlock()
+		r.pausing.Unlock()
 	}
 	r.converge(injected)
 	r.pause(time.Second)
@@ -202,15 +202,15 @@ func (r *run) inject(fs ...fault) {
 // converge pauses publishing until all nodes are ready and all followers have the retained
 // messages, which must be the acknowledged ones or newer.
 func (r *run) converge(after string) {
-	r.still.Lock()
-	defer r.still.Unlock()
+	r.pausing.Lock()
+	defer r.pausing.Unlock()
 	r.nodes.waitReady()
-	if !r.checker.well() {
+	if !r.checker.ok() {
 		return
 	}
 	begun := time.Now()
 	var behind []string
-	if testkit.Within(r.patience, func() bool { behind = r.behind(); return len(behind) == 0 || !r.checker.well() }) {
+	if testkit.Within(r.patience, func() bool { behind = r.behind(); return len(behind) == 0 || !r.checker.ok() }) {
 		r.logf("converged after %.1f s", time.Since(begun).Seconds())
 		return
 	}
@@ -275,7 +275,7 @@ func (r *run) end() {
 	r.publishing.Wait()
 	r.reading.Wait()
 	for _, n := range r.nodes {
-		if r.checker.well() {
+		if r.checker.ok() {
 			n.terminate()
 		}
 	}

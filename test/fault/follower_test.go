@@ -79,7 +79,7 @@ func (f *follower) once(ctx context.Context, b *broker) {
 	}
 }
 
-// errRefused says that a broker refuses a client for the moment, as it may while NATS is
+// errRefused means that a broker refuses a client for the moment, as it may while NATS is
 // unavailable.
 var errRefused = errors.New("refused")
 

@@ -48,7 +48,7 @@ func TestLateMessageReplacesNothing(t *testing.T) {
 		return resp
 	}
 	if resp := publish("t", "first"); resp.StatusCode != http.StatusOK {
-		t.Fatal(resp.Status)
+		t.Fatalf("publishing: %s", resp.Status)
 	}
 	var silent []*testkit.Proxy
 	for _, l := range n.links {
@@ -72,7 +72,7 @@ func TestLateMessageReplacesNothing(t *testing.T) {
 	// messages follow, so that it probably arrives before they are acknowledged.
 	for i := range 200 {
 		if resp := publish(fmt.Sprint("other", i), "x"); resp.StatusCode != http.StatusOK {
-			t.Fatal(resp.Status)
+			t.Fatalf("publishing: %s", resp.Status)
 		}
 	}
 	_, retained := do(http.MethodGet, "/admin/topics?prefix=t", "")

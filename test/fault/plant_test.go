@@ -15,8 +15,8 @@ import (
 const (
 	// faultsOfPlant bounds how many faults are injected until a planted bug is found.
 	faultsOfPlant = 40
-	// soon is how long a run waits for a convergence that will not come.
-	soon = 10 * time.Second
+	// shortPatience is how long a run waits for a convergence that will not come.
+	shortPatience = 10 * time.Second
 )
 
 // A broker with a bug planted in its source breaks a promise, and the checker finds which one.
@@ -32,16 +32,16 @@ func TestPlantedBugsAreFound(t *testing.T) {
 	}{
 		{"a resumed stream does not get what it has missed", "internal/server/ssesubscribe.go",
 			"if o.late {\n\t\to.retained = nil", "if o.late || !since.IsZero() {\n\t\to.retained = nil",
-			"a node is killed", soon, `stream \d+ on node \d has version \d+ of topic t\d+, which (retains|was cleared by) version \d+`},
+			"a node is killed", shortPatience, `stream \d+ on node \d has version \d+ of topic t\d+, which (retains|was cleared by) version \d+`},
 		{"a resumed stream gets messages again", "internal/server/ssesubscribe.go",
 			"o.sub.Resume(nil, o.seen)", "o.sub.Resume(nil, pubsub.Version{})",
 			"clients leave", testkit.Patience, `order: stream \d+ receives version (\d+) of topic t\d+ after version \d+`},
 		{"a session does not get retained messages", "internal/server/mqttsubscribe.go",
 			"err != nil || !want.SendRetained {", "err != nil || want.SendRetained {",
-			"a node is terminated", soon, `session \d+ on node \d has a clear or nothing of topic t\d+, which retains version \d+`},
+			"a node is terminated", shortPatience, `session \d+ on node \d has a clear or nothing of topic t\d+, which retains version \d+`},
 		{"a topic is unsubscribed when one of several subscribers has left", "internal/hub/index.go",
 			"if t.joins > 0 {", "if t.joins > 0 { if t.call == subscribed { h.opts.Backplane.Unsubscribe(name); t.call = nil }",
-			"clients leave", soon, `(stream|session) \d+ on node \d has .* of topic t\d+, which (retains|was cleared by)`},
+			"clients leave", shortPatience, `(stream|session) \d+ on node \d has .* of topic t\d+, which (retains|was cleared by)`},
 		{"a message that is not stored is acknowledged", "internal/server/publish.go",
 			"if err != nil {\n\t\ts.o.Events.Failed(", "if err != nil && !unavailable(err) {\n\t\ts.o.Events.Failed(",
 			"all NATS servers are stopped or killed", testkit.Patience, `version: the response to a POST of publisher \d: not a version`},
@@ -51,7 +51,7 @@ func TestPlantedBugsAreFound(t *testing.T) {
 			r := newRun(t, plant(t, bug.file, bug.from, bug.to))
 			r.patience = bug.wait
 			for range faultsOfPlant {
-				if !r.checker.well() {
+				if !r.checker.ok() {
 					break
 				}
 				for _, f := range faults {

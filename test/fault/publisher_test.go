@@ -31,9 +31,9 @@ type publisher struct {
 	checker *checker
 	// once publishes through one node, one or more messages.
 	once func(p *publisher, ctx context.Context, b *broker)
-	// still is held for reading while a publisher publishes, and for writing while
+	// pausing is held for reading while a publisher publishes, and for writing while
 	// publishing is paused.
-	still *sync.RWMutex
+	pausing *sync.RWMutex
 
 	// owned by its goroutine
 	rand      *rand.Rand
@@ -71,8 +71,8 @@ func (p *publisher) next() *message {
 
 // post publishes one message by POST.
 func post(p *publisher, ctx context.Context, b *broker) {
-	p.still.RLock()
-	defer p.still.RUnlock()
+	p.pausing.RLock()
+	defer p.pausing.RUnlock()
 	if ctx.Err() != nil {
 		return
 	}
@@ -135,8 +135,8 @@ func publishBySession(p *publisher, ctx context.Context, b *broker) {
 }
 
 func (p *publisher) publishNext(s *wire.Session) error {
-	p.still.RLock()
-	defer p.still.RUnlock()
+	p.pausing.RLock()
+	defer p.pausing.RUnlock()
 	deadline(s.Conn)
 	m := p.next()
 	if err := s.Send(&mqtt.Publish{Topic: m.topic, Payload: []byte(m.data), Retain: true}, &mqtt.Pingreq{}); err != nil {

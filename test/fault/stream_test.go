@@ -16,16 +16,9 @@ import (
 // openStream opens a durable stream that resumes where the follower's last one ended.
 func openStream(f *follower, conn net.Conn, where string) (read func() error, err error) {
 	q := url.Values{"topic": f.topics, "durable": {"true"}, "envelope": {"true"}}
-	header := []string{"Authorization: Bearer " + f.token}
-	if f.lastID != "" {
-		header = append(header, "Last-Event-ID: "+f.lastID)
-	}
-	s, err := wire.Request(conn, "/events?"+q.Encode(), header...)
+	s, err := wire.RequestEvents(conn, q, f.token, f.lastID)
 	if err != nil {
 		return nil, err
-	}
-	if s.Status != "HTTP/1.1 200 OK" {
-		return nil, fmt.Errorf("GET /events: %s", s.Status)
 	}
 	e, err := s.Read()
 	switch {

@@ -19,9 +19,9 @@ func (s stalledReader) message() string {
 	}
 }
 
-// left reads until the last of count numbered messages has arrived of each topic. Of each topic, it
-// returns the length of the run of consecutive messages that ends with the last one.
-func (s stalledReader) left(t *testing.T, count map[string]int) map[string]int {
+// readToEnd reads until the last of count numbered messages has arrived of each topic. Of each
+// topic, it returns the length of the run of consecutive messages that ends with the last one.
+func (s stalledReader) readToEnd(t *testing.T, count map[string]int) map[string]int {
 	t.Helper()
 	next, left := map[string]int{}, map[string]int{}
 	for missing := len(count); missing > 0; {
@@ -50,8 +50,8 @@ const (
 	// bulk is the size of a numbered message in bytes, and overhead the most memory that the
 	// broker may use for one besides its content.
 	bulk, overhead = 1 << 10, 256
-	// late is how much a stalled socket that seems full may still accept, in bytes.
-	late = 256 << 10
+	// lateBytes is how much a stalled socket that seems full may still accept, in bytes.
+	lateBytes = 256 << 10
 )
 
 // A subscriber with more than subscriber-buffer unread in one topic loses the oldest messages
@@ -72,12 +72,12 @@ func TestSubscriberBuffer(t *testing.T) {
 				}
 			}
 			p.Ping()
-			left := s.left(t, map[string]int{"a": count, "b": count, "c": few})
+			left := s.readToEnd(t, map[string]int{"a": count, "b": count, "c": few})
 			if left["c"] != few {
 				t.Errorf("with %s, %d of %d messages are left of a topic below the limit", buffer, left["c"], few)
 			}
 			for _, topic := range []string{"a", "b"} {
-				if got := left[topic]; got < few || got*bulk > int(buffer)+late {
+				if got := left[topic]; got < few || got*bulk > int(buffer)+lateBytes {
 					t.Errorf("with %s, %d messages of %d bytes are left of topic %s", buffer, got, bulk, topic)
 				}
 			}
@@ -111,13 +111,13 @@ func TestBacklogMemory(t *testing.T) {
 			}) {
 				t.Errorf("with %s, the backlog is %v bytes", memory, kept)
 			}
-			left := s.left(t, map[string]int{"short": few, "long": many})
+			left := s.readToEnd(t, map[string]int{"short": few, "long": many})
 			if left["short"] != few {
 				t.Errorf("with %s, %d of %d messages are left of the short topic", memory, left["short"], few)
 			}
 			// The long topic shares the rest of the limit with the ballast.
 			rest := int(memory) - few*bulk
-			if got := left["long"]; got*bulk > rest+late || got*(bulk+overhead) < rest/4 {
+			if got := left["long"]; got*bulk > rest+lateBytes || got*(bulk+overhead) < rest/4 {
 				t.Errorf("with %s, %d messages of %d bytes are left of the long topic", memory, got, bulk)
 			}
 		}

@@ -48,7 +48,7 @@ func TestChurn(t *testing.T) {
 		cfg.SubscriberBuffer = 4 << 20 // so that clients that stay lose nothing on a busy machine
 	})
 	c := &churn{n: n, token: n.token(churnTopics...), sockets: others + 2} // the two listeners
-	c.settle()
+	c.awaitEmpty()
 	idle := runtime.NumGoroutine()
 	// Fill the store's memtable, and connect the first clients: they allocate the memory that
 	// stays.
@@ -149,7 +149,7 @@ func (c *churn) round(count int) {
 	staying.Wait()
 }
 
-// waitFor returns when at most that many connections remain to be made. It reports whether clients
+// waitFor returns when at most atMost connections remain to be made. It reports whether clients
 // are still connecting.
 func (c *churn) waitFor(done <-chan struct{}, left *atomic.Int64, atMost int64) bool {
 	tick := time.NewTicker(10 * time.Millisecond)
@@ -186,8 +186,8 @@ func (c *churn) explainSockets() {
 	}
 }
 
-// settle returns when all clients have left and the node has forgotten them.
-func (c *churn) settle() {
+// awaitEmpty returns once all clients have left and the node has forgotten them.
+func (c *churn) awaitEmpty() {
 	t := c.n.t
 	t.Helper()
 	for _, metric := range []string{"pubsub_connections{", "pubsub_subscriptions", "pubsub_backlog_bytes"} {

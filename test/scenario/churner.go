@@ -203,7 +203,7 @@ func (w *churner) sessionOf(topics []string) {
 				messages--
 				seen.check(w, string(p.Payload), topics)
 			default:
-				w.Fatalf("%s %+v", p.Type(), p)
+				w.Fatalf("unexpected %s %+v", p.Type(), p)
 			}
 		}
 	}
@@ -316,7 +316,7 @@ func (w *churner) stay(mode string, ready chan struct{}) {
 		var i int
 		data := next()
 		if _, err := fmt.Sscan(data, &topic, &publisher, &i); err != nil {
-			w.Fatalf("%.100q", data)
+			w.Fatalf("unknown message %.100q", data)
 		}
 		from := topic + " " + publisher
 		switch {

@@ -206,7 +206,7 @@ func TestClusterTopics(t *testing.T) {
 			resp, body := n.do("GET", n.url("/admin/topics?limit=2&after="+url.QueryEscape(after)), asAdmin(), "")
 			var p page
 			if err := json.Unmarshal([]byte(body), &p); err != nil || resp.StatusCode != 200 || len(p.Topics) > 2 {
-				t.Fatalf("%s %q: %v", resp.Status, body, err)
+				t.Fatalf("page of topics: %s %q, %v", resp.Status, body, err)
 			}
 			for _, e := range p.Topics {
 				found = append(found, fmt.Sprintf("%s %d %s", e.Topic, e.Subscribers, e.Version))

@@ -221,7 +221,7 @@ func TestClears(t *testing.T) {
 		{"ttl=0", func(n *node) string { n.publish("t", "last words", "retain=true", "ttl=0"); return "last words" }},
 		{"DELETE", func(n *node) string {
 			if resp, body := n.do("DELETE", n.url("/admin/topics/t/retained"), asAdmin(), ""); resp.StatusCode != 204 {
-				n.t.Fatalf("%s %s", resp.Status, body)
+				n.t.Fatalf("clearing: %s %q", resp.Status, body)
 			}
 			return ""
 		}},

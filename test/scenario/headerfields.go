@@ -55,8 +55,8 @@ func TestHeaderFields(t *testing.T) {
 	if b, err := io.ReadAll(c); err != nil || status(string(b)) != tooLarge {
 		t.Errorf("half the preface of HTTP/2: %q, %v", b, err)
 	}
-	// The limit holds for lines that end in LF, too. It is for one request: five of 60 fields each
-	// are accepted on one connection.
+	// The limit holds for lines that end in LF, too. It applies to each request: five of 60 fields
+	// each are accepted on one connection.
 	lf := strings.ReplaceAll(request("GET", "/", lastRequest), "\r\n", "\n")
 	lf = strings.Replace(lf, "\n", strings.Repeat("\na:b", 101), 1)
 	if got := status(exchange(t, plain.addr, []byte(lf))); got != tooLarge {

@@ -113,7 +113,7 @@ func TestHostileSlowRequests(t *testing.T) {
 		each(100, func(int) {
 			got := exchange(t, s.addr, []byte(request("GET", "/events?topic=t", asAdminLine)), closeWrite)
 			if got != "" && status(got) != "200 OK" {
-				t.Errorf("%.200q", got)
+				t.Errorf("response %.200q", got)
 			}
 		})
 	})
@@ -180,7 +180,7 @@ func TestHostileRequestHeads(t *testing.T) {
 		} {
 			for range 3 {
 				if got := exchange(t, s.addr, b); got != "" && status(got) != tooLarge {
-					t.Errorf("%s: %.200q", name, got)
+					t.Errorf("%s: response %.200q", name, got)
 				}
 			}
 		}
@@ -234,8 +234,8 @@ func TestHostileRequestHeads(t *testing.T) {
 	})
 }
 
-// An id of ten long topics has 31 KB. A client that resumes with it has the topics in its query as
-// well.
+// An id of ten long topics is 31 KB long. A client that resumes with it repeats the topics in its
+// query as well.
 func TestLongestLastEventID(t *testing.T) {
 	s := besiege(t)
 	s.attack("an id of ten topics of 1,024 bytes", 8<<20, func(t *testing.T) {
@@ -309,7 +309,7 @@ func TestHostileTokens(t *testing.T) {
 					}
 					body, err := io.ReadAll(resp.Body)
 					if wire.WithoutRetry(string(body)) != want || err != nil {
-						t.Errorf("%s: %s %.200q, %v", method, resp.Status, body, err)
+						t.Errorf("%s: response %s %.200q, %v", method, resp.Status, body, err)
 						return
 					}
 				}
@@ -352,7 +352,7 @@ func TestHostileBodies(t *testing.T) {
 			})
 			// A client that keeps sending gets a reset, which may lose the response.
 			if got != "" && (status(got) != "400 Bad Request" || content(got) != tooLong) {
-				t.Errorf("%.300q", got)
+				t.Errorf("response %.300q", got)
 			}
 		})
 	})
@@ -363,7 +363,7 @@ func TestHostileBodies(t *testing.T) {
 				b = "1;" + strings.Repeat("x", 64<<10) + "\r\nx\r\n0\r\n\r\n"
 			}
 			if got := exchange(t, s.addr, append(post("Transfer-Encoding: chunked"), b...), closeWrite); got != "" && status(got) != "400 Bad Request" {
-				t.Errorf("%.300q", got)
+				t.Errorf("response %.300q", got)
 			}
 		})
 	})
@@ -375,7 +375,7 @@ func TestHostileBodies(t *testing.T) {
 			}
 			got := exchange(t, s.addr, post(append(more, "Content-Length: 1073741824")...))
 			if status(got) != "400 Bad Request" || content(got) != tooLong {
-				t.Errorf("%.300q", got)
+				t.Errorf("response %.300q", got)
 			}
 		})
 	})

@@ -66,7 +66,7 @@ func (c *http2) send(body io.Reader, pairs ...string) *wire.SSE {
 	resp := c.roundTrip(ctx, "GET", "/events"+wire.Query(pairs...), body)
 	t.Cleanup(func() { resp.Body.Close() })
 	if resp.ProtoMajor != 2 || resp.StatusCode != 200 || resp.Header.Get("Content-Type") != "text/event-stream" || resp.Header["Connection"] != nil {
-		t.Fatalf("%s %s %v", resp.Proto, resp.Status, resp.Header)
+		t.Fatalf("the stream began with %s %s %v", resp.Proto, resp.Status, resp.Header)
 	}
 	s := &wire.SSE{T: t, Stream: wire.Stream{Conn: bodyConn{cancel: cancel}, Body: bufio.NewReader(resp.Body), Status: resp.Status,
 		Header: textproto.MIMEHeader(resp.Header)}}
@@ -214,7 +214,7 @@ func TestHTTP2Requests(t *testing.T) {
 		body := wire.WithoutRetry(wire.ReadAll(t, resp.Body))
 		resp.Body.Close()
 		if resp.ProtoMajor != 2 || resp.StatusCode != tt.status || body != tt.body {
-			t.Errorf("%s %s: %s %s %q", tt.method, tt.target, resp.Proto, resp.Status, body)
+			t.Errorf("%s %s: got %s %s %q, want %d %q", tt.method, tt.target, resp.Proto, resp.Status, body, tt.status, tt.body)
 		}
 		for _, name := range []string{"Connection", "Upgrade", "Transfer-Encoding"} {
 			if resp.Header.Get(name) != "" {

@@ -15,7 +15,7 @@ import (
 	"pubsub/internal/testkit/wire"
 )
 
-// connections waits until the node has that many connections, those without a token included.
+// connections waits until the node has want connections, those without a token included.
 func (n *node) connections(t *testing.T, want float64) {
 	t.Helper()
 	if !within(func() bool { return n.metric("pubsub_connections{") == want }) {
@@ -87,7 +87,7 @@ func refusesUpgrade(t *testing.T, n *node, header ...string) {
 		t.Fatal(err)
 	}
 	if c.Status != "HTTP/1.1 503 Service Unavailable" || string(body) != "Too many connections\n" {
-		t.Errorf("%s %q", c.Status, body)
+		t.Errorf("upgrade over the limit: %s %q", c.Status, body)
 	}
 	if s, err := strconv.Atoi(c.Header.Get("Retry-After")); err != nil || s < 1 {
 		t.Errorf("Retry-After: %q", c.Header.Get("Retry-After"))
@@ -99,18 +99,18 @@ func refusesUpgrade(t *testing.T, n *node, header ...string) {
 func TestMaxConnectionsBeforeConnect(t *testing.T) {
 	n := start(t, func(c *config.Config) { c.MaxConnections = 2 })
 	token := n.token("t")
-	strangers := []*wire.MQTT{n.upgrade(), n.upgrade()}
+	pending := []*wire.MQTT{n.upgrade(), n.upgrade()}
 	refusesUpgrade(t, n)
 	subscribeSSE(n, token, "t")
 	// The first one becomes a client, which makes room for another one without a token.
-	strangers[0].Connect(token, mqtt.Connect{})
+	pending[0].Connect(token, mqtt.Connect{})
 	next := n.upgrade()
 	refusesUpgrade(t, n)
 	// All places for clients are taken.
 	next.Send(&mqtt.Connect{Password: []byte(token), HasPassword: true})
 	next.ExpectEnd(mqtt.QuotaExceeded, 1000)
 	next.Conn.Close()
-	strangers[1].Conn.Close()
+	pending[1].Conn.Close()
 	n.connections(t, 2)
 	n.upgrade()
 	n.upgrade()
@@ -211,7 +211,7 @@ func TestMaxConnectionsPerIP(t *testing.T) {
 			conn, lines := o.dialAs(n, alice)
 			lines = append(lines, wire.UpgradeHeader()...)
 			if c := wire.Get(t, conn, "/mqtt", lines...); c.Status != "HTTP/1.1 503 Service Unavailable" {
-				t.Error(c.Status)
+				t.Errorf("upgrade over the limit: %s", c.Status)
 			}
 			session(bob)
 			first.Conn.Close()
@@ -263,7 +263,7 @@ func TestPublishRate(t *testing.T) {
 		t.Helper()
 		resp, body := n.do("POST", n.url("/events?topic=t"), map[string]string{"Authorization": "Bearer " + token}, "posted")
 		if want := map[int]string{200: "Published\n", 429: "Too many requests\n"}[resp.StatusCode]; body != want || want == "" {
-			t.Fatalf("%s %q", resp.Status, body)
+			t.Fatalf("POST: %s %q", resp.Status, body)
 		}
 		return resp
 	}

@@ -41,10 +41,10 @@ const (
 	worst = 7
 )
 
-// around returns the most memory that a connection takes besides the memory under test, its client
-// included. The portable holder has two goroutines for each connection and, while one of them waits
-// for the client to read, a writer.
-func around() int64 {
+// connOverhead returns the most memory that a connection takes besides the memory under test, its
+// client included. The portable holder has two goroutines for each connection and, while one of
+// them waits for the client to read, a writer.
+func connOverhead() int64 {
 	if mode.Holder == "portable" {
 		return 48 << 10
 	}
@@ -54,17 +54,17 @@ func around() int64 {
 // each opens clients and returns how many bytes of memory each of them takes once the node is idle.
 func (n *node) each(clients int, open func(i int)) int64 {
 	n.t.Helper()
-	n.quiet()
+	n.awaitIdle()
 	before := live()
 	for i := range clients {
 		open(i)
 	}
-	n.quiet()
+	n.awaitIdle()
 	return (live() - before) / int64(clients)
 }
 
-// quiet returns when the node does not deliver anything any more.
-func (n *node) quiet() {
+// awaitIdle returns once the node delivers nothing any more.
+func (n *node) awaitIdle() {
 	n.t.Helper()
 	last, same := -1.0, 0
 	if !within(func() bool {
@@ -87,8 +87,8 @@ func atMost(t *testing.T, kind string, got, most int64) {
 	}
 }
 
-// deaf opens a connection, sends bytes and reads nothing.
-func (n *node) deaf(request string) net.Conn {
+// stalledConn opens a connection, sends bytes and reads nothing.
+func (n *node) stalledConn(request string) net.Conn {
 	n.t.Helper()
 	c := dial(n.t, n.addr)
 	c.SetReadBuffer(4 << 10)
@@ -98,21 +98,21 @@ func (n *node) deaf(request string) net.Conn {
 	return c
 }
 
-// deafEvents begins a stream and reads nothing.
-func (n *node) deafEvents(pairs ...string) net.Conn {
+// stalledStream begins a stream and reads nothing.
+func (n *node) stalledStream(pairs ...string) net.Conn {
 	n.t.Helper()
-	return n.deaf("GET /events" + wire.Query(pairs...) + " HTTP/1.1\r\nHost: broker\r\nFastly-Key: " + adminToken + "\r\n\r\n")
+	return n.stalledConn("GET /events" + wire.Query(pairs...) + " HTTP/1.1\r\nHost: broker\r\nFastly-Key: " + adminToken + "\r\n\r\n")
 }
 
 // webSocket is the request for a WebSocket.
 const webSocket = "GET /mqtt HTTP/1.1\r\nHost: broker\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + wire.Key + "\r\n\r\n"
 
-// deafClient opens a session, sends packets and reads nothing.
-func (n *node) deafClient(c mqtt.Connect, ps ...mqtt.Packet) net.Conn {
+// stalledSession opens a session, sends packets and reads nothing.
+func (n *node) stalledSession(c mqtt.Connect, ps ...mqtt.Packet) net.Conn {
 	n.t.Helper()
 	c.Password, c.HasPassword = []byte(adminToken), true
 	ps = append([]mqtt.Packet{&c}, ps...)
-	return n.deaf(webSocket + string(wire.AppendFrame(nil, wire.FIN|wire.OpBinary, wire.AppendPackets(nil, ps...))))
+	return n.stalledConn(webSocket + string(wire.AppendFrame(nil, wire.FIN|wire.OpBinary, wire.AppendPackets(nil, ps...))))
 }
 
 // quietNode starts a node without timeouts that affect a test.
@@ -152,13 +152,13 @@ func memoryOfUnread(t *testing.T) {
 				go io.Copy(io.Discard, fast.Conn)
 			}
 			p := n.adminClient()
-			n.quiet()
+			n.awaitIdle()
 			before := live()
 			for i := range c.count {
 				p.Publish(topics[1+i%4], c.data, i%8 < 4)
 			}
 			p.Ping()
-			n.quiet()
+			n.awaitIdle()
 			more := live() - before
 			t.Logf("%d KiB, the node counts %v", more>>10, int(n.metric("pubsub_backlog_bytes"))>>10)
 			if more > limit*3/2 {
@@ -188,9 +188,9 @@ func memoryOfStreams(t *testing.T) {
 	for _, topic := range n.retainWorst(10) {
 		pairs = append(pairs, "topic", topic)
 	}
-	n.deafEvents(pairs...) // makes the encodings that all share
-	got := n.each(20, func(int) { n.deafEvents(pairs...) })
-	atMost(t, "stream", got, 16<<10+worst*longest+around())
+	n.stalledStream(pairs...) // makes the encodings that all share
+	got := n.each(20, func(int) { n.stalledStream(pairs...) })
+	atMost(t, "stream", got, 16<<10+worst*longest+connOverhead())
 }
 
 func memoryOfIDs(t *testing.T) {
@@ -206,9 +206,9 @@ func memoryOfIDs(t *testing.T) {
 	p := n.adminClient()
 	const longestID = 10 * (3*1000 + 40)
 	got := n.each(20, func(i int) {
-		n.deafEvents(pairs...)
+		n.stalledStream(pairs...)
 		if i == 19 {
-			n.quiet()
+			n.awaitIdle()
 			for j := range 300 {
 				p.Publish(topics[j%10], "abc", true)
 			}
@@ -216,7 +216,7 @@ func memoryOfIDs(t *testing.T) {
 		}
 	})
 	// The ids of 300 messages would take 9 MB.
-	atMost(t, "stream", got, (16<<10+longestID)*3/2+around()) // a buffer that grows has spare capacity
+	atMost(t, "stream", got, (16<<10+longestID)*3/2+connOverhead()) // a buffer that grows has spare capacity
 }
 
 func memoryOfSessions(t *testing.T) {
@@ -227,9 +227,9 @@ func memoryOfSessions(t *testing.T) {
 	}
 	// With a Subscription Identifier each packet has a head of its own.
 	sub.SubscriptionID = 1
-	n.deafClient(mqtt.Connect{}, &sub)
-	got := n.each(20, func(int) { n.deafClient(mqtt.Connect{}, &sub) })
-	atMost(t, "session", got, 16<<10+longest+1024+around())
+	n.stalledSession(mqtt.Connect{}, &sub)
+	got := n.each(20, func(int) { n.stalledSession(mqtt.Connect{}, &sub) })
+	atMost(t, "session", got, 16<<10+longest+1024+connOverhead())
 }
 
 func memoryOfAnswers(t *testing.T) {
@@ -252,22 +252,22 @@ func memoryOfAnswers(t *testing.T) {
 	ping := wire.AppendFrame(nil, wire.FIN|wire.OpPing, make([]byte, 125))
 	pings := []byte(strings.Repeat(string(ping), 64))
 	got := n.each(20, func(i int) {
-		c := n.deafClient(mqtt.Connect{})
+		c := n.stalledSession(mqtt.Connect{})
 		if i == 19 {
-			n.quiet()
+			n.awaitIdle()
 		}
 		flood(c, pings)
 		if i == 19 {
-			n.still()
+			n.awaitStableMemory()
 		}
 	})
 	// Twice: the pending responses, and those being written that the socket has not accepted. Then
 	// the bytes being read with their goroutine, and the client's own memory.
-	atMost(t, "session", got, 2*answers+16<<10+8<<10+around()+8<<10)
+	atMost(t, "session", got, 2*answers+16<<10+8<<10+connOverhead()+8<<10)
 }
 
-// still returns when the memory of the process does not change any more.
-func (n *node) still() {
+// awaitStableMemory returns once the memory of the process does not change any more.
+func (n *node) awaitStableMemory() {
 	n.t.Helper()
 	last, same := int64(-1), 0
 	if !within(func() bool {
@@ -285,7 +285,7 @@ func memoryOfPackets(t *testing.T) {
 	n := quietNode(t)
 	packet := wire.AppendPackets(nil, &mqtt.Publish{Topic: "t", Payload: make([]byte, longest)})
 	got := n.each(50, func(int) {
-		c := n.deafClient(mqtt.Connect{})
+		c := n.stalledSession(mqtt.Connect{})
 		const step = 1000 // a buffer that grows in steps may have spare capacity
 		for b := wire.AppendFrame(nil, wire.FIN|wire.OpBinary, packet); len(b) > step; b = b[step:] {
 			if _, err := c.Write(b[:step]); err != nil {
@@ -293,7 +293,7 @@ func memoryOfPackets(t *testing.T) {
 			}
 		}
 	})
-	atMost(t, "session", got, longest*5/4+around())
+	atMost(t, "session", got, longest*5/4+connOverhead())
 }
 
 func memoryOfBodies(t *testing.T) {
@@ -304,9 +304,9 @@ func memoryOfBodies(t *testing.T) {
 	}
 	// An HTTP connection takes that much while it serves a request.
 	const http = 24 << 10
-	announced := n.each(50, func(int) { n.deaf(request(0)) })
+	announced := n.each(50, func(int) { n.stalledConn(request(0)) })
 	atMost(t, "body that is only announced", announced, http+8<<10)
-	sent := n.each(50, func(int) { n.deaf(request(longest - 1)) })
+	sent := n.each(50, func(int) { n.stalledConn(request(longest - 1)) })
 	atMost(t, "body without its last byte", sent, http+longest+8<<10)
 }
 
@@ -314,19 +314,19 @@ func memoryOfWills(t *testing.T) {
 	n := quietNode(t)
 	const name = 1000
 	got := n.each(50, func(i int) {
-		n.deafClient(mqtt.Connect{
+		n.stalledSession(mqtt.Connect{
 			ClientID: fmt.Sprint(strings.Repeat("c", name), i),
 			Will:     &mqtt.Will{Topic: strings.Repeat("t", 1024), Payload: make([]byte, longest-2000)},
 		})
 	})
-	atMost(t, "session", got, longest+256+2*name+around())
+	atMost(t, "session", got, longest+256+2*name+connOverhead())
 }
 
 func memoryOfSubscriptions(t *testing.T) {
 	n := quietNode(t)
 	const topics, atOnce = 2000, 20
 	got := n.each(1, func(int) {
-		c := n.deafClient(mqtt.Connect{})
+		c := n.stalledSession(mqtt.Connect{})
 		for i := range topics / atOnce {
 			sub := mqtt.Subscribe{PacketID: uint16(i + 1)}
 			for j := range atOnce {

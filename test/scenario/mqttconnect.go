@@ -166,7 +166,7 @@ func TestConnack(t *testing.T) {
 func TestConnackMaximumPacketSize(t *testing.T) {
 	n := start(t, func(c *config.Config) { c.MaxMessageSize = 1000 })
 	if ack := n.upgrade().Connect(adminToken, mqtt.Connect{}); ack.MaximumPacketSize != 1256 {
-		t.Errorf("%d", ack.MaximumPacketSize)
+		t.Errorf("Maximum Packet Size %d, want 1256", ack.MaximumPacketSize)
 	}
 }
 

@@ -146,7 +146,7 @@ func TestRetainHandling(t *testing.T) {
 				m.Next()
 			}
 			if r := m.SubscribeWith(0, f); r[0] != 0 {
-				t.Fatal(r)
+				t.Fatalf("SUBACK %v", r)
 			}
 			if want[i] {
 				if p := m.Expect("t", "kept"); !p.Retain {
@@ -224,7 +224,7 @@ func TestPropertiesTravelUnaltered(t *testing.T) {
 	// A later message has no properties.
 	n.publish("t", "x", "retain=1")
 	if got := n.adminClient("t").Expect("t", "x"); len(got.Properties) > 0 {
-		t.Errorf("% x", got.Properties)
+		t.Errorf("properties % x, want none", got.Properties)
 	}
 }
 

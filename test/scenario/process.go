@@ -41,7 +41,7 @@ type footprint struct {
 func (c *churn) footprint(idle int) (f footprint) {
 	t := c.n.t
 	t.Helper()
-	c.settle()
+	c.awaitEmpty()
 	within(func() bool { return runtime.NumGoroutine() <= idle })
 	for range 3 { // sync.Pool drops its items with the second collection
 		f.heap = heap()

@@ -63,7 +63,7 @@ func TestLargeRetainedMessagesOfAStream(t *testing.T) {
 		}
 		pairs = append(pairs, "topic", name(i))
 	}
-	// The client has the current messages of 3 and 6, and an older one of 7.
+	// The client has received the current messages of 3 and 6, and an older one of 7.
 	pairs = append(pairs, "lastEventId", "t3:"+now[3]+",t6:"+now[6]+",t7:"+old[7]+",t8:0000000000000001-1")
 	has := map[int]string{3: now[3], 6: now[6], 7: old[7]}
 	conn := dial(t, n.addr)

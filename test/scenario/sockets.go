@@ -17,7 +17,7 @@ import (
 	"pubsub/internal/testkit/wire"
 )
 
-// sockets waits until the node has that many TCP connections of clients.
+// sockets waits until the node has want TCP connections of clients.
 func (n *node) sockets(t *testing.T, want float64) {
 	t.Helper()
 	if !within(func() bool { return n.metric("pubsub_sockets ") == want }) {
@@ -81,7 +81,7 @@ func TestMaxSockets(t *testing.T) {
 
 	later := dial(t, n.addr)
 	closedByServer(t, "the longest idle connection", unused)
-	answered(t, kept) // now half has been idle for longer
+	answered(t, kept) // now half has been idle longer than the others
 	next := dial(t, n.addr)
 	closedByServer(t, "the connection with half a request", half)
 	for _, c := range []net.Conn{kept, later, next} {

@@ -118,7 +118,7 @@ func TestStreamRefusals(t *testing.T) {
 			c := wire.Get(t, dial(t, n.addr), "/events"+tt.query, append(tt.header, "Connection: close")...)
 			if c.Status != "HTTP/1.1 200 OK" || c.Header.Get("Content-Type") != "text/event-stream" ||
 				c.Header.Get("Cache-Control") != "no-store, no-transform" || c.Header.Get("X-Accel-Buffering") != "no" {
-				t.Errorf("%s %v", c.Status, c.Header)
+				t.Errorf("refusal: %s %v", c.Status, c.Header)
 			}
 			quoted := strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(tt.text)
 			c.ExpectError(tt.condition, quoted)

@@ -39,7 +39,7 @@ func (n *node) stalled(tr transport, topics ...string) (s stalledReader) {
 			n.t.Fatal("the socket of a stalled reader accepts everything")
 		}
 		for range 32 {
-			n.pour(p, topics[0], 2)
+			n.publishBallast(p, topics[0], 2)
 			s.published += 2
 		}
 		now := n.metric("pubsub_messages_delivered_total")
@@ -51,8 +51,8 @@ func (n *node) stalled(tr transport, topics ...string) (s stalledReader) {
 	return s
 }
 
-// pour publishes count messages of ballast, and returns when the node has received them.
-func (n *node) pour(p *wire.MQTT, topic string, count int) {
+// publishBallast publishes count messages of ballast, and returns when the node has received them.
+func (n *node) publishBallast(p *wire.MQTT, topic string, count int) {
 	n.t.Helper()
 	var ps []mqtt.Packet
 	for range count {
@@ -151,7 +151,7 @@ func TestStalledReader(t *testing.T) {
 			heap() // sync.Pool drops its items with the second collection
 			before := heap()
 			for s.published < flood {
-				n.pour(p, "ballast", 128)
+				n.publishBallast(p, "ballast", 128)
 				s.published += 128
 			}
 			plain, newest, count := s.published, map[string]int{}, 0

@@ -144,7 +144,7 @@ func TestTLS(t *testing.T) {
 	k := n.newKey()
 	s := wire.Get(t, n.dial(), "/events?topic=t&durable=true&auth="+k.token([]string{"t"}, nil, nil))
 	if s.Status != "HTTP/1.1 200 OK" || s.Header.Get("Connection") != "close" || s.Header.Get("Transfer-Encoding") != "chunked" {
-		t.Errorf("%s %v", s.Status, s.Header)
+		t.Errorf("the stream began with %s %v", s.Status, s.Header)
 	}
 	s.ExpectOpen()
 	m := wire.Upgrade(t, n.dial())

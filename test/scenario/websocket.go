@@ -29,7 +29,7 @@ func TestSubprotocol(t *testing.T) {
 		}
 		m := n.upgrade(header...)
 		if got := m.Header.Get("Sec-Websocket-Protocol"); got != tt.want {
-			t.Errorf("%q: %q", tt.offered, got)
+			t.Errorf("offered %q, selected %q, want %q", tt.offered, got, tt.want)
 		}
 		m.Connect(adminToken, mqtt.Connect{})
 	}
@@ -57,10 +57,10 @@ func TestPacketsSplitAcrossFrames(t *testing.T) {
 				pings++
 			case *mqtt.Publish:
 				if messages++; string(p.Payload) != long {
-					t.Fatalf("%.100q", p.Payload)
+					t.Fatalf("payload %.100q", p.Payload)
 				}
 			default:
-				t.Fatalf("%s", p.Type())
+				t.Fatalf("unexpected %s", p.Type())
 			}
 		}
 	}
@@ -108,7 +108,7 @@ func TestPacketsSplitAcrossFrames(t *testing.T) {
 			string(wire.AppendFrame(nil, wire.FIN|wire.OpBinary, packets)))
 		r := wire.Response(t, conn)
 		if r.Status != "HTTP/1.1 101 Switching Protocols" {
-			t.Fatal(r.Status)
+			t.Fatalf("upgrade: %s", r.Status)
 		}
 		check(t, &wire.MQTT{T: t, Session: wire.Session{Conn: conn, R: r.Body}})
 	})

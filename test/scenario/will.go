@@ -81,7 +81,7 @@ func TestWillProperties(t *testing.T) {
 		}
 		p := w.Expect("will", "gone")
 		if !p.Retain || !p.HasExpiry || p.Expiry > 100 || p.Expiry < 70 || !bytes.Equal(p.Properties, properties) {
-			t.Errorf("%d: %+v", i, p)
+			t.Errorf("will %d: %+v", i, p)
 		}
 	}
 }

@@ -38,8 +38,8 @@ type checker struct {
 	positions history.Positions // of durable streams
 	received  uint64
 	losses    losses
-	// excused says that the broker closed the connection at the end because the client did not
-	// read: the client has lost all messages but the retained ones.
+	// excused reports whether the broker closed the connection at the end because the client did
+	// not read: the client has lost all messages but the retained ones.
 	excused bool
 }
 

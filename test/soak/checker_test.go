@@ -11,22 +11,22 @@ import (
 	"pubsub/internal/testkit/history"
 )
 
-// tale is a made-up history of a subscriber to topics a and b, to both of which publishers 0 and 1
-// publish.
-type tale struct {
+// fakeRun is a made-up history of a subscriber to topics a and b, to both of which publishers 0 and
+// 1 publish.
+type fakeRun struct {
 	*checker
 	seq, plain map[string]uint64
 	version    uint64
 	versions   map[string]uint64 // of topics of which the subscriber has a retained message
 }
 
-func newTale(k kind) *tale {
+func newFakeRun(k kind) *fakeRun {
 	c := newChecker("the subscriber", k, []string{"a", "b"}, newTruth([]string{"a", "b", "c"}, 2), new(history.Violations))
-	return &tale{checker: c, seq: make(map[string]uint64), plain: make(map[string]uint64), versions: make(map[string]uint64)}
+	return &fakeRun{checker: c, seq: make(map[string]uint64), plain: make(map[string]uint64), versions: make(map[string]uint64)}
 }
 
 // publish publishes the next message of a publisher.
-func (t *tale) publish(topic string, publisher int, retain bool) message {
+func (t *fakeRun) publish(topic string, publisher int, retain bool) message {
 	from := fmt.Sprint(topic, publisher)
 	t.seq[from]++
 	if !retain {
@@ -38,20 +38,20 @@ func (t *tale) publish(topic string, publisher int, retain bool) message {
 }
 
 // overflow publishes more than may be unread, if a few other messages follow.
-func (t *tale) overflow() {
+func (t *fakeRun) overflow() {
 	for _, topic := range []string{"a", "b"} {
 		t.truth.topics[topic].offset.Add(subscriberBuffer)
 	}
 }
 
 // id returns the id of the next retained message to topic.
-func (t *tale) id(topic string) string {
+func (t *fakeRun) id(topic string) string {
 	t.version++
 	t.versions[topic] = t.version
 	return t.current()
 }
 
-func (t *tale) current() string {
+func (t *fakeRun) current() string {
 	var parts []string
 	for topic, v := range t.versions {
 		parts = append(parts, fmt.Sprintf("%s:%016x-%d", topic, 7, v))
@@ -61,12 +61,12 @@ func (t *tale) current() string {
 }
 
 // send publishes a message, and the subscriber receives it.
-func (t *tale) send(topic string, publisher int, retain bool) {
+func (t *fakeRun) send(topic string, publisher int, retain bool) {
 	t.deliver(t.publish(topic, publisher, retain))
 }
 
 // deliver makes the subscriber receive m.
-func (t *tale) deliver(m message) {
+func (t *fakeRun) deliver(m message) {
 	id := ""
 	if m.retain && t.kind == durableStream {
 		id = t.id(m.topic)
@@ -75,7 +75,7 @@ func (t *tale) deliver(m message) {
 }
 
 // begin opens a connection and primes it.
-func (t *tale) begin() {
+func (t *fakeRun) begin() {
 	t.open()
 	for _, topic := range []string{"a", "b"} {
 		for publisher := range 2 {
@@ -85,8 +85,8 @@ func (t *tale) begin() {
 }
 
 // finish publishes a last message of each publisher and the last retained messages, and ends
-// the tale. The subscriber does not receive those in without.
-func (t *tale) finish(without ...string) {
+// the history. The subscriber does not receive those in without.
+func (t *fakeRun) finish(without ...string) {
 	for _, topic := range []string{"a", "b"} {
 		for publisher := range 2 {
 			m := t.publish(topic, publisher, false)
@@ -106,12 +106,12 @@ func (t *tale) finish(without ...string) {
 	t.end()
 }
 
-func (t *tale) last() history.Version {
+func (t *fakeRun) last() history.Version {
 	return history.Version{Generation: fmt.Sprintf("%016x", 7), Seq: t.version}
 }
 
-// faultless is a tale with everything that may happen.
-func faultless(t *tale) {
+// faultless plays a history with everything that may happen.
+func faultless(t *fakeRun) {
 	t.begin()
 	t.send("a", 0, true)
 	t.send("b", 1, true)
@@ -133,7 +133,7 @@ func faultless(t *tale) {
 	for range 3 {
 		t.publish("a", 0, false) // while it is away
 	}
-	old := t.publish("b", 0, true) // likewise, but retained
+	old := t.publish("b", 0, true) // the same with a retained message
 	under := t.publish("b", 0, false)
 	t.open()
 	t.deliver(old)
@@ -155,17 +155,17 @@ func faultless(t *tale) {
 
 func TestFaultless(t *testing.T) {
 	for k := range kinds {
-		s := newTale(k)
+		s := newFakeRun(k)
 		faultless(s)
 		if s.violations.Any() {
-			t.Errorf("%v: %v", k, s.violations.All())
+			t.Errorf("%v: violations %v, want none", k, s.violations.All())
 		}
 	}
 }
 
 // If the losses of a stream cannot be counted exactly, its count is not checked.
 func TestUncertainAccount(t *testing.T) {
-	s := newTale(plainStream)
+	s := newFakeRun(plainStream)
 	for range 4 {
 		s.publish("a", 0, false)
 	}
@@ -174,18 +174,18 @@ func TestUncertainAccount(t *testing.T) {
 	s.send("a", 0, false)
 	s.finish()
 	if s.violations.Any() || s.losses.exact {
-		t.Error(s.violations.All(), s.losses.exact)
+		t.Errorf("violations %v, want none; exact = %t, want false", s.violations.All(), s.losses.exact)
 	}
 }
 
 // The broker's count of lost messages must equal that of its clients, except for messages that they
 // could not miss.
 func TestAccounts(t *testing.T) {
-	s := newTale(session)
+	s := newFakeRun(session)
 	s.begin()
 	s.overflow()
 	s.publish("a", 0, false)
-	s.send("a", 0, false) // shows that one is missing
+	s.send("a", 0, false) // its number shows that one is missing
 	s.overflow()
 	s.publish("a", 0, false) // may have been lost when
 	s.closed(false)
@@ -221,7 +221,7 @@ func TestMessage(t *testing.T) {
 }
 
 func TestCaughtUp(t *testing.T) {
-	s := newTale(session)
+	s := newFakeRun(session)
 	s.begin()
 	if !s.caughtUp() {
 		t.Error("with everything read, it is behind")

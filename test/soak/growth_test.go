@@ -43,7 +43,7 @@ func TestGrowth(t *testing.T) {
 		v := new(history.Violations)
 		checkGrowth(ss, "auto", v)
 		if len(v.All()[history.Growth]) != c.want || len(v.All()) > c.want {
-			t.Errorf("%s: %v", c.name, v.All())
+			t.Errorf("%s: violations %v, want %d", c.name, v.All(), c.want)
 		}
 	}
 	// The portable holder has a goroutine for each connection.
@@ -56,7 +56,7 @@ func TestGrowth(t *testing.T) {
 	v := new(history.Violations)
 	checkGrowth(ss, "portable", v)
 	if v.Any() {
-		t.Error(v.All())
+		t.Errorf("violations %v, want none", v.All())
 	}
 	checkGrowth(ss, "auto", v)
 	if len(v.All()[history.Growth]) != 1 {
@@ -82,7 +82,7 @@ func TestRest(t *testing.T) {
 		v := new(history.Violations)
 		checkRest(&before, &c.left, v)
 		if len(v.All()[history.Growth]) != c.want || len(v.All()) > c.want {
-			t.Errorf("%s: %v", c.name, v.All())
+			t.Errorf("%s: violations %v, want %d", c.name, v.All(), c.want)
 		}
 	}
 }
@@ -117,12 +117,12 @@ func TestMetrics(t *testing.T) {
 		c.wrong(m)
 		r.checkMetrics(m)
 		if c.want == "" && r.violations.Any() || c.want != "" && (len(r.violations.All()) != 1 || len(r.violations.All()[c.want]) != 1) {
-			t.Errorf("%s: %v", c.name, r.violations.All())
+			t.Errorf("%s: violations %v, want %q", c.name, r.violations.All(), c.want)
 		}
 	}
 }
 
-// The broker must close a connection that takes nothing, if it can know.
+// The broker must close a connection that takes nothing, unless it cannot know.
 func TestCutOffs(t *testing.T) {
 	for _, c := range []struct {
 		holder           string
@@ -134,7 +134,7 @@ func TestCutOffs(t *testing.T) {
 		crowd.cutOffs.Store(c.cutOffs)
 		crowd.checkCutOffs(c.holder)
 		if crowd.violations.Any() == c.fine {
-			t.Errorf("%+v: %v", c, crowd.violations.All())
+			t.Errorf("%+v: violations %v", c, crowd.violations.All())
 		}
 	}
 }
@@ -160,7 +160,7 @@ func TestEndOfProcess(t *testing.T) {
 		v := new(history.Violations)
 		b.stop(v)
 		if len(v.All()[history.Broker]) != c.want || len(v.All()) > c.want {
-			t.Errorf("%s: %v", c.name, v.All())
+			t.Errorf("%s: violations %v, want %d", c.name, v.All(), c.want)
 		}
 	}
 }

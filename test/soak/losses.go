@@ -28,7 +28,7 @@ type losses struct {
 // open begins a new connection.
 func (l *losses) open() { l.announced, l.missing, l.exact = 0, 0, true }
 
-// count notes m, and the plain messages before m that are missing. c.mu is held.
+// count notes m, and the plain messages before m that are missing. c.mu must be held.
 func (c *checker) count(p *progress, m *message) {
 	next := p.next[m.publisher]
 	switch {
@@ -72,7 +72,7 @@ func (p *progress) unread(publisher int) uint64 {
 
 // lose notes that n plain messages before m are missing. A stream must have been notified, and
 // there must have been a reason: more bytes than the subscriber's buffer were published since the
-// publisher's last message came. c.mu is held.
+// publisher's last message came. c.mu must be held.
 func (c *checker) lose(n uint64, p *progress, m *message) {
 	c.losses.missing += n
 	if !p.mayOverflow(m.publisher) {
@@ -123,8 +123,8 @@ func (c *checker) caughtUp() bool {
 	return true
 }
 
-// closed notes that the connection has ended. atEnd says that the broker has closed it because the
-// client did not read, perhaps after the last messages.
+// closed notes that the connection has ended. atEnd reports whether the broker has closed it
+// because the client did not read, perhaps after the last messages.
 func (c *checker) closed(atEnd bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -219,10 +219,10 @@ func (p *publisher) publish(topic string, retain bool, size int) error {
 	return p.sender.sync()
 }
 
-// pour publishes plain messages to the publisher's heavy topics, together more than the broker
+// overload publishes plain messages to the publisher's heavy topics, together more than the broker
 // and the kernel keep for a reader that takes nothing. It returns once the broker has handled
 // everything that the publisher has published.
-func (p *publisher) pour(heavy *class) error {
+func (p *publisher) overload(heavy *class) error {
 	const enough = 2 << 20
 	for _, topic := range heavy.of(p.index) {
 		for range enough / heavy.size / heavy.sharers {

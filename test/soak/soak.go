@@ -36,8 +36,8 @@ type run struct {
 	samples []sample
 }
 
-// soak runs a broker for a while and reports to out. ok says that all checks have passed. An error
-// is one of the soak itself.
+// soak runs a broker for a while and reports to out. ok reports whether all checks have passed. An
+// error is one of the soak itself.
 func soak(s settings, out io.Writer) (ok bool, err error) {
 	dir, err := os.MkdirTemp("", "pubsub-soak")
 	if err != nil {
@@ -197,7 +197,7 @@ func (r *run) fallAsleep() {
 	}
 	r.crowd.close(r.crowd.finishing)
 	wait(func(s *subscriber) bool { return s.checker.caughtUp() })
-	r.crowd.close(r.crowd.drowsy)
+	r.crowd.close(r.crowd.lastStalls)
 	wait(func(s *subscriber) bool { return s.asleep.Load() })
 	r.logf("no subscriber leaves any more")
 }
@@ -218,16 +218,16 @@ func (r *run) finish(ps []*publisher) {
 		wg.Wait()
 	}
 	heavy := &r.plan.heavy
-	pour := func(p *publisher) error { return p.pour(heavy) }
+	overload := func(p *publisher) error { return p.overload(heavy) }
 	closeSome := func(topics []string) func(p *publisher) error {
 		return func(p *publisher) error {
 			from, to := p.index*len(topics)/publishers, (p.index+1)*len(topics)/publishers
 			return closeTopics(topics[from:to], r.truth, newPoster(r.broker), &r.http, p.rand)
 		}
 	}
-	together("filling sockets", pour)
+	together("filling sockets", overload)
 	together("publishing the last retained messages", closeSome(heavy.topics))
-	together("filling buffers", pour)
+	together("filling buffers", overload)
 	r.crowd.close(r.crowd.awake)
 	for _, c := range r.plan.classes() {
 		if c != heavy {

@@ -32,17 +32,10 @@ func openStream(nc net.Conn, s *subscriber) (*stream, error) {
 	if s.envelope {
 		q.Set("envelope", "true")
 	}
-	header := []string{"Authorization: Bearer " + s.token}
-	if s.lastID != "" {
-		header = append(header, "Last-Event-ID: "+s.lastID)
-	}
 	nc.SetDeadline(time.Now().Add(handshakeTimeout))
-	ws, err := wire.Request(nc, "/events?"+q.Encode(), header...)
+	ws, err := wire.RequestEvents(nc, q, s.token, s.lastID)
 	if err != nil {
 		return nil, err
-	}
-	if ws.Status != "HTTP/1.1 200 OK" {
-		return nil, fmt.Errorf("GET /events: %s", ws.Status)
 	}
 	e, err := ws.Read()
 	if err != nil {

@@ -28,11 +28,11 @@ type crowd struct {
 	violations *history.Violations
 	dialing    chan struct{} // holds a token for each connection that is being opened
 
-	// finishing is closed when no subscriber leaves or stalls any more, drowsy when those that
+	// finishing is closed when no subscriber leaves or stalls any more, lastStalls when those that
 	// stall do so for the last time, until awake is closed, and over when all must leave. mu is
 	// held for reading while a subscriber leaves, and for writing to close the channels.
-	mu                             sync.RWMutex
-	finishing, drowsy, awake, over chan struct{}
+	mu                                 sync.RWMutex
+	finishing, lastStalls, awake, over chan struct{}
 
 	// freezes are the stalls that lasted longer than the broker allows.
 	connected, resumed, stalls, freezes, cutOffs atomic.Uint64
@@ -42,7 +42,7 @@ func newCrowd(addr string, duration time.Duration, v *history.Violations) *crowd
 	return &crowd{
 		addr: addr, longest: min(40*time.Second, duration/3), violations: v,
 		dialing:   make(chan struct{}, 64),
-		finishing: make(chan struct{}), drowsy: make(chan struct{}), awake: make(chan struct{}), over: make(chan struct{}),
+		finishing: make(chan struct{}), lastStalls: make(chan struct{}), awake: make(chan struct{}), over: make(chan struct{}),
 	}
 }
 
@@ -88,7 +88,7 @@ type subscriber struct {
 	left   bool   // it has ended the connection itself
 }
 
-// stall says when a subscriber reads nothing.
+// stall holds the times when a subscriber reads nothing.
 type stall struct {
 	next   time.Time     // when the next stall begins
 	lasted time.Duration // how long the last stall on this connection lasted
@@ -207,7 +207,7 @@ func (s *subscriber) readAll() error {
 		}
 		switch {
 		case !s.checker.primed() || s.asleep.Load():
-		case closed(s.crowd.drowsy):
+		case closed(s.crowd.lastStalls):
 			s.sleep()
 		case time.Now().After(s.stall.next) && !closed(s.crowd.finishing):
 			s.readNothing()

@@ -26,7 +26,7 @@ type topicTruth struct {
 	mu sync.Mutex
 	// guarded by mu
 	versions map[history.Version]string // names of retained messages, as subscribers received them
-	last     []uint64                   // by publisher: the number of its last message, 0 until it has ended
+	last     []uint64                   // by publisher: the number of its last message; 0 until the publisher has ended
 	newest   string                     // the retained message that is left; empty until the end
 	final    history.Version            // of newest
 }

@@ -254,7 +254,7 @@ func (p *Pool) completed() {
 	}
 }
 
-// wake wakes those that wait for a change. mu is held.
+// wake wakes those that wait for a change. mu must be held.
 func (p *Pool) wake() {
 	close(p.changed)
 	p.changed = make(chan struct{})

@@ -106,7 +106,7 @@ func (d *descriptors) balance() {
 	}
 }
 
-// closeSpare closes a reserved descriptor; mu is held.
+// closeSpare closes a reserved descriptor; mu must be held.
 func (d *descriptors) closeSpare() {
 	last := len(d.spare) - 1
 	d.spare[last].Close()

@@ -25,7 +25,7 @@ func TestNoDescriptors(t *testing.T) {
 	defer cancel()
 	out, err := helperCommand(ctx, t, "starve", dir).CombinedOutput()
 	if err != nil || !strings.Contains(string(out), "recovered") {
-		t.Fatalf("%v\n%.3000s", err, out)
+		t.Fatalf("the process did not recover: %v\n%.3000s", err, out)
 	}
 	t.Logf("%s", out)
 	b := open(t, Options{Dir: dir})

@@ -20,7 +20,7 @@ type disk struct {
 
 	mu      sync.Mutex
 	checked time.Time // when free was called last
-	left    int64     // free bytes at that time, less those taken since
+	left    int64     // free bytes then, less those taken since
 	unknown bool      // the file system did not report its free space
 }
 

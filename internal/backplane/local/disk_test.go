@@ -228,7 +228,7 @@ func TestStartOnFullDisk(t *testing.T) {
 	}
 }
 
-// fillUp creates a file that leaves so many bytes of its disk free.
+// fillUp creates a file that leaves only left bytes free on its disk.
 func fillUp(t *testing.T, name string, left int64) string {
 	t.Helper()
 	f, err := os.Create(name)

@@ -34,8 +34,8 @@ func TestKill(t *testing.T) {
 	})
 }
 
-// publishAndKill runs a process of publishers on dir and kills it after so many lines of
-// acknowledgements. It returns all lines.
+// publishAndKill runs a process of publishers on dir and kills it after that number of
+// lines, each of which is an acknowledgement. It returns all lines.
 func publishAndKill(t *testing.T, dir string, lines int) []string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)

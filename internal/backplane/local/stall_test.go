@@ -279,9 +279,9 @@ func TestStarved(t *testing.T) {
 	}
 }
 
-// TestFilledByOthers fills the disk to the last byte. The store writes nothing, the
+// TestDiskFilledByOthers fills the disk to the last byte. The store writes nothing, the
 // process survives, and with free space again everything works.
-func TestFilledByOthers(t *testing.T) {
+func TestDiskFilledByOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fs := &starvedFS{match: func(op errorfs.Op) bool { return op.Kind == errorfs.OpFileWrite || op.Kind == errorfs.OpCreate }}
 		mem := vfs.NewMem()

@@ -29,7 +29,7 @@ type fence struct {
 	deadline time.Time
 }
 
-// sendFences sends the overdue fences, or all on a new connection; mu is held.
+// sendFences sends the overdue fences, or all on a new connection; mu must be held.
 func (p *puts) sendFences(now time.Time, reconnected bool) {
 	if !p.client.isUp() {
 		return

@@ -36,9 +36,9 @@ func TestMain(m *testing.M) {
 }
 
 // leakedGoroutines returns the stacks of goroutines that should have ended. It looks for them up
-// to so many times, because they may be about to end.
-func leakedGoroutines(times int) (leaks string) {
-	for range times {
+// to attempts times, because they may be about to end.
+func leakedGoroutines(attempts int) (leaks string) {
+	for range attempts {
 		leaks = ""
 		b := make([]byte, 16<<20)
 		for stack := range strings.SplitSeq(string(b[:runtime.Stack(b, true)]), "\n\n") {

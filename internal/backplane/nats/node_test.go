@@ -282,9 +282,9 @@ func (n *node) checkOrder() {
 	}
 }
 
-// settle waits until no read of a topic is scheduled and the resyncer is idle: a resync
+// awaitResync waits until no read of a topic is scheduled and the resyncer is idle: a resync
 // that is requested now has reached the end of the stream.
-func (n *node) settle() {
+func (n *node) awaitResync() {
 	n.t.Helper()
 	testkit.Eventually(n.t, "the reads after subscriptions and connections", func() bool {
 		q := n.client.resyncs
@@ -292,7 +292,7 @@ func (n *node) settle() {
 		defer q.mu.Unlock()
 		return !slices.ContainsFunc(q.tasks, func(t task) bool { return t.topics != nil || t.cause == causeSettled })
 	})
-	cause := "test " + strconv.FormatUint(settleCount.Add(1), 10)
+	cause := "test " + strconv.FormatUint(testResyncs.Add(1), 10)
 	testkit.Eventually(n.t, "a resync", func() bool {
 		n.client.resyncs.request(cause)
 		return testkit.Within(10*time.Second, func() bool { // another resync may have followed it
@@ -302,4 +302,4 @@ func (n *node) settle() {
 	})
 }
 
-var settleCount atomic.Uint64 // tells one settle from another
+var testResyncs atomic.Uint64 // number of calls of awaitResync

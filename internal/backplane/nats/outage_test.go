@@ -145,7 +145,7 @@ func TestLeaderMoves(t *testing.T) {
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		for i := int64(1); !isClosed(stop); i++ {
-			// A Put may fail. The next one is newer.
+			// A Put may fail, because the next one is newer.
 			if _, err := a.tryPut("t", fmt.Sprintf("%06d", i)); err == nil {
 				acknowledged.Store(i)
 			}

@@ -189,7 +189,7 @@ func (p *puts) send(one *put, now time.Time) bool {
 	return true
 }
 
-// finish ends a put; mu is held. If it was acknowledged, older puts of its topic no longer can
+// finish ends a put; mu must be held. If it was acknowledged, older puts of its topic no longer can
 // be.
 func (p *puts) finish(one *put, v pubsub.Version, err error) {
 	one.v, one.err = v, err
@@ -213,7 +213,7 @@ func (p *puts) finish(one *put, v pubsub.Version, err error) {
 	p.closeIfEmpty()
 }
 
-// giveUp ends a put without an acknowledgement, and fences it if it was sent; mu is held.
+// giveUp ends a put without an acknowledgement, and fences it if it was sent; mu must be held.
 func (p *puts) giveUp(one *put, err error, now time.Time) {
 	if one.sent && len(p.fences) < maxFences {
 		p.fences[one.id] = &fence{retryAt: now, deadline: now.Add(fenceLifetime)}
@@ -229,7 +229,7 @@ func (p *puts) refuse() {
 	p.closeIfEmpty()
 }
 
-// closeIfEmpty closes empty, once, if no put is pending after refuse; mu is held.
+// closeIfEmpty closes empty, once, if no put is pending after refuse; mu must be held.
 func (p *puts) closeIfEmpty() {
 	if p.refused && len(p.byID) == 0 && !isClosed(p.empty) {
 		close(p.empty)
@@ -295,7 +295,7 @@ func (p *puts) check(now time.Time, reconnected bool) (more bool) {
 }
 
 // triage ends the puts that cannot succeed any more and returns those that must be sent again;
-// mu is held.
+// mu must be held.
 func (p *puts) triage(now time.Time, reconnected bool, failed error) (due []*put) {
 	fault := p.client.faults.of(p.stream.name())
 	for _, one := range p.byID {

@@ -63,7 +63,7 @@ func TestDuplicateIsAnnounced(t *testing.T) {
 	t.Parallel()
 	p, a, b := behindProxy(t)
 	b.subscribe("t")
-	b.settle()
+	b.awaitResync()
 	var wait func() (pubsub.Version, error)
 	b.withoutAnnouncements(func() {
 		p.SetSilent(true, false)

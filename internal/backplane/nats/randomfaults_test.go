@@ -116,7 +116,7 @@ func newFaultRun(t *testing.T, faults int) *faultRun {
 		f.startNode(i)
 	}
 	for _, n := range f.nodes {
-		n.settle()
+		n.awaitResync()
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	f.stopPublishers = stop
@@ -240,7 +240,7 @@ func (f *faultRun) loseAnnouncements(alone pubsub.Topic) {
 func (f *faultRun) cutLink(alone pubsub.Topic) {
 	i := f.r.IntN(len(f.nodes))
 	f.awaitFound("before a cut", f.history.versions())
-	f.node(i).settle() // otherwise a scheduled resync could find the message
+	f.node(i).awaitResync() // otherwise a scheduled resync could find the message
 	f.proxies[i].SetCut(true)
 	f.node(i).awaitDisconnected()
 	f.putAt(i+1, alone, "while it was disconnected")

@@ -63,7 +63,7 @@ func TestGapStartsResync(t *testing.T) {
 	a, b := pair(t, time.Hour)
 	b.subscribe("quiet", "busy")
 	a.publishTo(b, "busy", "one")
-	b.settle()
+	b.awaitResync()
 	var v pubsub.Version
 	a.withoutAnnouncements(func() {
 		v = a.put("quiet", "missed")
@@ -101,7 +101,7 @@ func TestSlowConsumer(t *testing.T) {
 	t.Parallel()
 	a, b := pair(t, time.Hour)
 	b.subscribe("t", "u")
-	b.settle()
+	b.awaitResync()
 	release := make(chan struct{})
 	b.block.Store(&release)
 	v := a.put("t", "first")
@@ -192,7 +192,7 @@ func TestResyncAfterSettleTime(t *testing.T) {
 		}
 	}}})
 	b.subscribe("t")
-	b.settle()
+	b.awaitResync()
 	p.SetCut(true)
 	b.awaitDisconnected()
 	var v pubsub.Version
@@ -225,7 +225,7 @@ func TestDisconnected(t *testing.T) {
 	b.subscribe("t", "u")
 	a.publishTo(b, "t", "one")
 	a.publishTo(b, "u", "one")
-	b.settle()
+	b.awaitResync()
 	p.SetCut(true)
 	b.awaitDisconnected()
 	v, w := a.put("t", "two"), a.put("u", "")

@@ -86,7 +86,7 @@ func (q *schedule) insert(t task) {
 	notify(q.added)
 }
 
-// resync returns the index of the resync with a cause, or -1; mu is held.
+// resync returns the index of the resync with a cause, or -1; mu must be held.
 func (q *schedule) resync(cause string) int {
 	return slices.IndexFunc(q.tasks, func(t task) bool { return t.topics == nil && t.cause == cause })
 }

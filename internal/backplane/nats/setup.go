@@ -82,7 +82,7 @@ func (c *client) ensureStreams(ctx context.Context) error {
 		return err
 	}
 	// If neither exists but a node runs, both were lost.
-	lost := haveRetained != nil || c.othersRun(ctx)
+	lost := haveRetained != nil || c.otherNodesRun(ctx)
 	haveKeys, err := c.existing(ctx, keys.Name)
 	if err != nil {
 		return err
@@ -111,9 +111,9 @@ func (c *client) ensureStreams(ctx context.Context) error {
 	return nil
 }
 
-// othersRun reports whether another node of this broker runs. Such a node has created or found
+// otherNodesRun reports whether another node of this broker runs. Such a node has created or found
 // both streams.
-func (c *client) othersRun(ctx context.Context) bool {
+func (c *client) otherNodesRun(ctx context.Context) bool {
 	ctx, cancel := c.request(ctx, replyTimeout)
 	defer cancel()
 	hello := layout.AppendControl(nil, layout.Control{Node: c.node, Kind: controlWho})

@@ -71,7 +71,7 @@ func TestUnreadableRecords(t *testing.T) {
 			one.journal.want("unreadable "+name, 1)
 		}
 	}
-	n.settle() // a resync passes the records
+	n.awaitResync() // a resync passes the records
 	n.publishTo(n, "good", "w")
 	// Deleting the key or publishing to the topic removes the record.
 	for _, id := range []string{"bad", "late"} {

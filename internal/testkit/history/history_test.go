@@ -36,7 +36,7 @@ func TestAdvance(t *testing.T) {
 		{id("b", 3, "a", 5), "a", "a"},
 	} {
 		if topic, _, err := p.Advance(good.id, good.topic); err != nil || topic != good.want {
-			t.Errorf("%s: %s, %v", good.id, topic, err)
+			t.Errorf("id %s: topic %q, %v; want %q", good.id, topic, err, good.want)
 		}
 	}
 	for name, bad := range map[string]struct{ id, topic string }{

@@ -7,7 +7,7 @@ import (
 	"slices"
 )
 
-// ErrOrder says that a message is not newer than the one before it.
+// ErrOrder means that a message is not newer than the one before it.
 var ErrOrder = errors.New("not newer")
 
 // Positions has, for each topic of a durable stream, the version of the last retained

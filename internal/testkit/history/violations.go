@@ -13,7 +13,7 @@ import (
 	"sync"
 )
 
-// Kind says which promise a violation breaks.
+// Kind is the promise that a violation breaks.
 type Kind string
 
 // The promises.

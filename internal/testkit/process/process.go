@@ -120,7 +120,7 @@ func (p *Process) Wait() error {
 	return p.err
 }
 
-// State says how the process has ended.
+// State returns how the process has ended.
 func (p *Process) State() *os.ProcessState {
 	<-p.exited
 	return p.cmd.ProcessState
@@ -276,4 +276,17 @@ func FreeAddress() (addr, port string, err error) {
 	}
 	port = strconv.Itoa(n)
 	return "127.0.0.1:" + port, port, nil
+}
+
+// FreeAddresses returns n different loopback addresses on which no process listens, and their
+// ports.
+func FreeAddresses(n int) (addrs, ports []string, err error) {
+	for range n {
+		addr, port, err := FreeAddress()
+		if err != nil {
+			return nil, nil, err
+		}
+		addrs, ports = append(addrs, addr), append(ports, port)
+	}
+	return addrs, ports, nil
 }

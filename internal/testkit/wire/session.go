@@ -14,7 +14,7 @@ import (
 	"pubsub/internal/mqtt"
 )
 
-// ErrProtocol says that the broker has violated WebSocket or MQTT.
+// ErrProtocol means that the broker has violated WebSocket or MQTT.
 var ErrProtocol = errors.New("protocol violation")
 
 // Closed is the error for a close frame.

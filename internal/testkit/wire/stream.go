@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http/httputil"
 	"net/textproto"
+	"net/url"
 	"regexp"
 	"strconv"
 	"strings"
@@ -42,6 +43,23 @@ func Request(conn net.Conn, target string, header ...string) (*Stream, error) {
 		return nil, err
 	}
 	return readHead(conn)
+}
+
+// RequestEvents sends GET /events with the query and a token, and with lastID as Last-Event-ID
+// unless it is empty. A response without status 200 is an error.
+func RequestEvents(conn net.Conn, query url.Values, token, lastID string) (*Stream, error) {
+	header := []string{"Authorization: Bearer " + token}
+	if lastID != "" {
+		header = append(header, "Last-Event-ID: "+lastID)
+	}
+	s, err := Request(conn, "/events?"+query.Encode(), header...)
+	if err != nil {
+		return nil, err
+	}
+	if s.Status != "HTTP/1.1 200 OK" {
+		return nil, fmt.Errorf("GET /events: %s", s.Status)
+	}
+	return s, nil
 }
 
 // readHead reads the head of a response.
@@ -104,7 +122,7 @@ var (
 	muchLater = [2]int{60_000, 180_000}
 )
 
-// retryOf has the bounds for each condition of a stream-error.
+// retryOf holds the bounds for each condition of a stream-error.
 var retryOf = map[string][2]int{
 	"bad-request":           muchLater,
 	"forbidden":             muchLater,

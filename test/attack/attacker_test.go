@@ -11,19 +11,19 @@ import (
 	"time"
 )
 
-// stranger is a kind of client without a token.
-type stranger struct {
+// attacker is a kind of client without a token, of which there are many.
+type attacker struct {
 	name string
-	// atOnce bounds the open connections of each flood. Idle strangers have many more
+	// atOnce bounds the open connections of each flood. Idle attackers have many more
 	// than the broker has descriptors. Those that keep a connection busy leave room for
 	// publishers, because the broker closes only idle connections.
 	atOnce int
-	// encrypted says that it speaks TLS if the broker does.
+	// encrypted reports whether it speaks TLS if the broker does.
 	encrypted bool
 	hello     string
 }
 
-var strangers = []stranger{
+var attackers = []attacker{
 	{"silent", 300, false, ""},
 	{"idle after a request", 300, true, "GET / HTTP/1.1\r\nHost: broker\r\n\r\n"},
 	{"half a head", 200, true, "GET /events?topic=t HTTP/1.1\r\nHost: bro"},
@@ -35,9 +35,9 @@ var strangers = []stranger{
 	{"61 KB of short fields", 100, true, "GET / HTTP/1.1\r\nHost: broker\r\n" + strings.Repeat("a:b\r\n", 12_000)},
 }
 
-// flood connects strangers of the kind, as fast as they are accepted, until ctx is done.
+// flood connects attackers of the kind, as fast as they are accepted, until ctx is done.
 // The oldest disconnects when there are too many.
-func (s *stranger) flood(ctx context.Context, b *broker, r *rand.Rand) {
+func (s *attacker) flood(ctx context.Context, b *broker, r *rand.Rand) {
 	var open []net.Conn
 	defer func() {
 		for _, c := range open {
@@ -61,7 +61,7 @@ func (s *stranger) flood(ctx context.Context, b *broker, r *rand.Rand) {
 }
 
 // connect connects and sends the bytes of the kind. It returns nil if that fails.
-func (s *stranger) connect(ctx context.Context, b *broker) net.Conn {
+func (s *attacker) connect(ctx context.Context, b *broker) net.Conn {
 	var c net.Conn
 	var err error
 	if s.encrypted {
