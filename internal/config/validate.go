@@ -79,7 +79,7 @@ func (c *Config) validateCluster() error {
 	cluster := len(c.NATS) > 0
 	for i := range fields {
 		f := &fields[i]
-		if v := f.text(c); v == "" || v == "false" || v == f.Default && !c.Given(f.Name) {
+		if v := f.text(c); v == "" || f.Bool && v == "false" || v == f.Default && !c.Given(f.Name) {
 			continue
 		}
 		text := at(f.Name, c.Origin(f.Name))

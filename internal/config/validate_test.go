@@ -123,6 +123,9 @@ func TestValidateCluster(t *testing.T) {
 			"nats-prefix (--nats-prefix) is not allowed without nats; give the addresses of the NATS servers, too",
 			"nats-token (--nats-token) is not allowed without nats; give the addresses of the NATS servers, too",
 		}},
+		{[]Flag{{"nats-token", "false"}}, []string{
+			"nats-token (--nats-token) is not allowed without nats; give the addresses of the NATS servers, too",
+		}},
 		{[]Flag{url, {"nats-prefix", "a.b"}, {"nats-replicas", "2"}, {"nats-sync-interval", "0s"}, {"nats-password", "s3cret\n"}}, []string{
 			`nats-prefix "a.b" (--nats-prefix) is not allowed; it takes 1 to 32 of A-Z, a-z, 0-9, - and _`,
 			`nats-replicas "2" (--nats-replicas) is not allowed; it takes an odd number from 1 to 5; 0 means the replicas of the existing streams; new ones get 3 in a NATS cluster, otherwise 1`,

@@ -184,7 +184,7 @@ func TestDiskReserve(t *testing.T) {
 func TestStartOnFullDisk(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	if runtime.GOOS != "linux" || os.Geteuid() != 0 || !mount(t, dir, "-t", "tmpfs", "-o", "size=24m", "tmpfs") {
+	if runtime.GOOS != "linux" || os.Geteuid() != 0 || !mount(t, dir, "-t", "tmpfs", "-o", "size=48m", "tmpfs") {
 		t.Skip("this user cannot mount a small disk")
 	}
 	o := Options{Dir: filepath.Join(dir, "data")}

@@ -20,7 +20,7 @@ func (s *stream) renew(ctx context.Context, truncated bool) error {
 	s.renewing.Lock()
 	defer s.renewing.Unlock()
 	for {
-		done, err := s.renewOnce(ctx, truncated)
+		done, err := s.renewOnce(ctx, &truncated)
 		if done || err != nil {
 			return err
 		}
@@ -28,8 +28,9 @@ func (s *stream) renew(ctx context.Context, truncated bool) error {
 }
 
 // renewOnce is an attempt of renew. It reports whether that is done; otherwise another node has
-// changed the generation at the same time.
-func (s *stream) renewOnce(ctx context.Context, truncated bool) (done bool, err error) {
+// changed the generation at the same time. It clears truncated, for later attempts as well, if
+// the stream is as long as before.
+func (s *stream) renewOnce(ctx context.Context, truncated *bool) (done bool, err error) {
 	c := s.client
 	info, err := s.info(ctx)
 	if err != nil {
@@ -41,13 +42,15 @@ func (s *stream) renewOnce(ctx context.Context, truncated bool) (done bool, err 
 		return false, &SettingsError{Differences: found}
 	}
 	last := info.State.LastSeq
-	truncated = truncated && last < s.epoch.seen.Load() // or another node has dealt with it
+	if last >= s.epoch.seen.Load() {
+		*truncated = false // another node has dealt with it
+	}
 	stored, at, err := s.readGeneration(ctx)
 	if err != nil {
 		return false, err
 	}
 	announced, _ := c.names.AnnouncedGeneration(&info.Config)
-	g, isNew, purged := s.chooseGeneration(info, stored, at, announced, truncated)
+	g, isNew, purged := s.chooseGeneration(info, stored, at, announced, *truncated)
 	if isNew {
 		seq, err := s.writeGeneration(ctx, g, at)
 		if isWrongSequence(err) {

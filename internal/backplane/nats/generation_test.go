@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -154,5 +155,31 @@ func TestStreamsAreCreatedOnce(t *testing.T) {
 	lines := j.all()
 	if slices.Sort(lines); !slices.Equal(lines, []string{"created KV_pubsub_keys", "created pubsub_retained"}) {
 		t.Errorf("reported: %q", lines)
+	}
+}
+
+// A node that believed the stream to be truncated, and found it as long as before, does not
+// change its mind while it competes with another node for the record of the generation: sequence
+// numbers that it learns meanwhile belong to messages that are newer than the answer.
+func TestTruncationIsDecidedOnce(t *testing.T) {
+	t.Parallel()
+	url := newServer(t).url()
+	other := newNode(t, Options{URLs: []string{url}})
+	known := other.put("t", "v").Generation
+	var n *node
+	var once sync.Once
+	n = newNode(t, Options{URLs: []string{url}, SyncInterval: time.Hour, checkInterval: time.Hour, Events: Events{
+		Unreadable: func(string, string, error) { // before this node replaces the record
+			once.Do(func() {
+				other.store(other.client.names.Generation(), string(layout.AppendGeneration(nil, known)))
+				n.stream.epoch.observe(1000)
+			})
+		}}})
+	other.store(other.client.names.Generation(), garbage)
+	if err := n.stream.renew(testContext(t), true); err != nil {
+		t.Fatal(err)
+	}
+	if g := n.stream.epoch.current(); g != known {
+		t.Errorf("generation %x, want %x as before", g, known)
 	}
 }

@@ -121,7 +121,10 @@ func (r *resyncer) perform(ctx context.Context, t task) {
 		r.scheduleInterval()
 	}
 	if f := c.faults.of(r.stream.name()); f != nil && !errors.Is(f, ErrMissing) {
-		return // the guard requests a resync when the fault is over
+		if t.all { // the guard requests a resync when the fault is over, but not of every topic
+			c.resyncs.add(task{at: time.Now().Add(retryAfter), cause: causeRetry, all: true})
+		}
+		return
 	}
 	n, err := r.resync(bounded, t.all)
 	switch {
@@ -138,7 +141,7 @@ func (r *resyncer) perform(ctx context.Context, t task) {
 	case r.incomplete > 0 && r.incomplete <= maxIncomplete:
 		c.resyncs.add(task{at: time.Now().Add(incompleteAfter), cause: causeRetry})
 	default:
-		c.resyncs.remove(causeRetry)
+		c.resyncs.removeRetry(t.all)
 	}
 	r.resyncs.Add(1)
 	r.missed.Add(uint64(n))

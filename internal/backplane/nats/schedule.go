@@ -49,13 +49,27 @@ type schedule struct {
 
 func newSchedule() *schedule { return &schedule{added: make(chan struct{}, 1)} }
 
-// request schedules a resync for now.
-func (q *schedule) request(cause string) { q.add(task{at: time.Now(), cause: cause}) }
+// request schedules a resync for now. If one with the same cause is due already, that one keeps
+// its turn, so that a cause that recurs all the time does not postpone it for ever.
+func (q *schedule) request(cause string) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	now := time.Now()
+	if i := q.resync(cause); i >= 0 && !q.tasks[i].at.After(now) {
+		return
+	}
+	q.insert(task{at: now, cause: cause})
+}
 
 // add schedules t. A resync replaces the waiting one with the same cause.
 func (q *schedule) add(t task) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	q.insert(t)
+}
+
+// insert is add; mu is held.
+func (q *schedule) insert(t task) {
 	if t.topics == nil {
 		if i := q.resync(t.cause); i >= 0 {
 			t.all = t.all || q.tasks[i].all
@@ -77,11 +91,12 @@ func (q *schedule) resync(cause string) int {
 	return slices.IndexFunc(q.tasks, func(t task) bool { return t.topics == nil && t.cause == cause })
 }
 
-// remove removes the resync with a cause.
-func (q *schedule) remove(cause string) {
+// removeRetry removes the retry of a resync after another one has succeeded. A retry that reads
+// every subscribed topic remains, unless that one has done so, too.
+func (q *schedule) removeRetry(all bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if i := q.resync(cause); i >= 0 {
+	if i := q.resync(causeRetry); i >= 0 && (all || !q.tasks[i].all) {
 		q.tasks = slices.Delete(q.tasks, i, i+1)
 	}
 }

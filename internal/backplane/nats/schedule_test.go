@@ -24,8 +24,6 @@ func TestSchedule(t *testing.T) {
 	q.add(task{at: at(0), cause: causeGap})
 	q.add(task{at: at(1), cause: causeSubscription, topics: []pubsub.Topic{"d"}})
 	q.add(task{at: at(3), cause: causeRetry}) // replaces the first, and still reads all
-	q.add(task{at: at(9), cause: causeInterval})
-	q.remove(causeInterval)
 	type taken struct {
 		cause  string
 		topics []pubsub.Topic
@@ -36,7 +34,6 @@ func TestSchedule(t *testing.T) {
 		1: {{causeSubscription, []pubsub.Topic{"d"}, false}},
 		2: nil,
 		3: {{causeRetry, nil, true}},
-		9: nil,
 	} {
 		var got []taken
 		for {
@@ -53,6 +50,54 @@ func TestSchedule(t *testing.T) {
 			return a.cause == b.cause && slices.Equal(a.topics, b.topics) && a.all == b.all
 		}) {
 			t.Errorf("after %d s: took %+v, want %+v", s, got, want)
+		}
+	}
+}
+
+// A resync that is requested again and again keeps its turn among other tasks.
+func TestRequestKeepsItsTurn(t *testing.T) {
+	q := newSchedule()
+	q.request(causeGap)
+	q.add(task{at: time.Now(), cause: causeSubscription, topics: []pubsub.Topic{"t"}})
+	q.request(causeGap)
+	for _, want := range []string{causeGap, causeSubscription} {
+		if task, ok, _ := q.take(time.Now()); !ok || task.cause != want {
+			t.Errorf("took %q, %v, want %q", task.cause, ok, want)
+		}
+	}
+	if task, ok, _ := q.take(time.Now()); ok {
+		t.Errorf("took %q, want nothing", task.cause)
+	}
+}
+
+// A resync removes a waiting retry only if it has read as many topics.
+func TestRemoveRetry(t *testing.T) {
+	for _, test := range []struct{ retry, done, remains bool }{
+		{retry: false, done: false, remains: false},
+		{retry: false, done: true, remains: false},
+		{retry: true, done: false, remains: true},
+		{retry: true, done: true, remains: false},
+	} {
+		q := newSchedule()
+		q.add(task{at: time.Now(), cause: causeRetry, all: test.retry})
+		q.removeRetry(test.done)
+		if _, ok, _ := q.take(time.Now()); ok != test.remains {
+			t.Errorf("%+v: a retry remains: %v", test, ok)
+		}
+	}
+}
+
+// A resync of every topic that meets a fault is repeated: the guard requests only a resync of the
+// changed topics when the fault is over.
+func TestFaultKeepsResyncOfAllTopics(t *testing.T) {
+	s := &stream{client: newClient(Options{})}
+	c := s.client
+	c.faults.set(s.name(), &Fault{Err: ErrNoJetStream})
+	r := newResyncer(s, newReader(s), newInterest(s), nil)
+	for _, all := range []bool{false, true} {
+		r.perform(t.Context(), task{cause: causeGeneration, all: all})
+		if task, ok, _ := c.resyncs.take(time.Now().Add(retryAfter)); ok != all || task.all != all {
+			t.Errorf("all %v: a resync waits: %v, of every topic: %v", all, ok, task.all)
 		}
 	}
 }
