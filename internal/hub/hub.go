@@ -88,7 +88,8 @@ type Options struct {
 	// subscriber. The default is 1.
 	FetchConcurrency int
 	// FetchFailed, if not nil, is called when the store was unavailable for a subscriber.
-	// The hub reads it again after a second; meanwhile the subscriber gets nothing.
+	// The hub reads it again after a second; meanwhile the subscriber gets nothing. Calls
+	// may overlap.
 	FetchFailed func(error)
 }
 
