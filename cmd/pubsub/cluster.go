@@ -66,8 +66,8 @@ func (c *natsSettings) add(k *kong.Kong, command string) error {
 	return nil
 }
 
-// with calls f with the options that the settings result in. The error begins with
-// work, the verb for what has failed.
+// with calls f with the options of the settings. Its error begins with work, a verb such as
+// "check".
 func (c *natsSettings) with(p *process, all *cli, ctx *kong.Context, work string, f func(context.Context, nats.Options) error) error {
 	cfg, err := load(p, inputs(p, all, ctx, c.settings))
 	if err != nil {

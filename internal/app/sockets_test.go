@@ -37,7 +37,7 @@ func TestMaxSocketsByDefault(t *testing.T) {
 func TestMaxSocketsIsTooHigh(t *testing.T) {
 	limit, ok := rlimit.Descriptors()
 	if !ok || limit > math.MaxInt32 {
-		t.Skip("no limit on descriptors")
+		t.Skip("this system does not limit descriptors")
 	}
 	var log bytes.Buffer
 	n := &node{log: slog.New(slog.NewTextHandler(&log, nil))}

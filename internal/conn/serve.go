@@ -54,6 +54,6 @@ func (c *Conn) serve(ring *park.Ring) {
 	}
 }
 
-// blocked reports whether c takes no more for now. [parkedHolder.Writable] follows when it
-// takes more again.
+// blocked reports whether the client must first take bytes that were written earlier. When it
+// has, [parkedHolder.Writable] is called.
 func (c *Conn) blocked() bool { return c.Parked() && c.descriptor.Blocked() }

@@ -38,7 +38,7 @@ const (
 // message.
 func TestChurn(t *testing.T) {
 	if runtime.GOOS != "linux" {
-		t.Skip("reads /proc")
+		t.Skip("the test counts descriptors in /proc, which only Linux has")
 	}
 	others := len(descriptors(t)["socket"])
 	n := start(t, func(cfg *config.Config) {
